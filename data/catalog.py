@@ -1,0 +1,133 @@
+"""Which datasets exist: names, classes, sizes and protocols.
+
+The standard library alone is needed here, so that plans and help texts cost no import of numpy.
+A new source is one module with `read(root) -> Source` and one entry of `DATASETS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+PROTOCOL_REVISION = 1  # raised whenever `data.protocols` puts any sample on another side
+
+SIZES = (8, 16, 32, 64, 128, 256)  # 4 * 2^k: every detector halves an image down to 4 x 4
+DECIMAL_DIGITS = tuple("0123456789")
+
+
+class UnknownDataset(ValueError):
+    """No dataset has this name; the message lists the names, the nearest first."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known about a dataset before any image is read.
+
+    Attributes:
+        name: as users write it.
+        source: module with `read(root) -> data.source.Source`.
+        classes: class names; a sample's label is an index into them.
+        channels: 1 grey, 3 RGB.
+        sizes: legal side lengths of the square prepared images, in pixels.
+        default_size: side length unless the user says otherwise.
+        images: how many there are, for estimates of cost.
+        protocols: ids understood by `data.protocols.split`, without the "v" of validation.
+        default_protocol: one of `protocols`.
+        needs_root: whether files are read from (or downloaded into) the folder `data.root`.
+        revision: raised whenever reading or resizing changes a pixel; part of the preparation id.
+        interpolation: how images are resized to the prepared size.
+        description, licence, citation: for people; go into the manifest.
+    """
+
+    name: str
+    source: str
+    classes: tuple[str, ...]
+    channels: int
+    sizes: tuple[int, ...]
+    default_size: int
+    images: int
+    protocols: tuple[str, ...]
+    default_protocol: str
+    needs_root: bool
+    revision: int
+    interpolation: str
+    description: str
+    licence: str
+    citation: str
+
+
+DATASETS: dict[str, DatasetInfo] = {
+    info.name: info
+    for info in (
+        DatasetInfo(
+            name="digits",
+            source="data.digits",
+            classes=DECIMAL_DIGITS,
+            channels=1,
+            sizes=SIZES,
+            default_size=32,
+            images=1_797,
+            protocols=("D1",),
+            default_protocol="D1",
+            needs_root=False,
+            revision=1,
+            interpolation="bilinear",
+            description="1,797 real handwritten digits of 8 x 8 pixels; comes with scikit-learn",
+            licence="CC BY 4.0",
+            citation="E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, "
+            "UCI Machine Learning Repository, 1998, doi:10.24432/C50P49",
+        ),
+        DatasetInfo(
+            name="mnist",
+            source="data.mnist",
+            classes=DECIMAL_DIGITS,
+            channels=1,
+            sizes=SIZES,
+            default_size=32,
+            images=70_000,
+            protocols=("M0", "M1"),
+            default_protocol="M1",
+            needs_root=True,
+            revision=1,
+            interpolation="bilinear",
+            description="60,000 + 10,000 handwritten digits of 28 x 28 pixels",
+            licence="CC BY-SA 3.0",
+            citation="Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, Gradient-based learning applied "
+            "to document recognition, Proceedings of the IEEE 86(11):2278-2324, 1998",
+        ),
+    )
+}
+
+
+def dataset(name: str) -> DatasetInfo:
+    """The dataset of this name.
+
+    Raises:
+        UnknownDataset: if there is none; lists the names, the nearest first.
+    """
+    if name not in DATASETS:
+        nearest = sorted(DATASETS, key=lambda known: -SequenceMatcher(None, known, name.lower()).ratio())
+        raise UnknownDataset(f"unknown dataset {name!r}; known are {', '.join(nearest)}")
+    return DATASETS[name]
+
+
+def preparation(name: str, size: int) -> str:
+    """Id of how images are prepared: everything that decides their pixels, given the source.
+
+    Args:
+        name: of a dataset.
+        size: side length of the square prepared images, in pixels.
+
+    Returns:
+        For instance "s32-bilinear-1": 32 x 32 pixels, bilinear, first revision.
+
+    Raises:
+        UnknownDataset: if there is no such dataset.
+        ValueError: if the size is not legal for it.
+    """
+    info = dataset(name)
+    if size not in info.sizes:
+        raise ValueError(
+            f"size {size!r} is not legal for {name}: use one of {', '.join(map(str, info.sizes))}"
+        )
+    return f"s{size}-{info.interpolation}-{info.revision}"

@@ -1,0 +1,31 @@
+"""Source of `digits`: scikit-learn's bundled handwritten digits, 1,797 images of 8 x 8 pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data.source import Sample, Source
+
+WHITE = 16  # the original counts inked pixels in blocks of 4 x 4
+
+
+def read(root: Path | None = None) -> Source:
+    """All digits in scikit-learn's order.
+
+    Args:
+        root: not used, nothing is read from disk but the package itself.
+    """
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+    images, labels = load_digits(return_X_y=True)
+    return Source(len(labels), _samples(images, labels))
+
+
+def _samples(images: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Iterator[Sample]:
+    pixels = np.rint(images * (255 / WHITE)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    for position, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        yield Sample(image, int(label), "sklearn.datasets.load_digits", "all", f"{position:04d}")

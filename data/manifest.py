@@ -1,0 +1,203 @@
+"""What stands in the store about a dataset: its manifest, written last, and its content's hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from data.faults import DataError, mend
+
+FORMAT = 1
+
+
+class Store(Protocol):
+    """The part of an open store that datasets need; paths are relative, "/"-separated."""
+
+    @property
+    def url(self) -> str:
+        """As a user would write it."""
+        ...
+
+    def put_once(self, path: str, data: bytes) -> bool:
+        """True if written whole; False if something stood there already, which is untouched."""
+        ...
+
+    def put(self, path: str, data: bytes) -> None:
+        """Replaces atomically."""
+        ...
+
+    def get(self, path: str) -> bytes:
+        """The whole object."""
+        ...
+
+    def exists(self, path: str) -> bool:
+        """Whether an object stands there."""
+        ...
+
+    def get_many(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Path and content of those that exist."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some consecutive samples of a prepared dataset.
+
+    Attributes:
+        images: uint8 [n, C, S, S].
+        labels: int64 [n].
+        splits, sample_ids: str [n].
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.str_]
+    sample_ids: npt.NDArray[np.str_]
+
+
+class Fingerprint:
+    """Hash over class names, pixels, labels, splits and ids, fed in source order.
+
+    Neither where shards begin nor how Parquet encodes them changes it.
+    """
+
+    def __init__(self, classes: tuple[str, ...], shape: tuple[int, int, int]) -> None:
+        self._head = json.dumps([classes, shape])
+        self._columns = [hashlib.sha256() for _ in range(4)]
+
+    def update(self, rows: Rows) -> None:
+        """Takes in the next rows."""
+        pixels, labels, splits, sample_ids = self._columns
+        pixels.update(np.ascontiguousarray(rows.images).data)
+        labels.update(rows.labels.astype("<i8").tobytes())
+        splits.update(_delimited(rows.splits))
+        sample_ids.update(_delimited(rows.sample_ids))
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits for all rows so far."""
+        parts = [self._head, *(column.hexdigest() for column in self._columns)]
+        return sha256("\n".join(parts).encode())
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file.
+
+    Attributes:
+        file: name beside the manifest.
+        rows: samples in it.
+        bytes: length of the file.
+        sha256: of the file.
+    """
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a stored dataset is; a dataset without a manifest is not there.
+
+    Attributes:
+        name, preparation: which dataset, and the id of how its images were prepared.
+        fingerprint: hash of the content, see `Fingerprint`.
+        rows: samples in all shards.
+        shape: (C, S, S) of an image.
+        classes: class names; a label is an index into them.
+        counts: samples of each class.
+        shards: in source order.
+        parameters: of the preparation: size, interpolation, revision.
+        versions: of the libraries that decoded, resized and wrote.
+        licence, citation: of the source.
+        format: version of this layout.
+    """
+
+    name: str
+    preparation: str
+    fingerprint: str
+    rows: int
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    counts: Mapping[str, int]
+    shards: tuple[Shard, ...]
+    parameters: Mapping[str, int | str]
+    versions: Mapping[str, str]
+    licence: str
+    citation: str
+    format: int = FORMAT
+
+    def to_json(self) -> bytes:
+        """Readable JSON with a hash of itself, so that a damaged manifest is noticed."""
+        fields = json.loads(json.dumps(asdict(self)))
+        return json.dumps({**fields, "self_sha256": _self_sha256(fields)}, indent=1).encode()
+
+
+class DamagedManifest(DataError):
+    """The manifest in the store is not what was written."""
+
+
+def folder(name: str, preparation: str) -> str:
+    """Path in the store of a dataset's shards and manifest."""
+    return f"datasets/{name}/{preparation}"
+
+
+def manifest_path(name: str, preparation: str) -> str:
+    """Path in the store of a dataset's manifest."""
+    return f"{folder(name, preparation)}/manifest.json"
+
+
+def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
+    """The manifest of a stored dataset; None where the dataset is not (wholly) stored.
+
+    Raises:
+        DataError: if a newer version wrote it, or it is damaged; says the mend.
+    """
+    path = manifest_path(name, preparation)
+    if not store.exists(path):
+        return None
+    where = f"{store.url}: {path}"
+    try:
+        fields: dict[str, Any] = json.loads(store.get(path))
+        newer = fields["format"] > FORMAT
+        manifest = None if newer else _from_fields(fields)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DamagedManifest(f"{where}: the manifest is damaged; {mend(name)}") from error
+    if manifest is None:
+        raise DataError(
+            f"{where}: format {fields['format']} was written by a newer version of this program, and "
+            f"this one reads up to {FORMAT}; update it, or use another store"
+        )
+    return manifest
+
+
+def _from_fields(fields: dict[str, Any]) -> Manifest:
+    if fields.pop("self_sha256") != _self_sha256(fields):
+        raise ValueError("the manifest's hash of itself differs")
+    lists = {
+        "shape": tuple(fields["shape"]),
+        "classes": tuple(fields["classes"]),
+        "shards": tuple(Shard(**shard) for shard in fields["shards"]),
+    }
+    return Manifest(**{**fields, **lists})
+
+
+def sha256(data: bytes) -> str:
+    """64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _self_sha256(fields: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(fields, sort_keys=True).encode())
+
+
+def _delimited(texts: npt.NDArray[np.str_]) -> bytes:
+    """Without the lengths, ("ab", "c") and ("a", "bc") would hash alike."""
+    return "".join(f"{len(text)}:{text}" for text in texts.tolist()).encode()

@@ -1,0 +1,131 @@
+"""Source of `mnist`: the four original IDX files, as torchvision lays them out or downloads them."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data.faults import DataError
+from data.source import Sample, Source
+
+# split -> (images file, labels file, number of samples)
+FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 60_000),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 10_000),
+}
+SIDE = 28
+UNSIGNED_BYTE = 0x08  # third byte of an IDX file: the type of its entries
+
+
+def read(root: Path | None) -> Source:
+    """MNIST's train split, then its test split, each in the order of its files.
+
+    Args:
+        root: folder that holds `MNIST/raw/`, `raw/` or the IDX files themselves, plain or .gz;
+            where it holds none of them, torchvision downloads them into it.
+
+    Raises:
+        DataError: if there is no root, a file is damaged, or the download fails.
+    """
+    if root is None:
+        raise DataError("mnist is read from a folder: set data.root to where its files are, or shall be")
+    whole = [folder for folder in _folders(root) if not _missing(folder)]
+    folder = whole[0] if whole else _download(root)
+    splits = {split: _read_split(folder, split) for split in FILES}
+    return Source(sum(len(labels) for _, labels in splits.values()), _samples(splits))
+
+
+def _samples(splits: dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]) -> Iterator[Sample]:
+    for split, (images, labels) in splits.items():
+        source = FILES[split][0]
+        for position, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield Sample(image[np.newaxis], int(label), source, split, f"{split}-{position:05d}")
+
+
+def _read_split(folder: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    images_name, labels_name, count = FILES[split]
+    images = read_idx(_find(folder, images_name), (count, SIDE, SIDE))
+    labels = read_idx(_find(folder, labels_name), (count,))
+    if labels.max() > 9:
+        raise DataError(f"{_find(folder, labels_name)}: expected labels 0 to 9, found {labels.max()}")
+    return images, labels
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """The array of an IDX file of unsigned bytes, plain or gzip-compressed (suffix .gz).
+
+    Args:
+        path: of the file.
+        shape: that it must have.
+
+    Raises:
+        DataError: if it cannot be read, or its magic number, dimensions or length differ from
+            what the shape asks for; names the file, what was expected and what was found.
+    """
+    header = 4 + 4 * len(shape)
+    expected = header + int(np.prod(shape))
+    content = _content(path, expected + 1)  # no more, whatever a .gz unpacks to
+    magic = bytes((0, 0, UNSIGNED_BYTE, len(shape)))
+    if content[:4] != magic:
+        raise DataError(f"{path}: expected an IDX file with magic {magic.hex()}, found {content[:4].hex()}")
+    if len(content) < header:
+        raise DataError(f"{path}: truncated: expected a header of {header} bytes, found {len(content)}")
+    found = tuple(int(side) for side in np.frombuffer(content, ">u4", len(shape), 4))
+    if found != shape:
+        raise DataError(f"{path}: expected dimensions {_by(shape)}, found {_by(found)}")
+    if len(content) < expected:
+        raise DataError(f"{path}: truncated: expected {expected:,} bytes, found {len(content):,}")
+    if len(content) > expected:
+        raise DataError(f"{path}: too long: expected {expected:,} bytes, found more")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _content(path: Path, limit: int) -> bytes:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read(limit)
+    except EOFError as error:
+        raise DataError(f"{path}: truncated: expected a whole gzip file") from error
+    except (OSError, zlib.error) as error:
+        raise DataError(f"{path}: expected a readable file: {error}") from error
+
+
+def _folders(root: Path) -> list[Path]:
+    return [root / "MNIST" / "raw", root / "raw", root]
+
+
+def _missing(folder: Path) -> list[str]:
+    names = [name for images, labels, _ in FILES.values() for name in (images, labels)]
+    return [name for name in names if not _candidates(folder, name)]
+
+
+def _candidates(folder: Path, name: str) -> list[Path]:
+    return [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+
+
+def _find(folder: Path, name: str) -> Path:
+    return _candidates(folder, name)[0]
+
+
+def _download(root: Path) -> Path:
+    try:
+        from torchvision.datasets import MNIST  # type: ignore[import-untyped]  # slow, and rarely needed
+
+        MNIST(root=str(root), download=True)
+    except (ImportError, OSError, RuntimeError) as error:
+        nearest = min(_folders(root), key=lambda folder: len(_missing(folder)))
+        raise DataError(
+            f"mnist is not under data.root = {root} (missing in {nearest}: {', '.join(_missing(nearest))}), "
+            f"and torchvision cannot download it there: {error}; put these files there, plain or .gz, or "
+            "set data.root to the folder that has them"
+        ) from error
+    return root / "MNIST" / "raw"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,1 @@
+"""Detectors: pure torch, no files, no network, nothing of the rest of the application."""

@@ -1,0 +1,342 @@
+"""The detectors by name: hyperparameters, variants, revisions, cost hints.
+
+Standard library only: planning a sweep imports this and no torch.  The code of a detector lives in
+the module that its `implementation` names.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from models import cost
+from models.hyperparameters import (
+    Hyperparameter,
+    Scalar,
+    describe,
+    hyperparameter,
+    nearest_first,
+    resolve_values,
+)
+
+SCORING_REVISION = 1  # of how components are made, combined and judged; raised when scores change
+CHANNELS = (1, 3)
+SIZES = (16, 32, 64, 128, 256)  # 4 * 2^k, what networks that halve their map down to 4x4 can take
+
+
+class UnknownDetector(ValueError):
+    """No such detector; the message lists those that exist, the nearest name first."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named rendering of one detector.
+
+    Attributes:
+        lam: lambda, the share of the reconstruction term in the score; None where the score has
+            one component.
+        doc: one line.
+        overrides: hyperparameters whose default differs here; a study may say otherwise.
+        fixed: hyperparameters that make this variant what it is; a study's values do not reach them.
+    """
+
+    lam: float | None = None
+    doc: str = ""
+    overrides: Mapping[str, Scalar] = field(default_factory=dict)
+    fixed: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DetectorInfo:
+    """What the rest of the application knows of a detector without loading torch.
+
+    Attributes:
+        name: catalog name, or `package.module:Class`.
+        implementation: `package.module:Class` of its code.
+        revision: raised whenever its numbers change.
+        hyperparameters: frozen dataclass of the training hyperparameters.
+        variants: by name; the first is the default.
+        deterministic: the seed changes nothing, one run per split says all.
+        trivial: a baseline that learns next to nothing, always on the board.
+        cost: seconds on one CPU core.
+        doc: one line.
+        paper: where it comes from.
+    """
+
+    name: str
+    implementation: str
+    revision: int
+    hyperparameters: type[Any]
+    variants: Mapping[str, Variant]
+    cost: cost.Cost
+    deterministic: bool = False
+    trivial: bool = False
+    doc: str = ""
+    paper: str = ""
+
+    @property
+    def default_variant(self) -> str:
+        return next(iter(self.variants))
+
+    @property
+    def trains_by_epoch(self) -> bool:
+        """Whether it trains batch by batch over epochs; else it is fitted to all images at once."""
+        return any(parameter.name == "epochs" for parameter in self.fields)
+
+    @property
+    def fields(self) -> tuple[Hyperparameter, ...]:
+        return describe(self.hyperparameters)
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name.
+
+        Raises:
+            ValueError: listing the variants there are.
+        """
+        if name not in self.variants:
+            raise ValueError(f"{self.name} has no variant {name}: {nearest_first(name, self.variants)}")
+        return self.variants[name]
+
+
+@dataclass(frozen=True)
+class NoHyperparameters:
+    """Nothing to set."""
+
+
+WEIGHT: dict[str, Any] = {"low": 0, "high": 1e6, "search": {"low": 0.1, "high": 100.0, "log": True}}
+CODE: dict[str, Any] = {"low": 1, "high": 4096, "search": {"low": 8, "high": 512, "log": True}}
+
+
+@dataclass(frozen=True)
+class AdversarialHyperparameters:
+    """What the adversarial detectors share; defaults are the published codes'."""
+
+    epochs: int = hyperparameter(
+        15, "passes over the training images", low=0, high=10_000, search={"low": 5, "high": 30, "log": False}
+    )
+    batch_size: int = hyperparameter(
+        64,
+        "images a step; an epoch's last, smaller batch is dropped",
+        low=1,
+        high=4096,
+        search={"choices": [32, 64, 128]},
+    )
+    lr: float = hyperparameter(
+        2e-4, "learning rate of both Adams", low=0, high=1, search={"low": 1e-5, "high": 1e-2, "log": True}
+    )
+    beta1: float = hyperparameter(
+        0.5,
+        "first decay rate of both Adams",
+        low=0,
+        high=0.999,
+        search={"low": 0.0, "high": 0.9, "log": False},
+    )
+    nz: int = hyperparameter(100, "length of the latent code", **CODE)
+    width: int = hyperparameter(
+        64, "channels of the outermost layer", low=2, high=512, search={"choices": [16, 32, 64]}
+    )
+    w_adv: float = hyperparameter(1.0, "weight of the adversarial loss", **WEIGHT)
+    w_con: float = hyperparameter(50.0, "weight of the reconstruction loss", **WEIGHT)
+
+
+@dataclass(frozen=True)
+class GANomalyHyperparameters(AdversarialHyperparameters):
+    """Training hyperparameters of GANomaly."""
+
+    w_enc: float = hyperparameter(1.0, "weight of the encoder loss", **WEIGHT)
+
+
+@dataclass(frozen=True)
+class SkipGANomalyHyperparameters(AdversarialHyperparameters):
+    """Training hyperparameters of Skip-GANomaly.
+
+    Its option and the paper say 15 epochs, its CIFAR-10 script 25: the two that agree win.
+    """
+
+    nz: int = hyperparameter(100, "length of the discriminator's features f(x)", **CODE)
+    w_lat: float = hyperparameter(1.0, "weight of the latent loss", **WEIGHT)
+
+
+@dataclass(frozen=True)
+class PCAHyperparameters:
+    """Hyperparameters of the principal-component baseline."""
+
+    components: int = hyperparameter(
+        64, "principal components kept", low=1, high=4096, search={"low": 4, "high": 256, "log": True}
+    )
+
+
+@dataclass(frozen=True)
+class KNNHyperparameters:
+    """Hyperparameters of the nearest-neighbour baseline."""
+
+    neighbours: int = hyperparameter(
+        5,
+        "nearest training images averaged over",
+        low=1,
+        high=1000,
+        search={"low": 1, "high": 50, "log": True},
+    )
+
+
+UNTRAINED = {"epochs": 0}
+PLAIN = {"plain": Variant(doc="as it stands")}
+
+
+def _catalog(*infos: DetectorInfo) -> dict[str, DetectorInfo]:
+    return {info.name: info for info in infos}
+
+
+DETECTORS = _catalog(
+    DetectorInfo(
+        name="ganomaly",
+        implementation="models.ganomaly:GANomaly",
+        revision=1,
+        hyperparameters=GANomalyHyperparameters,
+        variants={
+            "repo_head": Variant(lam=0.0, doc="the published code's last state"),
+            "untrained": Variant(lam=0.0, doc="initial weights, never trained", fixed=UNTRAINED),
+        },
+        cost=cost.Cost(cost.ganomaly_epoch, cost.ganomaly_score),
+        doc="encoder-decoder-encoder; scores the distance between the two codes",
+        paper="Akcay, Atapour-Abarghouei, Breckon: GANomaly, ACCV 2018, arXiv:1805.06725",
+    ),
+    DetectorInfo(
+        name="skip_ganomaly",
+        implementation="models.skip_ganomaly:SkipGANomaly",
+        revision=1,
+        hyperparameters=SkipGANomalyHyperparameters,
+        variants={
+            "repo_head": Variant(lam=0.9, doc="the published code's last state"),
+            "untrained": Variant(lam=0.9, doc="initial weights, never trained", fixed=UNTRAINED),
+        },
+        cost=cost.Cost(cost.skip_ganomaly_epoch, cost.skip_ganomaly_score),
+        doc="U-Net and discriminator; scores pixel and feature distance",
+        paper="Akcay, Atapour-Abarghouei, Breckon: Skip-GANomaly, IJCNN 2019, arXiv:1901.08954",
+    ),
+    DetectorInfo(
+        name="constant",
+        implementation="models.constant:Constant",
+        revision=1,
+        hyperparameters=NoHyperparameters,
+        variants=PLAIN,
+        cost=cost.Cost(cost.nothing, cost.nothing),
+        deterministic=True,
+        trivial=True,
+        doc="the same score for every image: what an AUROC of 0.5 by ties looks like",
+    ),
+    DetectorInfo(
+        name="pixel_mean",
+        implementation="models.pixel_mean:PixelMean",
+        revision=1,
+        hyperparameters=NoHyperparameters,
+        variants=PLAIN,
+        cost=cost.Cost(cost.nothing, cost.nothing),
+        deterministic=True,
+        trivial=True,
+        doc="squared distance to the mean training image",
+    ),
+    DetectorInfo(
+        name="pca",
+        implementation="models.pca:PCA",
+        revision=1,
+        hyperparameters=PCAHyperparameters,
+        variants=PLAIN,
+        cost=cost.Cost(cost.pca_fit, cost.pca_score),
+        deterministic=True,
+        trivial=True,
+        doc="squared distance to the span of the leading principal components",
+    ),
+    DetectorInfo(
+        name="knn",
+        implementation="models.knn:KNN",
+        revision=1,
+        hyperparameters=KNNHyperparameters,
+        variants=PLAIN,
+        cost=cost.Cost(cost.nothing, cost.knn_score),
+        deterministic=True,
+        trivial=True,
+        doc="mean distance to the nearest training images",
+    ),
+)
+
+
+def detector(name: str) -> DetectorInfo:
+    """The detector of a catalog name, or of a user's own `package.module:Class`, which is imported.
+
+    Raises:
+        UnknownDetector: with what is wrong, and the legal names, nearest first.
+    """
+    if ":" in name:
+        return _own_detector(name)
+    if name not in DETECTORS:
+        legal = nearest_first(name, DETECTORS)
+        raise UnknownDetector(f"unknown detector {name}: {legal}, or your own as package.module:Class")
+    return DETECTORS[name]
+
+
+def resolve(info: DetectorInfo, variant: str, overrides: Mapping[str, object]) -> dict[str, Scalar]:
+    """All training hyperparameters of a variant, `overrides` laid over its defaults.
+
+    A variant's `fixed` values win over `overrides`: one study may set the epochs of every variant,
+    and `untrained` stays untrained.
+
+    Returns:
+        every hyperparameter by name, coerced to its field's type.
+
+    Raises:
+        ValueError: listing all faults: unknown variant, unknown names, illegal values.
+    """
+    faults = []
+    chosen = Variant()
+    try:
+        chosen = info.variant(variant)
+    except ValueError as fault:
+        faults.append(str(fault))
+    values: dict[str, Scalar] = {}
+    try:
+        values = resolve_values(info.hyperparameters, {**chosen.overrides, **overrides, **chosen.fixed})
+    except ValueError as fault:
+        faults.append(f"{info.name}: {fault}")
+    if faults:
+        raise ValueError("; ".join(faults))
+    return values
+
+
+def load_class(implementation: str) -> Any:
+    """Import `package.module:Class`.
+
+    Raises:
+        UnknownDetector: if there is no such module or no such class in it.
+    """
+    module, _, attribute = implementation.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as fault:
+        raise UnknownDetector(
+            f"cannot load detector {implementation}: {fault}; write package.module:Class"
+        ) from fault
+
+
+def _own_detector(name: str) -> DetectorInfo:
+    loaded = load_class(name)
+    from models.detector import Detector  # torch: only the user's own class needs it here
+
+    if not (isinstance(loaded, type) and issubclass(loaded, Detector)):
+        raise UnknownDetector(f"{name} is no detector: it must be a subclass of models.detector.Detector")
+    try:
+        describe(loaded.Hyperparameters)
+    except ValueError as fault:
+        raise UnknownDetector(f"{name}: {fault}") from fault
+    return DetectorInfo(
+        name=name,
+        implementation=name,
+        revision=loaded.revision,
+        hyperparameters=loaded.Hyperparameters,
+        variants={"plain": Variant(lam=loaded.lam)},
+        cost=cost.Cost(cost.unknown_epoch, cost.unknown_score),
+        deterministic=loaded.deterministic,
+        doc=(loaded.__doc__ or "").strip().partition("\n")[0],
+    )

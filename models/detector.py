@@ -1,0 +1,258 @@
+"""What every detector is: the base class, how one is built, how score components are combined.
+
+A detector of your own subclasses `Detector` and goes into a sweep as `package.module:Class`:
+
+- with an `epochs` hyperparameter it is trained batch by batch: write `step`;
+- without, it is handed all training images once: write `fit`;
+- either way write `components`, the parts of its anomaly score.
+
+Weights, buffers and every optimiser that is an attribute are saved and resumed without more code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from models.catalog import CHANNELS, SIZES, DetectorInfo, load_class
+from models.catalog import detector as find_detector
+from models.hyperparameters import resolve_values
+
+
+@dataclass(frozen=True)
+class NoHyperparameters:
+    """Nothing to set."""
+
+
+class Detector(nn.Module):
+    """An anomaly detector for images [B, channels, size, size].
+
+    Seed torch before building one: initial weights are drawn in the constructor.
+
+    Attributes:
+        Hyperparameters: frozen dataclass; fields of type bool, int, float or str with defaults.
+        revision, lam, deterministic: of a user's own detector, what `models.catalog.DetectorInfo` and
+            its `Variant` say of the built-in ones.  `lam` is lambda, the share of "reconstruction"
+            in the score, None where `components` gives a single "score".
+        mean, std: of the pixels in [0, 1], for `normalise`; 0.5 and 0.5 give [-1, 1].
+    """
+
+    Hyperparameters: ClassVar[type[Any]] = NoHyperparameters
+    revision: ClassVar[int] = 1
+    lam: ClassVar[float | None] = None
+    deterministic: ClassVar[bool] = False
+    mean: float = 0.5
+    std: float = 0.5
+
+    def __init__(
+        self, channels: int, size: int, hyperparameters: Any, variant: str = "plain", dataset: str = ""
+    ) -> None:
+        """Check and keep what the networks are built from.
+
+        Args:
+            channels: 1 or 3.
+            size: height and width in pixels: 16, 32, 64, 128 or 256.
+            hyperparameters: instance of `Hyperparameters`.
+            variant: which rendering of the detector.
+            dataset: its catalog name, for variants that treat one dataset in a way of its own.
+
+        Raises:
+            ValueError: if channels or size are not legal, listing the legal ones.
+        """
+        super().__init__()
+        faults = []
+        if channels not in CHANNELS:
+            faults.append(f"channels={channels} is not legal: one of {', '.join(map(str, CHANNELS))}")
+        if size not in SIZES:
+            faults.append(f"size={size} is not legal: one of {', '.join(map(str, SIZES))}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        self.channels = channels
+        self.size = size
+        self.hyperparameters = hyperparameters
+        self.variant = variant
+        self.dataset = dataset
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Pixels as the networks take them.
+
+        Args:
+            images: uint8 [B, channels, size, size], on any device.
+
+        Returns:
+            float32 of the same shape on the same device: (pixel / 255 - mean) / std.
+
+        Raises:
+            ValueError: on another dtype or shape.
+        """
+        self.check_images(images)
+        return images.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
+
+    def check_images(self, images: Tensor) -> None:
+        """Refuse what is not uint8 [B, channels, size, size] with B >= 1, by a ValueError."""
+        self._check(images, torch.uint8)
+
+    def fit(self, images: Tensor) -> None:
+        """Learn from all training images at once: detectors without an `epochs` hyperparameter.
+
+        Args:
+            images: uint8 [N, channels, size, size], N >= 1.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is trained by epochs: call train_step")
+
+    def train_step(self, batch: Tensor) -> dict[str, Tensor]:
+        """One optimiser step in training mode: detectors with an `epochs` hyperparameter.
+
+        Args:
+            batch: float32 [B, channels, size, size] as `normalise` gives it.
+
+        Returns:
+            scalar losses by name, detached, on the batch's device; nothing waits for the device.
+
+        Raises:
+            ValueError: on another dtype or shape.
+        """
+        self._check(batch, torch.float32)
+        self.train()
+        return {name: loss.detach() for name, loss in self.step(batch).items()}
+
+    def score(self, batch: Tensor) -> dict[str, Tensor]:
+        """Score components of each image; higher is more abnormal.
+
+        In evaluation mode and without gradients, so an image's score does not depend on its batch
+        mates, and nothing in the detector changes.
+
+        Args:
+            batch: float32 [B, channels, size, size] as `normalise` gives it, B >= 1.
+
+        Returns:
+            float32 [B] each: "reconstruction" and "latent", or a single "score".
+
+        Raises:
+            ValueError: on another dtype or shape.
+        """
+        self._check(batch, torch.float32)
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self.components(batch)
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        """What `train_step` does, to be written by a detector: losses, gradients, optimiser steps."""
+        raise NotImplementedError(f"{type(self).__name__} has no training step: call fit")
+
+    def components(self, batch: Tensor) -> dict[str, Tensor]:
+        """What `score` does, to be written by a detector; must draw no random number."""
+        raise NotImplementedError(f"{type(self).__name__} has no components to score by")
+
+    def counters(self) -> dict[str, int]:
+        """Events worth a column in the history, counted since the start; waits for the device."""
+        return {}
+
+    def training_state(self) -> dict[str, Any]:
+        """A copy of all that the next step depends on, except torch's global random state.
+
+        Returns:
+            nested dicts of tensors and plain values: `torch.load(..., weights_only=True)` reads it.
+        """
+        optimisers = {name: _copy(found.state_dict()) for name, found in self._optimisers().items()}
+        return {"weights": _copy(dict(self.state_dict())), "optimisers": optimisers}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Go on where `training_state` was taken, bit for bit; the detector must be built alike."""
+        for name, buffer in self.named_buffers():
+            if name in state["weights"] and buffer.shape != state["weights"][name].shape:
+                buffer.data = buffer.new_empty(state["weights"][name].shape)  # `fit` chose the shape
+        self.load_state_dict(state["weights"])
+        for name, optimiser in self._optimisers().items():
+            optimiser.load_state_dict(_copy(state["optimisers"][name]))
+
+    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        return {name: found for name, found in vars(self).items() if isinstance(found, torch.optim.Optimizer)}
+
+    def _check(self, images: Tensor, dtype: torch.dtype) -> None:
+        shape = (self.channels, self.size, self.size)
+        if images.dtype != dtype or images.dim() != 4 or tuple(images.shape[1:]) != shape or not len(images):
+            raise ValueError(
+                f"{type(self).__name__} takes {dtype} images [B, {self.channels}, {self.size}, {self.size}]"
+                f" with B >= 1, got {images.dtype} {list(images.shape)}"
+            )
+
+
+def build(
+    spec_detector: str,
+    *,
+    channels: int,
+    size: int,
+    hyperparameters: Mapping[str, object],
+    variant: str,
+    dataset: str = "",
+) -> Detector:
+    """The detector that a trial's spec names, on the CPU; seed torch first.
+
+    Args:
+        spec_detector: catalog name, or `package.module:Class`.
+        channels: 1 or 3.
+        size: 16, 32, 64, 128 or 256.
+        hyperparameters: by name, as `models.catalog.resolve` gives them; missing ones are defaults.
+        variant: of the detector.
+        dataset: catalog name of the dataset.
+
+    Raises:
+        ValueError: on anything that is not legal, with what is.
+    """
+    info: DetectorInfo = find_detector(spec_detector)
+    info.variant(variant)
+    values = info.hyperparameters(**resolve_values(info.hyperparameters, hyperparameters))
+    made = load_class(info.implementation)(channels, size, values, variant=variant, dataset=dataset)
+    assert isinstance(made, Detector)
+    return made
+
+
+def combine(components: Mapping[str, npt.ArrayLike], lam: float | None) -> npt.NDArray[np.float64]:
+    """The anomaly score A = lambda R + (1 - lambda) L of each image, in float64.
+
+    A part of weight zero is left out, so that its NaN or infinity cannot spoil the score.
+
+    Args:
+        components: as `Detector.score` gives them, [N] each: "reconstruction" R and "latent" L, or a
+            single "score".
+        lam: lambda in [0, 1]; None for a single "score".
+
+    Raises:
+        ValueError: if lambda and components do not go together.
+    """
+    parts = {name: np.asarray(values, dtype=np.float64) for name, values in components.items()}
+    if lam is None and set(parts) == {"score"}:
+        return parts["score"]
+    if lam is None or set(parts) != {"reconstruction", "latent"} or not 0 <= lam <= 1:
+        raise ValueError(
+            f"lambda={lam} and components {sorted(parts)} do not go together: a number from 0 to 1 weighs"
+            " 'reconstruction' against 'latent', none is for a single 'score'"
+        )
+    if lam == 0:
+        return parts["latent"]
+    if lam == 1:
+        return parts["reconstruction"]
+    return lam * parts["reconstruction"] + (1 - lam) * parts["latent"]
+
+
+def _copy(state: Any) -> Any:
+    """`state` with every tensor cloned, so that training on does not change it."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {key: _copy(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_copy(value) for value in state)
+    return state

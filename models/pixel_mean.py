@@ -1,0 +1,33 @@
+"""Pixel mean: squared distance to the mean training image.
+
+A detector that does no better has learned nothing but what the average image looks like.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.detector import Detector
+
+
+class PixelMean(Detector):
+    """Scores mean (x - m)^2 over pixels in [-1, 1], m being the mean of the training images."""
+
+    average: Tensor
+
+    def __init__(
+        self, channels: int, size: int, hyperparameters: object, variant: str = "plain", dataset: str = ""
+    ) -> None:
+        super().__init__(channels, size, hyperparameters, variant, dataset)
+        self.register_buffer("average", torch.zeros(channels, size, size))
+
+    def fit(self, images: Tensor) -> None:
+        """The mean of [N, C, S, S], summed in integers, so in any order the same."""
+        self.check_images(images)
+        total = images.sum(0, dtype=torch.int64)
+        self.average.copy_(total.to(torch.float64) / len(images) / 127.5 - 1)
+
+    def components(self, batch: Tensor) -> dict[str, Tensor]:
+        """Mean squared distance to the average, [B]."""
+        return {"score": (batch - self.average).square().flatten(1).mean(1)}

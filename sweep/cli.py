@@ -1,0 +1,296 @@
+"""The verbs.  What a verb needs is imported inside it, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from sweep.ledger import Ledger
+    from sweep.plan import Platform, Work
+    from sweep.spec import Sweep
+    from sweep.status import Survey
+    from sweep.store import Store
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Compare anomaly detectors: one YAML in, a leaderboard with error bars out.\n\n"
+    "Start with `python -m sweep launch clusters/local.yaml`; the same command resumes what was stopped.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Datasets in the store: put, verify, list.")
+app.add_typer(data_app, name="data")
+
+Config = Annotated[Path, typer.Argument(help="YAML of the sweep, e.g. clusters/local.yaml", metavar="CONFIG")]
+Set = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. sweep.seeds=5; see `schema`. Repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+
+@app.command()
+def launch(
+    config: Config,
+    assignments: Set = [],  # noqa: B006  (typer reads it, nobody changes it)
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, start nothing.")] = False,
+    skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Leave failed trials alone.")] = False,
+) -> None:
+    """Show the plan, ask, run it, report.  Run it again to go on where it was stopped."""
+    from sweep.launch import DONE, Launch
+
+    opened = _Opened(config, assignments)
+    state = opened.survey()
+    out.print(opened.plan_table(state))
+    if dry_run:
+        return
+    again = state.count("to_run") or (state.count("failed") and not skip_failed)
+    if again and not yes:
+        if not sys.stdin.isatty():
+            raise _user_error("nobody is there to be asked: add -y to go ahead")
+        typer.confirm("Proceed?", abort=True)
+    code = DONE
+    if again:
+        run = Launch(
+            sweep=opened.sweep,
+            work=opened.work,
+            platform=opened.platform,
+            store=opened.store,
+            ledger=opened.ledger,
+            console=out,
+            log_command=lambda key: opened.command("trial", f"{key} --log"),
+            skip_failed=skip_failed,
+        )
+        code = run.run()
+    _show_report(opened, folder=None)
+    raise typer.Exit(code)
+
+
+@app.command()
+def plan(config: Config, assignments: Set = [], as_json: Json = False) -> None:  # noqa: B006
+    """Show what would run, what is done, what is stale, and how long it will take.  Starts nothing."""
+    opened = _Opened(config, assignments)
+    state = opened.survey()
+    if as_json:
+        _print_json(state.to_json(opened.platform.slots))
+    else:
+        out.print(opened.plan_table(state))
+        out.print(f"Nothing was started.  Launch: {opened.command('launch')}")
+
+
+@app.command()
+def status(
+    config: Config,
+    assignments: Set = [],  # noqa: B006
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every 5 seconds, until Ctrl-C.")] = False,
+) -> None:
+    """Show how far the sweep is, and its failures by cause, from the store alone."""
+    import time
+
+    opened = _Opened(config, assignments)
+    while True:
+        state = opened.survey()
+        if as_json:
+            _print_json({**state.to_json(opened.platform.slots), "failures": _failures(state)})
+        else:
+            out.print(opened.plan_table(state))
+            for cause, keys in _failures(state).items():
+                out.print(f"[red]{len(keys)} x[/red] {cause}   log: {opened.command('trial', f'{keys[0]} --log')}")
+        if not watch:
+            return
+        time.sleep(5)
+
+
+@app.command()
+def report(
+    config: Config,
+    assignments: Set = [],  # noqa: B006
+    folder: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write leaderboard.csv, leaderboard.md and results.parquet here, too."),
+    ] = None,
+    selection: Annotated[str, typer.Option(help="Epoch: last, val or oracle (best on test).")] = "last",
+    metric: Annotated[str, typer.Option(help="auroc, ap or fpr95.")] = "auroc",
+    as_json: Json = False,
+) -> None:
+    """Print the leaderboard from what the store holds, at any time."""
+    _show_report(_Opened(config, assignments), folder, selection=selection, metric=metric, as_json=as_json)
+
+
+@app.command()
+def trial(
+    config: Config,
+    key: Annotated[str, typer.Argument(help="Key of a trial, or the first digits of it.")],
+    assignments: Set = [],  # noqa: B006
+    log: Annotated[bool, typer.Option("--log", help="Show what its attempts left, run nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run one trial in this process, where `breakpoint()` works, or show its result or its log."""
+    from sweep.single import find, run, story
+
+    opened = _Opened(config, assignments)
+    planned = find(opened.survey(), key)
+    if log:
+        out.print(story(opened.ledger, planned), markup=False)
+        return
+    result = run(opened.sweep, opened.store, opened.ledger, planned, err)
+    if as_json:
+        _print_json(result)
+    else:
+        out.print(story(opened.ledger, planned), markup=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print every key of the YAML with its default and one line of help."""
+    from sweep.schema import text
+
+    out.print(text(), markup=False, soft_wrap=True)
+
+
+@data_app.command("put")
+def data_put(
+    name: Annotated[str, typer.Argument(help="Dataset, e.g. mnist; see `data list`.")],
+    config: Config,
+    assignments: Set = [],  # noqa: B006
+) -> None:
+    """Prepare a dataset from its source and store it; again: mend what is damaged."""
+    from sweep.datasets import put
+
+    put(_load(config, assignments), name, out)
+
+
+@data_app.command("verify")
+def data_verify(
+    config: Config,
+    name: Annotated[str | None, typer.Argument(help="Dataset; none: every one in the store.")] = None,
+    assignments: Set = [],  # noqa: B006
+) -> None:
+    """Check every byte of stored datasets; exit code 1 if any is damaged."""
+    from sweep.datasets import verify
+
+    if not verify(_load(config, assignments), name, out):
+        raise typer.Exit(1)
+
+
+@data_app.command("list")
+def data_list(config: Config, assignments: Set = [], as_json: Json = False) -> None:  # noqa: B006
+    """List the datasets that exist, and those that the store holds."""
+    from sweep.datasets import listing, table
+
+    found = listing(_load(config, assignments))
+    if as_json:
+        _print_json(found)
+    else:
+        out.print(table(found))
+
+
+def main() -> None:
+    """Run a verb; a fault of the user's is a message and exit code 1, never a traceback."""
+    from sweep.faults import UserError
+    from sweep.store import StoreError
+
+    try:
+        app(prog_name="python -m sweep")
+    except UserError as error:
+        if error.heading:
+            err.print(error.heading, style="bold red")
+        for fault in error.faults:
+            err.print(f"error: {fault}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except StoreError as error:
+        err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)  # the reader of our output, such as head, has seen enough
+
+
+class _Opened:
+    """A sweep with its store, its plan and the command line that names it."""
+
+    def __init__(self, config: Path, assignments: list[str]) -> None:
+        from sweep.cluster import platform
+        from sweep.ledger import Ledger
+        from sweep.plan import expand
+        from sweep.store import open_store
+
+        self._config, self._assignments = config, assignments
+        self.sweep: Sweep = _load(config, assignments)
+        self.platform: Platform = platform(self.sweep)
+        self.work: Work = expand(self.sweep, self.platform)
+        self.store: Store = open_store(self.sweep.storage)
+        self.ledger: Ledger = Ledger(self.store, self.sweep.name)
+
+    def survey(self) -> Survey:
+        from sweep.status import survey
+
+        return survey(self.work, self.ledger)
+
+    def command(self, verb: str, rest: str = "") -> str:
+        """The command line of a verb on the same sweep."""
+        over = [word for assignment in self._assignments for word in ("--set", assignment)]
+        words = shlex.join(["python", "-m", "sweep", verb, str(self._config), *over])
+        return f"{words} {rest}".strip()
+
+    def plan_table(self, state: Survey) -> Any:
+        from sweep.overview import table
+
+        return table(self.sweep, self.platform, state)
+
+
+def _load(config: Path, assignments: list[str]) -> Sweep:
+    from sweep.spec import load
+
+    return load(config, assignments)
+
+
+def _show_report(
+    opened: _Opened, folder: Path | None, selection: str = "last", metric: str = "auroc", as_json: bool = False
+) -> None:
+    from sweep.faults import unknown
+    from sweep.leaderboard import METRICS, build
+    from sweep.report import SELECTIONS, terminal, write
+    from sweep.rows import provenance, rows
+
+    faults = [unknown("selection", selection, SELECTIONS)] if selection not in SELECTIONS else []
+    faults += [unknown("metric", metric, METRICS)] if metric not in METRICS else []
+    if faults:
+        raise _user_error(*faults)
+    found = rows(opened.survey(), opened.ledger)
+    if as_json:
+        _print_json(found)
+    else:
+        out.print(terminal(build(found, selection=selection, metric=metric), width=out.width))
+    if folder is not None:
+        said = provenance(opened.ledger, opened.command("report"))
+        for path in write(found, folder, selection=selection, metric=metric, provenance=said):
+            err.print(f"wrote {path}")
+
+
+def _failures(state: Survey) -> dict[str, list[str]]:
+    """Keys of trials without a result by the cause of their last attempt."""
+    causes: dict[str, list[str]] = {}
+    for key, attempts in state.attempts.items():
+        causes.setdefault(f"{attempts[-1]['status']}: {attempts[-1]['cause']}", []).append(key)
+    return causes
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def _user_error(*faults: str) -> Exception:
+    from sweep.faults import UserError
+
+    return UserError(faults)

@@ -1,0 +1,242 @@
+"""The cluster of one machine: what it offers, and a generation of trials on it.
+
+A generation is a child process with a Ray cluster of its own, in a short private folder, so two
+sweeps side by side do not meet; when the child dies its Ray dies with it, and when this process
+dies, so does the child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.faults import UserError
+from sweep.plan import Platform
+from sweep.spec import Sweep
+from sweep.trialspec import Numerics
+
+SCRATCH_PREFIX = "sweep-"  # in the system's folder for temporary files: Ray's socket paths must be short
+PR_SET_PDEATHSIG = 1
+
+
+def platform(sweep: Sweep) -> Platform:
+    """What this machine gives each trial, and how many run at once.
+
+    Raises:
+        UserError: if more is asked for than there is.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = cores if sweep.cluster.cpus == "auto" else sweep.cluster.cpus
+    names = gpus() if sweep.cluster.gpus != 0 and sweep.trial.gpus != 0 else []
+    faults = []
+    if asked > cores:
+        faults.append(f"cluster.cpus: {asked} are asked for, this process may use {cores}")
+    if sweep.cluster.gpus != "auto":
+        if sweep.cluster.gpus > len(names) and sweep.trial.gpus != 0:
+            faults.append(f"cluster.gpus: {sweep.cluster.gpus} are asked for, nvidia-smi lists {len(names)}")
+        names = names[: sweep.cluster.gpus]
+    share = (1.0 if names else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
+    if share and not names:
+        faults.append("trial.gpus: no GPU is there (nvidia-smi lists none); use --set trial.gpus=0")
+    cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
+    if cpus > asked:
+        faults.append(f"trial.cpus: {cpus} are asked for, the cluster has {asked}")
+    if len(set(names)) > 1:
+        faults.append(f"cluster.gpus: unlike GPUs ({', '.join(sorted(set(names)))}); choose by CUDA_VISIBLE_DEVICES")
+    if faults:
+        raise UserError(faults)
+    slots = asked // cpus
+    if share:
+        slots = min(slots, int(len(names) / share))
+    precision = "float32" if sweep.trial.precision == "auto" else sweep.trial.precision
+    return Platform(
+        device=names[0] if share else "cpu",
+        numerics=Numerics(precision=precision, threads=cpus),
+        slots=slots,
+        cpus=cpus,
+        gpus=share,
+    )
+
+
+def gpus() -> list[str]:
+    """Names of the GPUs that this process may use."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    names = [name.strip() for name in listed.splitlines() if name.strip()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return names
+    chosen = [part for part in visible.split(",") if part.strip() not in ("", "-1")]
+    return [names[int(part)] if part.isdigit() and int(part) < len(names) else names[0] for part in chosen]
+
+
+class Scratch:
+    """A private folder for Ray and Tune, gone afterwards; folders of dead owners are removed, too."""
+
+    def __enter__(self) -> Path:
+        for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
+            owner = folder.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
+            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-"))
+        return self._folder
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@dataclass
+class LocalCluster:
+    """Ray on this machine, started and stopped with each generation.
+
+    Attributes:
+        scratch: private folder.
+        platform: what trials run on.
+    """
+
+    scratch: Path
+    platform: Platform
+    _child: subprocess.Popen[bytes] | None = None
+    _stops: int = 0
+
+    @property
+    def stop_file(self) -> Path:
+        return self.scratch / "stop"
+
+    @property
+    def log(self) -> Path:
+        """What the child and Ray print."""
+        return self.scratch / "generation.log"
+
+    def generation(self, sweep: Sweep, **told: Any) -> Iterator[dict[str, Any] | None]:
+        """Run one generation.
+
+        Yields:
+            its events as they come, and None at least every second.
+
+        Raises:
+            GenerationDied: if it ends other than by saying so.
+        """
+        reading, writing = os.pipe()
+        orders = self.scratch / "generation.json"
+        orders.write_text(
+            json.dumps(
+                {
+                    **told,
+                    "sweep": sweep.model_dump(mode="json"),
+                    "platform": asdict(self.platform),
+                    "stop_file": str(self.stop_file),
+                    "scratch": str(self.scratch),
+                    "events": writing,
+                }
+            )
+        )
+        with open(self.log, "ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "sweep.tune", str(orders)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[writing],
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C comes to us, and we decide
+                preexec_fn=_die_with_parent,
+            )
+        os.close(writing)
+        try:
+            ended = False
+            for event in _lines(reading):
+                ended = ended or (event is not None and event["event"] == "ended")
+                yield event
+            code = self._child.wait()
+            if not ended:
+                raise GenerationDied(code, self.log.read_text(errors="replace")[-4000:])
+        finally:
+            self.kill()
+
+    def stop(self) -> None:
+        """Ask running trials to write their resume state and end; asked again, end them now."""
+        self._stops += 1
+        self.stop_file.touch()
+        if self._stops > 1:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the child and, by that, its Ray."""
+        if self._child is not None:
+            if self._child.poll() is None:
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+
+
+class GenerationDied(Exception):
+    """The process that drives Ray ended without saying so.
+
+    Attributes:
+        code: its exit status.
+        log: the last of what it printed.
+    """
+
+    def __init__(self, code: int, log: str) -> None:
+        self.code, self.log = code, log
+        super().__init__(f"the driver of Ray ended with status {code}")
+
+
+def _environment() -> dict[str, str]:
+    """Of the child, of Ray's processes and of trials; all of it is read when ray is imported."""
+    quiet = {
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # detectors of the user's own are imported from the working folder
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one to the user's home
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they keep every result in memory
+        "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # its experiment state is scratch
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+        "PYTHONWARNINGS": "ignore",
+    }
+    path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
+    kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
+    return {**kept, **quiet, "PYTHONPATH": path}
+
+
+def _die_with_parent() -> None:
+    """A launch that is killed must not leave a Ray cluster behind; only Linux can promise that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _lines(descriptor: int) -> Iterator[dict[str, Any] | None]:
+    """JSON lines as they come, None whenever a second has passed without one."""
+    import selectors
+
+    buffer = b""
+    with selectors.DefaultSelector() as selector, os.fdopen(descriptor, "rb", buffering=0) as pipe:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if not selector.select(timeout=1.0):
+                yield None
+                continue
+            data = pipe.read(65536)
+            if not data:
+                return
+            *lines, buffer = (buffer + data).split(b"\n")
+            for line in lines:
+                yield json.loads(line)

@@ -1,0 +1,73 @@
+"""How long trials take: measured seconds where results exist, the catalog's hints before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import Any
+
+from data import catalog as datasets
+from models import catalog as detectors
+from sweep.plan import Planned
+from sweep.trialspec import TrialSpec, canonical_json
+
+OVERHEAD_SECONDS = 0.05  # of a trial that trains nothing: opening data, putting the result
+TRAIN_SHARE = 0.75  # of a dataset's images, roughly, under any protocol
+TEST_SHARE = 0.25
+
+
+class Cost:
+    """Expected seconds of a trial.
+
+    Args:
+        results: finished trials, whose seconds are taken for trials that differ in class or seed
+            alone; other trials of the same detector are scaled from the hints by what its finished
+            ones took.
+    """
+
+    def __init__(self, results: Iterable[Mapping[str, Any]] = ()) -> None:
+        seconds: dict[str, list[float]] = {}
+        ratios: dict[str, list[float]] = {}
+        for result in results:
+            if result["status"] != "ok":
+                continue
+            spec = TrialSpec.from_dict(result["spec"])
+            took = float(result["seconds"])
+            seconds.setdefault(_alike(spec), []).append(took)
+            ratios.setdefault(spec.detector, []).append(took / hint(spec))
+        self._seconds = {group: median(values) for group, values in seconds.items()}
+        self._ratios = {detector: median(values) for detector, values in ratios.items()}
+        self._known: dict[str, float] = {}
+
+    def seconds(self, planned: Planned) -> float:
+        """Seconds on one slot, once."""
+        group = _alike(planned.spec)
+        if group not in self._known:
+            scale = self._ratios.get(planned.detector, 1.0)
+            self._known[group] = self._seconds.get(group) or hint(planned.spec) * scale
+        return self._known[group]
+
+    def measured(self, planned: Planned) -> bool:
+        """Whether trials that differ in class or seed alone have been measured."""
+        return _alike(planned.spec) in self._seconds
+
+
+def hint(spec: TrialSpec) -> float:
+    """Seconds before anything was measured: the catalog's arithmetic, good to a factor of two."""
+    info, dataset = detectors.detector(spec.detector), datasets.dataset(spec.dataset)
+    size = int(spec.preparation.split("-")[0].removeprefix("s"))
+    arguments = size, dataset.channels, spec.numerics.precision
+    train, test = int(dataset.images * TRAIN_SHARE), int(dataset.images * TEST_SHARE)
+    epochs = int(spec.hyperparameters.get("epochs", 1))
+    every = spec.eval_every
+    evaluations = 1 + (epochs // every if every and spec.evaluations else 0)
+    training = epochs * info.cost.epoch(spec.hyperparameters, train, *arguments)
+    scoring = evaluations * info.cost.score(spec.hyperparameters, test, *arguments)
+    return OVERHEAD_SECONDS + (training + scoring) / spec.numerics.threads
+
+
+def _alike(spec: TrialSpec) -> str:
+    fields = spec.to_dict()
+    for name in ("abnormal", "seed", "split_seed"):
+        del fields[name]
+    return canonical_json(fields)

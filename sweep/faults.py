@@ -1,0 +1,27 @@
+"""What a user did that cannot work, said so that they can mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class UserError(Exception):
+    """One or more faults of the user's input; the command line prints them and exits with 1.
+
+    Attributes:
+        faults: one line each: where, what is wrong, the legal values, the mend.
+    """
+
+    def __init__(self, faults: Sequence[str] | str, heading: str = "") -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(dict.fromkeys(faults))
+        self.heading = heading
+        super().__init__("\n".join(([heading] if heading else []) + self.faults))
+
+
+def unknown(kind: str, name: object, legal: Iterable[str]) -> str:
+    """Message for a name that is not one of `legal`, nearest name first."""
+    names = sorted(legal)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {str(name)!r}{hint} (legal: {', '.join(names)})"

@@ -1,0 +1,202 @@
+"""Plan + results -> rows in long form: planned trial x selection x evaluation.
+
+A planned trial without a result is a row as well, with its status in place of numbers, so that no
+mean can quietly be over fewer seeds than planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sweep.trialspec import Numerics, TrialSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from sweep.plan import Planned
+
+Row = dict[str, Any]
+
+METRICS = ("auroc", "ap", "fpr95", "base_rate", "n_normal", "n_abnormal", "ties")
+PROVENANCE = (
+    "train_seconds", "images_per_second", "peak_bytes", "device", "torch", "ray", "commit", "dirty",
+    "fingerprint", "split_hash",
+)  # fmt: skip
+
+COLUMNS: dict[str, type[str | int | float | bool]] = {
+    "key": str, "sweep": str, "study": str, "detector": str, "variant": str, "revision": int,
+    "dataset": str, "protocol": str, "abnormal": str, "split_seed": int, "seed": int,
+    "selection": str, "evaluation": str, "epoch": int,
+    "auroc": float, "ap": float, "fpr95": float, "base_rate": float,
+    "n_normal": int, "n_abnormal": int, "ties": float,
+    "status": str, "attempts": int, "train_seconds": float, "images_per_second": float,
+    "peak_bytes": int, "device": str, "numerics": str, "torch": str, "ray": str, "commit": str,
+    "dirty": bool, "fingerprint": str, "split_hash": str,
+    "kind": str, "setting": str, "axis": str, "objective": str, "lam": float,
+}  # fmt: skip
+"""Columns of every row and their types, in the order of results.parquet; `hp_<name>` follow."""
+
+
+def gather(
+    planned: Iterable[Planned],
+    results: Mapping[str, Mapping[str, Any]],
+    *,
+    sweep: str,
+    scores: Callable[[str], pa.Table],
+    attempts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+) -> list[Row]:
+    """One row for each planned trial, selection and evaluation, in the order of the plan.
+
+    Args:
+        planned: trials of the plan; those not to be reported (candidates of a search) make no row.
+        results: result records by key.
+        sweep: id of the sweep.
+        scores: reads scores.parquet of a key; asked only where a row wants another lambda than the
+            trial reported, e.g. one that a search chose.
+        attempts: attempt records by key, oldest first.
+
+    Returns:
+        Rows with `COLUMNS` and the trial's hyperparameters as `hp_<name>`.  `status` is "ok",
+        "diverged", "failed" (no result, and the last attempt was not preempted) or "missing" (no
+        result yet, or one without this selection); numbers that do not exist are None.
+    """
+    tried = attempts or {}
+    read = lru_cache(maxsize=8)(scores)
+    rows: list[Row] = []
+    for trial in planned:
+        if not trial.reported:
+            continue
+        key = trial.key
+        result = results.get(key)
+        common = _common(trial, key, sweep, tried.get(key, ()), result)
+        found = {} if result is None else _metrics(trial, key, result, read)
+        wanted = dict.fromkeys((s, e) for e in trial.spec.evaluations for s in selections(trial.spec))
+        for selection, evaluation in wanted | found:
+            entry = found.get((selection, evaluation))
+            row = {**common, "selection": selection, "evaluation": evaluation}
+            if entry is not None:
+                row |= {name: entry.get(name) for name in ("epoch", *METRICS)}
+            elif row["status"] == "ok":
+                row["status"] = "missing"
+            rows.append(row)
+    return rows
+
+
+def selections(spec: TrialSpec) -> tuple[str, ...]:
+    """How the epoch that is reported may be chosen for this trial, the headline first."""
+    return ("last", "oracle") if spec.validation is None else ("last", "val", "oracle")
+
+
+def _common(
+    trial: Planned,
+    key: str,
+    sweep: str,
+    attempts: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any] | None,
+) -> Row:
+    """What all rows of one planned trial share; the rest is None."""
+    spec = trial.spec
+    row: Row = dict.fromkeys(COLUMNS)
+    row |= {
+        "key": key, "sweep": sweep, "study": trial.study, "detector": trial.detector,
+        "variant": trial.variant, "revision": spec.revision, "dataset": trial.dataset,
+        "protocol": trial.protocol, "abnormal": trial.abnormal, "split_seed": trial.split_seed,
+        "seed": trial.seed, "numerics": _numerics(spec.numerics), "device": spec.device,
+        "kind": trial.kind, "setting": trial.setting, "axis": trial.axis,
+        "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
+    }  # fmt: skip
+    if result is None:
+        failed = bool(attempts) and attempts[-1]["status"] != "preempted"
+        row["status"] = "failed" if failed else "missing"
+    else:
+        row |= {name: result.get(name) for name in PROVENANCE}
+        row["status"] = result["status"]
+        row["attempts"] = max(len(attempts), result.get("attempts") or 0)
+        if trial.lam is None or result["lam"] is None:
+            row["lam"] = result["lam"]
+    return row | {f"hp_{name}": value for name, value in sorted(spec.hyperparameters.items())}
+
+
+def _metrics(
+    trial: Planned, key: str, result: Mapping[str, Any], scores: Callable[[str], pa.Table]
+) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Metrics by selection and evaluation, at the lambda that the plan wants.
+
+    At another lambda than the result's the epochs stay those of the result: only their scores are
+    stored.
+    """
+    entries = {(entry["selection"], entry["evaluation"]): entry for entry in result["metrics"]}
+    if trial.lam is None or result["lam"] in (None, trial.lam):
+        return entries
+    table = scores(key)
+    return {name: {**entry, **_judge(table, entry, trial.lam)} for name, entry in entries.items()}
+
+
+def _judge(table: pa.Table, entry: Mapping[str, Any], lam: float) -> Row:
+    """Metrics of the stored test scores of one epoch and evaluation, mixed with another lambda."""
+    import pyarrow.compute as pc
+
+    from sweep.metrics import evaluate
+
+    wanted = pc.equal(table["part"], "test")
+    for name in ("evaluation", "epoch"):
+        wanted = pc.and_(wanted, pc.equal(table[name], entry[name]))
+    chosen = table.filter(wanted)
+    mixed = combine(chosen["reconstruction"].to_numpy(), chosen["latent"].to_numpy(), lam)
+    judged = evaluate(chosen["label"].to_numpy(), mixed)
+    return {name: getattr(judged, name) for name in METRICS}
+
+
+def combine(
+    reconstruction: NDArray[np.floating], latent: NDArray[np.floating], lam: float
+) -> NDArray[np.float64]:
+    """A = lambda R + (1 - lambda) L in float64; a part of weight zero is left out.
+
+    The same numbers as `models.detector.combine`, for those who have no torch.
+    """
+    parts = [
+        weight * part.astype("float64")
+        for weight, part in ((lam, reconstruction), (1 - lam, latent))
+        if weight
+    ]
+    mixed: NDArray[np.float64] = sum(parts[1:], start=parts[0])
+    return mixed
+
+
+def _numerics(numerics: Numerics) -> str:
+    """E.g. "float32, 1 thread"."""
+    return f"{numerics.precision}, {numerics.threads} thread{'s' if numerics.threads > 1 else ''}"
+
+
+def to_parquet(rows: Sequence[Row]) -> bytes:
+    """results.parquet: `COLUMNS`, then every `hp_<name>`, null where a detector has no such thing.
+
+    A hyperparameter that is a number here and text there is text.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    schema = {name: types[kind] for name, kind in COLUMNS.items()}
+    for name in sorted({name for row in rows for name in row} - set(COLUMNS)):
+        schema[name] = types[_common_type({type(row[name]) for row in rows if row.get(name) is not None})]
+
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        values = [row.get(name) for row in rows]
+        texts = [None if value is None else str(value) for value in values] if kind == pa.string() else values
+        return pa.array(texts, type=kind)
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({name: column(name, kind) for name, kind in schema.items()}), sink)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _common_type(types: set[type[Any]]) -> type[Any]:
+    if len(types) == 1:
+        return next(iter(types))
+    return float if types == {int, float} else str

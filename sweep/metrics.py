@@ -1,0 +1,183 @@
+"""How well scores separate abnormal samples (label 1, positive) from normal ones (label 0).
+
+A higher score means more abnormal.  All metrics are taken over all scores at once, from integer
+counts at the distinct scores, so they depend neither on the order of the samples nor on how they
+were batched.  Samples of equal score are indistinguishable: they pass a threshold together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Labels = npt.ArrayLike
+Scores = npt.ArrayLike
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics of one evaluation.
+
+    Attributes:
+        auroc: area under the ROC curve, in [0, 1]; 0.5 is chance.
+        ap: average precision, in (0, 1]; `base_rate` is chance.
+        fpr95: lowest share of normals flagged where at least 95 % of the abnormals are, in [0, 1].
+        base_rate: share of abnormals, in (0, 1).
+        n_normal, n_abnormal: samples.
+        ties: share of samples whose score another sample has too, in [0, 1].
+    """
+
+    auroc: float
+    ap: float
+    fpr95: float
+    base_rate: float
+    n_normal: int
+    n_abnormal: int
+    ties: float
+
+
+def evaluate(labels: Labels, scores: Scores) -> Metrics:
+    """All metrics, in one sort.
+
+    Args:
+        labels: [N], 1 = abnormal, 0 = normal; at least one of each.
+        scores: [N], finite; higher = more abnormal.
+
+    Raises:
+        ValueError: if lengths differ, a label is neither 0 nor 1, one of the two is missing, or a
+            score is NaN or infinite.
+    """
+    steps = _steps(labels, scores)
+    return Metrics(
+        auroc=steps.auroc(),
+        ap=steps.average_precision(),
+        fpr95=steps.fpr95(),
+        base_rate=steps.n_abnormal / (steps.n_normal + steps.n_abnormal),
+        n_normal=steps.n_normal,
+        n_abnormal=steps.n_abnormal,
+        ties=steps.ties(),
+    )
+
+
+def auroc(labels: Labels, scores: Scores) -> float:
+    """Share of (abnormal, normal) pairs in which the abnormal scores higher; equal counts half.
+
+    The Mann-Whitney statistic over midranks, divided by the number of pairs; exact up to the
+    rounding of that one division.  Arguments and errors as for `evaluate`.
+    """
+    return _steps(labels, scores).auroc()
+
+
+def average_precision(labels: Labels, scores: Scores) -> float:
+    """Sum over thresholds of precision times gain in recall: steps, no interpolation.
+
+    Arguments and errors as for `evaluate`.
+    """
+    return _steps(labels, scores).average_precision()
+
+
+def fpr95(labels: Labels, scores: Scores) -> float:
+    """Lowest false positive rate among thresholds with a true positive rate of 0.95 or more.
+
+    Arguments and errors as for `evaluate`.
+    """
+    return _steps(labels, scores).fpr95()
+
+
+def ties(scores: Scores) -> float:
+    """Share of samples whose score another sample has too, in [0, 1].
+
+    Raises:
+        ValueError: if there are no scores, or one is NaN or infinite.
+    """
+    _, counts = np.unique(_finite(scores), return_counts=True)
+    return float(counts[counts > 1].sum() / counts.sum())
+
+
+def base_rate(labels: Labels) -> float:
+    """Share of abnormals, in (0, 1).
+
+    Raises:
+        ValueError: if a label is neither 0 nor 1, or one of the two is missing.
+    """
+    return float(np.mean(_binary(labels)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """Samples counted by distinct score, from the highest down.
+
+    Attributes:
+        abnormal, normal: int64 [distinct scores], how many have that score.
+    """
+
+    abnormal: npt.NDArray[np.int64]
+    normal: npt.NDArray[np.int64]
+
+    @property
+    def n_abnormal(self) -> int:
+        return int(self.abnormal.sum())
+
+    @property
+    def n_normal(self) -> int:
+        return int(self.normal.sum())
+
+    def auroc(self) -> float:
+        higher = np.cumsum(self.abnormal) - self.abnormal
+        half_wins = int((self.normal * (2 * higher + self.abnormal)).sum())
+        return half_wins / (2 * self.n_normal * self.n_abnormal)
+
+    def average_precision(self) -> float:
+        flagged = np.cumsum(self.abnormal)
+        precision = flagged / (flagged + np.cumsum(self.normal))
+        return float((self.abnormal * precision).sum()) / self.n_abnormal
+
+    def fpr95(self) -> float:
+        # 19/20 in integers: 0.95 has no exact float, and one sample decides.
+        enough = int(np.argmax(20 * np.cumsum(self.abnormal) >= 19 * self.n_abnormal))
+        return int(self.normal[: enough + 1].sum()) / self.n_normal
+
+    def ties(self) -> float:
+        counts = self.abnormal + self.normal
+        return int(counts[counts > 1].sum()) / int(counts.sum())
+
+
+def _steps(labels: Labels, scores: Scores) -> _Steps:
+    positive, values = _binary(labels), _finite(scores)
+    if positive.shape != values.shape:
+        raise ValueError(f"{len(positive)} labels, but {len(values)} scores: they must be as many")
+    order = np.argsort(values)[::-1]
+    values, positive = values[order], positive[order]
+    lasts = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
+    abnormal = np.cumsum(positive)[lasts]
+    return _Steps(
+        abnormal=np.diff(abnormal, prepend=0),
+        normal=np.diff(lasts + 1 - abnormal, prepend=0),
+    )
+
+
+def _binary(labels: Labels) -> npt.NDArray[np.int64]:
+    values = np.asarray(labels)
+    wrong = np.setdiff1d(values, (0, 1))
+    if values.ndim != 1 or len(wrong):
+        raise ValueError(
+            "labels must be a list of 0 (normal) and 1 (abnormal), not of "
+            f"shape {values.shape} with {wrong[:5].tolist()}"
+        )
+    if len(np.unique(values)) < 2:
+        raise ValueError(f"labels must have both 0 (normal) and 1 (abnormal); {len(values)} are all alike")
+    return values.astype(np.int64)
+
+
+def _finite(scores: Scores) -> npt.NDArray[np.float64]:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"scores must be a list of numbers, not of shape {values.shape}")
+    wrong = np.count_nonzero(~np.isfinite(values))
+    if wrong:
+        raise ValueError(
+            f"{wrong} of {len(values)} scores are NaN or infinite: a diverged detector has no metrics"
+        )
+    return values

@@ -1,0 +1,55 @@
+"""The plan as a table: what would run, what is done, how long it will take."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sweep.plan import Platform
+from sweep.progress import duration
+from sweep.spec import Sweep
+from sweep.status import Line, Survey
+
+
+def table(sweep: Sweep, platform: Platform, survey: Survey) -> Group:
+    """The plan of a sweep beside what its store holds."""
+    counts = {name: survey.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")}
+    numbers = [f"{counts['done']:,} done"]
+    numbers += [f"{counts[name]:,} {name}" for name in ("failed", "pruned") if counts[name]]
+    numbers.append(f"{counts['to_run']:,} to run")
+    heading = f"{sweep.name}: {counts['trials']:,} trials = {' + '.join(numbers)}"
+    parts: list[Text | Table] = [Text(heading, style="bold"), _lines(survey)]
+    if counts["stale"]:
+        parts.append(Text(f"stale: {counts['stale']} trials have results of an older revision; they run again"))
+    if counts["to_run"]:
+        basis = "measured" if all(line.measured for line in survey.lines if line.to_run) else "estimated"
+        left = duration(survey.seconds_left(platform.slots))
+        parts.append(Text(f"about {left} on {slots(platform)} ({basis})"))
+    return Group(*parts)
+
+
+def slots(platform: Platform) -> str:
+    """E.g. "2 slots of 1 CPU core"."""
+    what = f"{platform.gpus:g} {platform.device}" if platform.gpus else f"{platform.cpus} CPU core"
+    plural = "s" if not platform.gpus and platform.cpus > 1 else ""
+    return f"{platform.slots} slot{'s' if platform.slots != 1 else ''} of {what}{plural}"
+
+
+def _lines(survey: Survey) -> Table:
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    found.add_column("study", no_wrap=True)
+    found.add_column("detector", overflow="fold", min_width=24)
+    found.add_column("dataset", no_wrap=True)
+    for heading in ("trials", "done", "failed", "pruned", "to run", "s each", "in all"):
+        found.add_column(heading, justify="right", no_wrap=True)
+    for line in survey.lines:
+        detector = f"{line.detector} {line.variant}"
+        counts = (line.trials, line.done, line.failed, line.pruned, line.to_run)
+        found.add_row(line.study, detector, line.dataset, *(f"{c:,}" if c else "-" for c in counts), *_time(line))
+    return found
+
+
+def _time(line: Line) -> tuple[str, str]:
+    each = f"{line.seconds_each:.1f}" if line.measured else f"~{line.seconds_each:.1f}"
+    return each, duration(line.seconds) if line.to_run else "-"

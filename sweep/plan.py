@@ -1,0 +1,298 @@
+"""From a spec to trials: what would run, what is done, what is stale, what is left.
+
+`launch` runs the plan that `plan` shows.  Trials of searches are known only once Optuna has asked
+for them; a plan counts how many may still be asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from data import catalog as datasets
+from models import catalog as detectors
+from models.catalog import DetectorInfo
+from sweep.scoring import LAMBDAS
+from sweep.search import SearchSpec
+from sweep.spec import Sweep
+from sweep.study import LAMBDA, Study, settings
+from sweep.trialspec import KEY_LENGTH, Numerics, Scalar, TrialSpec, Validation, canonical_json
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What trials run on, resolved once for a launch and recorded in every key.
+
+    Attributes:
+        device: "cpu", or the name of the GPU.
+        numerics: arithmetic.
+        slots: trials at once.
+        cpus, gpus: of one trial.
+    """
+
+    device: str
+    numerics: Numerics
+    slots: int
+    cpus: int
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial's place in a study.
+
+    Attributes:
+        study, kind: of the study.
+        detector, variant, dataset, protocol, abnormal, split_seed, seed: of the trial.
+        setting: what tells apart configurations of one variant: "" for the default, "nz=32" for a
+            grid's value, "searched" for what a search chose.
+        lam: lambda that scores are combined with; None where the score has one component.
+        spec: the trial.
+        objective: of a search: "transfer", or "labelled" for supervised choices.
+        axis, value: of a grid.
+        reported: False for candidates of a search, which no leaderboard shows.
+    """
+
+    study: str
+    kind: str
+    detector: str
+    variant: str
+    setting: str
+    dataset: str
+    protocol: str
+    abnormal: str
+    split_seed: int
+    seed: int
+    lam: float | None
+    spec: TrialSpec
+    objective: str | None = None
+    axis: str | None = None
+    value: Scalar | None = None
+    reported: bool = True
+
+    @property
+    def key(self) -> str:
+        return self.spec.key
+
+    @property
+    def cell(self) -> tuple[str, ...]:
+        """What its seeds are averaged within."""
+        return (self.study, self.detector, self.variant, self.setting, self.dataset, self.protocol, self.abnormal)
+
+
+@dataclass(frozen=True)
+class PlannedSearch:
+    """One Optuna study: candidates over tuning instances, then the chosen one over fresh seeds.
+
+    Attributes:
+        study, spec: of the sweep's study and of the Optuna study.
+        tuning, reports: trials with the default hyperparameters: of one candidate, in order of
+            instances, and of what is reported.
+    """
+
+    study: str
+    spec: SearchSpec
+    tuning: tuple[Planned, ...]
+    reports: tuple[Planned, ...]
+
+    def instance(self, params: Mapping[str, Scalar], number: int) -> Planned:
+        """Trial of one instance of a candidate."""
+        return _with(self.tuning[number], params, self.tuning[number].lam)
+
+    def reported(self, frozen: tuple[Mapping[str, Scalar], float | None]) -> tuple[Planned, ...]:
+        """Trials of the chosen hyperparameters and lambda."""
+        return tuple(_with(report, *frozen) for report in self.reports)
+
+    @property
+    def cell(self) -> tuple[str, ...]:
+        return (self.study, self.spec.id)
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a spec asks for on a platform."""
+
+    fixed: tuple[Planned, ...]
+    searches: tuple[PlannedSearch, ...]
+
+
+def expand(sweep: Sweep, platform: Platform) -> Work:
+    """Every trial of every study, resolved, and every search."""
+    fixed: list[Planned] = []
+    searches: list[PlannedSearch] = []
+    for study in sweep.studies:
+        for dataset in study.datasets:
+            for detector in study.detectors:
+                info = detectors.detector(detector)
+                for variant in study.variants_of(info):
+                    base = _Base(sweep, study, platform, dataset, info, variant)
+                    if study.kind == "search":
+                        searches += _searches(base)
+                    elif study.kind == "grid":
+                        fixed += _grid(base)
+                    else:
+                        fixed += base.trials()
+    return Work(tuple(fixed), tuple(searches))
+
+
+@dataclass(frozen=True)
+class _Base:
+    """One detector with variant on one dataset within one study."""
+
+    sweep: Sweep
+    study: Study
+    platform: Platform
+    dataset: str
+    info: DetectorInfo
+    variant: str
+
+    def trials(self, given: Mapping[str, Any] | None = None, **fields: Any) -> list[Planned]:
+        """Trials over the study's classes and seeds, with `given` laid over its hyperparameters."""
+        hyperparameters, lam = self.settings(given)
+        return [
+            self.planned(hyperparameters, lam, abnormal, seed, **fields)
+            for seed in self.seeds()
+            for abnormal in self.classes()
+        ]
+
+    def settings(self, given: Mapping[str, Any] | None = None) -> tuple[dict[str, Scalar], float | None]:
+        return settings(self.info, self.variant, {**self.study.given(self.info), **(given or {})})
+
+    def seeds(self) -> tuple[int, ...]:
+        """A deterministic detector runs once per split."""
+        once = self.info.deterministic and self.study.split_seed != "follow"
+        return self.study.seeds[:1] if once else self.study.seeds
+
+    def classes(self) -> tuple[str, ...]:
+        return tuple(c for c in self.study.abnormal if c in datasets.dataset(self.dataset).classes)
+
+    def planned(
+        self,
+        hyperparameters: Mapping[str, Scalar],
+        lam: float | None,
+        abnormal: str,
+        seed: int,
+        *,
+        tuning: bool = False,
+        validation: Validation | None = None,
+        setting: str = "",
+        **fields: Any,
+    ) -> Planned:
+        study, info = self.study, self.info
+        held_out = validation or (study.validation.frozen() if study.validation else None)
+        protocol = study.protocol or datasets.dataset(self.dataset).default_protocol
+        split_seed = seed if study.split_seed == "follow" else study.split_seed
+        size = self.sweep.data.size or datasets.dataset(self.dataset).default_size
+        spec = TrialSpec(
+            detector=info.name,
+            revision=info.revision,
+            variant=self.variant,
+            hyperparameters=hyperparameters,
+            dataset=self.dataset,
+            preparation=datasets.preparation(self.dataset, size),
+            protocol=protocol + ("v" if held_out else ""),
+            protocol_revision=datasets.PROTOCOL_REVISION,
+            scoring_revision=detectors.SCORING_REVISION,
+            abnormal=abnormal,
+            split_seed=split_seed,
+            seed=seed,
+            validation=held_out,
+            evaluations=() if tuning else study.evaluations,
+            eval_every=0 if tuning else study.eval_every,
+            numerics=self.platform.numerics,
+            device=self.platform.device,
+        )
+        return Planned(
+            study=study.name, kind=study.kind, detector=info.name, variant=self.variant, setting=setting,
+            dataset=self.dataset, protocol=spec.protocol, abnormal=abnormal, split_seed=split_seed, seed=seed,
+            lam=lam, spec=spec, reported=not tuning, **fields,
+        )  # fmt: skip
+
+
+def _grid(base: _Base) -> Iterator[Planned]:
+    """Each axis alone, around the default, which stands on every axis."""
+    for axis, values in base.study.axes.items():
+        default, lam = base.settings()
+        centre = lam if axis == LAMBDA else default.get(axis)
+        if centre is None:
+            continue  # this detector has no such hyperparameter
+        for value in dict.fromkeys((*values, centre)):
+            resolved, lam = base.settings({axis: value})
+            value = lam if axis == LAMBDA else resolved[axis]  # type: ignore[assignment]
+            yield from base.trials({axis: value}, setting=f"{axis}={value}", axis=axis, value=value)
+
+
+def _searches(base: _Base) -> Iterator[PlannedSearch]:
+    study = base.study
+    space = study.space_of(base.info)
+    searched = {name: r for name, r in space.items() if name != LAMBDA}
+    if not space:
+        return
+    default, lam = base.settings()
+    types = {f.name: f.type.__name__ for f in base.info.fields}
+    objective = study.resolved_objective()
+    tuning_validation = (study.validation.frozen() if study.validation else None) or Validation()
+    for tuned, reported in _folds(study, base.classes(), objective):
+        tuning = tuple(
+            base.planned(default, lam, c, seed, tuning=True, validation=tuning_validation)
+            for seed in study.tuning_seeds
+            for c in tuned
+        )
+        # Classes that were tuned on are reported on a split whose test has none of the rows tuned on.
+        report_validation = tuning_validation if objective == "labelled" else None
+        reports = tuple(
+            base.planned(
+                default, lam, c, seed, validation=report_validation, setting="searched", objective=objective
+            )
+            for seed in study.seeds
+            for c in reported
+        )
+        lambdas: tuple[float | None, ...] = tuple(LAMBDAS) if LAMBDA in space else (lam,)
+        unsearched = [replace(t.spec, hyperparameters=_without(t.spec.hyperparameters, searched)) for t in tuning]
+        identity = {
+            "space": space,
+            "objective": objective,
+            "lambdas": lambdas,
+            "default": {name: default[name] for name in searched},
+            "instances": [spec.to_dict() for spec in unsearched],
+        }
+        digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[: KEY_LENGTH // 2]
+        yield PlannedSearch(
+            study=study.name,
+            spec=SearchSpec(
+                id=f"{study.name}-{base.info.name.replace(':', '.')}-{base.dataset}-{digest}",
+                space={name: {**r, "type": types[name]} for name, r in searched.items()},
+                default={name: default[name] for name in searched},
+                candidates=study.candidates if searched else 1,
+                parallel=study.parallel,
+                instances=len(tuning),
+                lambdas=lambdas,
+            ),
+            tuning=tuning,
+            reports=reports,
+        )
+
+
+def _folds(
+    study: Study, classes: Sequence[str], objective: str
+) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    """(classes tuned on, classes reported) of each Optuna study."""
+    if objective == "labelled":
+        yield from ([((c,), (c,)) for c in classes] if study.per == "cell" else [(classes, classes)])
+    elif study.per == "cell":
+        yield from (([o for o in classes if o != c], (c,)) for c in classes)
+    else:
+        halves = classes[0::2], classes[1::2]
+        yield halves
+        yield halves[1], halves[0]
+
+
+def _with(planned: Planned, params: Mapping[str, Scalar], lam: float | None) -> Planned:
+    hyperparameters = {**planned.spec.hyperparameters, **params}
+    return replace(planned, lam=lam, spec=replace(planned.spec, hyperparameters=hyperparameters))
+
+
+def _without(hyperparameters: Mapping[str, Scalar], names: Mapping[str, Any]) -> dict[str, Scalar]:
+    return {name: value for name, value in hyperparameters.items() if name not in names}

@@ -1,0 +1,187 @@
+"""What a running sweep looks like: one quiet live table, plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweep.status import Survey
+
+PLAIN_SECONDS = 30.0  # between two lines where there is no terminal
+RATE_SECONDS = 120.0  # over which trials a minute are counted
+
+
+@dataclass
+class _Row:
+    """One detector with variant, over all studies."""
+
+    waiting: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    pruned: int = 0
+    best: float | None = None
+    best_cell: str = ""
+
+
+class Progress:
+    """Takes in events of a generation, and shows where the sweep is.
+
+    Args:
+        survey: of the plan when the launch began.
+        slots: trials at once.
+        console: where to show it.
+        log_command: the command that shows the log of a trial, given its key.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        slots: int,
+        console: Console,
+        log_command: Callable[[str], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._log_command, self._clock = console, log_command, clock
+        self._slots = slots
+        self._rows: dict[str, _Row] = {}
+        for line in survey.lines:
+            row = self._row(line.detector, line.variant)
+            row.waiting += line.to_run
+            row.done += line.done
+            row.failed += line.failed
+            row.pruned += line.pruned
+        self._seconds_left = survey.seconds_left(slots)
+        self._began = clock()
+        self._finished: list[float] = []
+        self._said = clock()
+        self._left_at = clock()
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def take(self, event: Mapping[str, Any] | None) -> None:
+        """Take in one event; None when a moment passed without any."""
+        if event is not None and "detector" in event:
+            self._count(self._row(event["detector"], event["variant"]), event)
+        if self._live is not None:
+            self._live.update(self._table(), refresh=True)
+        elif self._clock() - self._said >= PLAIN_SECONDS:
+            self._said = self._clock()
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
+
+    def resurvey(self, survey: Survey) -> None:
+        """Correct the counts by the store, which also knows what was pruned."""
+        running = {name: row.running for name, row in self._rows.items()}
+        for row in self._rows.values():
+            row.waiting = row.done = row.failed = row.pruned = 0
+        for line in survey.lines:
+            row = self._row(line.detector, line.variant)
+            row.waiting += line.to_run
+            row.done += line.done
+            row.failed += line.failed
+            row.pruned += line.pruned
+        for name, row in self._rows.items():
+            row.waiting = max(0, row.waiting - running[name])
+        self._seconds_left, self._left_at = survey.seconds_left(self._slots), self._clock()
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line that stays."""
+        self._console.print(Text(text, style=style), highlight=False, soft_wrap=True)
+
+    def _count(self, row: _Row, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "started":
+            row.waiting, row.running = max(0, row.waiting - 1), row.running + 1
+            return
+        row.running = max(0, row.running - 1)
+        if kind == "result":
+            row.done += 1
+            self._finished.append(self._clock())
+            self._note(row, event)
+        elif kind == "attempt":
+            again = bool(event["again"])
+            row.waiting, row.failed = row.waiting + again, row.failed + (not again)
+            self._tell_attempt(event, again)
+        else:
+            row.waiting += 1
+
+    def _note(self, row: _Row, event: Mapping[str, Any]) -> None:
+        record = event["record"]
+        if record["status"] == "diverged":
+            self.say(f"{_trial(event)} diverged: {record['cause']}", style="yellow")
+        for metric in record["metrics"]:
+            if event["reported"] and metric["selection"] == "last" and metric["evaluation"] == "clean":
+                if row.best is None or metric["auroc"] > row.best:
+                    row.best, row.best_cell = metric["auroc"], f"{event['dataset']} {event['abnormal']}"
+
+    def _tell_attempt(self, event: Mapping[str, Any], again: bool) -> None:
+        record = event["record"]
+        then = "tried again" if again else "given up"
+        command = self._log_command(event["key"])
+        self.say(f"{_trial(event)} {record['status']}, {then}: {record['cause']}   log: {command}", style="red")
+
+    def _row(self, detector: str, variant: str) -> _Row:
+        return self._rows.setdefault(f"{detector} {variant}", _Row())
+
+    def _sum(self, name: str) -> int:
+        return sum(getattr(row, name) for row in self._rows.values())
+
+    def _rate(self) -> float:
+        """Trials a minute, lately."""
+        now = self._clock()
+        recent = [at for at in self._finished if now - at <= RATE_SECONDS]
+        return 60.0 * len(recent) / max(1.0, min(RATE_SECONDS, now - self._began))
+
+    def _left(self) -> str:
+        seconds = max(0.0, self._seconds_left - (self._clock() - self._left_at))
+        return f"about {duration(seconds)} left" if self._sum("waiting") else "almost done"
+
+    def _line(self) -> str:
+        total = f"{self._sum('done')} done, {self._sum('running')} running, {self._sum('waiting')} waiting"
+        failed = self._sum("failed")
+        trouble = f", {failed} failed" if failed else ""
+        return f"{total}{trouble}; {self._rate():.0f} trials a minute, {self._left()}"
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", title=self._line(), title_justify="left")
+        table.add_column("detector")
+        for heading in ("done", "running", "waiting", "failed", "best AUROC so far"):
+            table.add_column(heading, justify="right")
+        for name, row in self._rows.items():
+            best = "" if row.best is None else f"{row.best:.3f} ({row.best_cell})"
+            counts = [row.done, row.running, row.waiting, row.failed]
+            table.add_row(name, *(str(count or "-") for count in counts), best)
+        return table
+
+
+def duration(seconds: float) -> str:
+    """E.g. "45 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _trial(event: Mapping[str, Any]) -> str:
+    where = f"{event['dataset']} {event['abnormal']} seed {event['seed']}"
+    return f"{event['detector']} {event['variant']} {where}"

@@ -1,0 +1,383 @@
+"""Boards for people and for programs: terminal, Markdown, CSV, Parquet.
+
+Terminal and Markdown show the same sheets.  Names (of classes, detectors, studies) come from users:
+they are escaped for where they go, and never reach a terminal with control characters.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.catalog import DETECTORS, DetectorInfo
+from sweep.gather import Row, to_parquet
+from sweep.leaderboard import LOWER_IS_BETTER, METRICS, Board, Cell, Grid, Leaderboard, Line, build
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+CSV_COLUMNS = (
+    "detector", "variant", "dataset", "protocol", "abnormal", "selection", "evaluation", "metric", "mean",
+    "sd", "n", "n_planned", "ci_low", "ci_high", "paper", "difference", "study", "setting",
+)  # fmt: skip
+SELECTIONS = ("last", "val", "oracle")
+CLASS_MEAN = "class mean"
+EMPTY = "Nothing is planned that could be shown here."
+LABEL_WIDTH = 34  # of the terminal's first column; longer labels are folded
+MARKDOWN_SPECIAL = frozenset("\\`*|<>[]&~")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell as text."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table: sections (heading, lines), each line a label and as many entries as columns.
+
+    The first `lead` columns sum up the others.
+    """
+
+    title: str
+    label: str
+    columns: tuple[str, ...]
+    sections: tuple[tuple[str, tuple[tuple[str, tuple[Entry, ...]], ...]], ...]
+    captions: tuple[str, ...] = ()
+    lead: int = 0
+
+
+def write(
+    rows: Sequence[Row],
+    out: Path,
+    *,
+    selection: str = "last",
+    evaluation: str = "clean",
+    metric: str = "auroc",
+    provenance: Mapping[str, object] | None = None,
+    catalog: Mapping[str, DetectorInfo] = DETECTORS,
+) -> list[Path]:
+    """Write leaderboard.csv, leaderboard.md and results.parquet, each whole or not at all.
+
+    Args:
+        rows: of `sweep.gather.gather`.
+        out: folder, made if need be.
+        selection, evaluation, metric: what the Markdown shows; the CSV holds every one that exists.
+        provenance: printed above the tables, e.g. {"command": ..., "commit": ...}.
+        catalog: see `sweep.leaderboard.build`.
+    """
+    present = {(row["selection"], row["evaluation"]) for row in rows}
+    ordered = sorted(present, key=lambda pair: (SELECTIONS.index(pair[0]), pair[1]))
+    every = [build(rows, *pair, name, catalog) for pair in ordered for name in METRICS]
+    shown = build(rows, selection, evaluation, metric, catalog)
+    contents = {
+        "leaderboard.csv": csv_text(every).encode(),
+        "leaderboard.md": markdown(shown, provenance).encode(),
+        "results.parquet": to_parquet(rows),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    return [_publish(out / name, data) for name, data in contents.items()]
+
+
+def terminal(leaderboard: Leaderboard, width: int = 100) -> Group:
+    """The boards for a terminal `width` columns wide; wide ones go on in further blocks of columns."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[Text | Table] = []
+    for sheet in _sheets(leaderboard):
+        parts.append(Text(_plain(sheet.title), style="bold"))
+        for block in _blocks(sheet, width):
+            parts += [_table(sheet, block, width), Text("")]
+        parts += [Text(_plain(caption), style="dim") for caption in sheet.captions]
+        parts += [Text("")] if sheet.captions else []
+    return Group(*(parts or [Text(EMPTY)]))
+
+
+def markdown(leaderboard: Leaderboard, provenance: Mapping[str, object] | None = None) -> str:
+    """The boards as GitHub-flavoured Markdown, headed by where they come from."""
+    lines = ["# Leaderboard", ""]
+    lines += [f"- {_escaped(name)}: {_escaped(value)}" for name, value in (provenance or {}).items()]
+    lines += [""] if provenance else []
+    for sheet in _sheets(leaderboard):
+        lines += [f"## {_escaped(sheet.title)}", ""]
+        lines.append(_markdown_row([_escaped(sheet.label), *map(_escaped, sheet.columns)]))
+        lines.append(_markdown_row(["---", *["--:"] * len(sheet.columns)]))
+        for heading, section in sheet.sections:
+            if heading:
+                lines.append(_markdown_row([f"*{_escaped(heading)}*", *[""] * len(sheet.columns)]))
+            for label, entries in section:
+                texts = [f"**{_escaped(e.text)}**" if e.bold else _escaped(e.text) for e in entries]
+                lines.append(_markdown_row([_escaped(label), *texts]))
+        lines += ["", *(f"{_escaped(caption)}  " for caption in sheet.captions), ""]
+    if not leaderboard.boards:
+        lines.append(EMPTY)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def csv_text(leaderboards: Iterable[Leaderboard]) -> str:
+    """Every cell of every board and grid, one a line; `abnormal` is "mean" for the class mean.
+
+    A class mean for which no seed is complete is left empty.  Names that a spreadsheet would take
+    for a formula begin with an apostrophe.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for found in leaderboards:
+        for board in found.boards:
+            for line in (*board.lines, *(line for grid in board.grids for line in grid.lines)):
+                for abnormal, cell in (*line.cells.items(), ("mean", line.mean)):
+                    writer.writerow(_csv_row(found, board, line, abnormal, cell))
+    return text.getvalue()
+
+
+# -- sheets: what is shown, whatever shows it -------------------------------------------------------
+
+
+def _sheets(leaderboard: Leaderboard) -> Iterator[Sheet]:
+    for board in leaderboard.boards:
+        if board.lines:
+            yield _board_sheet(leaderboard, board)
+        if any(cell.paper is not None for line in board.lines for cell in line.cells.values()):
+            yield _paper_sheet(leaderboard, board)
+        for grid in board.grids:
+            yield _grid_sheet(leaderboard, board, grid)
+
+
+def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
+    lines = board.lines
+    extra: dict[str, list[Entry]] = {}
+    if any(line.mean.diverged for line in lines):
+        extra["diverged = chance"] = [Entry(_decimal(line.mean.counted), line.mean.best) for line in lines]
+    if any(line.gap is not None for line in lines):
+        extra["gap"] = [Entry("" if line.trivial else _decimal(line.gap, "+.3f")) for line in lines]
+    if any(line.train_seconds is not None for line in lines):
+        extra["train s"] = [Entry(_seconds(line.train_seconds)) for line in lines]
+    shown = []
+    for index, line in enumerate(lines):
+        mark = "≈" if board.tested and line.contender and not line.mean.best else ""
+        prefix = "" if line.ranked or line.mean.mean is None else "~"
+        mean = Entry(prefix + _number(line.mean) + mark, line.mean.best)
+        classes = [_entry(line.cells.get(abnormal)) for abnormal in board.classes]
+        entries = (mean, *(column[index] for column in extra.values()), *classes)
+        shown.append((line.trivial, (_label(line, lines), entries)))
+    sections = tuple(
+        (heading, tuple(line for is_trivial, line in shown if is_trivial == trivial))
+        for heading, trivial in (("", False), ("trivial detectors", True))
+    )
+    return Sheet(
+        _title(leaderboard, board),
+        "detector",
+        (CLASS_MEAN, *extra, *board.classes),
+        tuple(section for section in sections if section[1]),
+        tuple(_captions(leaderboard, board)),
+        lead=1 + len(extra),
+    )
+
+
+def _paper_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
+    lines = []
+    for line in board.lines:
+        cells = [line.mean, *(line.cells.get(abnormal, Cell()) for abnormal in board.classes)]
+        if any(cell.paper is not None for cell in cells):
+            texts = [
+                "" if c.paper is None else f"{c.paper:.3f} ({_decimal(c.difference, '+.3f')})" for c in cells
+            ]
+            lines.append((_label(line, board.lines), tuple(Entry(text) for text in texts)))
+    caption = (
+        "The paper's value, and ours minus it in brackets.  Not the same experiment: papers print the best "
+        "epoch on the test set of one run, normalised with test batches' own statistics."
+    )
+    if any(line.detector in ("anogan", "egbad") and board.dataset == "mnist" for line in board.lines):
+        caption += "  AnoGAN's and EGBAD's on MNIST are probably average precision."
+    title = f"{_title(leaderboard, board)}, beside the papers"
+    return Sheet(title, "detector", (CLASS_MEAN, *board.classes), (("", tuple(lines)),), (caption,))
+
+
+def _grid_sheet(leaderboard: Leaderboard, board: Board, grid: Grid) -> Sheet:
+    lines = []
+    for line in grid.lines:
+        default = " (default)" if line.value == grid.default else ""
+        prefix = "" if line.ranked or line.mean.mean is None else "~"
+        lines.append((f"{line.value}{default}", (Entry(prefix + _number(line.mean)),)))
+    title = f"{_title(leaderboard, board)}, {grid.study}: {grid.detector} {grid.variant}"
+    return Sheet(title, grid.axis, (CLASS_MEAN,), (("", tuple(lines)),))
+
+
+def _title(leaderboard: Leaderboard, board: Board) -> str:
+    how = f"{METRICS[leaderboard.metric]}, {leaderboard.selection} epoch, {leaderboard.evaluation}"
+    return f"{board.dataset} {board.protocol}: {how}"
+
+
+def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
+    """What a reader of this board must know; marks are explained where they occur."""
+    cells = [cell for line in board.lines for cell in (line.mean, *line.cells.values())]
+    better = "lower" if leaderboard.metric in LOWER_IS_BETTER else "higher"
+    yield (
+        f"By abnormal class, mean ± half-width of the 95 % t-interval over seeds; {better} is better, the best "
+        "bold.  Class mean: over classes within each seed, then mean ± over seeds."
+    )
+    if leaderboard.selection == "oracle":
+        yield "oracle: the best epoch on the test set itself, hence too good."
+    if any(line.gap is not None for line in board.lines):
+        yield "gap: class mean minus that of the best trivial detector."
+    if any(line.contender and not line.mean.best for line in board.lines):
+        yield (
+            "≈ not significantly worse than the best: paired t over classes, seeds averaged, Holm, 5 %; "
+            "classes share training images, so p is approximate."
+        )
+    if any(cell.n < cell.n_planned for cell in cells):
+        yield "(2/3): seeds there are of seeds planned."
+    if any(not line.ranked for line in board.lines):
+        yield "~ not ranked: no seed has a value in every class of the board."
+    if any(cell.failed for cell in cells):
+        yield "✗ a trial failed."
+    if any(cell.diverged for cell in cells):
+        yield "† a trial diverged: left out of the mean; chance where it is ranked, tested and in the gap."
+    if any(line.supervised for line in board.lines):
+        yield "‡ supervised: labels of the reported class chose its hyperparameters."
+
+
+def _label(line: Line, lines: Sequence[Line]) -> str:
+    """Detector, variant unless it has only one, setting, and the study where it takes that to tell."""
+    info = DETECTORS.get(line.detector)
+    variant = "" if info is not None and len(info.variants) == 1 else line.variant
+    alike = [other for other in lines if other.name[1:] == line.name[1:]]
+    study = f"({line.study})" if len(alike) > 1 else ""
+    parts = (line.detector, variant, line.setting, study)
+    return " ".join(part for part in parts if part) + ("‡" if line.supervised else "")
+
+
+def _entry(cell: Cell | None) -> Entry:
+    return Entry("·") if cell is None else Entry(_number(cell), cell.best)
+
+
+def _number(cell: Cell) -> str:
+    """E.g. "0.873 ± 0.021 (2/3)†"."""
+    text = _decimal(cell.mean)
+    if cell.half_width is not None:
+        text += f" ± {cell.half_width:.3f}"
+    if cell.n < cell.n_planned:
+        text += f" ({cell.n}/{cell.n_planned})"
+    return text + ("†" if cell.diverged else "") + ("✗" if cell.failed else "")
+
+
+def _decimal(value: float | None, form: str = ".3f") -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
+
+
+# -- terminal ---------------------------------------------------------------------------------------
+
+
+def _blocks(sheet: Sheet, width: int) -> list[list[int]]:
+    """Columns that fit side by side beside the label: all, or else leading ones and others apart."""
+    whole = _filled(sheet, range(len(sheet.columns)), width)
+    if len(whole) == 1 or not sheet.lead:
+        return whole
+    others = _filled(sheet, range(sheet.lead, len(sheet.columns)), width)
+    return _filled(sheet, range(sheet.lead), width) + others
+
+
+def _filled(sheet: Sheet, columns: Iterable[int], width: int) -> list[list[int]]:
+    """As many columns a block as fit, in order; one at least."""
+    blocks: list[list[int]] = []
+    room = 0
+    for index in columns:
+        needed = _column_width(sheet, index) + 2
+        if needed > room:
+            blocks.append([])
+            room = width - _label_width(sheet, width)
+        blocks[-1].append(index)
+        room -= needed
+    return blocks
+
+
+def _label_width(sheet: Sheet, width: int) -> int:
+    labels = [sheet.label, *(label for heading, lines in sheet.sections for label in (heading, *dict(lines)))]
+    widest = max(_column_width(sheet, index) for index in range(len(sheet.columns)))
+    return min(max(map(len, labels)), LABEL_WIDTH, max(8, width - widest - 2))
+
+
+def _column_width(sheet: Sheet, index: int) -> int:
+    texts = [_tight(entries[index].text) for _, lines in sheet.sections for _, entries in lines]
+    return max(map(len, (*texts, sheet.columns[index][:12])))
+
+
+def _table(sheet: Sheet, block: Sequence[int], width: int) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(Text(_plain(sheet.label)), width=_label_width(sheet, width), overflow="fold")
+    for index in block:
+        header = Text(_plain(sheet.columns[index]))
+        table.add_column(header, width=_column_width(sheet, index), justify="right", overflow="fold")
+    for heading, lines in sheet.sections:
+        table.add_section()
+        if heading:
+            table.add_row(Text(heading, style="italic dim"))
+        for label, entries in lines:
+            cells = (Text(_tight(entries[i].text), style="bold" if entries[i].bold else "") for i in block)
+            table.add_row(Text(_plain(label)), *cells)
+    return table
+
+
+def _tight(text: str) -> str:
+    return text.replace(" ± ", "±")
+
+
+def _plain(name: str) -> str:
+    """Without line breaks, escape sequences and writing-direction marks."""
+    return "".join(character if character.isprintable() else " " for character in name)
+
+
+# -- files ------------------------------------------------------------------------------------------
+
+
+def _markdown_row(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _escaped(value: object) -> str:
+    return "".join("\\" + c if c in MARKDOWN_SPECIAL else c for c in _plain(str(value)))
+
+
+def _csv_row(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: Cell) -> list[object]:
+    mean, difference = (cell.mean, cell.difference) if cell.n else (None, None)
+    low = high = None
+    if mean is not None and cell.half_width is not None:
+        low, high = mean - cell.half_width, mean + cell.half_width
+    names = [line.detector, line.variant, board.dataset, board.protocol, abnormal]
+    how = [found.selection, found.evaluation, found.metric]
+    numbers = [mean, cell.sd, cell.n, cell.n_planned, low, high, cell.paper, difference]
+    return [*map(_harmless, names), *how, *numbers, _harmless(line.study), _harmless(line.setting)]
+
+
+def _harmless(name: str) -> str:
+    """No formula, whatever spreadsheet opens it."""
+    return f"'{name}" if name.lstrip()[:1] in {"=", "+", "-", "@"} or name[:1] in {"\t", "\r", "\n"} else name
+
+
+def _publish(path: Path, data: bytes) -> Path:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    return path

@@ -1,0 +1,38 @@
+"""From the store to the rows of results.parquet, and to what they came from."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from sweep.gather import Row, gather
+from sweep.ledger import Ledger
+from sweep.status import Survey, reported
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def rows(survey: Survey, ledger: Ledger) -> list[Row]:
+    """Rows of every reported trial of a plan, holes included."""
+
+    def scores(key: str) -> pa.Table:
+        import pyarrow.parquet as pq
+
+        return pq.read_table(io.BytesIO(ledger.store.get(f"trials/{key}/scores.parquet")))
+
+    return gather(
+        reported(survey), survey.results, sweep=ledger.sweep, scores=scores, attempts=survey.attempts
+    )
+
+
+def provenance(ledger: Ledger, command: str) -> dict[str, object]:
+    """What the head of a report says of where its numbers come from."""
+    said: dict[str, object] = {"sweep": ledger.sweep, "store": ledger.store.url, "command": command}
+    launches = ledger.specs()
+    if launches:
+        last = launches[-1]
+        said["commit"] = f"{last['commit'] or 'unknown'}{' with changes' if last['dirty'] else ''}"
+        said["versions"] = ", ".join(f"{name} {version}" for name, version in sorted(last["versions"].items()))
+        said["ran on"] = f"{last['platform']['device']}, {last['platform']['slots']} slots"
+    return said

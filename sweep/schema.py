@@ -1,0 +1,49 @@
+"""All keys of the YAML, with type, default and one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from sweep.spec import Budget, Cluster, Data, TrialOptions, named_studies
+from sweep.study import Study
+
+SECTIONS: dict[str, type[BaseModel]] = {"cluster": Cluster, "budget": Budget, "data": Data, "trial": TrialOptions}
+
+
+def text() -> str:
+    """The keys as text, one a line."""
+    lines = ["storage: where results live: a folder, or s3://bucket/prefix (must be given)", ""]
+    for name, section in SECTIONS.items():
+        lines += [f"{name}: {section.__doc__}", *_keys(section, name), ""]
+    studies = ", ".join(named_studies())
+    lines += [
+        "sweep: one complete run",
+        "  sweep.name = file and study: id in the store; must be given on S3",
+        f"  sweep.study: a study that comes with the package: {studies}",
+        "  sweep.studies: studies in place of a named one, a list of the keys below",
+        "  Any key below, given under sweep itself, holds for every study.",
+        "",
+        "sweep.studies[]: what is varied, and what is averaged",
+        *_keys(Study, ""),
+    ]
+    return "\n".join(lines)
+
+
+def _keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        path = f"{prefix}.{name}" if prefix else name
+        yield f"  {path}{_default(field)}: {field.description}"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "" if field.default_factory else " (must be given)"
+    value = field.default
+    if isinstance(value, tuple):
+        value = list(value)
+    return f" = {'none' if value is None else value}"
+

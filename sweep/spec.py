@@ -1,0 +1,227 @@
+"""Everything a YAML may say: typed, frozen, validated; faults are reported all at once.
+
+`load` reads a file, lays `--set` over it, fills in named studies and returns a `Sweep` in which
+nothing is implicit but what depends on the machine (resolved by `sweep.plan`).
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sweep import yamlfile
+from sweep.faults import UserError, unknown
+from sweep.study import Study
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("must be letters, digits, '.', '_' and '-', at most 100, a letter or digit first")
+    return value
+
+
+class Section(BaseModel):
+    """A mapping of the YAML; unknown keys are faults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cluster(Section):
+    """Where trials run."""
+
+    provider: Literal["local"] = Field("local", description="local: Ray on this machine, started and stopped")
+    cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="CPU cores to use; auto: those this process may use"
+    )
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto", description="GPUs to use; auto: those that nvidia-smi lists, within CUDA_VISIBLE_DEVICES"
+    )
+
+
+class Budget(Section):
+    """What may be spent before everything is stopped, resumable."""
+
+    max_hours: Annotated[float, Field(gt=0)] | None = Field(None, description="hours a launch may take")
+
+
+class Data(Section):
+    """Where images come from, and at which size."""
+
+    root: str | None = Field(None, description="folder of downloaded datasets, as torchvision lays them out")
+    size: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="side of the square images in pixels; none: the dataset's own default"
+    )
+    cache: str | None = Field(None, description="folder for prepared images of this node; none: the user's cache")
+
+
+class TrialOptions(Section):
+    """What one trial is given, and what it leaves behind."""
+
+    gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto", description="share of a GPU for one trial; auto: 1 where the cluster has GPUs, else 0"
+    )
+    cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="CPU cores for one trial; auto: 1, because two such trials beat one with 2 cores"
+    )
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        "auto", description="arithmetic of training; auto: float32; part of a trial's key"
+    )
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="least seconds between two writes of a trial's resume state"
+    )
+    keep: Literal["best", "all", "none"] = Field(
+        "best", description="final weights that stay: those of each cell's best validated (else first) seed, all, none"
+    )
+    retries: Annotated[int, Field(ge=0)] = Field(2, description="further tries of a trial that fails")
+    hang_seconds: Annotated[float, Field(gt=0)] = Field(
+        1800.0, description="seconds without progress after which a trial counts as hung"
+    )
+    stop_after_failures: Annotated[int, Field(ge=0)] = Field(
+        3, description="stop when so many different trials fail alike before any succeeds; 0: never"
+    )
+
+
+class Sweep(Section):
+    """One complete run: cluster + storage + budget + studies."""
+
+    name: Annotated[str, AfterValidator(_name)] = Field(description="id of the sweep in its store")
+    storage: str = Field(description="where results live: a folder, or s3://bucket/prefix")
+    cluster: Cluster = Field(default_factory=Cluster, description="where trials run")
+    budget: Budget = Field(default_factory=Budget, description="what may be spent")
+    data: Data = Field(default_factory=Data, description="where images come from")
+    trial: TrialOptions = Field(default_factory=TrialOptions, description="what one trial is given")
+    studies: tuple[Study, ...] = Field(description="what is varied, and what is averaged")
+
+    @model_validator(mode="after")
+    def _study_names_differ(self) -> Sweep:
+        names = [study.name for study in self.studies]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"studies need names of their own; used twice: {', '.join(doubled)}")
+        return self
+
+
+_TOP = ("cluster", "budget", "storage", "data", "trial", "sweep")
+_SWEEP_ONLY = ("name", "study", "studies")
+
+
+def named_studies() -> dict[str, Path]:
+    """The studies that come with the package, by name."""
+    folder = Path(str(importlib.resources.files("sweep"))) / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(path: Path, assignments: Sequence[str] = ()) -> Sweep:
+    """The sweep that a YAML file and `--set` assignments describe.
+
+    Raises:
+        UserError: naming every fault at once, each with its place, the legal values and the mend.
+    """
+    return resolve(yamlfile.override(yamlfile.read(path), assignments), stem=path.stem, source=str(path))
+
+
+def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") -> Sweep:
+    """`load` for what the YAML holds; `stem` goes into the sweep's default id."""
+    faults = [unknown("key", key, _TOP) for key in raw if key not in _TOP]
+    body = raw.get("sweep")
+    if not isinstance(body, Mapping):
+        faults.append("sweep: must be given, e.g. sweep: {study: quickstart}")
+        body = {}
+    studies, places = _studies(body, faults)
+    storage = raw.get("storage")
+    if not storage or not isinstance(storage, str):
+        faults.append("storage: must be a folder or s3://bucket/prefix, e.g. storage: ./results")
+        storage = "./invalid"
+    label = body.get("study") or "studies"
+    name = body.get("name")
+    if name is None and storage.startswith("s3://"):
+        faults.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
+    fields = {key: raw[key] for key in ("cluster", "budget", "data", "trial") if raw.get(key) is not None}
+    fields |= {"name": name or f"{stem}-{label}", "storage": storage, "studies": studies}
+    try:
+        sweep = Sweep.model_validate(fields)
+    except ValidationError as error:
+        faults += _readable(error, places)
+    if faults:
+        raise UserError(faults, heading=f"{source or stem}: {len(set(faults))} to mend")
+    return sweep
+
+
+def _studies(body: Mapping[str, Any], faults: list[str]) -> tuple[list[Any], list[dict[str, str]]]:
+    """Raw studies with the sweep's own keys laid over each, and where each of their keys stands."""
+    over = {key: value for key, value in body.items() if key not in _SWEEP_ONLY}
+    named, given = body.get("study"), body.get("studies")
+    bases: list[Any] = []
+    origin = "sweep.studies"
+    if (named is None) == (given is None):
+        faults.append("sweep: needs either study: NAME or studies: [...], and not both")
+    elif named is not None:
+        paths = named_studies()
+        if named not in paths:
+            faults.append(f"sweep.study: {unknown('study', named, paths)}")
+        else:
+            origin = f"study {named}"
+            bases = yamlfile.read(paths[named])["studies"]
+    elif not isinstance(given, list) or not given:
+        faults.append("sweep.studies: must be a list of at least one study")
+    else:
+        bases = given
+    studies, places = [], []
+    for index, base in enumerate(bases):
+        if isinstance(base, Mapping):
+            studies.append(yamlfile.merged(base, over))
+            places.append({**{k: f"{origin}[{index}].{k}" for k in base}, **{k: f"sweep.{k}" for k in over}})
+        else:
+            studies.append(base)
+            places.append({})
+    if not studies and over:  # say what is wrong with these keys all the same
+        studies.append({"name": "unnamed", "kind": "error_bars", **over})
+        places.append({k: f"sweep.{k}" for k in over})
+    return studies, places
+
+
+def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> list[str]:
+    """One line a fault: place in the file, what is wrong, legal values, nearest name."""
+    lines = []
+    for fault in error.errors():
+        path = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
+        model = _model_at(path)
+        if len(path) >= 2 and path[0] == "studies":
+            index, rest = int(path[1]), path[2:]
+            known = places[index] if index < len(places) else {}
+            head = known.get(rest[0], f"sweep.studies[{index}].{rest[0]}") if rest else f"sweep.studies[{index}]"
+            place = ".".join([head, *rest[1:]])
+        else:
+            place = ".".join(path)
+        if fault["type"] == "extra_forbidden":
+            parent, _, key = place.rpartition(".")
+            lines.append(f"{parent}: {unknown('key', key, model.model_fields)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{place}: must be given")
+        else:
+            for message in str(fault["msg"]).removeprefix("Value error, ").splitlines():
+                shown = "" if fault["type"] == "value_error" else f", is {fault['input']!r}"
+                lines.append(f"{place}: {message[:1].lower()}{message[1:]}{shown}")
+    return lines
+
+
+def _is_union_branch(part: str) -> bool:
+    """Whether a part of pydantic's path names an alternative of a type, which no file contains."""
+    return "[" in part or part in {"int", "float", "str", "bool", "none", "literal", "constrained-int"}
+
+
+def _model_at(path: Sequence[str]) -> type[BaseModel]:
+    """The section whose keys are legal where a key at `path` stands."""
+    if path and path[0] == "studies":
+        return Study
+    sections: dict[str, type[BaseModel]] = {
+        "cluster": Cluster, "budget": Budget, "data": Data, "trial": TrialOptions
+    }  # fmt: skip
+    return sections.get(path[0], Sweep) if len(path) > 1 else Sweep

@@ -1,0 +1,204 @@
+"""What a plan amounts to, from the store alone: done, failed, pruned, stale, still to run, how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sweep.cost import Cost
+from sweep.ledger import Ledger, Record
+from sweep.plan import Planned, PlannedSearch, Work
+from sweep.queue import values_of
+from sweep.search import Search
+from sweep.trialspec import TrialSpec
+
+
+@dataclass
+class Line:
+    """One row of the overview: a detector with variant on a dataset within a study.
+
+    Attributes:
+        trials: resolved now, and what a search may still ask.
+        done, failed, pruned, to_run: of those; they add up.
+        stale: of `to_run`, those of which an older revision has a result.
+        seconds: expected for what is to run, on one slot.
+        measured: whether from results of such trials, and not from hints.
+    """
+
+    study: str
+    detector: str
+    variant: str
+    dataset: str
+    trials: int = 0
+    done: int = 0
+    failed: int = 0
+    pruned: int = 0
+    to_run: int = 0
+    stale: int = 0
+    seconds: float = 0.0
+    seconds_each: float = 0.0
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A plan beside what the store holds.
+
+    Attributes:
+        lines: the overview.
+        planned: every trial known now, candidates of searches included.
+        results, attempts: of those trials, by key.
+        searches: each search as it stands.
+    """
+
+    lines: tuple[Line, ...]
+    planned: tuple[Planned, ...]
+    results: Mapping[str, Record]
+    attempts: Mapping[str, list[Record]]
+    searches: tuple[tuple[PlannedSearch, Search], ...] = field(default=())
+
+    def count(self, name: str) -> int:
+        """Sum of one of the lines' numbers."""
+        return sum(getattr(line, name) for line in self.lines)
+
+    def seconds_left(self, slots: int) -> float:
+        """Expected wall seconds of what is to run."""
+        return sum(line.seconds for line in self.lines) / max(1, slots)
+
+    def to_json(self, slots: int) -> dict[str, Any]:
+        """What `plan --json` prints."""
+        return {
+            **{name: self.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")},
+            "seconds": self.seconds_left(slots),
+            "slots": slots,
+            "detectors": sorted({line.detector for line in self.lines}),
+            "lines": [vars(line) for line in self.lines],
+        }
+
+
+def survey(work: Work, ledger: Ledger) -> Survey:
+    """Compare a plan with the store; loads neither torch, Ray nor Optuna."""
+    index = ledger.index()
+    searches = [(planned, _search(planned, ledger)) for planned in work.searches]
+    candidates = {s.spec.id: list(_instances(s, search)) for s, search in searches}
+    known = [*work.fixed, *(p for found in candidates.values() for _, _, p in found)]
+    results = ledger.results({p.key for p in known} & index.finished)
+    attempts = ledger.attempts(index, {p.key for p in known} - results.keys())
+    for planned, search in searches:
+        for number, instance, p in candidates[planned.spec.id]:
+            if p.key in results or _failed(attempts.get(p.key, ())):
+                search.observe(number, instance, values_of(results.get(p.key)))
+    reports = [p for planned, search in searches for p in _reports(planned, search)]
+    results |= ledger.results({p.key for p in reports} & index.finished - results.keys())
+    attempts |= ledger.attempts(index, {p.key for p in reports} - results.keys())
+    counter = _Counter(results, attempts, index.finished, Cost(results.values()))
+    for p in {(p.key, p.study, p.setting): p for p in work.fixed}.values():
+        counter.trial(p)
+    for planned, search in searches:
+        counter.search(planned, search, candidates[planned.spec.id])
+    return Survey(tuple(counter.lines.values()), (*known, *reports), results, attempts, tuple(searches))
+
+
+def reported(survey: Survey) -> Iterator[Planned]:
+    """Trials that the leaderboard shows; of a search that has not chosen yet, holes."""
+    yield from (p for p in survey.planned if p.reported)
+    for planned, search in survey.searches:
+        if not _reports(planned, search):
+            for p in planned.reports:
+                yield replace(p, spec=replace(p.spec, hyperparameters={}))  # unknown yet: a key without result
+
+
+class _Counter:
+    def __init__(
+        self,
+        results: Mapping[str, Record],
+        attempts: Mapping[str, list[Record]],
+        finished: set[str],
+        cost: Cost,
+    ) -> None:
+        self.lines: dict[tuple[str, ...], Line] = {}
+        self._results, self._attempts, self._finished, self._cost = results, attempts, finished, cost
+
+    def trial(self, p: Planned) -> None:
+        line = self._line(p)
+        line.trials += 1
+        if p.key in self._results:
+            line.done += 1
+        elif _failed(self._attempts.get(p.key, ())):
+            line.failed += 1
+        else:
+            self._to_run(line, p)
+            line.stale += any(older in self._finished for older in _older_keys(p.spec))
+
+    def search(
+        self, planned: PlannedSearch, search: Search, instances: Iterable[tuple[int, int, Planned]]
+    ) -> None:
+        for number, _, p in instances:
+            if p.key not in self._results and self._given_up(search, number, p):
+                line = self._line(p)
+                line.trials += 1
+                line.pruned += 1
+            else:
+                self.trial(p)
+        unasked = search.spec.candidates - len(search.candidates)
+        for p in planned.tuning:
+            line = self._line(p)
+            line.trials += unasked
+            self._to_run(line, p, unasked)
+        chosen = list(_reports(planned, search))
+        for p in chosen:
+            self.trial(p)
+        for p in () if chosen else planned.reports:
+            line = self._line(p)
+            line.trials += 1
+            if search.finished:  # no candidate was completed, so there is nothing to report
+                line.failed += 1
+            else:
+                self._to_run(line, p)
+
+    def _given_up(self, search: Search, number: int, p: Planned) -> bool:
+        candidate = search.candidates[number]
+        failed = _failed(self._attempts.get(p.key, ()))
+        return candidate.pruned is not None or (bool(candidate.failed) and not failed)
+
+    def _to_run(self, line: Line, p: Planned, count: int = 1) -> None:
+        line.to_run += count
+        line.seconds += count * self._cost.seconds(p)
+
+    def _line(self, p: Planned) -> Line:
+        line = self.lines.get((p.study, p.detector, p.variant, p.dataset))
+        if line is None:
+            line = Line(p.study, p.detector, p.variant, p.dataset)
+            line.seconds_each, line.measured = self._cost.seconds(p), self._cost.measured(p)
+            self.lines[p.study, p.detector, p.variant, p.dataset] = line
+        return line
+
+
+def _search(planned: PlannedSearch, ledger: Ledger) -> Search:
+    return Search(planned.spec, ledger.asks(planned.spec.id), ledger.prunes(planned.spec.id))
+
+
+def _instances(planned: PlannedSearch, search: Search) -> Iterator[tuple[int, int, Planned]]:
+    for number, candidate in enumerate(search.candidates):
+        for instance in range(planned.spec.instances):
+            yield number, instance, planned.instance(candidate.params, instance)
+
+
+def _reports(planned: PlannedSearch, search: Search) -> tuple[Planned, ...]:
+    frozen = search.frozen() if search.finished else None
+    return () if frozen is None else planned.reported(frozen)
+
+
+def _failed(attempts: Iterable[Record]) -> bool:
+    last = list(attempts)[-1:]
+    return bool(last) and last[0]["status"] != "preempted"
+
+
+def _older_keys(spec: TrialSpec) -> Iterator[str]:
+    """Keys that this trial had under older revisions of its detector, protocol or scoring."""
+    for name in ("revision", "protocol_revision", "scoring_revision"):
+        for revision in range(1, getattr(spec, name)):
+            yield replace(spec, **{name: revision}).key  # type: ignore[arg-type]
+
+

@@ -1,0 +1,421 @@
+"""One trial: data, detector, training loop, evaluations, result.  `run_trial(TrialSpec) -> Result`.
+
+The only room that joins `models` and `data`.  It needs torch and a store, and neither Ray nor
+Optuna, so it runs by itself in any process: under a debugger, or on a bare GPU machine.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import platform
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from data.loader import Dataset, load
+from data.protocols import Split, split
+from models.detector import Detector, build
+from sweep import metrics
+from sweep.checkpoint import Checkpoints, State
+from sweep.ledger import Ledger, Record
+from sweep.scoring import LAMBDAS, combine
+from sweep.store import Store
+from sweep.trialspec import TrialSpec
+
+FORMAT = 1
+SCORE_BATCH = 256  # images scored at once; scores do not depend on it
+Components = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a trial's metrics do not depend on.
+
+    Attributes:
+        cache: folder of prepared images on this node.
+        checkpoint_seconds: least time between two resume states.
+        keep_weights: whether final weights are stored.
+        slice_seconds: how often the training loop hands out a `Progress`.
+        lambda_default: lambda of the metrics in the result; None for a score of one component.
+        owner: who runs it, for the lease on resume states.
+        attempts: earlier tries that ended without a result.
+        provenance: commit, dirty, ray: recorded as they are.
+    """
+
+    cache: Path
+    checkpoint_seconds: float = 60.0
+    keep_weights: bool = True
+    slice_seconds: float = 1.0
+    lambda_default: float | None = None
+    owner: str = ""
+    attempts: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running trial is: `epoch` of `epochs` done, `step` of `steps` in the next one."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+
+
+class Diverged(Exception):
+    """A loss or a score is NaN or infinite: the training has ended, and its outcome is known."""
+
+
+def run_trial(spec: TrialSpec, store: Store, options: Options) -> Generator[Progress, bool | None, Record]:
+    """Run a trial to its result, or go on where its resume state is.
+
+    Args:
+        spec: the trial; the result's numbers are a function of it alone.
+        store: holds the dataset; takes scores, history, weights, resume state and result.
+        options: what does not change a number.
+
+    Yields:
+        Progress, at least every `options.slice_seconds` while training.  Sending True makes it
+        write its resume state; closing the generator then loses nothing.
+
+    Returns:
+        The result record, which stands in the store.
+
+    Raises:
+        DataError: the dataset is missing or damaged; the message names the mend.
+        ValueError: the spec does not fit the dataset or the detector.
+        RuntimeError: a GPU was assigned and is not there.
+    """
+    run = _Run(spec, store, options)
+    try:
+        try:
+            yield from run.train()
+        except Diverged as divergence:
+            run.cause = str(divergence)
+        return run.publish()
+    finally:
+        run.checkpoints.close()
+
+
+class _Run:
+    """State of one running trial."""
+
+    def __init__(self, spec: TrialSpec, store: Store, options: Options) -> None:
+        self.spec, self.store, self.options = spec, store, options
+        self.began = time.perf_counter()  # of all its seconds; moved back by those before a resume
+        self.device = _device(spec)
+        torch.set_num_threads(spec.numerics.threads)
+        _reset_peak(self.device)
+        self.dataset: Dataset = load(store, spec.dataset, spec.preparation, options.cache)
+        validation = spec.validation and (spec.validation.normal, spec.validation.abnormal)
+        self.split: Split = split(self.dataset, spec.protocol, spec.abnormal, spec.split_seed, validation or None)
+        self.train_images = self._on_device(self.split.train)
+        torch.manual_seed(spec.seed)  # before anything is built: it draws the initial weights
+        channels, size = self.dataset.images.shape[1:3]
+        self.detector: Detector = build(
+            spec.detector,
+            channels=channels,
+            size=size,
+            hyperparameters=spec.hyperparameters,
+            variant=spec.variant,
+            dataset=spec.dataset,
+        ).to(self.device)
+        self.epochs = int(spec.hyperparameters.get("epochs", 0))
+        self.batch_size = min(int(spec.hyperparameters.get("batch_size", 64)), len(self.train_images))
+        self.epoch = self.step = 0  # done
+        self.sums: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self.chosen: dict[str, dict[str, Any]] = {}  # by selection: epoch, auroc, scored samples by evaluation
+        self.validated: Components | None = None  # of the last evaluated epoch
+        self.train_seconds = 0.0
+        self.cause: str | None = None
+        self.checkpoints = Checkpoints(store, spec.key, options.owner, options.checkpoint_seconds)
+
+    # -- training -------------------------------------------------------------------------------
+
+    def train(self) -> Generator[Progress, bool | None, None]:
+        state = self.checkpoints.load()
+        if state is not None:
+            self._restore(state)
+        elif "epochs" not in self.spec.hyperparameters:
+            began = time.perf_counter()
+            self.detector.fit(self.train_images)
+            self.train_seconds = time.perf_counter() - began
+        if self.epochs == 0:
+            self.evaluate()
+        sliced = time.perf_counter()
+        while self.epoch < self.epochs:
+            began = time.perf_counter()
+            order = self._order()
+            steps = len(order) // self.batch_size
+            while self.step < steps:
+                batch = order[self.step * self.batch_size : (self.step + 1) * self.batch_size]
+                losses = self.detector.train_step(self.detector.normalise(self.train_images[batch]))
+                for name, loss in losses.items():
+                    self.sums[name] = self.sums.get(name, 0.0) + loss.double()
+                self.step += 1
+                now = time.perf_counter()
+                if now - sliced >= self.options.slice_seconds and self.step < steps:
+                    self.train_seconds += now - began
+                    self._checkpoint(asked=(yield Progress(self.epoch, self.epochs, self.step, steps)))
+                    began = sliced = time.perf_counter()
+            self._close_epoch(steps)
+            self.train_seconds += time.perf_counter() - began
+            every = self.spec.eval_every
+            if self.epoch == self.epochs or (every and self.epoch % every == 0):
+                self.evaluate()
+            if self.epoch < self.epochs:
+                asked = None
+                if time.perf_counter() - sliced >= self.options.slice_seconds:
+                    asked = yield Progress(self.epoch, self.epochs, 0, steps)
+                    sliced = time.perf_counter()
+                self._checkpoint(asked=asked)
+
+    def _order(self) -> Tensor:
+        """Training images of this epoch, in a random order that depends on seed and epoch alone."""
+        order = np.random.RandomState([self.spec.seed, self.epoch]).permutation(len(self.train_images))
+        return torch.from_numpy(order).to(self.device)
+
+    def _close_epoch(self, steps: int) -> None:
+        means = {name: total.item() / steps for name, total in self.sums.items()}
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+        self.history.append({"epoch": self.epoch, **means, **self.detector.counters()})
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise Diverged(f"loss {', '.join(bad)} is not finite in epoch {self.epoch}")
+
+    # -- evaluation -----------------------------------------------------------------------------
+
+    def evaluate(self) -> None:
+        """Score validation and test samples after this epoch, and remember what any selection needs."""
+        lam = self.options.lambda_default
+        row: dict[str, float] = {}
+        if len(self.split.validation):
+            self.validated = self._components(self.split.validation)
+            validated = {"validation": self.validated}
+            row["validation_auroc"] = metrics.auroc(self.split.validation_labels, combine(self.validated, lam))
+        else:
+            validated = {}
+        scored = {"clean": self._components(self.split.test)} if "clean" in self.spec.evaluations else {}
+        if scored:
+            row["test_auroc"] = metrics.auroc(self.split.test_labels, combine(scored["clean"], lam))
+        if self.history:
+            self.history[-1].update(row)
+        else:
+            self.history.append({"epoch": self.epoch, **row})
+        entry = {"epoch": self.epoch, "scored": {**scored, **validated}}
+        self.chosen["last"] = entry
+        for selection, name in (("val", "validation_auroc"), ("oracle", "test_auroc")):
+            if name in row and scored and row[name] > self.chosen.get(selection, {}).get("auroc", -1.0):
+                self.chosen[selection] = {**entry, "auroc": row[name]}
+
+    def _components(self, indices: npt.NDArray[np.int64]) -> Components:
+        images = self._on_device(indices)
+        parts = [
+            self.detector.score(self.detector.normalise(images[first : first + SCORE_BATCH]))
+            for first in range(0, len(images), SCORE_BATCH)
+        ]
+        components = {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
+        bad = [name for name, values in components.items() if not np.isfinite(values).all()]
+        if bad:
+            raise Diverged(f"score component {', '.join(bad)} is not finite after epoch {self.epoch}")
+        return components
+
+    def _on_device(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self.dataset.images[indices]).to(self.device)
+
+    # -- resume state ---------------------------------------------------------------------------
+
+    def _checkpoint(self, *, asked: bool | None) -> None:
+        """Write the resume state when it is due, beside the training; when it is asked for, at once."""
+        if asked or (self.step == 0 and self.checkpoints.due):
+            self.checkpoints.write(self._state())
+        if asked:
+            self.checkpoints.finish()
+
+    def _state(self) -> State:
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": dict(self.sums),
+            "history": [dict(row) for row in self.history],
+            "chosen": {
+                s: {**e, "scored": {n: _tensors(c) for n, c in e["scored"].items()}} for s, e in self.chosen.items()
+            },
+            "train_seconds": self.train_seconds,
+            "seconds": time.perf_counter() - self.began,
+            "random": [torch.get_rng_state(), *cuda],
+            "detector": self.detector.training_state(),
+        }
+
+    def _restore(self, state: State) -> None:
+        self.detector.load_training_state(state["detector"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
+        self.history = [dict(row) for row in state["history"]]
+        self.chosen = {
+            s: {**e, "scored": {n: _arrays(c) for n, c in e["scored"].items()}} for s, e in state["chosen"].items()
+        }
+        self.train_seconds = state["train_seconds"]
+        self.began -= state["seconds"]
+        torch.set_rng_state(state["random"][0])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"][1], self.device)
+
+    # -- result ---------------------------------------------------------------------------------
+
+    def publish(self) -> Record:
+        """Put scores, history and weights, then the result, then delete the resume state."""
+        key, folder = self.spec.key, f"trials/{self.spec.key}"
+        if self.cause is None:
+            self.store.put(f"{folder}/scores.parquet", _parquet(self._scores()))
+            weights = {name: tensor.contiguous() for name, tensor in self.detector.state_dict().items()}
+            if self.options.keep_weights and self.spec.evaluations and weights:
+                self.store.put(f"{folder}/weights.safetensors", safetensors.torch.save(weights))
+        if self.epochs:
+            self.store.put(f"{folder}/history.parquet", _parquet(pa.Table.from_pylist(self._history())))
+        ledger = Ledger(self.store, sweep="")
+        result = self._result()
+        if not ledger.put_result(key, result):
+            result = ledger.result(key) or result
+        self.checkpoints.remove()
+        return result
+
+    def _history(self) -> list[dict[str, float]]:
+        names = dict.fromkeys(name for row in self.history for name in row)
+        return [{name: row.get(name, math.nan) for name in names} for row in self.history]
+
+    def _scores(self) -> pa.Table:
+        """sample_id, label, part, evaluation, epoch, score, and each component of the chosen epochs."""
+        tables, seen = [], set()
+        for entry in self.chosen.values():
+            for evaluation, components in entry["scored"].items():
+                if (evaluation, entry["epoch"]) in seen:
+                    continue
+                seen.add((evaluation, entry["epoch"]))
+                test = evaluation != "validation"
+                indices = self.split.test if test else self.split.validation
+                labels = self.split.test_labels if test else self.split.validation_labels
+                columns = {
+                    "sample_id": pa.array(self.dataset.sample_ids[indices]),
+                    "label": pa.array(labels),
+                    "part": pa.repeat("test" if test else "validation", len(indices)),
+                    "evaluation": pa.repeat(evaluation if test else "clean", len(indices)),
+                    "epoch": pa.repeat(entry["epoch"], len(indices)),
+                    "score": pa.array(combine(components, self.options.lambda_default)),
+                }
+                parts = {name: pa.array(values) for name, values in components.items() if name != "score"}
+                tables.append(pa.table(columns | parts))
+        return pa.concat_tables(tables)
+
+    def _result(self) -> Record:
+        images = self.epoch * (len(self.train_images) // self.batch_size) * self.batch_size
+        return {
+            "format": FORMAT,
+            "key": self.spec.key,
+            "spec": self.spec.to_dict(),
+            "status": "ok" if self.cause is None else "diverged",
+            "cause": self.cause,
+            "metrics": [] if self.cause else self._metrics(),
+            "validation": None if self.cause else self._validation(),
+            "lam": self.options.lambda_default,
+            "parameters": sum(p.numel() for p in self.detector.parameters()),
+            "epochs_trained": self.epoch,
+            "seconds": time.perf_counter() - self.began,
+            "train_seconds": self.train_seconds,
+            "images_per_second": images / self.train_seconds if images and self.train_seconds else None,
+            "peak_bytes": _peak(self.device),
+            "device": self.spec.device,
+            "torch": torch.__version__,
+            "fingerprint": self.dataset.fingerprint,
+            "split_hash": self.split.hash,
+            "attempts": self.options.attempts,
+            "host": platform.node(),
+            **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "ray")},
+        }
+
+    def _metrics(self) -> list[dict[str, Any]]:
+        """One entry a selection and evaluation, at the variant's own lambda."""
+        entries = []
+        for selection, entry in self.chosen.items():
+            for evaluation, components in entry["scored"].items():
+                if evaluation != "validation":
+                    scores = combine(components, self.options.lambda_default)
+                    found = metrics.evaluate(self.split.test_labels, scores)
+                    entries.append(
+                        {"selection": selection, "evaluation": evaluation, "epoch": entry["epoch"], **vars(found)}
+                    )
+        return entries
+
+    def _validation(self) -> dict[str, Any] | None:
+        """Validation AUROC after the last epoch, over lambda."""
+        components = self.chosen["last"]["scored"].get("validation")
+        if components is None:
+            return None
+        lambdas: tuple[float | None, ...] = (None,) if "score" in components else LAMBDAS
+        labels = self.split.validation_labels
+        aurocs = [metrics.auroc(labels, combine(components, lam)) for lam in lambdas]
+        return {"epoch": self.chosen["last"]["epoch"], "lambda": list(lambdas), "auroc": aurocs}
+
+
+def _device(spec: TrialSpec) -> torch.device:
+    if spec.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
+        raise RuntimeError(
+            f"this trial was given a GPU ({spec.device}) and torch finds none here (CUDA_VISIBLE_DEVICES {seen}): "
+            "check the driver with nvidia-smi, or plan for the CPU with --set trial.gpus=0"
+        )
+    torch.backends.cudnn.benchmark = False  # chosen by timing, hence by luck
+    torch.backends.cudnn.deterministic = True
+    return torch.device("cuda")
+
+
+def _reset_peak(device: torch.device) -> None:
+    """Begin to measure peak memory anew, since a process runs many trials."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to what is resident now
+    except OSError:
+        return  # not Linux, or not allowed: the peak is then the process's, not the trial's
+
+
+def _peak(device: torch.device) -> int | None:
+    """Peak bytes since `_reset_peak`: of the GPU's allocator, or resident in this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
+
+
+def _tensors(components: Components) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(values) for name, values in components.items()}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> Components:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

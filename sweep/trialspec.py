@@ -1,0 +1,125 @@
+"""What one trial is, and its name.
+
+A trial is a pure function of its `TrialSpec`; its key is a hash of that spec and its name
+everywhere: in the store, in a table, on the command line.  The standard library alone is needed
+here, so that a bare GPU machine can run trials without the rest of the application.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision among a billion trials in practice
+
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Which arithmetic a trial runs; resolved when it is planned, never chosen by a running trial.
+
+    Attributes:
+        precision: "float32", or "bf16" for autocast to bfloat16.
+        threads: CPU threads inside one operation.  Sums over threads are ordered differently,
+            so another number of threads is another trial.
+    """
+
+    precision: str = "float32"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Shares carved out, by the split seed, for epoch selection and for search; never tested on.
+
+    Attributes:
+        normal: share of the training normals.
+        abnormal: share of the test's abnormals.
+    """
+
+    normal: float = 0.1
+    abnormal: float = 0.2
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Everything that the metrics of one trial depend on.
+
+    Attributes:
+        detector: catalog name, or `package.module:Class` of a user's own.
+        revision: of the detector's numerics; raised whenever its numbers change.
+        variant: named rendering of the detector, e.g. "repo_head".
+        hyperparameters: every training hyperparameter, resolved; score-only ones (lambda) are not
+            here, because they cost no training.
+        dataset, preparation: name of the dataset and id of how its images were prepared.
+        protocol: who is trained and tested on, e.g. "M0"; its validated form is "M0v".
+        protocol_revision, scoring_revision: of the splitting and of the metrics' code.
+        validation: shares held out for validation, None for none.
+        abnormal: class held out of training and hunted at test time.
+        split_seed: draws the split, and nothing else.
+        seed: draws initial weights, batches and every other random number of the training.
+        evaluations: how test samples are scored, e.g. ("clean",); empty for trials of a search,
+            which see no test row.
+        eval_every: epochs between evaluations; 0 evaluates after the last epoch alone.
+        numerics: arithmetic.
+        device: kind of the device, "cpu" or the name of a GPU.
+    """
+
+    detector: str
+    revision: int
+    variant: str
+    hyperparameters: Mapping[str, Scalar]
+    dataset: str
+    preparation: str
+    protocol: str
+    protocol_revision: int
+    scoring_revision: int
+    abnormal: str
+    split_seed: int = 0
+    seed: int = 0
+    validation: Validation | None = None
+    evaluations: tuple[str, ...] = ("clean",)
+    eval_every: int = 1
+    numerics: Numerics = field(default_factory=Numerics)
+    device: str = "cpu"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form: only dicts, lists, strings, numbers, booleans and None."""
+        fields = asdict(self)
+        fields["hyperparameters"] = dict(self.hyperparameters)
+        fields["evaluations"] = list(self.evaluations)
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> TrialSpec:
+        """Inverse of `to_dict`."""
+        validation = fields["validation"]
+        return cls(
+            **{
+                **fields,
+                "hyperparameters": dict(fields["hyperparameters"]),
+                "evaluations": tuple(fields["evaluations"]),
+                "validation": None if validation is None else Validation(**validation),
+                "numerics": Numerics(**fields["numerics"]),
+            }
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash: equal specs have equal keys on every machine and Python version.
+
+        Raises:
+            ValueError: if a hyperparameter is NaN or infinite, which equals nothing, not even
+                itself.
+        """
+        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def canonical_json(value: Any) -> str:
+    """One text per value: sorted keys, no spaces, shortest decimals that read back equal."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,408 @@
+"""Plan + queue -> Ray Tune: one Tuner per generation, in a process of its own.
+
+The only room that knows Ray Tune.  Tune places trials, reuses their processes and tells of those
+that died; what is to be run, tried again or forgotten is decided by `sweep.queue` from the ledger,
+and Tune's own experiment state is scratch that nobody restores.
+
+Started as `python -m sweep.tune FILE` by `sweep.cluster`, with the environment that it sets.  Says
+what happens as JSON lines on the file descriptor in the file; ends when its quota of trials is used
+up, when nothing is left, or when the stop file appears.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.tune.search import Searcher
+
+from models import catalog as detectors
+from sweep.attempts import attempt, is_out_of_memory
+from sweep.cost import Cost
+from sweep.ledger import Ledger, Record
+from sweep.plan import Planned, Platform, expand
+from sweep.queue import Queue
+from sweep.spec import Sweep
+from sweep.store import StoreError, open_store
+from sweep.trialspec import Numerics, TrialSpec
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one generation is told.
+
+    Attributes:
+        sweep: resolved spec, as JSON.
+        platform: what trials run on, as JSON.
+        quota: trials after which the generation ends and another begins, since a Tuner's memory
+            grows with its trials.
+        stop_file: appears when trials are to write their resume state and end.
+        scratch: folder for Ray and Tune.
+        cache: folder of prepared images.
+        events: file descriptor for JSON lines.
+        provenance: commit and dirty, for results.
+        skip_failed: whether trials with a failed attempt are left alone.
+        launch: number of this launch, whose failed tries count against `trial.retries`.
+    """
+
+    sweep: dict[str, Any]
+    platform: dict[str, Any]
+    quota: int
+    stop_file: str
+    scratch: str
+    cache: str
+    events: int
+    provenance: dict[str, Any]
+    skip_failed: bool
+    launch: int
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray ships no types for it
+    """A process that runs one trial after another; work begins in `step`.
+
+    Tune may run `setup` on an actor that it then discards, so nothing happens there.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._job: dict[str, Any] = json.loads(config["job"])
+        self._run: Generator[Any, bool | None, Record] | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        job = self._job
+        stopping = os.path.exists(job["stop_file"])
+        with _watched(job):
+            try:
+                if self._run is None:
+                    if stopping:
+                        return {"outcome": "interrupted", "done": True}
+                    self._run = _begin(job)
+                    next(self._run)
+                elif stopping:
+                    self._run.send(True)
+                    self.cleanup()
+                    return {"outcome": "interrupted", "done": True}
+                else:
+                    next(self._run)
+            except StopIteration as ended:
+                self._run = None
+                return {"outcome": "result", "record": json.dumps(ended.value), "done": True}
+            except StoreError as error:
+                self._run = None
+                return {"outcome": "storage", "cause": str(error), "done": True}
+            except Exception as error:  # noqa: BLE001  (whatever a trial raises is an attempt with its cause)
+                self._run = None
+                status = "oom" if is_out_of_memory(error) else "failed"
+                record = attempt(status, error=error, job=job)
+                return {"outcome": "attempt", "record": json.dumps(record), "done": True}
+        return {"outcome": "running"}
+
+    def cleanup(self) -> None:
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+
+
+def _begin(job: Mapping[str, Any]) -> Generator[Any, bool | None, Record]:
+    from sweep.trial import Options, run_trial  # torch: two seconds of a worker's start, none of the driver's
+
+    spec = TrialSpec.from_dict(job["spec"])
+    options = Options(
+        cache=Path(job["cache"]),
+        checkpoint_seconds=job["checkpoint_seconds"],
+        keep_weights=job["keep_weights"],
+        lambda_default=detectors.detector(spec.detector).variant(spec.variant).lam,
+        owner=f"{job['sweep']} trial {spec.key}",
+        attempts=job["attempts"],
+        provenance=job["provenance"],
+    )
+    return run_trial(spec, open_store(job["storage"]), options)
+
+
+class _watched:  # noqa: N801  (a context manager, named as it reads)
+    """Ends this process when a step takes longer than the trial's `hang_seconds`, with its stack on record."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self._job = job
+
+    def __enter__(self) -> None:
+        self._timer = threading.Timer(self._job["hang_seconds"], self._give_up, [threading.get_ident()])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _give_up(self, thread: int) -> None:
+        frame = sys._current_frames().get(thread)
+        record = attempt("hung", job=self._job, frame=frame)
+        Ledger(open_store(self._job["storage"]), self._job["sweep"]).put_attempt(self._job["key"], record)
+        os._exit(HUNG_EXIT)
+
+
+HUNG_EXIT = 86
+
+
+class Multiplexer(Searcher):  # type: ignore[misc]  # Ray ships no types for it
+    """The queue as a Tune searcher: every trial of every study and search comes from here."""
+
+    def __init__(self, generation: Generation, queue: Queue, ledger: Ledger, jobs: _Jobs, say: Any) -> None:
+        super().__init__()
+        self._queue, self._ledger, self._jobs, self._say = queue, ledger, jobs, say
+        self._generation = generation
+        self._given = 0
+        self._keys: dict[str, str] = {}
+        self.stopped: str | None = None
+        self._alike: dict[str, set[str]] = {}
+        self._succeeded = False
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Tune's limiter passes everything through, and shows that many pending trials to an autoscaler."""
+        del max_concurrent
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self.stopped or os.path.exists(self._generation.stop_file):
+            return Searcher.FINISHED
+        if self._given >= self._generation.quota:
+            return Searcher.FINISHED
+        job = self._queue.next()
+        if job is None:
+            return Searcher.FINISHED if self._queue.finished else None
+        self._given += 1
+        self._keys[trial_id] = job.key
+        self._say("started", job.planned)
+        return {"job": self._jobs.encode(job.planned)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Heartbeats say nothing that the queue needs."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        key = self._keys.get(trial_id)
+        if key is None or error or not result or "outcome" not in result:
+            return  # `Deaths` hears of processes that died, with their cause
+        outcome = result["outcome"]
+        if outcome == "result":
+            self._finish(key, json.loads(result["record"]))
+        elif outcome == "attempt":
+            self.fail(key, json.loads(result["record"]))
+        elif outcome == "storage":
+            self.stopped = f"the store failed: {result['cause']}"
+            self._queue.interrupted(key)
+        else:
+            self._queue.interrupted(key)
+            self._say("interrupted", self._jobs.planned[key])
+
+    def _finish(self, key: str, record: Record) -> None:
+        self._succeeded = True
+        self._queue.done(key, record)
+        self._say("result", self._jobs.planned[key], record=record)
+
+    def fail(self, key: str, record: Record, *, recorded: bool = False) -> None:
+        """A try ended without a result: append the attempt, then try again or give up."""
+        if not recorded:
+            self._ledger.put_attempt(key, record)
+        self._jobs.attempts[key] = self._jobs.attempts.get(key, 0) + 1
+        if record["status"] == "preempted":
+            self._queue.interrupted(key)
+            again = True
+        else:
+            again = self._queue.failed(key)
+        self._say("attempt", self._jobs.planned[key], record=record, again=again)
+        alike = self._alike.setdefault(record["cause"], set())
+        alike.add(key)
+        limit = self._jobs.sweep.trial.stop_after_failures
+        if not self._succeeded and limit and len(alike) >= limit:
+            self.stopped = f"the first {len(alike)} trials failed alike: {record['cause']}"
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune insists on a file; the ledger is what is restored from."""
+        Path(checkpoint_path).write_text("ledger")
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("Tune's experiment state is never restored")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its configuration to disk, for a restore that never comes
+
+
+class Deaths(tune.Callback):  # type: ignore[misc]  # Ray ships no types for it
+    """Processes that died under their trial: killed, out of memory, hung, or lost with their node."""
+
+    def __init__(self, searcher: Multiplexer, ledger: Ledger, jobs: _Jobs) -> None:
+        self._searcher, self._ledger, self._jobs = searcher, ledger, jobs
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as `Multiplexer`
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        job = json.loads(trial.config["job"])
+        key = job["key"]
+        known = self._ledger.attempts_of(key)
+        if len(known) > self._jobs.attempts.get(key, 0):  # it wrote its own last words: hung
+            self._searcher.fail(key, known[-1], recorded=True)
+            return
+        error = trial.get_pickled_error() or RuntimeError("the process ended without a word")
+        text = str(error)
+        status = "oom" if "OutOfMemory" in type(error).__name__ + text else "failed"
+        if getattr(error, "preempted", False):
+            status = "preempted"
+        self._searcher.fail(key, attempt(status, error=error, job=job))
+
+
+class _Jobs:
+    """Planned trials as what an actor is given."""
+
+    def __init__(self, generation: Generation, sweep: Sweep, attempts: dict[str, int]) -> None:
+        self.sweep, self.attempts = sweep, attempts
+        self.planned: dict[str, Planned] = {}
+        self._common = {
+            "sweep": sweep.name,
+            "launch": generation.launch,
+            "storage": sweep.storage,
+            "stop_file": generation.stop_file,
+            "cache": generation.cache,
+            "checkpoint_seconds": sweep.trial.checkpoint_seconds,
+            "hang_seconds": sweep.trial.hang_seconds,
+            "provenance": {**generation.provenance, "ray": ray.__version__},
+        }
+
+    def encode(self, planned: Planned) -> str:
+        self.planned[planned.key] = planned
+        return json.dumps(
+            {
+                **self._common,
+                "key": planned.key,
+                "spec": planned.spec.to_dict(),
+                "attempts": self.attempts.get(planned.key, 0),
+                "keep_weights": self.sweep.trial.keep != "none" and planned.reported,
+            }
+        )
+
+
+def run(generation: Generation) -> int:
+    """Run trials until none is left, the quota is used up, or it is stopped."""
+    _survive_memory_monitor()
+    sweep = Sweep.model_validate(generation.sweep)
+    platform = Platform(**{**generation.platform, "numerics": Numerics(**generation.platform["numerics"])})
+    events = os.fdopen(generation.events, "w", buffering=1)
+
+    def say(event: str, planned: Planned | None = None, **fields: Any) -> None:
+        trial = {} if planned is None else _named(planned)
+        events.write(json.dumps({"event": event, "time": time.time(), **trial, **fields}) + "\n")
+
+    ledger = Ledger(open_store(sweep.storage), sweep.name)
+    work = expand(sweep, platform)
+    index = ledger.index()
+    results = ledger.results(index.finished)
+    tried = ledger.attempts(index, index.attempts.keys() - results.keys())
+    jobs = _Jobs(generation, sweep, {key: len(records) for key, records in tried.items()})
+    queue = Queue(
+        work,
+        ledger,
+        results,
+        Cost(results.values()).seconds,
+        retries=sweep.trial.retries,
+        tries={key: _failures(records, generation.launch) for key, records in tried.items()},
+        skip=tried if generation.skip_failed else (),
+    )
+    searcher = Multiplexer(generation, queue, ledger, jobs, say)
+    _start_ray(generation, platform)
+    say("ready")
+    try:
+        _tuner(generation, platform, searcher, Deaths(searcher, ledger, jobs)).fit()
+    finally:
+        ray.shutdown()
+    stopped = searcher.stopped or ("asked to stop" if os.path.exists(generation.stop_file) else None)
+    say("ended", more=not queue.finished and stopped is None, stopped=searcher.stopped)
+    return 0
+
+
+def _failures(attempts: list[Record], launch: int) -> int:
+    return sum(record["launch"] == launch and record["status"] != "preempted" for record in attempts)
+
+
+def _start_ray(generation: Generation, platform: Platform) -> None:
+    ray.init(
+        address="local",  # a cluster of our own, whatever RAY_ADDRESS says
+        num_cpus=platform.slots * platform.cpus,
+        num_gpus=round(platform.slots * platform.gpus),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100 * 2**20,  # results are small; images are mapped from the node's cache
+        _temp_dir=f"{generation.scratch}/ray",
+    )
+
+
+def _tuner(generation: Generation, platform: Platform, searcher: Multiplexer, deaths: Deaths) -> tune.Tuner:
+    resources = {"cpu": platform.cpus, "gpu": platform.gpus}
+    return tune.Tuner(
+        tune.with_resources(TrialActor, {name: amount for name, amount in resources.items() if amount}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            max_concurrent_trials=platform.slots,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: trial.trial_id,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="generation",
+            storage_path=f"{generation.scratch}/tune",
+            verbose=0,
+            callbacks=[deaths],
+            failure_config=tune.FailureConfig(max_failures=0),  # the queue tries again, and counts
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+
+
+def _named(planned: Planned) -> dict[str, Any]:
+    return {
+        name: getattr(planned, name)
+        for name in (
+            "key", "study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "seed", "reported"
+        )
+    }  # fmt: skip
+
+
+def _survive_memory_monitor() -> None:
+    """Make a trial that Ray's memory monitor kills fail alone.
+
+    In Ray 2.60 the error of such a kill is neither an actor's nor a task's, which ends the whole
+    `Tuner.fit` (`_actor_task_failed`: "Caught unexpected exception").  Shown as an actor's error it
+    is one trial's, like any death.
+    """
+    if not ray.__version__.startswith("2.60."):
+        return
+    original = RayActorManager._actor_task_failed
+
+    def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> Any:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {str(exception)[:2000]}")
+        return original(self, tracked_actor_task=tracked_actor_task, exception=exception)
+
+    RayActorManager._actor_task_failed = failed
+
+
+if __name__ == "__main__":
+    sys.exit(run(Generation(**json.loads(Path(sys.argv[1]).read_text()))))

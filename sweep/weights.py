@@ -1,0 +1,48 @@
+"""Which final weights stay: `keep: best` leaves those of one seed in each cell.
+
+Best is the highest validation AUROC, and without validation the first seed: never the test's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweep.status import Survey
+from sweep.store import Store
+
+CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
+
+
+class Weights:
+    """Deletes weights that are not the best of their cell, as trials finish.
+
+    Args:
+        store: where they lie.
+        survey: what is finished already.
+    """
+
+    def __init__(self, store: Store, survey: Survey) -> None:
+        self._store = store
+        self._best: dict[tuple[str, ...], tuple[tuple[float, int], str]] = {}
+        for planned in survey.planned:
+            if planned.reported and planned.key in survey.results:
+                cell = tuple(str(getattr(planned, name)) for name in CELL)
+                self._enter(cell, survey.results[planned.key], planned.seed, planned.key)
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Take in that a trial has a result."""
+        if event["reported"]:
+            cell = tuple(str(event[name]) for name in CELL)
+            self._enter(cell, event["record"], event["seed"], event["key"])
+
+    def _enter(self, cell: tuple[str, ...], record: Mapping[str, Any], seed: int, key: str) -> None:
+        validation = record["validation"]
+        rank = (max(validation["auroc"]) if validation else 0.0, -seed)
+        standing = self._best.get(cell)
+        if standing is None or standing[1] == key:
+            self._best[cell] = (rank, key)
+            return
+        best, loser = ((rank, key), standing) if rank > standing[0] else (standing, (rank, key))
+        self._best[cell] = best
+        self._store.delete(f"trials/{loser[1]}/weights.safetensors")

@@ -1,0 +1,64 @@
+"""What every test file may use: S3 servers, and the way to say that a test cannot run here."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from s3_servers import CannotStart, S3Server, moto_server, seaweed_server
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip a test that cannot run on this machine; where SWEEP_CI is 1 it must run, and so fails."""
+    if os.environ.get("SWEEP_CI") == "1":
+        pytest.fail(f"cannot run here, and SWEEP_CI=1 allows no skip: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A moto server for the whole test run, started when first asked for."""
+    try:
+        with moto_server(tmp_path_factory.mktemp("moto")) as server:
+            yield server
+    except CannotStart as reason:
+        unavailable(str(reason))
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A SeaweedFS server for the whole test run, started when first asked for."""
+    try:
+        with seaweed_server(tmp_path_factory.mktemp("seaweed")) as server:
+            yield server
+    except CannotStart as reason:
+        unavailable(str(reason))
+
+
+@pytest.fixture
+def folder_url(tmp_path: Path) -> str:
+    """Address of an empty store in a folder, which is made when it is opened."""
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def moto_url(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of an empty store on moto, which this test and its child processes can open."""
+    return _fresh_url(moto, monkeypatch)
+
+
+@pytest.fixture
+def seaweed_url(seaweed: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of an empty store on SeaweedFS, which this test and its child processes can open."""
+    return _fresh_url(seaweed, monkeypatch)
+
+
+def _fresh_url(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return f"s3://{server.bucket}/{uuid.uuid4().hex}/a b'ü"

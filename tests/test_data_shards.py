@@ -1,0 +1,304 @@
+"""Source to store: what `put` writes, and what it does when it is repeated, killed or contradicted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data.catalog import DATASETS
+from data.faults import DataError
+from data.manifest import read_manifest
+from data.shards import put, resize, verify
+from data.source import Sample, Source
+from sweep.store import LocalStore, Store, open_store
+
+PROJECT = Path(__file__).parents[1]
+SHARD = 200 * 64  # bytes: 200 digits of 8 x 8 pixels, so 9 shards in all
+DIGITS = "datasets/digits/s8-bilinear-1"
+
+
+def read(root: Path | None) -> Source:
+    """The source of `made_up`: its root names the file with the seed of its content."""
+    assert root is not None
+    random = np.random.RandomState(int(root.read_text()))
+    images = random.randint(0, 256, (30, 3, 5, 7)).astype(np.uint8)
+    return Source(30, (Sample(image, at % 2, "made up", "all", f"é{at}") for at, image in enumerate(images)))
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A dataset of 30 coloured images, 7 x 5 pixels, whose content the test may change."""
+    info = replace(DATASETS["digits"], name="made_up", source=__name__, classes=("a", "b"), channels=3)
+    monkeypatch.setitem(DATASETS, "made_up", info)
+    return "made_up"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "a store with 'quotes' and ünicode"))
+
+
+def put_digits(store: Store) -> dict[str, bytes]:
+    """Stores digits and returns all objects."""
+    put(store, "digits", size=8, root=None, shard_bytes=SHARD)
+    return objects(store)
+
+
+def objects(store: Store) -> dict[str, bytes]:
+    return {path: store.get(path) for path in store.list("datasets")}
+
+
+def test_the_manifest_says_what_is_stored(store: Store) -> None:
+    manifest = put(store, "digits", size=8, root=None, shard_bytes=SHARD)
+    assert manifest == read_manifest(store, "digits", "s8-bilinear-1")
+    assert (manifest.rows, manifest.shape, len(manifest.shards)) == (1797, (1, 8, 8), 9)
+    assert manifest.counts == {"0": 178, "1": 182, "2": 177, "3": 183, "4": 181, "5": 182, "6": 181, "7": 179,
+                               "8": 174, "9": 180}  # fmt: skip
+    assert sum(shard.rows for shard in manifest.shards) == 1797
+    assert manifest.parameters == {"size": 8, "interpolation": "bilinear", "revision": 1}
+    assert manifest.licence == "CC BY 4.0" and "Alpaydin" in manifest.citation
+    assert set(manifest.versions) == {"numpy", "pillow", "pyarrow", "scikit-learn"}
+    assert sorted(objects(store)) == [
+        *(f"{DIGITS}/{name}" for name in ("manifest.json",)),
+        *(f"{DIGITS}/part-{number:05d}.parquet" for number in range(9)),
+    ]
+
+
+def test_shards_are_plain_parquet_in_source_order(store: Store) -> None:
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+    put_digits(store)
+    tables = [pq.read_table(pa.BufferReader(data)) for path, data in objects(store).items() if "part" in path]
+    table = pa.concat_tables(tables)
+    assert table.schema.field("image").type == pa.binary(64)
+    assert table.column("label").to_pylist() == load_digits().target.tolist()
+    assert table.column("class").to_pylist() == [str(label) for label in load_digits().target]
+    assert set(table.column("split").to_pylist()) == {"all"}
+    assert set(table.column("source").to_pylist()) == {"sklearn.datasets.load_digits"}
+    assert table.column("sample_id").to_pylist() == sorted(set(table.column("sample_id").to_pylist()))
+    image = np.frombuffer(table.column("image")[3].as_py(), np.uint8).reshape(8, 8)
+    assert np.array_equal(image, np.rint(load_digits().images[3] * 255 / 16))
+
+
+def test_prepared_digits_never_change_without_a_new_revision(store: Store) -> None:
+    fingerprints = [put(store, "digits", size=size, root=None).fingerprint[:16] for size in (8, 32)]
+    assert fingerprints == ["bd1d4ebb5f587924", "3d311baa6cafa024"]
+
+
+def alone(plane: npt.NDArray[np.uint8], *sizes: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """One plane resized by Pillow to one (width, height) after the other."""
+    image = Image.fromarray(plane)
+    for size in sizes:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+sides = st.integers(1, 40)
+
+
+@given(st.integers(1, 4), st.integers(1, 3), sides, sides, st.sampled_from([8, 16, 32]))
+def test_many_images_are_resized_as_each_would_be_alone(
+    count: int, channels: int, height: int, width: int, size: int
+) -> None:
+    random = np.random.RandomState(count + height)
+    images = random.randint(0, 256, (count, channels, height, width)).astype(np.uint8)
+    resized = resize(images, size, Image.Resampling.BILINEAR)
+    assert resized.shape == (count, channels, size, size)
+    for index in np.ndindex(count, channels):
+        assert np.array_equal(resized[index], alone(images[index], (size, height), (size, size)))
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 500])
+def test_square_images_are_what_one_call_of_pillow_makes_of_them(side: int) -> None:
+    images = np.random.RandomState(side).randint(0, 256, (3, 1, side, side)).astype(np.uint8)
+    for size in (8, 32, 64):
+        for image, resized in zip(images, resize(images, size, Image.Resampling.BILINEAR), strict=True):
+            assert np.array_equal(resized[0], alone(image[0], (size, size)))
+
+
+def test_where_shards_begin_changes_no_content(store: Store, tmp_path: Path) -> None:
+    other = open_store(str(tmp_path / "other"))
+    first = put(store, "digits", size=8, root=None, shard_bytes=SHARD)
+    second = put(other, "digits", size=8, root=None, shard_bytes=1000)
+    assert len(second.shards) == 120
+    assert first.fingerprint == second.fingerprint
+
+
+def test_progress_counts_samples_up_to_all_of_them(store: Store) -> None:
+    seen: list[tuple[int, int]] = []
+    put(store, "digits", size=8, root=None, shard_bytes=SHARD, progress=lambda *at: seen.append(at))
+    assert seen == [(min(200 * number, 1797), 1797) for number in range(1, 10)]
+
+
+def test_a_second_put_writes_nothing(store: Store) -> None:
+    first = put_digits(store)
+    assert put_digits(ReadOnly(store.url)) == first
+
+
+class ReadOnly(LocalStore):
+    """A store in which nothing may be written any more."""
+
+    def put_once(self, path: str, data: bytes) -> bool:
+        raise AssertionError(f"{path} is written again")
+
+    def put(self, path: str, data: bytes) -> None:
+        raise AssertionError(f"{path} is written again")
+
+
+PUT_UNTIL_KILLED = """
+import os, signal, sys
+from data.shards import put
+from sweep.store import open_store
+
+def progress(done, total):
+    if done >= 600:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+put(open_store(sys.argv[1]), "digits", size=8, root=None, shard_bytes=int(sys.argv[2]), progress=progress)
+"""
+
+
+def test_a_killed_put_leaves_no_manifest_and_the_next_one_goes_on(store: Store, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PUT_UNTIL_KILLED, store.url, str(SHARD)]
+    killed = subprocess.run(command, cwd=PROJECT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = objects(store)
+    assert sorted(left) == [f"{DIGITS}/part-{number:05d}.parquet" for number in range(3)]
+    assert read_manifest(store, "digits", "s8-bilinear-1") is None
+    completed = put_digits(store)
+    assert completed == put_digits(open_store(str(tmp_path / "undisturbed")))
+    assert left.items() <= completed.items()
+
+
+def test_other_content_left_by_a_killed_put_is_replaced(store: Store) -> None:
+    store.put(f"{DIGITS}/part-00003.parquet", b"of another version of the source")
+    put_digits(store)
+    assert verify(store, "digits", "s8-bilinear-1") == []
+
+
+def test_other_content_under_the_same_preparation_is_refused(
+    store: Store, made_up: str, tmp_path: Path
+) -> None:
+    (tmp_path / "1").write_text("1")
+    (tmp_path / "2").write_text("2")
+    stored = put(store, made_up, size=8, root=tmp_path / "1")
+    before = objects(store)
+    with pytest.raises(DataError, match="holds other content than this source gives") as caught:
+        put(store, made_up, size=8, root=tmp_path / "2")
+    assert stored.fingerprint in str(caught.value)
+    assert "mend: use the source that was stored, or another storage, or delete datasets/made_up" in str(
+        caught.value
+    )
+    assert objects(store) == before
+
+
+def test_content_stored_by_a_faster_put_is_taken_if_equal_and_refused_if_not(
+    store: Store, made_up: str, tmp_path: Path
+) -> None:
+    for seed in "12":
+        (tmp_path / seed).write_text(seed)
+
+    def overtaken(done: int, total: int) -> None:
+        put(store, made_up, size=8, root=tmp_path / "1")
+
+    taken = put(store, made_up, size=8, root=tmp_path / "1", progress=overtaken)
+    assert taken == read_manifest(store, made_up, "s8-bilinear-1")
+    store.delete_tree("datasets")
+    with pytest.raises(DataError, match="holds other content"):
+        put(store, made_up, size=8, root=tmp_path / "2", progress=overtaken)
+
+
+def damage(store: Store, kind: str) -> str:
+    """Damages one shard and returns its path."""
+    path = f"{DIGITS}/part-00004.parquet"
+    data = bytearray(store.get(path))
+    if kind == "missing":
+        store.delete(path)
+    else:
+        data[len(data) // 2] ^= 1
+        store.put(path, bytes(data) if kind == "bit flip" else bytes(data[:1000]))
+    return path
+
+
+KINDS = ("bit flip", "truncated", "missing")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_verify_names_the_damaged_shard_with_both_hashes_and_put_mends_it(kind: str, store: Store) -> None:
+    whole = put_digits(store)
+    manifest = read_manifest(store, "digits", "s8-bilinear-1")
+    assert manifest is not None
+    path = damage(store, kind)
+    (fault,) = verify(store, "digits", "s8-bilinear-1")
+    assert (fault.path, fault.expected) == (path, manifest.shards[4].sha256)
+    assert fault.found != fault.expected and (fault.found is None) == (kind == "missing")
+    assert put_digits(store) == whole
+    assert verify(store, "digits", "s8-bilinear-1") == []
+
+
+def test_a_shard_that_is_encoded_otherwise_today_is_mended_with_its_manifest(store: Store) -> None:
+    put_digits(store)
+    damage(store, "missing")
+    put(store, "digits", size=8, root=None, shard_bytes=2 * SHARD)
+    assert verify(store, "digits", "s8-bilinear-1") == []
+
+
+def test_verify_of_what_is_not_stored_says_how_to_store_it(store: Store) -> None:
+    with pytest.raises(DataError, match=r"digits \(s8-bilinear-1\) is not in .*data put digits CONFIG"):
+        verify(store, "digits", "s8-bilinear-1")
+
+
+def damaged_manifests(manifest: bytes) -> Iterator[bytes]:
+    yield b""
+    yield manifest[:-20]
+    yield b"[]"
+    yield manifest.replace(b'"rows": 1797', b'"rows": 1799')
+    yield manifest.replace(b'"classes": [\n  "0"', b'"classes": [\n  "1"')
+
+
+def test_a_damaged_manifest_is_refused_and_put_mends_it(store: Store) -> None:
+    whole = put_digits(store)
+    path = f"{DIGITS}/manifest.json"
+    for damaged in damaged_manifests(whole[path]):
+        assert damaged != whole[path]
+        store.put(path, damaged)
+        with pytest.raises(DataError, match=r"the manifest is damaged; mend: .*data put digits CONFIG"):
+            read_manifest(store, "digits", "s8-bilinear-1")
+        assert put_digits(store) == whole
+
+
+def test_a_manifest_of_a_newer_version_is_refused_and_left_alone(store: Store) -> None:
+    path = f"{DIGITS}/manifest.json"
+    newer = json.dumps({"format": 2, "anything": "else"}).encode()
+    put_digits(store)
+    store.put(path, newer)
+    with pytest.raises(DataError, match="format 2 was written by a newer version"):
+        put_digits(store)
+    assert store.get(path) == newer
+
+
+def test_images_that_are_not_square_keep_their_channels_apart(
+    store: Store, made_up: str, tmp_path: Path
+) -> None:
+    (tmp_path / "1").write_text("1")
+    manifest = put(store, made_up, size=16, root=tmp_path / "1")
+    assert (manifest.shape, manifest.counts) == ((3, 16, 16), {"a": 15, "b": 15})
+    (data,) = (data for path, data in objects(store).items() if "part" in path)
+    stored = np.frombuffer(pq.read_table(pa.BufferReader(data)).column("image")[29].as_py(), np.uint8)
+    original = list(read(tmp_path / "1").samples)[29].image
+    for channel, plane in zip(stored.reshape(3, 16, 16), original, strict=True):
+        assert np.array_equal(channel, alone(plane, (16, 5), (16, 16)))

@@ -1,0 +1,259 @@
+"""What people and programs read: whole numbers, harmless names, all that was planned."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from test_leaderboard import grid_rows, row, rows
+
+from sweep.gather import COLUMNS
+from sweep.leaderboard import Leaderboard, build
+from sweep.report import CSV_COLUMNS, csv_text, markdown, terminal, write
+
+SCENE = (
+    rows({"3": (0.81, 0.82, 0.86), "5": (0.7, 0.75, None), "8": (0.9, 0.91, 0.93)})
+    + rows({"3": (0.6, 0.7), "5": (0.5, 0.6), "8": (0.4, 0.6)}, "skip_ganomaly")
+    + [
+        row(None, "skip_ganomaly", abnormal=c, seed=2, status=s)
+        for c, s in zip("358", ("failed", "diverged", "ok"))
+    ]
+    + rows({"3": (0.8,), "5": (0.85,), "8": (0.7,)}, setting="searched", study="tuned", objective="labelled")
+    + rows({"3": (0.7,), "5": (0.85,), "8": (0.9,)}, "knn")
+)
+HOSTILE = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.sampled_from(
+    [
+        "=1+1",
+        "+cmd",
+        "-2",
+        "@SUM(A1)",
+        "\t=1",
+        "  =1",
+        "a|b",
+        "a\nb",
+        "\r\n=x",
+        "`x`",
+        "<b>",
+        "\x1b[31mred",
+        "[bold]",
+        "a,b",
+        '"',
+    ]
+)
+
+
+def printed(leaderboard: Leaderboard, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(terminal(leaderboard, width))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert isinstance(text, str)
+    return text
+
+
+def parsed(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def table_lines(text: str) -> list[str]:
+    return [found for found in text.split("\n") if found.startswith("|")]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_a_terminal_of_any_width_shows_every_number_whole(width: int) -> None:
+    many = [row(0.5 + c / 100 + s / 1000, abnormal=str(c), seed=s) for c in range(10) for s in range(3)]
+    for found in (SCENE, many):
+        leaderboard = build(found)
+        text = printed(leaderboard, width)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        for line in leaderboard.boards[0].lines:
+            for cell in (line.mean, *line.cells.values()):
+                if cell.half_width is not None:
+                    assert f"{cell.mean:.3f}±{cell.half_width:.3f}" in text
+
+
+def test_wide_boards_go_on_below_with_the_summary_apart() -> None:
+    text = printed(build([row(abnormal=str(c), seed=s) for c in range(10) for s in range(3)]), 100)
+    headers = [found.split() for found in text.splitlines() if found.startswith("detector")]
+    assert headers[0] == ["detector", "class", "mean", "train", "s"]
+    assert [name for header in headers[1:] for name in header[1:]] == [str(c) for c in range(10)]
+
+
+def test_the_board_says_what_is_missing_failed_diverged_supervised_and_unranked() -> None:
+    text = printed(build(SCENE), 140)
+    assert "0.725±0.318 (2/3)" in text
+    assert "0.650±0.635 (2/3)✗" in text
+    assert "(2/3)†" in text
+    assert "ganomaly repo_head searched‡" in text
+    for caption in (
+        "(2/3): seeds there are",
+        "✗ a trial failed",
+        "† a trial diverged",
+        "‡ supervised",
+        "gap:",
+    ):
+        assert caption in text
+    assert "diverged =" in text
+
+
+def test_marks_are_explained_only_where_they_occur() -> None:
+    text = printed(build(rows({"0": (0.8, 0.9), "1": (0.8, 0.9)})), 100)
+    assert not set("≈✗†‡~") & set(text)
+    assert "seeds there are" not in text
+
+
+def test_trivial_detectors_stand_apart_whatever_their_rank() -> None:
+    lines = printed(build(SCENE), 140).splitlines()
+    order = [found.split()[0] for found in lines if re.match(r"(ganomaly|skip_ganomaly|knn|trivial)", found)]
+    assert order == ["ganomaly", "ganomaly", "skip_ganomaly", "trivial", "knn"]
+
+
+def test_the_oracle_is_labelled_as_such() -> None:
+    assert "too good" in markdown(build([row(selection="oracle")], selection="oracle"))
+    assert "too good" not in markdown(build([row()]))
+
+
+def test_equal_lines_of_two_studies_are_told_apart() -> None:
+    text = markdown(build(rows({"0": (0.5,)}) + rows({"0": (0.6,)}, study="again")))
+    assert "ganomaly repo_head (bars)" in text and "ganomaly repo_head (again)" in text
+
+
+def test_a_grid_is_printed_with_its_default_marked() -> None:
+    text = markdown(build(grid_rows("nz", {32: 0.6, 100: 0.7})))
+    assert "| 32 | 0.600 |" in text and "| 100 (default) | 0.700 |" in text
+
+
+def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:
+    text = markdown(build([row(0.9, dataset="mnist", protocol="M0", abnormal="2")]))
+    assert "0.920 (-0.020)" in text
+    assert "Not the same experiment" in text
+
+
+def test_the_best_is_bold_in_markdown() -> None:
+    text = markdown(build(rows({"0": (0.9,)}) + rows({"0": (0.8,)}, "knn")))
+    assert "| ganomaly repo_head | **0.900** | +0.100 | 2 | **0.900** |" in text
+    assert "| knn | 0.800 |  | 2 | 0.800 |" in text
+
+
+def test_a_board_without_results_is_all_holes() -> None:
+    holes = build(rows({"0": (None, None, None), "1": (None, None, None)}) + rows({"0": (None,)}, "knn"))
+    assert printed(holes, 100).count("– (0/3)") == 3
+    assert "– (0/3)" in markdown(holes)
+    assert {entry["mean"] for entry in parsed(csv_text([holes]))} == {""}
+
+
+def test_a_plan_of_nothing_is_said_to_be_one() -> None:
+    assert "Nothing is planned" in printed(build([]), 100)
+    assert "Nothing is planned" in markdown(build([]))
+    assert parsed(csv_text([build([])])) == []
+
+
+def test_provenance_heads_the_markdown() -> None:
+    assert "- command: sweep report x.yaml\n- commit: abc\n" in markdown(
+        build(SCENE), {"command": "sweep report x.yaml", "commit": "abc"}
+    )
+
+
+def test_the_csv_has_its_columns_and_a_line_for_each_cell_and_class_mean() -> None:
+    text = csv_text([build(SCENE)])
+    assert text.split("\n")[0] == (
+        "detector,variant,dataset,protocol,abnormal,selection,evaluation,metric,mean,sd,n,n_planned,ci_low,ci_high,"
+        "paper,difference,study,setting"
+    )
+    found = {(e["detector"], e["setting"], e["abnormal"]): e for e in parsed(text)}
+    assert len(found) == 4 * 4
+    cell = found[("ganomaly", "", "5")]
+    assert float(cell["mean"]) == pytest.approx(0.725)
+    assert (cell["n"], cell["n_planned"]) == ("2", "3")
+    assert float(cell["ci_high"]) - float(cell["mean"]) == pytest.approx(0.3177, abs=1e-4)
+    assert float(cell["mean"]) - float(cell["ci_low"]) == pytest.approx(0.3177, abs=1e-4)
+    assert found[("knn", "", "mean")]["ci_low"] == ""
+
+
+def test_a_class_mean_without_a_complete_seed_is_not_quoted() -> None:
+    found = parsed(csv_text([build(rows({"0": (0.8, None), "1": (None, 0.6)}))]))
+    assert [(e["abnormal"], e["mean"] != "", e["n"]) for e in found] == [
+        ("0", True, "1"), ("1", True, "1"), ("mean", False, "0"),
+    ]  # fmt: skip
+
+
+def hostile_rows(names: tuple[str, str, str]) -> list[dict[str, Any]]:
+    abnormal, study, detector = names
+    fields = {"abnormal": abnormal, "study": study, "variant": detector}
+    return [row(0.5, f"{detector}:Own", **fields), row(0.6, **fields)]
+
+
+@settings(max_examples=50)
+@given(st.tuples(HOSTILE, HOSTILE, HOSTILE))
+def test_names_cannot_break_the_csv_or_become_formulas(names: tuple[str, str, str]) -> None:
+    found = parsed(csv_text([build(hostile_rows(names))]))
+    assert len(found) == 4
+    for entry in found:
+        assert None not in entry
+        for column in ("detector", "variant", "dataset", "protocol", "abnormal", "study", "setting"):
+            assert not entry[column].lstrip().startswith(("=", "+", "-", "@"))
+        assert entry["abnormal"].removeprefix("'") in (names[0].removeprefix("'"), "mean")
+
+
+@settings(max_examples=50)
+@given(st.tuples(HOSTILE, HOSTILE, HOSTILE))
+def test_names_cannot_break_a_markdown_table(names: tuple[str, str, str]) -> None:
+    text = markdown(build(hostile_rows(names)), {names[0]: names[1]})
+    lines = table_lines(text)
+    assert len(lines) == 4
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", found)) for found in lines} == {
+        len(lines[1].split("|")) - 1
+    }
+    assert not re.search(r"(?<!\\)(?:\\\\)*[<`]", text)
+
+
+@settings(max_examples=50)
+@given(st.tuples(HOSTILE, HOSTILE, HOSTILE))
+def test_names_cannot_command_the_terminal(names: tuple[str, str, str]) -> None:
+    text = printed(build(hostile_rows(names)), 100)
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_files_are_written_with_everything_in_them(tmp_path: Path) -> None:
+    both = [dict(entry, selection=s, hp_nz=n) for entry in SCENE for s, n in (("last", 8), ("oracle", 0.5))]
+    paths = write(both, tmp_path / "out", provenance={"commit": "abc"})
+    assert [path.name for path in paths] == ["leaderboard.csv", "leaderboard.md", "results.parquet"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
+    shown = parsed(paths[0].read_text())
+    assert {(e["selection"], e["metric"]) for e in shown} == {
+        (s, m) for s in ("last", "oracle") for m in ("auroc", "ap", "fpr95")
+    }
+    assert "commit: abc" in paths[1].read_text()
+    table = pq.read_table(paths[2])
+    assert table.column_names == [*COLUMNS, "hp_nz"]
+    assert table.num_rows == len(both)
+    assert build(table.to_pylist()) == build(both)
+
+
+def test_a_parquet_of_no_rows_still_has_its_columns(tmp_path: Path) -> None:
+    table = pq.read_table(write([], tmp_path)[2])
+    assert (table.column_names, table.num_rows) == (list(COLUMNS), 0)
+
+
+def test_hyperparameters_whose_types_differ_between_detectors_become_text(tmp_path: Path) -> None:
+    found = [row(hp_depth=3), row(abnormal="1", hp_depth="deep"), row(abnormal="2")]
+    assert pq.read_table(write(found, tmp_path)[2])["hp_depth"].to_pylist() == ["3", "deep", None]
+
+
+def test_a_report_that_cannot_be_made_leaves_the_last_one_alone(tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in write(SCENE, tmp_path)}
+    with pytest.raises(ValueError, match="two different trials"):
+        write([row(0.1, key="aa"), row(0.2, key="bb")], tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_columns_of_the_csv_are_the_ones_announced() -> None:
+    assert csv_text([]).strip() == ",".join(CSV_COLUMNS)
