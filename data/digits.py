@@ -13,13 +13,13 @@ from data.source import Sample, Source
 WHITE = 16  # the original counts inked pixels in blocks of 4 x 4
 
 
-def read(root: Path | None = None) -> Source:
+def read(root: Path | None = None) -> Source:  # noqa: ARG001 (all sources are read alike)
     """All digits in scikit-learn's order.
 
     Args:
         root: not used, nothing is read from disk but the package itself.
     """
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     return Source(len(labels), _samples(images, labels))

@@ -140,7 +140,7 @@ class Manifest:
         return json.dumps({**fields, "self_sha256": _self_sha256(fields)}, indent=1).encode()
 
 
-class DamagedManifest(DataError):
+class DamagedManifestError(DataError):
     """The manifest in the store is not what was written."""
 
 
@@ -169,7 +169,7 @@ def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
         newer = fields["format"] > FORMAT
         manifest = None if newer else _from_fields(fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedManifest(f"{where}: the manifest is damaged; {mend(name)}") from error
+        raise DamagedManifestError(f"{where}: the manifest is damaged; {mend(name)}") from error
     if manifest is None:
         raise DataError(
             f"{where}: format {fields['format']} was written by a newer version of this program, and "

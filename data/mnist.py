@@ -114,7 +114,7 @@ def _find(folder: Path, name: str) -> Path:
 
 def _download(root: Path) -> Path:
     try:
-        from torchvision.datasets import MNIST  # type: ignore[import-untyped]  # slow, and rarely needed
+        from torchvision.datasets import MNIST  # slow, and rarely needed
 
         MNIST(root=str(root), download=True)
     except (ImportError, OSError, RuntimeError) as error:

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from data.catalog import DatasetInfo, dataset
 from data.catalog import preparation as preparation_id
 from data.faults import DataError, Fault, mend
 from data.manifest import (
-    DamagedManifest,
+    DamagedManifestError,
     Fingerprint,
     Manifest,
     Rows,
@@ -89,7 +89,7 @@ def put(
     path = manifest_path(name, preparation)
     try:
         stored = read_manifest(store, name, preparation)
-    except DamagedManifest:
+    except DamagedManifestError:
         manifest = prepare(keep)
         store.put(path, manifest.to_json())
         return manifest

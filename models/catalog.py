@@ -14,6 +14,7 @@ from typing import Any
 from models import cost
 from models.hyperparameters import (
     Hyperparameter,
+    NoHyperparameters,
     Scalar,
     describe,
     hyperparameter,
@@ -26,7 +27,7 @@ CHANNELS = (1, 3)
 SIZES = (16, 32, 64, 128, 256)  # 4 * 2^k, what networks that halve their map down to 4x4 can take
 
 
-class UnknownDetector(ValueError):
+class UnknownDetector(ValueError):  # noqa: N818 (says what is wrong in a word)
     """No such detector; the message lists those that exist, the nearest name first."""
 
 
@@ -60,7 +61,7 @@ class DetectorInfo:
         variants: by name; the first is the default.
         deterministic: the seed changes nothing, one run per split says all.
         trivial: a baseline that learns next to nothing, always on the board.
-        cost: seconds on one CPU core.
+        cost: seconds on one CPU core: `cost.epoch(...)` and `cost.score(...)`.
         doc: one line.
         paper: where it comes from.
     """
@@ -98,11 +99,6 @@ class DetectorInfo:
         if name not in self.variants:
             raise ValueError(f"{self.name} has no variant {name}: {nearest_first(name, self.variants)}")
         return self.variants[name]
-
-
-@dataclass(frozen=True)
-class NoHyperparameters:
-    """Nothing to set."""
 
 
 WEIGHT: dict[str, Any] = {"low": 0, "high": 1e6, "search": {"low": 0.1, "high": 100.0, "log": True}}
@@ -161,10 +157,13 @@ class SkipGANomalyHyperparameters(AdversarialHyperparameters):
 
 @dataclass(frozen=True)
 class PCAHyperparameters:
-    """Hyperparameters of the principal-component baseline."""
+    """Hyperparameters of the principal-component baseline.
+
+    16, because digits are 8x8 images enlarged: 64 components leave nothing but rounding.
+    """
 
     components: int = hyperparameter(
-        64, "principal components kept", low=1, high=4096, search={"low": 4, "high": 256, "log": True}
+        16, "principal components kept", low=1, high=4096, search={"low": 4, "high": 256, "log": True}
     )
 
 
@@ -199,7 +198,7 @@ DETECTORS = _catalog(
             "repo_head": Variant(lam=0.0, doc="the published code's last state"),
             "untrained": Variant(lam=0.0, doc="initial weights, never trained", fixed=UNTRAINED),
         },
-        cost=cost.Cost(cost.ganomaly_epoch, cost.ganomaly_score),
+        cost=cost.Cost(cost.ganomaly_training, cost.ganomaly_scoring),
         doc="encoder-decoder-encoder; scores the distance between the two codes",
         paper="Akcay, Atapour-Abarghouei, Breckon: GANomaly, ACCV 2018, arXiv:1805.06725",
     ),
@@ -212,7 +211,7 @@ DETECTORS = _catalog(
             "repo_head": Variant(lam=0.9, doc="the published code's last state"),
             "untrained": Variant(lam=0.9, doc="initial weights, never trained", fixed=UNTRAINED),
         },
-        cost=cost.Cost(cost.skip_ganomaly_epoch, cost.skip_ganomaly_score),
+        cost=cost.Cost(cost.skip_ganomaly_training, cost.skip_ganomaly_scoring),
         doc="U-Net and discriminator; scores pixel and feature distance",
         paper="Akcay, Atapour-Abarghouei, Breckon: Skip-GANomaly, IJCNN 2019, arXiv:1901.08954",
     ),
@@ -222,7 +221,7 @@ DETECTORS = _catalog(
         revision=1,
         hyperparameters=NoHyperparameters,
         variants=PLAIN,
-        cost=cost.Cost(cost.nothing, cost.nothing),
+        cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
         deterministic=True,
         trivial=True,
         doc="the same score for every image: what an AUROC of 0.5 by ties looks like",
@@ -233,7 +232,7 @@ DETECTORS = _catalog(
         revision=1,
         hyperparameters=NoHyperparameters,
         variants=PLAIN,
-        cost=cost.Cost(cost.nothing, cost.nothing),
+        cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
         deterministic=True,
         trivial=True,
         doc="squared distance to the mean training image",
@@ -244,7 +243,7 @@ DETECTORS = _catalog(
         revision=1,
         hyperparameters=PCAHyperparameters,
         variants=PLAIN,
-        cost=cost.Cost(cost.pca_fit, cost.pca_score),
+        cost=cost.Cost(cost.pca_fitting, cost.pca_scoring),
         deterministic=True,
         trivial=True,
         doc="squared distance to the span of the leading principal components",
@@ -255,7 +254,7 @@ DETECTORS = _catalog(
         revision=1,
         hyperparameters=KNNHyperparameters,
         variants=PLAIN,
-        cost=cost.Cost(cost.nothing, cost.knn_score),
+        cost=cost.Cost(cost.pass_over_pixels, cost.knn_scoring),
         deterministic=True,
         trivial=True,
         doc="mean distance to the nearest training images",
@@ -336,7 +335,7 @@ def _own_detector(name: str) -> DetectorInfo:
         revision=loaded.revision,
         hyperparameters=loaded.Hyperparameters,
         variants={"plain": Variant(lam=loaded.lam)},
-        cost=cost.Cost(cost.unknown_epoch, cost.unknown_score),
+        cost=cost.Cost(cost.unknown_training, cost.unknown_scoring),
         deterministic=loaded.deterministic,
         doc=(loaded.__doc__ or "").strip().partition("\n")[0],
     )

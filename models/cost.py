@@ -1,7 +1,8 @@
 """Seconds that training and scoring take on one CPU core, before anything was measured.
 
-Arithmetic counted layer by layer, over a rate measured on one core of an AVX-512 Xeon; good to a
-factor of two or so, which orders trials and sizes a cluster.  Standard library only.
+Arithmetic counted layer by layer over a measured rate, plus what each step and each image cost
+besides; good to a factor of two or so, which orders trials and sizes a cluster.  Standard library
+only.
 """
 
 from __future__ import annotations
@@ -11,123 +12,170 @@ from dataclasses import dataclass
 
 from models.hyperparameters import Scalar
 
-Hyperparameters = Mapping[str, Scalar]
-RATE = {"float32": 80e9, "bf16": 200e9}  # multiply-adds x 2 a second, one core, convolutions of these sizes
-TRAIN_FACTOR = 3.0  # forward, gradient to the data, gradient to the weights
-SCORE_BATCH = 256  # images scored at once
-STEP_SECONDS = 0.010  # of a training step that does no arithmetic: about 300 small operations and Adam
-IMAGE_SECONDS = 2e-5  # any pass over an image at all
+Layers = list[tuple[int, int]]  # of each layer: weights, and positions of the map that each one meets
+
+# Measured at 32x32x1, batches of 16 and 64, widths 8 to 64, one core of a busy AVX-512 Xeon.
+STEP_SECONDS = 0.020  # of a training step besides its images: hundreds of small operations, two Adams
+WEIGHT_SECONDS = 12e-9  # of a weight in a step: Adam, and its gradient where the map is small
+TRAIN_IMAGE_SECONDS = 8e-4  # of an image in a step besides arithmetic: activations, normalisation
+SCORE_IMAGE_SECONDS = 2e-4  # of an image through the networks once, besides arithmetic
+RATE = {"float32": 60e9, "bf16": 180e9}  # floating-point operations a second of convolutions
+PASSES = 3  # forward, gradient to the data, gradient to the weights
+PIXEL_IMAGE_SECONDS = 7e-6  # of an image that a baseline looks at
+FLOAT64_RATE = 40e9  # products in float64
+PRODUCT_RATE = 25e9  # products in float32, and the search for the nearest
+KNN_TRAIN_IMAGES = 10_000  # stands for the number of training images, which a hint is not told
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do: `images` of [channels, size, size] under these hyperparameters."""
+
+    hyperparameters: Mapping[str, Scalar]
+    images: int
+    size: int
+    channels: int
+    precision: str
+
+    @property
+    def pixels(self) -> int:
+        return self.channels * self.size * self.size
+
+    def number(self, name: str) -> int:
+        """A whole-numbered hyperparameter."""
+        return int(self.hyperparameters[name])
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on one CPU core, as a function of (hyperparameters, images, size, channels, precision).
+    """Seconds on one CPU core.
 
     Attributes:
-        epoch: one epoch of training; for detectors without epochs, the whole of `fit`.
-        score: scoring.
+        training: one epoch of training; for detectors without epochs, the whole of `fit`.
+        scoring: scores of all images.
     """
 
-    epoch: Callable[[Hyperparameters, int, int, int, str], float]
-    score: Callable[[Hyperparameters, int, int, int, str], float]
+    training: Callable[[Work], float]
+    scoring: Callable[[Work], float]
+
+    def epoch(
+        self, hyperparameters: Mapping[str, Scalar], images: int, size: int, channels: int, precision: str
+    ) -> float:
+        """Seconds of one epoch over `images` training images; of `fit` for detectors without epochs.
+
+        Args:
+            hyperparameters: resolved.
+            images, size, channels: number and shape of the images.
+            precision: "float32" or "bf16", the latter on a core with bf16 matrix units.
+        """
+        return self.training(Work(hyperparameters, images, size, channels, precision))
+
+    def score(
+        self, hyperparameters: Mapping[str, Scalar], images: int, size: int, channels: int, precision: str
+    ) -> float:
+        """Seconds of scoring `images`; the arguments are those of `epoch`."""
+        return self.scoring(Work(hyperparameters, images, size, channels, precision))
 
 
-def nothing(hyperparameters: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
-    """A pass over the pixels."""
-    return images * IMAGE_SECONDS
+def pass_over_pixels(work: Work) -> float:
+    """What any detector needs to look at every image once."""
+    return work.images * PIXEL_IMAGE_SECONDS
 
 
-def steps(hyperparameters: Hyperparameters, images: int) -> int:
-    """Steps of an epoch: whole batches, at least one."""
-    return max(1, images // int(hyperparameters["batch_size"]))
-
-
-def encoder_madds(size: int, channels: int, width: int, outputs: int) -> float:
-    """Multiply-adds of one image through the DCGAN encoder; its mirror, the decoder, has as many."""
-    total, into, out, side = 0.0, channels, width, size // 2
-    while side >= 4:
-        total += 16.0 * into * out * side * side
-        into, out, side = out, 2 * out, side // 2
-    return total + 16.0 * into * outputs
-
-
-def unet_madds(size: int, channels: int, width: int) -> float:
-    """Multiply-adds of one image through the U-Net: down to 1x1 and, with twice the input, up again."""
-    total, into, out, side = 0.0, channels, width, size // 2
-    while side >= 1:
-        total += 16.0 * into * out * side * side * (2 if side == 1 else 3)
-        into, out, side = out, min(2 * out, 8 * width), side // 2
-    return total
-
-
-def ganomaly_epoch(h: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
+def ganomaly_training(work: Work) -> float:
     """Two encoders and a decoder trained; the discriminator on real and on fake images."""
-    width = int(h["width"])
-    generator = 3 * encoder_madds(size, channels, width, int(h["nz"]))
-    discriminator = 2 * encoder_madds(size, channels, width, 1)
-    return _training(h, images, generator + discriminator, precision)
+    return _steps(work, _ganomaly(work) + _twice(_encoder(work, 1)))
 
 
-def ganomaly_score(h: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
+def ganomaly_scoring(work: Work) -> float:
     """One pass through two encoders and a decoder."""
-    return _pass(images, 3 * encoder_madds(size, channels, int(h["width"]), int(h["nz"])), precision)
+    return _pass(work, _ganomaly(work))
 
 
-def skip_ganomaly_epoch(h: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
+def skip_ganomaly_training(work: Work) -> float:
     """The U-Net trained; the discriminator on real and on fake images."""
-    width, nz = int(h["width"]), int(h["nz"])
-    madds = unet_madds(size, channels, width) + 2 * encoder_madds(size, channels, width, nz)
-    return _training(h, images, madds, precision)
+    return _steps(work, _unet(work) + _twice(_encoder(work, work.number("nz"))))
 
 
-def skip_ganomaly_score(h: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
+def skip_ganomaly_scoring(work: Work) -> float:
     """One pass through the U-Net, two through the discriminator."""
-    width, nz = int(h["width"]), int(h["nz"])
-    madds = unet_madds(size, channels, width) + 2 * encoder_madds(size, channels, width, nz)
-    return _pass(images, madds, precision)
+    return _pass(work, _unet(work) + _twice(_encoder(work, work.number("nz"))))
 
 
-def pca_fit(h: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
-    """Product of all images with themselves, then the eigenvectors of the smaller side."""
-    pixels = channels * size * size
-    side = min(pixels, images, 4096)
-    return images * IMAGE_SECONDS + (2.0 * images * pixels * side + 10.0 * side**3) / FLOAT64_RATE
+def pca_fitting(work: Work) -> float:
+    """Products of all pixels with each other, or of images beyond 3072 pixels; then eigenvectors."""
+    side = min(work.pixels, 3072)
+    operations = 2.0 * work.images * work.pixels * side + 10.0 * side**3
+    return pass_over_pixels(work) + operations / FLOAT64_RATE
 
 
-def pca_score(h: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
+def pca_scoring(work: Work) -> float:
     """Two products with the basis."""
-    madds = 2.0 * channels * size * size * int(h["components"])
-    return images * (IMAGE_SECONDS + 2 * madds / FLOAT64_RATE)
+    operations = 4.0 * work.images * work.pixels * work.number("components")
+    return pass_over_pixels(work) + operations / FLOAT64_RATE
 
 
-def knn_score(h: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
-    """One product of every image with KNN_TRAIN_IMAGES training images, whose true number is not known here."""
-    return images * (IMAGE_SECONDS + 2.0 * KNN_TRAIN_IMAGES * channels * size * size / PRODUCT_RATE)
+def knn_scoring(work: Work) -> float:
+    """One product of every image with every training image."""
+    return pass_over_pixels(work) + 2.0 * work.images * KNN_TRAIN_IMAGES * work.pixels / PRODUCT_RATE
 
 
-def unknown_epoch(h: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
-    """A user's own network: a guess, a tenth of a GANomaly of width 64."""
-    return images * (IMAGE_SECONDS + 0.1 * TRAIN_FACTOR * 2 * _unit(size, channels) / RATE[precision])
+def unknown_training(work: Work) -> float:
+    """A user's own network, for want of knowledge: 10,000 multiply-adds a pixel."""
+    return _steps(work, [(10_000, work.pixels)])
 
 
-def unknown_score(h: Hyperparameters, images: int, size: int, channels: int, precision: str) -> float:
-    """A user's own network: a guess, a tenth of a GANomaly of width 64."""
-    return images * (IMAGE_SECONDS + 0.1 * 2 * _unit(size, channels) / RATE[precision])
+def unknown_scoring(work: Work) -> float:
+    """A user's own network, for want of knowledge: 10,000 multiply-adds a pixel."""
+    return _pass(work, [(10_000, work.pixels)])
 
 
-FLOAT64_RATE = 20e9
-PRODUCT_RATE = 40e9
-KNN_TRAIN_IMAGES = 50_000
+def _steps(work: Work, layers: Layers) -> float:
+    """An epoch's steps: whole batches, at least one."""
+    batch = int(work.hyperparameters.get("batch_size", 64))
+    image = TRAIN_IMAGE_SECONDS * _area(work) + PASSES * _operations(layers) / RATE[work.precision]
+    parameters = sum(weights for weights, _ in layers)
+    return max(1, work.images // batch) * (STEP_SECONDS + WEIGHT_SECONDS * parameters + batch * image)
 
 
-def _unit(size: int, channels: int) -> float:
-    return 5 * encoder_madds(size, channels, 64, 100)
+def _pass(work: Work, layers: Layers) -> float:
+    return work.images * (SCORE_IMAGE_SECONDS * _area(work) + _operations(layers) / RATE[work.precision])
 
 
-def _training(h: Hyperparameters, images: int, madds: float, precision: str) -> float:
-    per_image = IMAGE_SECONDS + TRAIN_FACTOR * 2 * madds / RATE[precision]
-    return steps(h, images) * (STEP_SECONDS + int(h["batch_size"]) * per_image)
+def _operations(layers: Layers) -> float:
+    """Floating-point operations of one image through the layers."""
+    return 2.0 * sum(weights * positions for weights, positions in layers)
 
 
-def _pass(images: int, madds: float, precision: str) -> float:
-    return images * (IMAGE_SECONDS + 2 * madds / RATE[precision])
+def _area(work: Work) -> float:
+    """Pixels against those of the 32x32 image that the seconds per image were measured on."""
+    return (work.size / 32) ** 2
+
+
+def _twice(layers: Layers) -> Layers:
+    """The same weights met by two images, the real one and its copy."""
+    return [(weights, 2 * positions) for weights, positions in layers]
+
+
+def _ganomaly(work: Work) -> Layers:
+    """The generator; the decoder mirrors an encoder and costs as much."""
+    return 3 * _encoder(work, work.number("nz"))
+
+
+def _encoder(work: Work, outputs: int) -> Layers:
+    """The DCGAN encoder."""
+    layers, into, out, side = [], work.channels, work.number("width"), work.size // 2
+    while side >= 4:
+        layers.append((16 * into * out, side * side))
+        into, out, side = out, 2 * out, side // 2
+    return [*layers, (16 * into * outputs, 1)]
+
+
+def _unet(work: Work) -> Layers:
+    """The U-Net down to 1x1, and up again with twice the input."""
+    width = work.number("width")
+    layers, into, out, side = [], work.channels, width, work.size // 2
+    while side >= 1:
+        layers.append((16 * into * out * (2 if side == 1 else 3), side * side))
+        into, out, side = out, min(2 * out, 8 * width), side // 2
+    return layers

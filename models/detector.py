@@ -12,7 +12,6 @@ Weights, buffers and every optimiser that is an attribute are saved and resumed 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,12 +21,7 @@ from torch import Tensor, nn
 
 from models.catalog import CHANNELS, SIZES, DetectorInfo, load_class
 from models.catalog import detector as find_detector
-from models.hyperparameters import resolve_values
-
-
-@dataclass(frozen=True)
-class NoHyperparameters:
-    """Nothing to set."""
+from models.hyperparameters import NoHyperparameters, resolve_values
 
 
 class Detector(nn.Module):

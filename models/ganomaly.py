@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from models import networks
 from models.catalog import GANomalyHyperparameters
@@ -89,9 +89,9 @@ class GANomaly(Detector):
         p_real, f_real = self.discriminator(x)
         p_fake, f_fake = self.discriminator(fake)
 
-        adv = F.mse_loss(f_real, f_fake)  # eq. 1
-        con = F.l1_loss(fake, x)  # eq. 2
-        enc = F.mse_loss(z_fake, z)  # eq. 3; z is not held fixed, so both encoders learn from it
+        adv = (f_real - f_fake).square().mean()  # eq. 1
+        con = functional.l1_loss(fake, x)  # eq. 2
+        enc = (z_fake - z).square().mean()  # eq. 3; z is not held fixed, so both encoders learn from it
         loss_g = adv * self.w_adv + con * self.w_con + enc * self.w_enc  # eq. 4
         networks.differentiate(loss_g, self.generator, retain_graph=True)
 

@@ -19,6 +19,11 @@ METADATA = ("doc", "low", "high", "choices", "search")
 
 
 @dataclass(frozen=True)
+class NoHyperparameters:
+    """Of a detector that has nothing to set."""
+
+
+@dataclass(frozen=True)
 class Hyperparameter:
     """One field of a detector's hyperparameters.
 

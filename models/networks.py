@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 SLOPE = 0.2  # of every LeakyReLU
 COLLAPSED = 1e-5  # a discriminator with a smaller loss has nothing left to teach
@@ -71,7 +71,8 @@ class UNet(nn.Module):
     """The pix2pix U-Net down to a 1x1 map: images to images in (-1, 1).
 
     Widths from the outside in: n, 2n, 4n, 8n, 8n, ...  A skip carries the tensor *after* its
-    LeakyReLU, as the published in-place activation has it.
+    LeakyReLU, because the published activation works in place; the ReLU behind every skip makes
+    that the same as before it.
     """
 
     def __init__(self, size: int, channels: int, width: int) -> None:
@@ -96,11 +97,11 @@ class UNet(nn.Module):
         skips = []
         x = self.first(x)
         for down in self.down:
-            skips.append(F.leaky_relu(x, SLOPE, inplace=True))
+            skips.append(functional.leaky_relu(x, SLOPE, inplace=True))
             x = down(skips[-1])
-        x = F.relu(x, inplace=True)
+        x = functional.relu(x, inplace=True)
         for up in reversed(self.up):
-            x = F.relu(torch.cat([skips.pop(), up(x)], 1), inplace=True)
+            x = functional.relu(torch.cat([skips.pop(), up(x)], 1), inplace=True)
         return torch.tanh(self.last(x))
 
 
@@ -176,7 +177,7 @@ def binary_cross_entropy(p: Tensor, target: float) -> Tensor:
 
     NaN among p gives NaN; torch's own stops the program there, on a GPU for good.
     """
-    loss = F.binary_cross_entropy(p.nan_to_num(0.5), torch.full_like(p, target))
+    loss = functional.binary_cross_entropy(p.nan_to_num(0.5), torch.full_like(p, target))
     return loss + (p - p).detach().sum()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from models.catalog import PCAHyperparameters
 from models.detector import Detector
@@ -75,7 +76,7 @@ class PCA(Detector):
         centred = self._centred(self.normalise(images))
         values, vectors = torch.linalg.eigh(centred @ centred.T)
         kept = vectors[:, values > values[-1] * 1e-12][:, -components:] if components else vectors[:, :0]
-        return torch.nn.functional.normalize(kept.T @ centred, dim=1)
+        return functional.normalize(kept.T @ centred, dim=1)
 
     def _centred(self, batch: Tensor) -> Tensor:
         return batch.flatten(1).to(torch.float64) - self.average

@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from models import networks
 from models.catalog import SkipGANomalyHyperparameters
@@ -83,8 +83,8 @@ class SkipGANomaly(Detector):
         p_fake, f_fake = self.discriminator(fake)
 
         adv = binary_cross_entropy(p_fake, 1.0)  # eq. 1, G's side
-        con = F.l1_loss(fake, x)  # eq. 2
-        lat = F.mse_loss(f_fake, f_real)  # eq. 3; f(x) is not held fixed
+        con = functional.l1_loss(fake, x)  # eq. 2
+        lat = (f_fake - f_real).square().mean()  # eq. 3; f(x) is not held fixed
         loss_g = adv * self.w_adv + con * self.w_con + lat * self.w_lat  # eq. 4
         networks.differentiate(loss_g, self.generator, retain_graph=True)
 

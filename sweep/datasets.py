@@ -115,11 +115,11 @@ def table(found: list[dict[str, Any]]) -> Table:
 
 
 def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
-    from data.manifest import DamagedManifest, read_manifest
+    from data.manifest import DamagedManifestError, read_manifest
 
     try:
         manifest = read_manifest(store, name, preparation)
-    except DamagedManifest:
+    except DamagedManifestError:
         return {"fingerprint": "damaged"}
     if manifest is None:
         return {}

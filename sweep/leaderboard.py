@@ -198,11 +198,10 @@ def _configurations(rows: list[Row]) -> list[Units]:
         unit = (row["split_seed"], row["seed"])
         other = found.setdefault(name, {}).setdefault(row["abnormal"], {}).setdefault(unit, row)
         if (other["key"], other["lam"]) != (row["key"], row["lam"]):
-            first, second = sorted((other["key"], row["key"]))
             raise ValueError(
                 f"two different trials stand for {' '.join(part for part in name if part)}, abnormal "
-                f"{row['abnormal']}, split seed {unit[0]}, seed {unit[1]}: {first} and {second}; "
-                "give their studies different names"
+                f"{row['abnormal']}, split seed {unit[0]}, seed {unit[1]}: "
+                f"{' and '.join(sorted((other['key'], row['key'])))}; give their studies different names"
             )
     return [
         {abnormal: dict(sorted(units[abnormal].items())) for abnormal in sorted(units, key=class_order)}
@@ -334,7 +333,7 @@ def _compare(lines: list[Line], classes: tuple[str, ...], sign: float) -> tuple[
     tested = len(ranked) > 1 and len(classes) > 1
     contenders = set()
     if tested:
-        means = [[line.cells[abnormal].counted or 0.0 for abnormal in classes] for line in ranked]
+        means = [[c for name in classes if (c := line.cells[name].counted) is not None] for line in ranked]
         verdicts = [True, *not_worse(means[0], means[1:])]
         contenders = {line.name for line, verdict in zip(ranked, verdicts, strict=True) if verdict}
     top_of = dict(zip(classes, tops[:-1], strict=True))
@@ -356,8 +355,7 @@ def _grids(
     found: dict[tuple[str, str, str, str], list[Line]] = {}
     for line in lines:
         found.setdefault((*line.name[:3], str(line.axis)), []).append(line)
-    grids = []
-    rows = [_first(units) for units in configurations]
+    grids, rows = [], [_first(units) for units in configurations]
     for (study, detector, variant, axis), points in sorted(found.items()):
         points.sort(key=lambda line: (isinstance(line.value, str), line.value))
         same = (study, detector, variant)

@@ -21,10 +21,11 @@ from typing import Literal
 from sweep.store import Missing, Store, StoreError
 
 TTL_SECONDS = 30.0
+LOOKS = 100  # somebody may be faster between our look and our write, but not always
 RENEWALS_PER_TTL = 3  # two may fail before an observer may think us dead
 
 
-class Held(Exception):
+class Held(Exception):  # noqa: N818 (how a lease is; no fault)
     """Somebody else has the lease.
 
     Attributes:
@@ -40,7 +41,8 @@ class Held(Exception):
         self.alive = alive
         hope = "" if alive else f"; if that process is gone, ask again in {holder.ttl_seconds:.0f} s"
         super().__init__(
-            f"{path} is held by {self.owner} (process {holder.pid} on {holder.host}) for {self.age:.0f} s{hope}"
+            f"{path} is held by {self.owner} (process {holder.pid} on {holder.host}) "
+            f"for {self.age:.0f} s{hope}"
         )
 
 
@@ -215,7 +217,9 @@ class Lease:
 
     def _take(self) -> Literal[True]:
         with self._lock:
-            while not self.renew():
+            for _ in range(LOOKS):
+                if self.renew():
+                    return True
                 asked_at = self._clock()
                 epoch, tag = 0, None
                 with suppress(Missing):
@@ -224,8 +228,11 @@ class Lease:
                     self._judge(holder, tag, asked_at)
                     epoch = holder.epoch
                 if self._write(self._record(epoch + 1), tag):
-                    break  # otherwise somebody was faster: look again
-            return True
+                    return True
+        raise StoreError(
+            f"cannot take {self.path} in {self.store.url}: each time it is another than was read; "
+            "see what is there, and delete it when nobody runs"
+        )
 
     def _judge(self, holder: Holder, tag: str, asked_at: float) -> None:
         """Raises Held unless the lease may be taken over."""

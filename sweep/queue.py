@@ -47,7 +47,6 @@ class _Cell:
     number: int
     total: int
     cost: float
-    queued: bool = False
     waiting: deque[Job] = field(default_factory=deque)
     started: int = 0
     search: Search | None = None
@@ -102,8 +101,10 @@ class Queue:
         blocked = []
         try:
             while self._heap:
-                cell = self._cells[heapq.heappop(self._heap)[-1]]
-                cell.queued = False
+                *rank, number = heapq.heappop(self._heap)
+                cell = self._cells[number]
+                if tuple(rank) != cell.rank:
+                    continue  # it was pushed again when its rank changed
                 job = self._of(cell)
                 if job is None:
                     if cell.search is not None and not cell.reported:
@@ -131,9 +132,7 @@ class Queue:
         return False
 
     def _push(self, cell: _Cell) -> None:
-        if not cell.queued:
-            cell.queued = True
-            heapq.heappush(self._heap, (*cell.rank, cell.number))
+        heapq.heappush(self._heap, (*cell.rank, cell.number))
 
     @property
     def finished(self) -> bool:

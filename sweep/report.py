@@ -128,7 +128,7 @@ def csv_text(leaderboards: Iterable[Leaderboard]) -> str:
     """Every cell of every board and grid, one a line; `abnormal` is "mean" for the class mean.
 
     A class mean for which no seed is complete is left empty.  Names that a spreadsheet would take
-    for a formula begin with an apostrophe.
+    for a formula begin with an apostrophe; control characters in names are spaces.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -224,8 +224,8 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
     cells = [cell for line in board.lines for cell in (line.mean, *line.cells.values())]
     better = "lower" if leaderboard.metric in LOWER_IS_BETTER else "higher"
     yield (
-        f"By abnormal class, mean ± half-width of the 95 % t-interval over seeds; {better} is better, the best "
-        "bold.  Class mean: over classes within each seed, then mean ± over seeds."
+        f"By abnormal class, mean ± half-width of the 95 % t-interval over seeds; {better} is better, the "
+        "best bold.  Class mean: over classes within each seed, then mean ± over seeds."
     )
     if leaderboard.selection == "oracle":
         yield "oracle: the best epoch on the test set itself, hence too good."
@@ -273,11 +273,11 @@ def _number(cell: Cell) -> str:
 
 
 def _decimal(value: float | None, form: str = ".3f") -> str:
-    return "–" if value is None else format(value, form)
+    return "-" if value is None else format(value, form)
 
 
 def _seconds(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
+    return "-" if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
 
 
 # -- terminal ---------------------------------------------------------------------------------------
@@ -369,8 +369,9 @@ def _csv_row(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: 
 
 
 def _harmless(name: str) -> str:
-    """No formula, whatever spreadsheet opens it."""
-    return f"'{name}" if name.lstrip()[:1] in {"=", "+", "-", "@"} or name[:1] in {"\t", "\r", "\n"} else name
+    """On one line, and no formula whatever spreadsheet opens it."""
+    plain = _plain(name)
+    return f"'{plain}" if plain.lstrip()[:1] in {"=", "+", "-", "@"} else plain
 
 
 def _publish(path: Path, data: bytes) -> Path:

@@ -178,8 +178,7 @@ class Search:
         return Candidate(dict(self._record_ask(number, record)["params"]))
 
     def _sample(self, number: int) -> dict[str, Scalar]:
-        import optuna
-
+        optuna = _quiet_optuna()
         seed = zlib.crc32(f"{self.spec.id}:{number}".encode())
         distributions = {name: _distribution(r) for name, r in sorted(self.spec.space.items())}
         with warnings.catch_warnings():
@@ -242,8 +241,7 @@ def best_lambda(seen: Sequence[Values], lambdas: Sequence[float | None]) -> tupl
 
 def _worse(values: Sequence[float], reference: Sequence[float]) -> bool:
     """Optuna's WilcoxonPruner over paired instances."""
-    import optuna
-
+    optuna = _quiet_optuna()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the pruner itself: 2026-11
         pruner = optuna.pruners.WilcoxonPruner(p_threshold=P_THRESHOLD)
@@ -254,6 +252,13 @@ def _worse(values: Sequence[float], reference: Sequence[float]) -> bool:
         state=optuna.trial.TrialState.RUNNING, intermediate_values=dict(enumerate(values))
     )
     return bool(pruner.prune(study, running))
+
+
+def _quiet_optuna() -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else a line for every study
+    return optuna
 
 
 def _distribution(given: Mapping[str, Any]) -> Any:

@@ -20,15 +20,14 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-import boto3  # type: ignore[import-untyped]
-from botocore.config import Config  # type: ignore[import-untyped]
-from botocore.exceptions import (  # type: ignore[import-untyped]
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionClosedError,
-    ConnectionError,
     CredentialRetrievalError,
     FlexibleChecksumError,
+    HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -36,6 +35,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     ReadTimeoutError,
     ResponseStreamingError,
 )
+from botocore.exceptions import ConnectionError as NoConnectionError
 
 from sweep.store import Missing, Store, StoreError, checked
 
@@ -60,7 +60,6 @@ class S3Store(Store):
         self._bucket = bucket
         self._base = f"{checked(prefix)}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
-        self._made: tuple[int, Any] | None = None
         self._bucket_seen = False
 
     @classmethod
@@ -216,9 +215,7 @@ class S3Store(Store):
     def _explained(self, action: str, path: str) -> Iterator[Any]:
         """The client; its errors leave as StoreErrors."""
         try:
-            if self._made is None or self._made[0] != os.getpid():  # a fork must not share connections
-                self._made = (os.getpid(), _client(os.getpid(), _aws_settings()))
-            yield self._made[1]
+            yield _client(_aws_settings())
         except (BotoCoreError, ClientError) as error:
             where = f"{self.url}/{path}" if path else self.url
             raise StoreError(f"cannot {action} {where}: {_what_and_mend(error, self._bucket)}") from None
@@ -229,11 +226,8 @@ def _aws_settings() -> tuple[tuple[str, str], ...]:
 
 
 @lru_cache(maxsize=4)
-def _client(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
-    """One client for all stores of a process: making it costs 0.1 s, and worker processes open many stores.
-
-    It is safe for threads.  Two threads may both make one at the start, which harms nothing.
-    """
+def _client(settings: tuple[tuple[str, str], ...]) -> Any:
+    """One client for all stores and threads of a process: it costs 0.1 s, and workers open many stores."""
     tries = int(dict(settings).get("AWS_MAX_ATTEMPTS", ATTEMPTS))
     config = Config(
         retries={"mode": "standard", "total_max_attempts": tries},
@@ -245,6 +239,9 @@ def _client(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
         return boto3.session.Session().client("s3", config=config)
     except ValueError as error:  # how botocore refuses a malformed AWS_ENDPOINT_URL
         raise StoreError(f"cannot make an S3 client: {error}; {_CHECK_ENDPOINT}") from None
+
+
+os.register_at_fork(after_in_child=_client.cache_clear)  # connections cannot be shared with a parent
 
 
 def _what_and_mend(error: Exception, bucket: str) -> str:
@@ -268,7 +265,7 @@ def _what_and_mend(error: Exception, bucket: str) -> str:
             f"{error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
             "or use a machine whose role may read and write the bucket"
         )
-    if isinstance(error, (ConnectionError, ConnectionClosedError, ReadTimeoutError)):
+    if isinstance(error, (NoConnectionError, HTTPClientError)):
         return f"{error}; {_CHECK_ENDPOINT}; {_RESUME}"
     return f"{error}; {_RESUME}"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from s3_servers import CannotStart, S3Server, moto_server, seaweed_server
+from s3_servers import S3Server, ServerStartError, moto_server, seaweed_server
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -25,7 +25,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     try:
         with moto_server(tmp_path_factory.mktemp("moto")) as server:
             yield server
-    except CannotStart as reason:
+    except ServerStartError as reason:
         unavailable(str(reason))
 
 
@@ -35,7 +35,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     try:
         with seaweed_server(tmp_path_factory.mktemp("seaweed")) as server:
             yield server
-    except CannotStart as reason:
+    except ServerStartError as reason:
         unavailable(str(reason))
 
 

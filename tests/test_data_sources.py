@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from data import digits, mnist
+from data.catalog import dataset
 from data.faults import DataError
 
 PROJECT = Path(__file__).parents[1]
@@ -48,11 +49,11 @@ def root(written: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactor
 
 
 def test_digits_are_scikit_learns_in_its_order_on_the_full_range_of_bytes() -> None:
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     source = digits.read()
     samples = list(source.samples)
-    assert source.count == len(samples) == 1797
+    assert source.count == len(samples) == dataset("digits").images == 1797
     assert [sample.label for sample in samples] == load_digits().target.tolist()
     images = np.stack([sample.image for sample in samples])
     assert images.shape == (1797, 1, 8, 8) and images.dtype == np.uint8
@@ -71,7 +72,7 @@ def test_mnist_is_found_in_every_layout_and_read_in_file_order(
     for path in root.iterdir():
         (folder / path.name).symlink_to(path)
     samples = list(mnist.read(tmp_path / "data").samples)
-    assert len({sample.sample_id for sample in samples}) == len(samples) == 70_000
+    assert len({sample.sample_id for sample in samples}) == len(samples) == dataset("mnist").images == 70_000
     assert [sample.split for sample in samples] == ["train"] * 60_000 + ["test"] * 10_000
     labels = np.concatenate([written["train-labels-idx1-ubyte"], written["t10k-labels-idx1-ubyte"]])
     assert np.array_equal([sample.label for sample in samples], labels)
@@ -94,11 +95,10 @@ def test_compressed_and_plain_files_give_the_same_samples(
 def test_torchvision_is_not_loaded_where_the_files_are(root: Path) -> None:
     code = (
         "import sys, pathlib; from data.mnist import read; "
-        f"print(read(pathlib.Path({str(root)!r})).count, 'torchvision' in sys.modules, 'torch' in sys.modules)"
+        "print(read(pathlib.Path(sys.argv[1])).count, 'torchvision' in sys.modules, 'torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", code, str(root)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["70000", "False", "False"]
 
 

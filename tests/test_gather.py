@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.gather import COLUMNS, combine, gather
@@ -21,9 +21,9 @@ from sweep.trialspec import TrialSpec, Validation
 
 DESIGNED = re.findall(
     r"\w+",
-    "key sweep study detector variant revision dataset protocol abnormal split_seed seed selection evaluation "
-    "epoch auroc ap fpr95 base_rate n_normal n_abnormal ties status attempts train_seconds images_per_second "
-    "peak_bytes device numerics torch ray commit dirty fingerprint split_hash",
+    "key sweep study detector variant revision dataset protocol abnormal split_seed seed selection "
+    "evaluation epoch auroc ap fpr95 base_rate n_normal n_abnormal ties status attempts train_seconds "
+    "images_per_second peak_bytes device numerics torch ray commit dirty fingerprint split_hash",
 )
 
 
@@ -144,7 +144,7 @@ def test_the_same_trial_in_two_settings_keeps_them_apart() -> None:
 @pytest.mark.parametrize("lam", [0.3, 1.0])
 def test_another_lambda_is_judged_from_the_stored_test_scores_of_the_chosen_epoch(lam: float) -> None:
     trial, table = planned(lam=lam), scores_table()
-    rows = gather([trial], {trial.key: result(trial)}, sweep="local", scores=lambda key: table)
+    rows = gather([trial], {trial.key: result(trial)}, sweep="local", scores=lambda _: table)
     part = table.slice(0, 20)
     mixed = lam * part["reconstruction"].to_numpy() + (1 - lam) * part["latent"].to_numpy()
     expected = evaluate(part["label"].to_numpy(), mixed)
@@ -171,6 +171,7 @@ def test_components_are_mixed_as_the_detectors_mix_them(lam: float) -> None:
     np.testing.assert_array_equal(ours, of_models(components, lam))
 
 
+@settings(deadline=None)
 @given(st.permutations(range(6)), st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)))
 def test_every_planned_trial_is_there_whatever_the_order_of_plan_and_results(
     order: list[int], finished: set[int], tried: set[int]

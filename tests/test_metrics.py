@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # type: ignore[import-untyped]
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from sweep import metrics
 

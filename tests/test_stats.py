@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as oracle
 
@@ -16,6 +16,7 @@ from sweep.stats import holm, interval, not_worse, paired_t
 NUMBERS = st.floats(-1e3, 1e3, allow_nan=False, width=32)
 
 
+@settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=2, max_size=12).filter(lambda values: float(np.std(values)) > 1e-3))
 def test_the_interval_is_students_t(values: list[float]) -> None:
     mean, sd, half_width = interval(values)
@@ -44,6 +45,7 @@ def test_ninety_five_of_a_hundred_intervals_hold_the_truth(n: int) -> None:
     assert np.mean(held) == pytest.approx(0.95, abs=0.01)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=12))
 def test_the_paired_test_is_scipys(pairs: list[tuple[float, float]]) -> None:
     first, second = zip(*pairs, strict=True)
@@ -69,6 +71,7 @@ def test_five_of_a_hundred_equal_pairs_look_different(classes: int) -> None:
     assert np.mean([paired_t(a, b) <= 0.05 for a, b in draws]) == pytest.approx(0.05, abs=0.01)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=6))
 def test_holm_is_the_closed_test_of_bonferronis(p_values: list[float]) -> None:
     indices = range(len(p_values))

@@ -1,0 +1,74 @@
+"""Losses of 20 steps against committed numbers, tied to each detector's revision.
+
+Where the numbers are meant to change, raise the revision in `models/catalog.py` and write the file
+anew: `python -m tests.test_models_golden`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models.catalog import DETECTORS, resolve
+from models.detector import build
+
+GOLDEN = Path(__file__).parent / "golden" / "losses.json"
+TRAINED = [name for name, info in DETECTORS.items() if info.trains_by_epoch]
+STEPS, BATCH, SIZE = 20, 16, 32
+SMALL = {"width": 8, "nz": 16, "lr": 5e-5}
+
+
+def batch(step: int) -> Tensor:
+    """Sixteen smooth images: products of two waves with random frequencies and phases, as uint8."""
+    draw = np.random.RandomState(step)
+    frequency, phase = draw.uniform(0.1, 0.6, (2, BATCH, 1)), draw.uniform(0, 6.28, (2, BATCH, 1))
+    rows, columns = np.sin(frequency * np.arange(SIZE) + phase)
+    waves = rows[:, :, None] * columns[:, None, :]
+    return torch.from_numpy(np.round(127.5 * (waves + 1)).astype(np.uint8))[:, None]
+
+
+def losses(name: str) -> dict[str, list[float]]:
+    """Each loss of a small detector over 20 steps; float32, one thread, seed 0."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    variant = DETECTORS[name].default_variant
+    values = resolve(DETECTORS[name], variant, SMALL)
+    made = build(name, channels=1, size=SIZE, hyperparameters=values, variant=variant)
+    history = [made.train_step(made.normalise(batch(step))) for step in range(STEPS)]
+    torch.set_num_threads(threads)
+    return {loss: [float(step[loss]) for step in history] for loss in history[0]}
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(GOLDEN.read_text())
+    return read
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_losses_of_20_steps_are_the_committed_ones_and_repeat_to_the_bit(
+    name: str, golden: dict[str, Any]
+) -> None:
+    mend = "changed numbers need a higher revision in models/catalog.py and new golden numbers"
+    assert golden[name]["revision"] == DETECTORS[name].revision, mend
+    first = losses(name)
+    assert first == losses(name)
+    assert first.keys() == golden[name]["losses"].keys(), mend
+    for loss, expected in golden[name]["losses"].items():
+        np.testing.assert_allclose(first[loss], expected, rtol=1e-4, err_msg=f"{name} {loss}: {mend}")
+
+
+def test_every_committed_detector_is_still_in_the_catalog(golden: dict[str, Any]) -> None:
+    assert sorted(golden) == sorted(TRAINED)
+
+
+if __name__ == "__main__":
+    committed = {name: {"revision": DETECTORS[name].revision, "losses": losses(name)} for name in TRAINED}
+    GOLDEN.write_text(json.dumps(committed, indent=1) + "\n")

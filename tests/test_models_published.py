@@ -1,0 +1,332 @@
+"""The two GANs against a plain rendering of their published training step: losses, weights, statistics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import networks
+from models.catalog import GANomalyHyperparameters, SkipGANomalyHyperparameters
+from models.ganomaly import GANomaly
+from models.skip_ganomaly import SkipGANomaly
+
+SIZES = [16, 32]
+WEIGHTS = (2.0, 30.0, 3.0)
+Losses = dict[str, Tensor]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def batches(size: int, count: int = 4) -> list[Tensor]:
+    torch.manual_seed(3)
+    return [torch.rand(8, 1, size, size) * 2 - 1 for _ in range(count)]
+
+
+class PublishedStep:
+    """One step after another on copies of a detector's networks, nothing shared and nothing saved."""
+
+    def __init__(self, made: GANomaly | SkipGANomaly) -> None:
+        self.g = copy.deepcopy(made.generator).train()
+        self.d = copy.deepcopy(made.discriminator).train()
+        self.opt_g = torch.optim.Adam(self.g.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        self.opt_d = torch.optim.Adam(self.d.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        self.bce = nn.BCELoss()
+
+    def ganomaly(self, x: Tensor) -> Losses:
+        real, fake = torch.ones(len(x)), torch.zeros(len(x))
+        x_hat, z, z_hat = self.g(x)
+        p_real, _ = self.d(x)
+        p_fake, _ = self.d(x_hat.detach())
+        self.opt_g.zero_grad()
+        adv = (self.d(x)[1] - self.d(x_hat)[1]).pow(2).mean()
+        con = nn.L1Loss()(x_hat, x)
+        enc = (z_hat - z).pow(2).mean()
+        loss_g = adv * WEIGHTS[0] + con * WEIGHTS[1] + enc * WEIGHTS[2]
+        torch.autograd.backward(loss_g, retain_graph=True)
+        self.opt_g.step()
+        self.opt_d.zero_grad()
+        loss_d = (self.bce(p_real, real) + self.bce(p_fake, fake)) * 0.5
+        torch.autograd.backward(loss_d)
+        self.opt_d.step()
+        return {"g": loss_g, "g_adv": adv, "g_con": con, "g_enc": enc, "d": loss_d}
+
+    def skip_ganomaly(self, x: Tensor) -> Losses:
+        real, fake = torch.ones(len(x)), torch.zeros(len(x))
+        x_hat = self.g(x)
+        p_real, f_real = self.d(x)
+        p_fake, f_fake = self.d(x_hat)
+        adv, con = self.bce(p_fake, real), nn.L1Loss()(x_hat, x)
+        lat = (f_fake - f_real).pow(2).mean()
+        loss_g = adv * WEIGHTS[0] + con * WEIGHTS[1] + lat * WEIGHTS[2]
+        p_fake_again, _ = self.d(x_hat.detach())
+        loss_d = self.bce(p_real, real) + self.bce(p_fake_again, fake) + lat * WEIGHTS[2]
+        for loss, network in ((loss_g, self.g), (loss_d, self.d)):
+            grads = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+            for parameter, grad in zip(network.parameters(), grads, strict=True):
+                parameter.grad = grad
+        self.opt_g.step()
+        self.opt_d.step()
+        return {"g": loss_g, "g_adv": adv, "g_con": con, "g_lat": lat, "d": loss_d}
+
+
+def make(kind: str, size: int, **hyperparameters: float) -> GANomaly | SkipGANomaly:
+    torch.manual_seed(0)
+    adv, con, last = WEIGHTS
+    chosen = {"w_adv": adv, "w_con": con, "width": 4, "nz": 6, **hyperparameters}
+    if kind == "ganomaly":
+        return GANomaly(1, size, GANomalyHyperparameters(**{"w_enc": last, **chosen}))  # type: ignore[arg-type]  # int or float
+    return SkipGANomaly(1, size, SkipGANomalyHyperparameters(**{"w_lat": last, **chosen}))  # type: ignore[arg-type]  # int or float
+
+
+def worst(ours: nn.Module, theirs: nn.Module) -> float:
+    pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["ganomaly", "skip_ganomaly"])
+def test_losses_weights_and_statistics_are_those_of_the_published_step(kind: str, size: int) -> None:
+    made = make(kind, size)
+    plain = PublishedStep(made)
+    step: Callable[[Tensor], Losses] = getattr(plain, kind)
+    for x in batches(size):
+        expected, losses = step(x), made.train_step(x)
+        for name, loss in expected.items():
+            torch.testing.assert_close(losses[name], loss.detach(), rtol=2e-6, atol=1e-7)
+    assert worst(made.generator, plain.g) < 1e-6
+    assert worst(made.discriminator, plain.d) < 1e-6
+    assert int(made.d_reinitialisations) == 0
+
+
+def test_ganomaly_differs_from_the_published_step_in_no_bit_of_a_weight() -> None:
+    made = make("ganomaly", 32)
+    plain = PublishedStep(made)
+    for x in batches(32):
+        plain.ganomaly(x)
+        made.train_step(x)
+    for network, other in ((made.generator, plain.g), (made.discriminator, plain.d)):
+        for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+class RecursiveUNet(nn.Module):
+    """The U-Net as blocks within blocks, with activations in place, to compare `networks.UNet` to."""
+
+    def __init__(self, unet: networks.UNet, level: int) -> None:
+        super().__init__()
+        self.level = level
+        self.conv, self.up = unet.down[level], unet.up[level]
+        self.inner = RecursiveUNet(unet, level + 1) if level + 1 < len(unet.down) else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(nn.LeakyReLU(0.2, True)(x))
+        y = y if self.inner is None else self.inner(y)
+        return torch.cat([x, self.up(nn.ReLU(True)(y))], 1)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_the_unet_is_the_recursive_one_with_its_activations_in_place(size: int) -> None:
+    torch.manual_seed(0)
+    unet = networks.UNet(size, 3, 4).apply(networks.initialise)
+    x = torch.rand(2, 3, size, size)
+    expected = torch.tanh(unet.last(nn.ReLU(True)(RecursiveUNet(unet, 0)(unet.first(x)))))
+    assert torch.equal(unet(x), expected)
+
+
+@pytest.mark.parametrize("kind", ["ganomaly", "skip_ganomaly"])
+def test_initial_weights_are_drawn_as_published(kind: str) -> None:
+    for module in make(kind, 32, width=16).requires_grad_(False).modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
+            mean = 1 if isinstance(module, nn.BatchNorm2d) else 0
+            error = 5 * 0.02 / module.weight.numel() ** 0.5
+            assert abs(float(module.weight.mean()) - mean) < error
+            assert abs(float(module.weight.std()) - 0.02) < error
+            assert module.bias is None or not module.bias.any()
+
+
+PARTS = {"encoder1", "decoder", "encoder2"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "learners"),
+    [
+        ({"w_adv": 1.0, "w_con": 0.0, "w_enc": 0.0}, {"encoder1", "decoder"}),
+        ({"w_adv": 0.0, "w_con": 1.0, "w_enc": 0.0}, {"encoder1", "decoder"}),
+        ({"w_adv": 0.0, "w_con": 0.0, "w_enc": 1.0}, PARTS),
+        ({"w_adv": 0.0, "w_con": 0.0, "w_enc": 0.0}, set()),
+    ],
+)
+def test_ganomaly_networks_learn_from_their_own_losses_alone(
+    weights: dict[str, float], learners: set[str]
+) -> None:
+    made = make("ganomaly", 16, **weights)
+    assert isinstance(made, GANomaly)
+    made.train_step(batches(16)[0])
+    assert {name for name in PARTS if learns(made.generator.get_submodule(name))} == learners
+    assert learns(made.discriminator)
+
+
+def test_ganomaly_first_encoder_learns_from_its_own_code_too() -> None:
+    made = make("ganomaly", 16, w_adv=0.0, w_con=0.0, w_enc=1.0)
+    assert isinstance(made, GANomaly)
+    x = batches(16)[0]
+    encoder1 = list(made.generator.encoder1.parameters())
+    _, z, z_fake = copy.deepcopy(made.generator).train()(x)
+    apart = (z_fake - z).pow(2).mean()
+    _, held, z_fake = made.generator(x)
+    through_the_image_alone = torch.autograd.grad((z_fake - held.detach()).pow(2).mean(), encoder1)
+    losses = made.train_step(x)
+    torch.testing.assert_close(losses["g_enc"], apart.detach())
+    grads = [parameter.grad for parameter in encoder1 if parameter.grad is not None]
+    assert not any(torch.allclose(a, b) for a, b in zip(grads, through_the_image_alone, strict=True))
+
+
+def test_ganomaly_discriminator_learns_from_cross_entropy_alone() -> None:
+    grads = [discriminator_grads(make("ganomaly", 16, w_adv=weight, w_con=0.0)) for weight in (0.0, 50.0)]
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_skip_ganomaly_discriminator_learns_from_the_latent_loss_too() -> None:
+    without, adversarial, latent = (
+        discriminator_grads(make("skip_ganomaly", 16, w_lat=lat, w_adv=adv))
+        for lat, adv in ((0.0, 1.0), (0.0, 50.0), (5.0, 1.0))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(without, adversarial, strict=True))
+    assert not any(torch.allclose(a, b) for a, b in zip(without[:-1], latent[:-1], strict=True))
+    assert torch.equal(without[-1], latent[-1])  # the classifier comes after f
+
+
+@pytest.mark.parametrize("loss", ["w_adv", "w_con", "w_lat"])
+def test_skip_ganomaly_generator_learns_from_each_of_its_losses(loss: str) -> None:
+    made = make("skip_ganomaly", 16, **{"w_adv": 0.0, "w_con": 0.0, "w_lat": 0.0, loss: 1.0})
+    made.train_step(batches(16)[0])
+    assert learns(made.generator)
+
+
+def learns(network: nn.Module) -> bool:
+    """Whether any weight has a gradient that is not zero."""
+    return any(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
+
+
+def discriminator_grads(made: GANomaly | SkipGANomaly) -> list[Tensor]:
+    made.train_step(batches(16)[0])
+    return [parameter.grad for parameter in made.discriminator.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("kind", ["ganomaly", "skip_ganomaly"])
+def test_a_collapsed_discriminator_gets_new_weights_and_keeps_the_rest(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, renewed = make(kind, 16), make(kind, 16)
+    x = batches(16)[0]
+    kept.train_step(x)
+    monkeypatch.setattr(networks, "COLLAPSED", 1e9)
+    torch.manual_seed(11)
+    renewed.train_step(x)
+    assert renewed.counters() == {"d_reinitialisations": 1} and kept.counters() == {"d_reinitialisations": 0}
+
+    torch.manual_seed(11)
+    expected = copy.deepcopy(kept.discriminator).apply(networks.initialise)  # statistics as kept
+    assert worst(renewed.discriminator, expected) == 0
+    assert worst(renewed.generator, kept.generator) == 0
+    moments = [[state["exp_avg"] for state in made.optimiser_d.state.values()] for made in (kept, renewed)]
+    assert moments[0] and all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["ganomaly", "skip_ganomaly"])
+def test_a_working_discriminator_costs_no_random_number(kind: str) -> None:
+    made = make(kind, 16)
+    x = batches(16)[0]
+    before = torch.get_rng_state()
+    made.train_step(x)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_reinitialising_without_looking_gives_the_same_weights_or_none() -> None:
+    torch.manual_seed(0)
+    network = networks.encoder(16, 1, 4, 6).apply(networks.initialise)
+    looked, unlooked, left = (copy.deepcopy(network) for _ in range(3))
+    torch.manual_seed(5)
+    networks.reinitialise_if(looked, torch.tensor(True))
+    torch.manual_seed(5)
+    networks.reinitialise_where(unlooked, torch.tensor(True))
+    networks.reinitialise_where(left, torch.tensor(False))
+    assert worst(looked, unlooked) == 0 and worst(network, left) == 0 and worst(network, looked) > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "channels", "g", "d"),
+    [
+        ("ganomaly", 32, 1, 3_200_384, 661_248),
+        ("ganomaly", 32, 3, 3_206_528, 663_296),
+        ("ganomaly", 64, 3, 10_729_856, 2_765_568),
+        ("skip_ganomaly", 32, 1, 16_652_929, 1_067_652),
+        ("skip_ganomaly", 32, 3, 16_659_075, 1_069_700),
+        ("skip_ganomaly", 64, 3, 29_244_035, 3_577_476),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(kind: str, size: int, channels: int, g: int, d: int) -> None:
+    with torch.device("meta"):
+        made: GANomaly | SkipGANomaly
+        if kind == "ganomaly":
+            made = GANomaly(channels, size, GANomalyHyperparameters())
+        else:
+            made = SkipGANomaly(channels, size, SkipGANomalyHyperparameters())
+    assert sum(p.numel() for p in made.generator.parameters()) == g
+    assert sum(p.numel() for p in made.discriminator.parameters()) == d
+
+
+@pytest.mark.parametrize("size", [16, 64, 128])
+@pytest.mark.parametrize("kind", ["ganomaly", "skip_ganomaly"])
+def test_every_size_maps_images_to_images_and_to_one_score_each(kind: str, size: int) -> None:
+    made = make(kind, size, width=2, nz=3)
+    for part in made.score(torch.zeros(2, 1, size, size)).values():
+        assert part.shape == (2,)
+
+
+def test_mnist_keeps_its_published_scaling_under_ganomaly_alone() -> None:
+    pixels = torch.tensor([0, 255], dtype=torch.uint8).repeat(1, 1, 16, 8)
+    published = GANomaly(1, 16, GANomalyHyperparameters(width=2), dataset="mnist").normalise(pixels)
+    torch.testing.assert_close(published[0, 0, 0, :2], torch.tensor([-0.4242129, 2.8214867]))
+    for made in (
+        GANomaly(1, 16, GANomalyHyperparameters(width=2), dataset="digits"),
+        SkipGANomaly(1, 16, SkipGANomalyHyperparameters(width=2), dataset="mnist"),
+    ):
+        assert made.normalise(pixels)[0, 0, 0, :2].tolist() == [-1.0, 1.0]
+
+
+def test_ganomaly_scores_absolute_pixels_and_squared_codes() -> None:
+    made = make("ganomaly", 16).eval()
+    x = batches(16)[0]
+    fake, z, z_fake = made.generator(x)
+    parts = made.score(x)
+    torch.testing.assert_close(parts["reconstruction"], (x - fake).abs().mean((1, 2, 3)))
+    torch.testing.assert_close(parts["latent"], (z - z_fake).pow(2).mean((1, 2, 3)))
+
+
+def test_skip_ganomaly_scores_squared_pixels_and_squared_features() -> None:
+    made = make("skip_ganomaly", 16).eval()
+    x = batches(16)[0]
+    fake = made.generator(x)
+    parts = made.score(x)
+    torch.testing.assert_close(parts["reconstruction"], (x - fake).pow(2).mean((1, 2, 3)))
+    difference = made.discriminator(x)[1] - made.discriminator(fake)[1]
+    torch.testing.assert_close(parts["latent"], difference.pow(2).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_cross_entropy_is_torchs_own_even_where_the_logarithm_is_cut(target: float) -> None:
+    p = torch.tensor([0.0, 1e-30, 0.3, 1.0], requires_grad=True)
+    ours, own = networks.binary_cross_entropy(p, target), nn.BCELoss()(p, torch.full_like(p, target))
+    assert torch.equal(ours, own)
+    assert torch.equal(*(torch.autograd.grad(loss, p)[0] for loss in (ours, own)))
