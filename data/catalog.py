@@ -15,7 +15,7 @@ SIZES = (8, 16, 32, 64, 128, 256)  # 4 * 2^k: every detector halves an image dow
 DECIMAL_DIGITS = tuple("0123456789")
 
 
-class UnknownDataset(ValueError):  # noqa: N818 (says what is wrong in a word)
+class UnknownDataset(ValueError):
     """No dataset has this name; the message lists the names, the nearest first."""
 
 

@@ -27,7 +27,7 @@ CHANNELS = (1, 3)
 SIZES = (16, 32, 64, 128, 256)  # 4 * 2^k, what networks that halve their map down to 4x4 can take
 
 
-class UnknownDetector(ValueError):  # noqa: N818 (says what is wrong in a word)
+class UnknownDetector(ValueError):
     """No such detector; the message lists those that exist, the nearest name first."""
 
 

@@ -67,7 +67,9 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     name = type(error).__name__
     if name in ("RayActorError", "ActorDiedError", "ActorUnavailableError"):
-        found = re.search(r"(OutOfMemoryError|SIGKILL|SIGSEGV|exit(?:ed)? code[^.]*|exit detail: [^.]*)", text)
+        found = re.search(
+            r"(OutOfMemoryError|SIGKILL|SIGSEGV|exit(?:ed)? code[^.]*|exit detail: [^.]*)", text
+        )
         if "OutOfMemory" in text:
             return "killed by Ray's memory monitor: the node ran out of memory"
         return f"the trial's process died ({found.group(1)})" if found else "the trial's process died"

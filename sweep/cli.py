@@ -32,10 +32,14 @@ app.add_typer(data_app, name="data")
 Config = Annotated[Path, typer.Argument(help="YAML of the sweep, e.g. clusters/local.yaml", metavar="CONFIG")]
 Set = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. sweep.seeds=5; see `schema`. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key, e.g. sweep.seeds=5; see `schema`. Repeatable."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+PLAIN_WIDTH = 120  # of tables that go to a file or a pipe
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+err = Console(stderr=True, highlight=False)
 
 
 @app.command()
@@ -106,7 +110,9 @@ def status(
         else:
             out.print(opened.plan_table(state))
             for cause, keys in _failures(state).items():
-                out.print(f"[red]{len(keys)} x[/red] {cause}   log: {opened.command('trial', f'{keys[0]} --log')}")
+                out.print(
+                    f"[red]{len(keys)} x[/red] {cause}   log: {opened.command('trial', f'{keys[0]} --log')}"
+                )
         if not watch:
             return
         time.sleep(5)
@@ -118,7 +124,9 @@ def report(
     assignments: Set = [],  # noqa: B006
     folder: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write leaderboard.csv, leaderboard.md and results.parquet here, too."),
+        typer.Option(
+            "--out", "-o", help="Write leaderboard.csv, leaderboard.md and results.parquet here, too."
+        ),
     ] = None,
     selection: Annotated[str, typer.Option(help="Epoch: last, val or oracle (best on test).")] = "last",
     metric: Annotated[str, typer.Option(help="auroc, ap or fpr95.")] = "auroc",
@@ -256,7 +264,11 @@ def _load(config: Path, assignments: list[str]) -> Sweep:
 
 
 def _show_report(
-    opened: _Opened, folder: Path | None, selection: str = "last", metric: str = "auroc", as_json: bool = False
+    opened: _Opened,
+    folder: Path | None,
+    selection: str = "last",
+    metric: str = "auroc",
+    as_json: bool = False,
 ) -> None:
     from sweep.faults import unknown
     from sweep.leaderboard import METRICS, build

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.faults import UserError
+from sweep.orders import Orders
 from sweep.plan import Platform
 from sweep.spec import Sweep
 from sweep.trialspec import Numerics
@@ -53,7 +54,9 @@ def platform(sweep: Sweep) -> Platform:
     if cpus > asked:
         faults.append(f"trial.cpus: {cpus} are asked for, the cluster has {asked}")
     if len(set(names)) > 1:
-        faults.append(f"cluster.gpus: unlike GPUs ({', '.join(sorted(set(names)))}); choose by CUDA_VISIBLE_DEVICES")
+        faults.append(
+            f"cluster.gpus: unlike GPUs ({', '.join(sorted(set(names)))}); choose by CUDA_VISIBLE_DEVICES"
+        )
     if faults:
         raise UserError(faults)
     slots = asked // cpus
@@ -125,6 +128,10 @@ class LocalCluster:
     def generation(self, sweep: Sweep, **told: Any) -> Iterator[dict[str, Any] | None]:
         """Run one generation.
 
+        Args:
+            sweep: what is run.
+            told: the rest of its `Orders`.
+
         Yields:
             its events as they come, and None at least every second.
 
@@ -132,22 +139,19 @@ class LocalCluster:
             GenerationDied: if it ends other than by saying so.
         """
         reading, writing = os.pipe()
-        orders = self.scratch / "generation.json"
-        orders.write_text(
-            json.dumps(
-                {
-                    **told,
-                    "sweep": sweep.model_dump(mode="json"),
-                    "platform": asdict(self.platform),
-                    "stop_file": str(self.stop_file),
-                    "scratch": str(self.scratch),
-                    "events": writing,
-                }
-            )
+        orders = Orders(
+            sweep=sweep.model_dump(mode="json"),
+            platform=asdict(self.platform),
+            stop_file=str(self.stop_file),
+            scratch=str(self.scratch),
+            events=writing,
+            **told,
         )
+        file = self.scratch / "generation.json"
+        file.write_text(json.dumps(asdict(orders)))
         with open(self.log, "ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "sweep.tune", str(orders)],
+                [sys.executable, "-m", "sweep.generation", str(file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -213,7 +217,9 @@ def _environment() -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
     }
     path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
-    kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")
+    }
     return {**kept, **quiet, "PYTHONPATH": path}
 
 

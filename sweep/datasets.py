@@ -50,7 +50,11 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
 def missing(store: Store, sweep: Sweep) -> list[str]:
     """Datasets of a sweep that its store has not."""
     names = sorted({name for study in sweep.studies for name in study.datasets})
-    return [name for name in names if not store.exists(f"datasets/{name}/{_preparation(sweep, name)}/manifest.json")]
+    return [
+        name
+        for name in names
+        if not store.exists(f"datasets/{name}/{_preparation(sweep, name)}/manifest.json")
+    ]
 
 
 def verify(sweep: Sweep, name: str | None, console: Console) -> bool:
@@ -86,7 +90,7 @@ def listing(sweep: Sweep) -> list[dict[str, Any]]:
     store = open_store(sweep.storage)
     found: list[dict[str, Any]] = []
     for info in catalog.DATASETS.values():
-        preparations = store.names(f"datasets/{info.name}") or [None]
+        preparations: list[str | None] = [*store.names(f"datasets/{info.name}")] or [None]
         for preparation in preparations:
             entry: dict[str, Any] = {
                 "name": info.name, "classes": list(info.classes), "channels": info.channels,

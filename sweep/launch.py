@@ -73,7 +73,7 @@ class Launch:
                 return self._generations(number, lease)
         except Held as held:
             raise UserError(
-                f"sweep {self.sweep.name} is being launched by {held.owner} for {duration(held.age)} already: "
+                f"sweep {self.sweep.name} is being launched by {held.owner}, for {duration(held.age)}: "
                 "wait for it, or give this one a name of its own with --set sweep.name=NAME"
             ) from None
 
@@ -95,7 +95,10 @@ class Launch:
         deadline = time.monotonic() + hours * 3600 if hours else float("inf")
         cause = None
         weights = Weights(self.store, state) if self.sweep.trial.keep == "best" else None
-        with Scratch() as scratch, Progress(state, self.platform.slots, self.console, self.log_command) as progress:
+        with (
+            Scratch() as scratch,
+            Progress(state, self.platform.slots, self.console, self.log_command) as progress,
+        ):
             cluster = LocalCluster(scratch, self.platform)
             with _interrupts(cluster, progress):
                 deaths = 0

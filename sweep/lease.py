@@ -25,7 +25,7 @@ LOOKS = 100  # somebody may be faster between our look and our write, but not al
 RENEWALS_PER_TTL = 3  # two may fail before an observer may think us dead
 
 
-class Held(Exception):  # noqa: N818 (how a lease is; no fault)
+class Held(Exception):
     """Somebody else has the lease.
 
     Attributes:

@@ -21,7 +21,9 @@ def table(sweep: Sweep, platform: Platform, survey: Survey) -> Group:
     heading = f"{sweep.name}: {counts['trials']:,} trials = {' + '.join(numbers)}"
     parts: list[Text | Table] = [Text(heading, style="bold"), _lines(survey)]
     if counts["stale"]:
-        parts.append(Text(f"stale: {counts['stale']} trials have results of an older revision; they run again"))
+        parts.append(
+            Text(f"stale: {counts['stale']} trials have results of an older revision; they run again")
+        )
     if counts["to_run"]:
         basis = "measured" if all(line.measured for line in survey.lines if line.to_run) else "estimated"
         left = duration(survey.seconds_left(platform.slots))
@@ -46,7 +48,9 @@ def _lines(survey: Survey) -> Table:
     for line in survey.lines:
         detector = f"{line.detector} {line.variant}"
         counts = (line.trials, line.done, line.failed, line.pruned, line.to_run)
-        found.add_row(line.study, detector, line.dataset, *(f"{c:,}" if c else "-" for c in counts), *_time(line))
+        found.add_row(
+            line.study, detector, line.dataset, *(f"{c:,}" if c else "-" for c in counts), *_time(line)
+        )
     return found
 
 

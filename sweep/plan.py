@@ -79,7 +79,15 @@ class Planned:
     @property
     def cell(self) -> tuple[str, ...]:
         """What its seeds are averaged within."""
-        return (self.study, self.detector, self.variant, self.setting, self.dataset, self.protocol, self.abnormal)
+        return (
+            self.study,
+            self.detector,
+            self.variant,
+            self.setting,
+            self.dataset,
+            self.protocol,
+            self.abnormal,
+        )
 
 
 @dataclass(frozen=True)
@@ -250,7 +258,9 @@ def _searches(base: _Base) -> Iterator[PlannedSearch]:
             for c in reported
         )
         lambdas: tuple[float | None, ...] = tuple(LAMBDAS) if LAMBDA in space else (lam,)
-        unsearched = [replace(t.spec, hyperparameters=_without(t.spec.hyperparameters, searched)) for t in tuning]
+        unsearched = [
+            replace(t.spec, hyperparameters=_without(t.spec.hyperparameters, searched)) for t in tuning
+        ]
         identity = {
             "space": space,
             "objective": objective,

@@ -16,6 +16,7 @@ from rich.text import Text
 from sweep.status import Survey
 
 PLAIN_SECONDS = 30.0  # between two lines where there is no terminal
+HEADLINE = ("last", "clean")
 RATE_SECONDS = 120.0  # over which trials a minute are counted
 
 
@@ -65,7 +66,9 @@ class Progress:
         self._finished: list[float] = []
         self._said = clock()
         self._left_at = clock()
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._live = (
+            Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        )
 
     def __enter__(self) -> Progress:
         if self._live is not None:
@@ -128,16 +131,17 @@ class Progress:
         record = event["record"]
         if record["status"] == "diverged":
             self.say(f"{_trial(event)} diverged: {record['cause']}", style="yellow")
-        for metric in record["metrics"]:
-            if event["reported"] and metric["selection"] == "last" and metric["evaluation"] == "clean":
-                if row.best is None or metric["auroc"] > row.best:
-                    row.best, row.best_cell = metric["auroc"], f"{event['dataset']} {event['abnormal']}"
+        headline = [m["auroc"] for m in record["metrics"] if (m["selection"], m["evaluation"]) == HEADLINE]
+        if event["reported"] and headline and (row.best is None or headline[0] > row.best):
+            row.best, row.best_cell = headline[0], f"{event['dataset']} {event['abnormal']}"
 
     def _tell_attempt(self, event: Mapping[str, Any], again: bool) -> None:
         record = event["record"]
         then = "tried again" if again else "given up"
         command = self._log_command(event["key"])
-        self.say(f"{_trial(event)} {record['status']}, {then}: {record['cause']}   log: {command}", style="red")
+        self.say(
+            f"{_trial(event)} {record['status']}, {then}: {record['cause']}   log: {command}", style="red"
+        )
 
     def _row(self, detector: str, variant: str) -> _Row:
         return self._rows.setdefault(f"{detector} {variant}", _Row())

@@ -33,6 +33,8 @@ def provenance(ledger: Ledger, command: str) -> dict[str, object]:
     if launches:
         last = launches[-1]
         said["commit"] = f"{last['commit'] or 'unknown'}{' with changes' if last['dirty'] else ''}"
-        said["versions"] = ", ".join(f"{name} {version}" for name, version in sorted(last["versions"].items()))
+        said["versions"] = ", ".join(
+            f"{name} {version}" for name, version in sorted(last["versions"].items())
+        )
         said["ran on"] = f"{last['platform']['device']}, {last['platform']['slots']} slots"
     return said

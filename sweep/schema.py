@@ -11,7 +11,12 @@ from pydantic_core import PydanticUndefined
 from sweep.spec import Budget, Cluster, Data, TrialOptions, named_studies
 from sweep.study import Study
 
-SECTIONS: dict[str, type[BaseModel]] = {"cluster": Cluster, "budget": Budget, "data": Data, "trial": TrialOptions}
+SECTIONS: dict[str, type[BaseModel]] = {
+    "cluster": Cluster,
+    "budget": Budget,
+    "data": Data,
+    "trial": TrialOptions,
+}
 
 
 def text() -> str:
@@ -46,4 +51,3 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, tuple):
         value = list(value)
     return f" = {'none' if value is None else value}"
-

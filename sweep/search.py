@@ -68,7 +68,7 @@ class Candidate:
     @property
     def seen(self) -> list[Values]:
         """Values of the leading instances, up to the first that is still out."""
-        leading = []
+        leading: list[Values] = []
         while len(leading) in self.values:
             leading.append(self.values[len(leading)])
         return leading
@@ -150,9 +150,7 @@ class Search:
 
     def best(self, among: int | None = None) -> int | None:
         """The complete candidate with the highest value, the earliest of equals; None without any."""
-        complete = [
-            n for n, c in enumerate(self.candidates[:among]) if c.complete(self.spec.instances)
-        ]
+        complete = [n for n, c in enumerate(self.candidates[:among]) if c.complete(self.spec.instances)]
         return max(complete, key=lambda n: (self.value(n)[0], -n), default=None)
 
     def frozen(self) -> tuple[dict[str, Scalar], float | None] | None:
@@ -173,7 +171,10 @@ class Search:
     def _ask(self) -> Candidate:
         number = len(self.candidates)
         params = dict(self.spec.default) if number == 0 else self._sample(number)
-        record: dict[str, Any] = {"params": params, "sampler": f"TPE(seed=crc32(id:{number}), startup={PATIENCE})"}
+        record: dict[str, Any] = {
+            "params": params,
+            "sampler": f"TPE(seed=crc32(id:{number}), startup={PATIENCE})",
+        }
         assert self._record_ask is not None, "only those who record ask"
         return Candidate(dict(self._record_ask(number, record)["params"]))
 
@@ -182,7 +183,9 @@ class Search:
         seed = zlib.crc32(f"{self.spec.id}:{number}".encode())
         distributions = {name: _distribution(r) for name, r in sorted(self.spec.space.items())}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # multivariate, liar: 2026-11
+            warnings.simplefilter(
+                "ignore", optuna.exceptions.ExperimentalWarning
+            )  # multivariate, liar: 2026-11
             sampler = optuna.samplers.TPESampler(
                 seed=seed, multivariate=True, constant_liar=True, n_startup_trials=PATIENCE
             )

@@ -66,7 +66,8 @@ def story(ledger: Ledger, planned: Planned) -> str:
     settings = ", ".join(f"{name}={value}" for name, value in spec.hyperparameters.items())
     lines = [
         f"trial {planned.key}",
-        f"{spec.detector} {spec.variant} on {spec.dataset}, abnormal {spec.abnormal}, {spec.protocol}, seed {spec.seed}",
+        f"{spec.detector} {spec.variant} on {spec.dataset} {spec.protocol}",
+        f"{spec.abnormal} is abnormal, seed {spec.seed}, split seed {spec.split_seed}",
         settings,
     ]
     result = ledger.result(planned.key)
@@ -76,8 +77,13 @@ def story(ledger: Ledger, planned: Planned) -> str:
         lines.append(f"{result['status']}{': ' + result['cause'] if result['cause'] else ''}")
         for entry in result["metrics"]:
             where = f"{entry['selection']}, {entry['evaluation']}, epoch {entry['epoch']}"
-            lines.append(f"  AUROC {entry['auroc']:.4f}  AP {entry['ap']:.4f}  FPR95 {entry['fpr95']:.4f}  ({where})")
+            lines.append(
+                f"  AUROC {entry['auroc']:.4f}  AP {entry['ap']:.4f}  FPR95 {entry['fpr95']:.4f}  ({where})"
+            )
         lines.append(f"  {result['seconds']:.1f} s, {result['train_seconds']:.1f} s of them training")
     for number, attempt in enumerate(ledger.attempts_of(planned.key), start=1):
-        lines += [f"attempt {number}: {attempt['status']} on {attempt['host']}: {attempt['cause']}", attempt["log"]]
+        lines += [
+            f"attempt {number}: {attempt['status']} on {attempt['host']}: {attempt['cause']}",
+            attempt["log"],
+        ]
     return "\n".join(lines)

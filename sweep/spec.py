@@ -58,7 +58,9 @@ class Data(Section):
     size: Annotated[int, Field(ge=1)] | None = Field(
         None, description="side of the square images in pixels; none: the dataset's own default"
     )
-    cache: str | None = Field(None, description="folder for prepared images of this node; none: the user's cache")
+    cache: str | None = Field(
+        None, description="folder for prepared images of this node; none: the user's cache"
+    )
 
 
 class TrialOptions(Section):
@@ -77,7 +79,8 @@ class TrialOptions(Section):
         60.0, description="least seconds between two writes of a trial's resume state"
     )
     keep: Literal["best", "all", "none"] = Field(
-        "best", description="final weights that stay: those of each cell's best validated (else first) seed, all, none"
+        "best",
+        description="final weights that stay: of each cell's best validated (else first) seed, all, none",
     )
     retries: Annotated[int, Field(ge=0)] = Field(2, description="further tries of a trial that fails")
     hang_seconds: Annotated[float, Field(gt=0)] = Field(
@@ -93,10 +96,10 @@ class Sweep(Section):
 
     name: Annotated[str, AfterValidator(_name)] = Field(description="id of the sweep in its store")
     storage: str = Field(description="where results live: a folder, or s3://bucket/prefix")
-    cluster: Cluster = Field(default_factory=Cluster, description="where trials run")
-    budget: Budget = Field(default_factory=Budget, description="what may be spent")
-    data: Data = Field(default_factory=Data, description="where images come from")
-    trial: TrialOptions = Field(default_factory=TrialOptions, description="what one trial is given")
+    cluster: Cluster = Field(Cluster(), description="where trials run")
+    budget: Budget = Field(Budget(), description="what may be spent")
+    data: Data = Field(Data(), description="where images come from")
+    trial: TrialOptions = Field(TrialOptions(), description="what one trial is given")
     studies: tuple[Study, ...] = Field(description="what is varied, and what is averaged")
 
     @model_validator(mode="after")
@@ -142,7 +145,9 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
     label = body.get("study") or "studies"
     name = body.get("name")
     if name is None and storage.startswith("s3://"):
-        faults.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
+        faults.append(
+            "sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1"
+        )
     fields = {key: raw[key] for key in ("cluster", "budget", "data", "trial") if raw.get(key) is not None}
     fields |= {"name": name or f"{stem}-{label}", "storage": storage, "studies": studies}
     try:
@@ -196,7 +201,9 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
         if len(path) >= 2 and path[0] == "studies":
             index, rest = int(path[1]), path[2:]
             known = places[index] if index < len(places) else {}
-            head = known.get(rest[0], f"sweep.studies[{index}].{rest[0]}") if rest else f"sweep.studies[{index}]"
+            head = (
+                known.get(rest[0], f"sweep.studies[{index}].{rest[0]}") if rest else f"sweep.studies[{index}]"
+            )
             place = ".".join([head, *rest[1:]])
         else:
             place = ".".join(path)

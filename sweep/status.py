@@ -106,7 +106,9 @@ def reported(survey: Survey) -> Iterator[Planned]:
     for planned, search in survey.searches:
         if not _reports(planned, search):
             for p in planned.reports:
-                yield replace(p, spec=replace(p.spec, hyperparameters={}))  # unknown yet: a key without result
+                yield replace(
+                    p, spec=replace(p.spec, hyperparameters={})
+                )  # unknown yet: a key without result
 
 
 class _Counter:
@@ -200,5 +202,3 @@ def _older_keys(spec: TrialSpec) -> Iterator[str]:
     for name in ("revision", "protocol_revision", "scoring_revision"):
         for revision in range(1, getattr(spec, name)):
             yield replace(spec, **{name: revision}).key  # type: ignore[arg-type]
-
-

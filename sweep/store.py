@@ -33,7 +33,7 @@ class StoreError(Exception):
     """The store cannot do what was asked.  The message says what, where, and the mend."""
 
 
-class Missing(StoreError):  # noqa: N818 (often no error at all)
+class Missing(StoreError):
     """There is no object at that path, or, from `open_store(..., create=False)`, no store."""
 
 

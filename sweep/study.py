@@ -23,7 +23,14 @@ FIRST_TUNING_SEED = 1000  # training seeds of searches; those of reported trials
 Kind = Literal["error_bars", "search", "grid"]
 SEARCH_ONLY = ("space", "candidates", "parallel", "tuning_seeds", "objective", "per")
 LAMBDA = "lambda"
-DEFAULT_SPACE = ("nz", "w_adv", "w_con", "w_enc", "w_lat", LAMBDA)  # what the papers vary, and the score's lambda
+DEFAULT_SPACE = (
+    "nz",
+    "w_adv",
+    "w_con",
+    "w_enc",
+    "w_lat",
+    LAMBDA,
+)  # what the papers vary, and the score's lambda
 
 
 class Fractions(BaseModel):
@@ -52,7 +59,9 @@ class Range(BaseModel):
     def _is_a_range_or_choices(self) -> Range:
         bounded = self.low is not None and self.high is not None and self.low < self.high
         if bounded == bool(self.choices) or (self.log and not (self.low or 0) > 0):
-            raise ValueError("must be {low: 1, high: 9}, with log: true where low is above 0, or {choices: [...]}")
+            raise ValueError(
+                "must be {low: 1, high: 9}, with log: true where low is above 0, or {choices: [...]}"
+            )
         return self
 
 
@@ -65,14 +74,18 @@ class Study(BaseModel):
         description="name within the sweep: letters, digits, '.', '_' and '-'"
     )
     kind: Kind = Field(
-        description="error_bars: the same over seeds; search: Optuna chooses; grid: one hyperparameter at a time"
+        description="error_bars: the same over seeds; search: Optuna chooses; grid: one value at a time"
     )
     datasets: tuple[str, ...] = Field(description="names of datasets, e.g. [digits]")
-    protocol: str | None = Field(None, description="who is trained and tested on; none: each dataset's default")
+    protocol: str | None = Field(
+        None, description="who is trained and tested on; none: each dataset's default"
+    )
     validation: Fractions | None = Field(
         None, description="shares held out for epoch selection; none; a search always holds out"
     )
-    abnormal: tuple[str, ...] = Field((), description="classes to hunt, each in trials of its own; all: every one")
+    abnormal: tuple[str, ...] = Field(
+        (), description="classes to hunt, each in trials of its own; all: every one"
+    )
     detectors: tuple[str, ...] = Field(description="names, package.module:Class of your own, or all")
     variants: tuple[str, ...] = Field(("default",), description="renderings of each detector that has them")
     hyperparameters: Mapping[str, Mapping[str, Any]] = Field(
@@ -89,7 +102,8 @@ class Study(BaseModel):
         1, description="epochs between evaluations; 0: after the last epoch alone"
     )
     space: tuple[str, ...] | Mapping[str, Range] | None = Field(
-        None, description="search: hyperparameters to choose, by name or with ranges; none: nz, loss weights, lambda"
+        None,
+        description="search: what to choose, by name or with ranges; none: nz, loss weights, lambda",
     )
     candidates: Annotated[int, Field(ge=1)] = Field(20, description="search: candidates of each Optuna study")
     parallel: Annotated[int, Field(ge=1)] = Field(
@@ -99,7 +113,8 @@ class Study(BaseModel):
         (1000, 1001, 1002), description="search: training seeds of candidates, a count or a list from 1000"
     )
     objective: Literal["auto", "transfer", "labelled"] = Field(
-        "auto", description="search: transfer: tune on half of the classes, report the other; labelled: on the same"
+        "auto",
+        description="search: transfer: tune on half of the classes, report the other; labelled: on the same",
     )
     per: Literal["fold", "cell"] = Field("fold", description="search: one Optuna study a fold, or one a cell")
     axes: Mapping[str, tuple[bool | int | float | str, ...]] = Field(
@@ -166,7 +181,11 @@ class Study(BaseModel):
         names = _some(value, "a list of variants, e.g. [repo_head]")
         legal = {v for d in info.data.get("detectors", ()) for v in detectors.detector(d).variants}
         if legal:
-            _raise(unknown("variant", name, {*legal, "default"}) for name in names if name not in {*legal, "default"})
+            _raise(
+                unknown("variant", name, {*legal, "default"})
+                for name in names
+                if name not in {*legal, "default"}
+            )
         return names
 
     @field_validator("hyperparameters")
@@ -252,7 +271,9 @@ class Study(BaseModel):
         if self.space is None:
             return {name: own[name] for name in DEFAULT_SPACE if name in own}
         if isinstance(self.space, Mapping):
-            given = {k: r.model_dump(exclude_defaults=True) for k, r in self.space.items() if k in tunable(info)}
+            given = {
+                k: r.model_dump(exclude_defaults=True) for k, r in self.space.items() if k in tunable(info)
+            }
             return {k: own[k] if k == LAMBDA and k in own else r for k, r in given.items()}
         return {name: own[name] for name in self.space if name in own}
 
@@ -309,7 +330,9 @@ def _raise(faults: Any) -> None:
         raise ValueError("\n".join(lines))
 
 
-def settings(info: DetectorInfo, variant: str, given: Mapping[str, Any]) -> tuple[dict[str, Scalar], float | None]:
+def settings(
+    info: DetectorInfo, variant: str, given: Mapping[str, Any]
+) -> tuple[dict[str, Scalar], float | None]:
     """Training hyperparameters and lambda of a variant under what a study says of them."""
     own = dict(given)
     lam = own.pop(LAMBDA, info.variant(variant).lam)

@@ -36,6 +36,7 @@ from sweep.trialspec import TrialSpec
 
 FORMAT = 1
 SCORE_BATCH = 256  # images scored at once; scores do not depend on it
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 Components = dict[str, npt.NDArray[np.float32]]
 
 
@@ -120,7 +121,9 @@ class _Run:
         _reset_peak(self.device)
         self.dataset: Dataset = load(store, spec.dataset, spec.preparation, options.cache)
         validation = spec.validation and (spec.validation.normal, spec.validation.abnormal)
-        self.split: Split = split(self.dataset, spec.protocol, spec.abnormal, spec.split_seed, validation or None)
+        self.split: Split = split(
+            self.dataset, spec.protocol, spec.abnormal, spec.split_seed, validation or None
+        )
         self.train_images = self._on_device(self.split.train)
         torch.manual_seed(spec.seed)  # before anything is built: it draws the initial weights
         channels, size = self.dataset.images.shape[1:3]
@@ -131,13 +134,16 @@ class _Run:
             hyperparameters=spec.hyperparameters,
             variant=spec.variant,
             dataset=spec.dataset,
-        ).to(self.device)
+        )
+        self.detector.to(self.device).to(memory_format=LAYOUTS[spec.numerics.layout])
         self.epochs = int(spec.hyperparameters.get("epochs", 0))
         self.batch_size = min(int(spec.hyperparameters.get("batch_size", 64)), len(self.train_images))
         self.epoch = self.step = 0  # done
         self.sums: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
-        self.chosen: dict[str, dict[str, Any]] = {}  # by selection: epoch, auroc, scored samples by evaluation
+        self.chosen: dict[
+            str, dict[str, Any]
+        ] = {}  # by selection: epoch, auroc, scored samples by evaluation
         self.validated: Components | None = None  # of the last evaluated epoch
         self.train_seconds = 0.0
         self.cause: str | None = None
@@ -205,7 +211,9 @@ class _Run:
         if len(self.split.validation):
             self.validated = self._components(self.split.validation)
             validated = {"validation": self.validated}
-            row["validation_auroc"] = metrics.auroc(self.split.validation_labels, combine(self.validated, lam))
+            row["validation_auroc"] = metrics.auroc(
+                self.split.validation_labels, combine(self.validated, lam)
+            )
         else:
             validated = {}
         scored = {"clean": self._components(self.split.test)} if "clean" in self.spec.evaluations else {}
@@ -227,7 +235,9 @@ class _Run:
             self.detector.score(self.detector.normalise(images[first : first + SCORE_BATCH]))
             for first in range(0, len(images), SCORE_BATCH)
         ]
-        components = {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
+        components = {
+            name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]
+        }
         bad = [name for name, values in components.items() if not np.isfinite(values).all()]
         if bad:
             raise Diverged(f"score component {', '.join(bad)} is not finite after epoch {self.epoch}")
@@ -253,7 +263,8 @@ class _Run:
             "sums": dict(self.sums),
             "history": [dict(row) for row in self.history],
             "chosen": {
-                s: {**e, "scored": {n: _tensors(c) for n, c in e["scored"].items()}} for s, e in self.chosen.items()
+                s: {**e, "scored": {n: _tensors(c) for n, c in e["scored"].items()}}
+                for s, e in self.chosen.items()
             },
             "train_seconds": self.train_seconds,
             "seconds": time.perf_counter() - self.began,
@@ -267,7 +278,8 @@ class _Run:
         self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
         self.history = [dict(row) for row in state["history"]]
         self.chosen = {
-            s: {**e, "scored": {n: _arrays(c) for n, c in e["scored"].items()}} for s, e in state["chosen"].items()
+            s: {**e, "scored": {n: _arrays(c) for n, c in e["scored"].items()}}
+            for s, e in state["chosen"].items()
         }
         self.train_seconds = state["train_seconds"]
         self.began -= state["seconds"]
@@ -356,7 +368,12 @@ class _Run:
                     scores = combine(components, self.options.lambda_default)
                     found = metrics.evaluate(self.split.test_labels, scores)
                     entries.append(
-                        {"selection": selection, "evaluation": evaluation, "epoch": entry["epoch"], **vars(found)}
+                        {
+                            "selection": selection,
+                            "evaluation": evaluation,
+                            "epoch": entry["epoch"],
+                            **vars(found),
+                        }
                     )
         return entries
 
@@ -377,7 +394,7 @@ def _device(spec: TrialSpec) -> torch.device:
     if not torch.cuda.is_available():
         seen = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
         raise RuntimeError(
-            f"this trial was given a GPU ({spec.device}) and torch finds none here (CUDA_VISIBLE_DEVICES {seen}): "
+            f"this trial was given a GPU ({spec.device}) and torch finds none (CUDA_VISIBLE_DEVICES {seen}): "
             "check the driver with nvidia-smi, or plan for the CPU with --set trial.gpus=0"
         )
     torch.backends.cudnn.benchmark = False  # chosen by timing, hence by luck

@@ -27,10 +27,13 @@ class Numerics:
         precision: "float32", or "bf16" for autocast to bfloat16.
         threads: CPU threads inside one operation.  Sums over threads are ordered differently,
             so another number of threads is another trial.
+        layout: of images and weights in memory, "channels_last" or "contiguous"; other layouts run
+            other kernels, whose last digits differ.
     """
 
     precision: str = "float32"
     threads: int = 1
+    layout: str = "channels_last"
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,16 @@
 The only room that knows Ray Tune.  Tune places trials, reuses their processes and tells of those
 that died; what is to be run, tried again or forgotten is decided by `sweep.queue` from the ledger,
 and Tune's own experiment state is scratch that nobody restores.
-
-Started as `python -m sweep.tune FILE` by `sweep.cluster`, with the environment that it sets.  Says
-what happens as JSON lines on the file descriptor in the file; ends when its quota of trials is used
-up, when nothing is left, or when the stop file appears.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,47 +23,18 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.search import Searcher
 
 from models import catalog as detectors
-from sweep.attempts import attempt, is_out_of_memory
+from sweep.attempts import Status, attempt, is_out_of_memory
 from sweep.cost import Cost
 from sweep.ledger import Ledger, Record
+from sweep.orders import Orders
 from sweep.plan import Planned, Platform, expand
 from sweep.queue import Queue
 from sweep.spec import Sweep
 from sweep.store import StoreError, open_store
-from sweep.trialspec import Numerics, TrialSpec
+from sweep.trialspec import TrialSpec
 
 
-@dataclass(frozen=True)
-class Generation:
-    """What one generation is told.
-
-    Attributes:
-        sweep: resolved spec, as JSON.
-        platform: what trials run on, as JSON.
-        quota: trials after which the generation ends and another begins, since a Tuner's memory
-            grows with its trials.
-        stop_file: appears when trials are to write their resume state and end.
-        scratch: folder for Ray and Tune.
-        cache: folder of prepared images.
-        events: file descriptor for JSON lines.
-        provenance: commit and dirty, for results.
-        skip_failed: whether trials with a failed attempt are left alone.
-        launch: number of this launch, whose failed tries count against `trial.retries`.
-    """
-
-    sweep: dict[str, Any]
-    platform: dict[str, Any]
-    quota: int
-    stop_file: str
-    scratch: str
-    cache: str
-    events: int
-    provenance: dict[str, Any]
-    skip_failed: bool
-    launch: int
-
-
-class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray ships no types for it
+class TrialActor(tune.Trainable):
     """A process that runs one trial after another; work begins in `step`.
 
     Tune may run `setup` on an actor that it then discards, so nothing happens there.
@@ -108,7 +73,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # Ray ships no types fo
                 return {"outcome": "storage", "cause": str(error), "done": True}
             except Exception as error:  # noqa: BLE001  (whatever a trial raises is an attempt with its cause)
                 self._run = None
-                status = "oom" if is_out_of_memory(error) else "failed"
+                status: Status = "oom" if is_out_of_memory(error) else "failed"
                 record = attempt(status, error=error, job=job)
                 return {"outcome": "attempt", "record": json.dumps(record), "done": True}
         return {"outcome": "running"}
@@ -136,7 +101,7 @@ def _begin(job: Mapping[str, Any]) -> Generator[Any, bool | None, Record]:
 
 
 class _watched:  # noqa: N801  (a context manager, named as it reads)
-    """Ends this process when a step takes longer than the trial's `hang_seconds`, with its stack on record."""
+    """Ends this process when a step takes longer than `hang_seconds`, with its stack on record."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         self._job = job
@@ -159,13 +124,13 @@ class _watched:  # noqa: N801  (a context manager, named as it reads)
 HUNG_EXIT = 86
 
 
-class Multiplexer(Searcher):  # type: ignore[misc]  # Ray ships no types for it
+class Multiplexer(Searcher):
     """The queue as a Tune searcher: every trial of every study and search comes from here."""
 
-    def __init__(self, generation: Generation, queue: Queue, ledger: Ledger, jobs: _Jobs, say: Any) -> None:
+    def __init__(self, orders: Orders, queue: Queue, ledger: Ledger, jobs: _Jobs, say: Any) -> None:
         super().__init__()
         self._queue, self._ledger, self._jobs, self._say = queue, ledger, jobs, say
-        self._generation = generation
+        self._orders = orders
         self._given = 0
         self._keys: dict[str, str] = {}
         self.stopped: str | None = None
@@ -177,17 +142,16 @@ class Multiplexer(Searcher):  # type: ignore[misc]  # Ray ships no types for it
         del max_concurrent
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self.stopped or os.path.exists(self._generation.stop_file):
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is text
+        if self.stopped or os.path.exists(self._orders.stop_file):
             return Searcher.FINISHED
-        if self._given >= self._generation.quota:
+        if self._given >= self._orders.quota:
             return Searcher.FINISHED
         job = self._queue.next()
         if job is None:
             return Searcher.FINISHED if self._queue.finished else None
         self._given += 1
         self._keys[trial_id] = job.key
-        self._say("started", job.planned)
         return {"job": self._jobs.encode(job.planned)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -198,7 +162,7 @@ class Multiplexer(Searcher):  # type: ignore[misc]  # Ray ships no types for it
     ) -> None:
         key = self._keys.get(trial_id)
         if key is None or error or not result or "outcome" not in result:
-            return  # `Deaths` hears of processes that died, with their cause
+            return  # `Watch` hears of processes that died, with their cause
         outcome = result["outcome"]
         if outcome == "result":
             self._finish(key, json.loads(result["record"]))
@@ -244,11 +208,17 @@ class Multiplexer(Searcher):  # type: ignore[misc]  # Ray ships no types for it
         return {}  # Tune pickles its configuration to disk, for a restore that never comes
 
 
-class Deaths(tune.Callback):  # type: ignore[misc]  # Ray ships no types for it
-    """Processes that died under their trial: killed, out of memory, hung, or lost with their node."""
+class Watch(tune.Callback):
+    """What Tune alone knows: when a trial begins, and when its process dies.
 
-    def __init__(self, searcher: Multiplexer, ledger: Ledger, jobs: _Jobs) -> None:
-        self._searcher, self._ledger, self._jobs = searcher, ledger, jobs
+    Killed, out of memory, hung, or lost with its node: each is an attempt with its cause.
+    """
+
+    def __init__(self, searcher: Multiplexer, ledger: Ledger, jobs: _Jobs, say: Any) -> None:
+        self._searcher, self._ledger, self._jobs, self._say = searcher, ledger, jobs, say
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._say("started", self._jobs.planned[json.loads(trial.config["job"])["key"]])
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as `Multiplexer`
@@ -262,7 +232,7 @@ class Deaths(tune.Callback):  # type: ignore[misc]  # Ray ships no types for it
             return
         error = trial.get_pickled_error() or RuntimeError("the process ended without a word")
         text = str(error)
-        status = "oom" if "OutOfMemory" in type(error).__name__ + text else "failed"
+        status: Status = "oom" if "OutOfMemory" in type(error).__name__ + text else "failed"
         if getattr(error, "preempted", False):
             status = "preempted"
         self._searcher.fail(key, attempt(status, error=error, job=job))
@@ -271,18 +241,18 @@ class Deaths(tune.Callback):  # type: ignore[misc]  # Ray ships no types for it
 class _Jobs:
     """Planned trials as what an actor is given."""
 
-    def __init__(self, generation: Generation, sweep: Sweep, attempts: dict[str, int]) -> None:
+    def __init__(self, orders: Orders, sweep: Sweep, attempts: dict[str, int]) -> None:
         self.sweep, self.attempts = sweep, attempts
         self.planned: dict[str, Planned] = {}
         self._common = {
             "sweep": sweep.name,
-            "launch": generation.launch,
+            "launch": orders.launch,
             "storage": sweep.storage,
-            "stop_file": generation.stop_file,
-            "cache": generation.cache,
+            "stop_file": orders.stop_file,
+            "cache": orders.cache,
             "checkpoint_seconds": sweep.trial.checkpoint_seconds,
             "hang_seconds": sweep.trial.hang_seconds,
-            "provenance": {**generation.provenance, "ray": ray.__version__},
+            "provenance": {**orders.provenance, "ray": ray.__version__},
         }
 
     def encode(self, planned: Planned) -> str:
@@ -298,12 +268,12 @@ class _Jobs:
         )
 
 
-def run(generation: Generation) -> int:
-    """Run trials until none is left, the quota is used up, or it is stopped."""
+def run(orders: Orders) -> None:
+    """Run trials until none is left, the quota is used up, or it is stopped; Ray has been started."""
     _survive_memory_monitor()
-    sweep = Sweep.model_validate(generation.sweep)
-    platform = Platform(**{**generation.platform, "numerics": Numerics(**generation.platform["numerics"])})
-    events = os.fdopen(generation.events, "w", buffering=1)
+    sweep = Sweep.model_validate(orders.sweep)
+    platform = orders.resolved_platform()
+    events = os.fdopen(orders.events, "w", buffering=1)
 
     def say(event: str, planned: Planned | None = None, **fields: Any) -> None:
         trial = {} if planned is None else _named(planned)
@@ -314,46 +284,28 @@ def run(generation: Generation) -> int:
     index = ledger.index()
     results = ledger.results(index.finished)
     tried = ledger.attempts(index, index.attempts.keys() - results.keys())
-    jobs = _Jobs(generation, sweep, {key: len(records) for key, records in tried.items()})
+    jobs = _Jobs(orders, sweep, {key: len(records) for key, records in tried.items()})
     queue = Queue(
         work,
         ledger,
         results,
         Cost(results.values()).seconds,
         retries=sweep.trial.retries,
-        tries={key: _failures(records, generation.launch) for key, records in tried.items()},
-        skip=tried if generation.skip_failed else (),
+        tries={key: _failures(records, orders.launch) for key, records in tried.items()},
+        skip=tried if orders.skip_failed else (),
     )
-    searcher = Multiplexer(generation, queue, ledger, jobs, say)
-    _start_ray(generation, platform)
+    searcher = Multiplexer(orders, queue, ledger, jobs, say)
     say("ready")
-    try:
-        _tuner(generation, platform, searcher, Deaths(searcher, ledger, jobs)).fit()
-    finally:
-        ray.shutdown()
-    stopped = searcher.stopped or ("asked to stop" if os.path.exists(generation.stop_file) else None)
+    _tuner(orders, platform, searcher, Watch(searcher, ledger, jobs, say)).fit()
+    stopped = searcher.stopped or ("asked to stop" if os.path.exists(orders.stop_file) else None)
     say("ended", more=not queue.finished and stopped is None, stopped=searcher.stopped)
-    return 0
 
 
 def _failures(attempts: list[Record], launch: int) -> int:
     return sum(record["launch"] == launch and record["status"] != "preempted" for record in attempts)
 
 
-def _start_ray(generation: Generation, platform: Platform) -> None:
-    ray.init(
-        address="local",  # a cluster of our own, whatever RAY_ADDRESS says
-        num_cpus=platform.slots * platform.cpus,
-        num_gpus=round(platform.slots * platform.gpus),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,  # results are small; images are mapped from the node's cache
-        _temp_dir=f"{generation.scratch}/ray",
-    )
-
-
-def _tuner(generation: Generation, platform: Platform, searcher: Multiplexer, deaths: Deaths) -> tune.Tuner:
+def _tuner(orders: Orders, platform: Platform, searcher: Multiplexer, watch: Watch) -> tune.Tuner:
     resources = {"cpu": platform.cpus, "gpu": platform.gpus}
     return tune.Tuner(
         tune.with_resources(TrialActor, {name: amount for name, amount in resources.items() if amount}),
@@ -367,22 +319,22 @@ def _tuner(generation: Generation, platform: Platform, searcher: Multiplexer, de
         ),
         run_config=tune.RunConfig(
             name="generation",
-            storage_path=f"{generation.scratch}/tune",
+            storage_path=f"{orders.scratch}/tune",
             verbose=0,
-            callbacks=[deaths],
+            callbacks=[watch],
             failure_config=tune.FailureConfig(max_failures=0),  # the queue tries again, and counts
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
 
 
+NAMED = (
+    "key", "study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "seed", "reported",
+)  # fmt: skip
+
+
 def _named(planned: Planned) -> dict[str, Any]:
-    return {
-        name: getattr(planned, name)
-        for name in (
-            "key", "study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "seed", "reported"
-        )
-    }  # fmt: skip
+    return {name: getattr(planned, name) for name in NAMED}
 
 
 def _survive_memory_monitor() -> None:
@@ -401,8 +353,4 @@ def _survive_memory_monitor() -> None:
             exception = RayActorError(error_msg=f"{type(exception).__name__}: {str(exception)[:2000]}")
         return original(self, tracked_actor_task=tracked_actor_task, exception=exception)
 
-    RayActorManager._actor_task_failed = failed
-
-
-if __name__ == "__main__":
-    sys.exit(run(Generation(**json.loads(Path(sys.argv[1]).read_text()))))
+    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]

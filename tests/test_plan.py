@@ -18,7 +18,8 @@ from sweep.trialspec import Numerics
 
 CPU = Platform(device="cpu", numerics=Numerics(), slots=2, cpus=1, gpus=0.0)
 STUDY: dict[str, Any] = {
-    "name": "s", "kind": "error_bars", "datasets": ["digits"], "detectors": ["ganomaly"], "abnormal": [0, 1, 2, 3]
+    "name": "s", "kind": "error_bars", "datasets": ["digits"], "detectors": ["ganomaly"],
+    "abnormal": [0, 1, 2, 3],
 }  # fmt: skip
 
 
@@ -68,7 +69,9 @@ def test_untrained_stays_untrained_whatever_the_study_says() -> None:
 
 
 def test_grid_varies_one_hyperparameter_at_a_time_around_the_default() -> None:
-    fixed = work_of(kind="grid", seeds=1, abnormal=[0], axes={"nz": [8, 16], "w_con": [1, 50], "lambda": [0.5]}).fixed
+    fixed = work_of(
+        kind="grid", seeds=1, abnormal=[0], axes={"nz": [8, 16], "w_con": [1, 50], "lambda": [0.5]}
+    ).fixed
     assert [planned.setting for planned in fixed] == [
         "nz=8", "nz=16", "nz=100", "w_con=1.0", "w_con=50.0", "lambda=0.5", "lambda=0.0"
     ]  # fmt: skip

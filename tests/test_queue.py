@@ -13,7 +13,7 @@ from test_plan import result_of, work_of
 
 from sweep.ledger import Ledger
 from sweep.plan import Planned, Work
-from sweep.queue import Queue
+from sweep.queue import Job, Queue
 from sweep.store import Store, open_store
 
 
@@ -23,13 +23,15 @@ def ledger(folder_url: str) -> Ledger:
 
 
 def queue_of(work: Work, ledger: Ledger, **given: Any) -> Queue:
-    given = {"results": {}, "cost": lambda planned: 1.0, "retries": 0, **given}
+    given = {"results": {}, "cost": lambda _: 1.0, "retries": 0, **given}
     return Queue(work, ledger, given.pop("results"), given.pop("cost"), **given)
 
 
 def drain(queue: Queue, slots: int = 2, seed: int = 0) -> list[Planned]:
     """Run everything with made-up results; asserts that no slot idles while work is runnable."""
-    rng, ran, live = random.Random(seed), [], []
+    rng = random.Random(seed)
+    ran: list[Planned] = []
+    live: list[Job] = []
     while not queue.finished:
         while len(live) < slots and (job := queue.next()) is not None:
             live.append(job)

@@ -14,7 +14,8 @@ from sweep.spec import Sweep, load, named_studies, resolve
 
 ROOT = Path(__file__).parent.parent
 STUDY: dict[str, Any] = {
-    "name": "s", "kind": "error_bars", "datasets": ["digits"], "detectors": ["ganomaly", "pca"], "abnormal": [0]
+    "name": "s", "kind": "error_bars", "datasets": ["digits"], "detectors": ["ganomaly", "pca"],
+    "abnormal": [0],
 }  # fmt: skip
 
 
@@ -42,7 +43,12 @@ def test_all_faults_are_reported_at_once_each_with_its_place() -> None:
             "sweep": {
                 "studies": [
                     {**STUDY, "detectors": ["ganomali"], "seeds": [], "colour": 1},
-                    {**STUDY, "name": "t", "abnormal": [0, 11], "hyperparameters": {"ganomaly": {"nz": "big", "x": 1}}},
+                    {
+                        **STUDY,
+                        "name": "t",
+                        "abnormal": [0, 11],
+                        "hyperparameters": {"ganomaly": {"nz": "big", "x": 1}},
+                    },
                 ]
             },
         }
@@ -98,7 +104,9 @@ def test_each_fault_says_what_is_legal(keys: dict[str, Any], message: str) -> No
 
 
 def test_a_named_study_takes_the_keys_of_the_sweep() -> None:
-    sweep = resolve({"storage": "./r", "sweep": {"study": "quickstart", "seeds": 2, "abnormal": [5, 6, 7, 8]}})
+    sweep = resolve(
+        {"storage": "./r", "sweep": {"study": "quickstart", "seeds": 2, "abnormal": [5, 6, 7, 8]}}
+    )
     assert {study.seeds for study in sweep.studies} == {(0, 1)}
     assert all(study.abnormal == ("5", "6", "7", "8") for study in sweep.studies)
 
@@ -112,7 +120,13 @@ def test_a_fault_in_a_key_of_the_sweep_is_reported_once_and_there() -> None:
 def test_every_key_can_be_overridden(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("storage: a\nsweep: {study: quickstart}\n")
-    over = ["storage=b", "sweep.seeds=[4]", "trial.retries=0", "sweep.hyperparameters.all.epochs=1", "sweep.name=x"]
+    over = [
+        "storage=b",
+        "sweep.seeds=[4]",
+        "trial.retries=0",
+        "sweep.hyperparameters.all.epochs=1",
+        "sweep.name=x",
+    ]
     sweep = load(config, over)
     assert (sweep.storage, sweep.name, sweep.trial.retries) == ("b", "x", 0)
     assert all(study.seeds == (4,) for study in sweep.studies)
@@ -154,7 +168,9 @@ def test_a_missing_file_is_a_fault_that_lists_those_there() -> None:
 
 def test_a_sweep_on_s3_needs_a_name_of_its_own() -> None:
     faults = faults_of({"storage": "s3://b/p", "sweep": {"study": "quickstart"}})
-    assert faults == ["sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1"]
+    assert faults == [
+        "sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1"
+    ]
 
 
 def test_studies_need_different_names() -> None:

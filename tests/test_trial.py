@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from test_plan import work_of
 from torch import Tensor
 
 import data.loader
+import data.protocols
 import sweep.trial
 from data import shards
 from data.protocols import Split
@@ -27,7 +29,6 @@ from sweep.scoring import LAMBDAS, combine
 from sweep.store import Store, open_store
 from sweep.trial import Options, run_trial
 from sweep.trialspec import TrialSpec, Validation
-from test_plan import work_of
 
 SMALL = {"epochs": 3, "width": 4, "nz": 8, "batch_size": 64, "lr": 1e-3}
 
@@ -84,7 +85,9 @@ def stored(store: Store, spec: TrialSpec, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("detector", ["ganomaly", "skip_ganomaly", "pca"])
-def test_the_same_spec_gives_the_same_bits(detector: str, prepared: Path, cache: Path, tmp_path: Path) -> None:
+def test_the_same_spec_gives_the_same_bits(
+    detector: str, prepared: Path, cache: Path, tmp_path: Path
+) -> None:
     import shutil
 
     spec, lam = spec_of(detector), None if detector == "pca" else 0.5
@@ -101,10 +104,11 @@ def test_the_same_spec_gives_the_same_bits(detector: str, prepared: Path, cache:
     assert scores[0] == scores[1]
 
 
+CHANGES: list[dict[str, Any]] = [{}, {"seed": 1}, {"split_seed": 1}]
+
+
 def test_seed_and_split_seed_change_different_things(store: Store, cache: Path) -> None:
-    first, seeded, split = (
-        finish(spec_of(**changes), store, cache) for changes in ({}, {"seed": 1}, {"split_seed": 1})
-    )
+    first, seeded, split = (finish(spec_of(**changes), store, cache) for changes in CHANGES)
     assert first["split_hash"] == seeded["split_hash"] != split["split_hash"]
     assert first["metrics"] != seeded["metrics"]
 
@@ -167,7 +171,7 @@ def test_no_test_row_reaches_weights_epochs_or_what_a_search_sees(
     honest_weights = stored(store, spec, "weights.safetensors")
     store.delete_tree(f"trials/{spec.key}")
     rng = np.random.RandomState(0)
-    true_split = sweep.trial.split
+    true_split = data.protocols.split
     true_load = data.loader.load
     opened: list[Split] = []
 
@@ -191,7 +195,10 @@ def test_no_test_row_reaches_weights_epochs_or_what_a_search_sees(
     assert blind["metrics"] != honest["metrics"]
     assert stored(store, spec, "weights.safetensors") == honest_weights
     assert blind["validation"] == honest["validation"]
-    epochs = [{m["selection"]: m["epoch"] for m in r["metrics"] if m["selection"] != "oracle"} for r in (honest, blind)]
+    epochs = [
+        {m["selection"]: m["epoch"] for m in r["metrics"] if m["selection"] != "oracle"}
+        for r in (honest, blind)
+    ]
     assert epochs[0] == epochs[1]
 
 
@@ -216,9 +223,13 @@ def test_selections_name_their_epochs(store: Store, cache: Path) -> None:
     assert set(by) == {"last", "val", "oracle"}
     assert by["last"]["epoch"] == 5
     assert by["oracle"]["auroc"] == max(entry["auroc"] for entry in result["metrics"])
-    table = pq.read_table(io.BytesIO(stored(store, spec_of(validated=True, hyperparameters={"epochs": 5}), "history.parquet")))
+    table = pq.read_table(
+        io.BytesIO(stored(store, spec_of(validated=True, hyperparameters={"epochs": 5}), "history.parquet"))
+    )
     history = {row["epoch"]: row for row in table.to_pylist()}
-    assert history[by["val"]["epoch"]]["validation_auroc"] == max(r["validation_auroc"] for r in history.values())
+    assert history[by["val"]["epoch"]]["validation_auroc"] == max(
+        r["validation_auroc"] for r in history.values()
+    )
     assert history[by["oracle"]["epoch"]]["test_auroc"] == by["oracle"]["auroc"]
 
 
@@ -248,7 +259,10 @@ def test_evaluation_happens_at_the_stated_epochs(every: int, store: Store, cache
 
 def test_an_evaluation_changes_nothing_that_training_depends_on(store: Store, cache: Path) -> None:
     often, once = (spec_of(eval_every=every) for every in (1, 0))
-    assert numbers(finish(often, store, cache))["metrics"][0] == numbers(finish(once, store, cache))["metrics"][0]
+    assert (
+        numbers(finish(often, store, cache))["metrics"][0]
+        == numbers(finish(once, store, cache))["metrics"][0]
+    )
     assert stored(store, often, "weights.safetensors") == stored(store, once, "weights.safetensors")
 
 
@@ -292,7 +306,7 @@ def test_a_missing_dataset_names_the_command_that_puts_it(tmp_path: Path, cache:
 def test_a_gpu_that_is_not_there_is_a_clear_failure(store: Store, cache: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(RuntimeError, match="trial.gpus=0"):
+    with pytest.raises(RuntimeError, match=r"trial\.gpus=0"):
         finish(spec_of(device="NVIDIA H100"), store, cache)
 
 

@@ -1,0 +1,42 @@
+"""What a generation of trials is told, as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.plan import Platform
+from sweep.trialspec import Numerics
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What one generation is told.
+
+    Attributes:
+        sweep: resolved spec, as JSON.
+        platform: what trials run on, as JSON.
+        quota: trials after which the generation ends and another begins, since a Tuner's memory
+            grows with its trials.
+        stop_file: appears when trials are to write their resume state and end.
+        scratch: folder for Ray and Tune.
+        cache: folder of prepared images.
+        events: file descriptor for JSON lines.
+        provenance: commit and dirty, for results.
+        skip_failed: whether trials with a failed attempt are left alone.
+        launch: number of this launch, whose failed tries count against `trial.retries`.
+    """
+
+    sweep: dict[str, Any]
+    platform: dict[str, Any]
+    quota: int
+    stop_file: str
+    scratch: str
+    cache: str
+    events: int
+    provenance: dict[str, Any]
+    skip_failed: bool
+    launch: int
+
+    def resolved_platform(self) -> Platform:
+        return Platform(**{**self.platform, "numerics": Numerics(**self.platform["numerics"])})
