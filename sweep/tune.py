@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.search import Searcher
@@ -230,12 +230,19 @@ class Watch(tune.Callback):
         if len(known) > self._jobs.attempts.get(key, 0):  # it wrote its own last words: hung
             self._searcher.fail(key, known[-1], recorded=True)
             return
-        error = trial.get_pickled_error() or RuntimeError("the process ended without a word")
-        text = str(error)
-        status: Status = "oom" if "OutOfMemory" in type(error).__name__ + text else "failed"
+        error = _error_of(trial)
+        status: Status = "oom" if "OutOfMemory" in str(error) else "failed"
         if getattr(error, "preempted", False):
             status = "preempted"
         self._searcher.fail(key, attempt(status, error=error, job=job))
+
+
+def _error_of(trial: Any) -> Exception:
+    """What Tune was told of a death; `Trial.get_pickled_error` looks where it is copied to later."""
+    if trial.pickled_error_file is None:
+        return RuntimeError("the process ended without a word")
+    error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return error
 
 
 class _Jobs:

@@ -1,0 +1,131 @@
+"""Detectors that go wrong in the ways that detectors do, and one that keeps a log of what it trained."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.detector import Detector
+
+
+@dataclass(frozen=True)
+class Brief:
+    """Hyperparameters of a detector that is about to go wrong."""
+
+    epochs: int = 2
+    batch_size: int = 64
+
+
+class _Faulty(Detector):
+    Hyperparameters = Brief
+
+    def components(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"score": batch.mean((1, 2, 3))}
+
+
+class Raises(_Faulty):
+    """Raises in its first step."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        raise ArithmeticError("the optimiser is not amused")
+
+
+class Dies(_Faulty):
+    """Takes its process with it."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        os._exit(7)
+
+
+class Segfaults(_Faulty):
+    """Reads where nothing is."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        ctypes.string_at(0)
+        raise AssertionError("unreachable")
+
+
+class RunsOutOfMemory(_Faulty):
+    """Asks for more than any machine has."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"loss": torch.empty(1 << 58).sum()}
+
+
+class Hangs(_Faulty):
+    """Never comes back."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        while True:
+            time.sleep(0.05)
+
+
+class Hoards(_Faulty):
+    """Takes memory until somebody stops it: what HOARD_BYTES says, a little at a time."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        hoard = []
+        while len(hoard) * 50_000_000 < int(os.environ["HOARD_BYTES"]):
+            hoard.append(b"x" * 50_000_000)
+            time.sleep(0.02)
+        time.sleep(60)
+        raise AssertionError("nobody stopped it")
+
+
+class Logged(Detector):
+    """A tiny autoencoder that appends every step it trains to the file TRAINED_LOG.
+
+    A line is `identity step`: identity is a hash of the first batch that the trial saw, kept in its
+    resume state, so lines of one trial are known across processes.
+    """
+
+    @dataclass(frozen=True)
+    class Hyperparameters:
+        epochs: int = 4
+        batch_size: int = 64
+        nz: int = 4
+        pause: float = 0.0
+
+    identity: Tensor
+    steps: Tensor
+
+    def __init__(self, channels: int, size: int, hyperparameters: Any, **where: Any) -> None:
+        super().__init__(channels, size, hyperparameters, **where)
+        pixels = channels * size * size
+        self.encode, self.decode = (
+            nn.Linear(pixels, hyperparameters.nz),
+            nn.Linear(hyperparameters.nz, pixels),
+        )
+        self.optimiser = torch.optim.Adam(self.parameters(), lr=1e-2)
+        self.register_buffer("identity", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        restored: Tensor = self.decode(self.encode(batch.flatten(1)))
+        return restored.view_as(batch)
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        if not self.steps:
+            digest = hashlib.sha256(batch.numpy().tobytes() + self.encode.weight.detach().numpy().tobytes())
+            self.identity.fill_(int.from_bytes(digest.digest()[:7], "big"))
+        self.steps += 1
+        loss = (self(batch + 0.1 * torch.randn_like(batch)) - batch).square().mean()
+        self.optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimiser.step()
+        time.sleep(self.hyperparameters.pause)
+        if path := os.environ.get("TRAINED_LOG"):
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.write(descriptor, f"{int(self.identity)} {int(self.steps)}\n".encode())
+            os.close(descriptor)
+        return {"loss": loss}
+
+    def components(self, batch: Tensor) -> dict[str, Tensor]:
+        return {"score": (self(batch) - batch).square().mean((1, 2, 3))}
