@@ -1,4 +1,4 @@
-"""What every detector is: the base class, how one is built, how score components are combined.
+"""What every detector is: the base class, how one is built, what its state is.
 
 A detector of your own subclasses `Detector` and goes into a sweep as `package.module:Class`:
 
@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -211,34 +209,6 @@ def build(
     made = load_class(info.implementation)(channels, size, values, variant=variant, dataset=dataset)
     assert isinstance(made, Detector)
     return made
-
-
-def combine(components: Mapping[str, npt.ArrayLike], lam: float | None) -> npt.NDArray[np.float64]:
-    """The anomaly score A = lambda R + (1 - lambda) L of each image, in float64.
-
-    A part of weight zero is left out, so that its NaN or infinity cannot spoil the score.
-
-    Args:
-        components: as `Detector.score` gives them, [N] each: "reconstruction" R and "latent" L, or a
-            single "score".
-        lam: lambda in [0, 1]; None for a single "score".
-
-    Raises:
-        ValueError: if lambda and components do not go together.
-    """
-    parts = {name: np.asarray(values, dtype=np.float64) for name, values in components.items()}
-    if lam is None and set(parts) == {"score"}:
-        return parts["score"]
-    if lam is None or set(parts) != {"reconstruction", "latent"} or not 0 <= lam <= 1:
-        raise ValueError(
-            f"lambda={lam} and components {sorted(parts)} do not go together: a number from 0 to 1 weighs"
-            " 'reconstruction' against 'latent', none is for a single 'score'"
-        )
-    if lam == 0:
-        return parts["latent"]
-    if lam == 1:
-        return parts["reconstruction"]
-    return lam * parts["reconstruction"] + (1 - lam) * parts["latent"]
 
 
 def _copy(state: Any) -> Any:

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from models.scoring import combine
 from sweep.trialspec import Numerics, TrialSpec
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
     from sweep.plan import Planned
 
@@ -146,25 +145,10 @@ def _judge(table: pa.Table, entry: Mapping[str, Any], lam: float) -> Row:
     for name in ("evaluation", "epoch"):
         wanted = pc.and_(wanted, pc.equal(table[name], entry[name]))
     chosen = table.filter(wanted)
-    mixed = combine(chosen["reconstruction"].to_numpy(), chosen["latent"].to_numpy(), lam)
+    components = {name: chosen[name].to_numpy() for name in ("reconstruction", "latent")}
+    mixed = combine(components, lam)
     judged = evaluate(chosen["label"].to_numpy(), mixed)
     return {name: getattr(judged, name) for name in METRICS}
-
-
-def combine(
-    reconstruction: NDArray[np.floating], latent: NDArray[np.floating], lam: float
-) -> NDArray[np.float64]:
-    """A = lambda R + (1 - lambda) L in float64; a part of weight zero is left out.
-
-    The same numbers as `models.detector.combine`, for those who have no torch.
-    """
-    parts = [
-        weight * part.astype("float64")
-        for weight, part in ((lam, reconstruction), (1 - lam, latent))
-        if weight
-    ]
-    mixed: NDArray[np.float64] = sum(parts[1:], start=parts[0])
-    return mixed
 
 
 def _numerics(numerics: Numerics) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from data import catalog as datasets
 from models import catalog as detectors
 from models.catalog import DetectorInfo
-from sweep.scoring import LAMBDAS
+from models.scoring import LAMBDAS
 from sweep.search import SearchSpec
 from sweep.spec import Sweep
 from sweep.study import LAMBDA, Study, settings

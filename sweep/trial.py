@@ -27,10 +27,10 @@ from torch import Tensor
 from data.loader import Dataset, load
 from data.protocols import Split, split
 from models.detector import Detector, build
+from models.scoring import LAMBDAS, combine
 from sweep import metrics
 from sweep.checkpoint import Checkpoints, State
 from sweep.ledger import Ledger, Record
-from sweep.scoring import LAMBDAS, combine
 from sweep.store import Store
 from sweep.trialspec import TrialSpec
 

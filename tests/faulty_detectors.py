@@ -71,7 +71,7 @@ class Hoards(_Faulty):
     """Takes memory until somebody stops it: what HOARD_BYTES says, a little at a time."""
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
-        hoard = []
+        hoard: list[bytes] = []
         while len(hoard) * 50_000_000 < int(os.environ["HOARD_BYTES"]):
             hoard.append(b"x" * 50_000_000)
             time.sleep(0.02)

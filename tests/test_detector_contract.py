@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from models.catalog import CHANNELS, DETECTORS, SIZES, DetectorInfo, detector, resolve
-from models.detector import Detector, build, combine
+from models.detector import Detector, build
+from models.scoring import combine
 
 SIZE = 16
 SMALL: dict[str, dict[str, int]] = {

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.gather import COLUMNS, combine, gather
+from sweep.gather import COLUMNS, gather
 from sweep.metrics import evaluate
 from sweep.plan import Planned
 from sweep.trialspec import TrialSpec, Validation
@@ -159,16 +159,6 @@ def test_a_score_of_one_component_has_no_lambda(wanted: float | None) -> None:
     trial = planned(lam=wanted)
     rows = gather([trial], {trial.key: result(trial, lam=None)}, sweep="local", scores=no_scores)
     assert [(row["lam"], row["auroc"]) for row in rows] == [(None, 0.75)] * 2
-
-
-@pytest.mark.parametrize("lam", [0.0, 0.3, 1.0])
-def test_components_are_mixed_as_the_detectors_mix_them(lam: float) -> None:
-    from models.detector import combine as of_models
-
-    part = scores_table().slice(0, 20)
-    components = {name: part[name].to_numpy() for name in ("reconstruction", "latent")}
-    ours = combine(components["reconstruction"], components["latent"], lam)
-    np.testing.assert_array_equal(ours, of_models(components, lam))
 
 
 @settings(deadline=None)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from models.catalog import DETECTORS, DetectorInfo, UnknownDetector, Variant, detector, load_class, resolve
-from models.detector import Detector, combine
+from models.detector import Detector
 from models.hyperparameters import describe, hyperparameter
+from models.scoring import combine
 
 GANOMALY = DETECTORS["ganomaly"]
 

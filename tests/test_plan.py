@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from models import catalog
+from models.scoring import LAMBDAS
 from sweep.ledger import Ledger
 from sweep.plan import Planned, Platform, Work, expand
-from sweep.scoring import LAMBDAS
 from sweep.spec import resolve
 from sweep.status import survey
 from sweep.store import Store, open_store

@@ -22,10 +22,10 @@ import sweep.trial
 from data import shards
 from data.protocols import Split
 from models.ganomaly import GANomaly
+from models.scoring import LAMBDAS, combine
 from sweep import metrics
 from sweep.ledger import Record
 from sweep.plan import Planned
-from sweep.scoring import LAMBDAS, combine
 from sweep.store import Store, open_store
 from sweep.trial import Options, run_trial
 from sweep.trialspec import TrialSpec, Validation

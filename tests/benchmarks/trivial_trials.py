@@ -1,0 +1,99 @@
+"""Trials that take no time through the whole engine, result put included, and the driver's memory.
+
+`constant` on digits of 16 x 16, ten classes by so many seeds of split and training, launched as a
+user does.  Printed: trials a minute between the first and the last result and with start, rollover
+of generations and report counted in; CPU milliseconds a trial of each kind of process, which mean
+something on a busy machine, too; resident memory of each generation's process and of the launch.
+Reference, in the same run: `run_trial` in a plain loop in one process, with the same store calls.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+from measure import arguments, bar, figure, folder, header, launch
+from sweeps import results_of, write_config
+
+CLASSES = 10
+BAR = 1500  # trials a minute, on 2 cores
+FLAT = 1.1  # last generation's memory over the first's
+
+
+def main() -> None:
+    options = arguments(
+        __doc__,
+        ("trials", 2000, "trials through the engine; 10000 is the bar"),
+        ("loop", 200, "trials of the plain loop"),
+    )
+    with folder() as engine, folder() as plain:
+        header()
+        usage = launch(_config(engine, options.trials))
+        done = sorted(path.stat().st_mtime for path in (engine / "store/trials").glob("*/result.json"))
+        assert len(done) == options.trials, f"{len(done)} results of {options.trials} trials"
+        loop, loop_cpu = _plain_loop(plain, options.loop)
+    rate = 60 * (len(done) - 1) / (done[-1] - done[0])
+    whole = 60 * len(done) / usage.seconds
+    print(f"{'process':12} CPU ms a trial")
+    for role, cpu in sorted(usage.by_role().items()):
+        print(f"{role:12} {1000 * cpu / len(done):.1f}")
+    print(f"{'plain loop':12} {1000 * loop_cpu:.1f}")
+    generations = [looks[-1] for looks in usage.of("generation") if len(looks) > 1]
+    peaks = ", ".join(f"{looks:.0f}" for looks in generations)
+    launched = usage.of("launch")[0]
+    mark = f"{launched[len(launched) // 10]:.0f} MiB early, {launched[-1]:.0f} at the end"
+    n = f"n={len(done)}"
+    figure(
+        "trivial trials a minute", f"{rate:.0f} ({n})", f"plain loop {60 / loop:.0f}", bar(rate, least=BAR)
+    )
+    figure("the same, whole launch", f"{whole:.0f} ({usage.seconds:.0f} s)", f"plain loop {60 / loop:.0f}",
+           f"ratio {whole * loop / 60:.2f}")  # fmt: skip
+    flat = max(generations) / generations[0]
+    verdict = bar(flat, most=FLAT) if len(generations) > 1 else "one generation: --trials 10000 for more"
+    figure("driver memory by generation", f"{peaks} MiB", "the first generation's", verdict)
+    figure(
+        "launch's memory",
+        mark,
+        "early in the run",
+        f"ratio {launched[-1] / launched[len(launched) // 10]:.2f}",
+    )
+
+
+def _config(place: Path, trials: int) -> Path:
+    studies: list[dict[str, Any]] = []
+    if trials % CLASSES or not 0 < trials <= 1000 * CLASSES:
+        raise SystemExit(f"--trials: a multiple of {CLASSES}, {1000 * CLASSES} at most")
+    seeds = trials // CLASSES
+    studies.append({"detectors": ["constant"], "abnormal": "all", "seeds": seeds, "split_seed": "follow"})
+    return write_config(place, studies)
+
+
+def _plain_loop(place: Path, trials: int) -> tuple[float, float]:
+    """Wall and CPU seconds a trial of `run_trial` in this process."""
+    from rich.console import Console
+
+    from sweep.cluster import platform
+    from sweep.launch import put_missing
+    from sweep.plan import expand
+    from sweep.spec import load
+    from sweep.store import open_store
+    from sweep.trial import Options, run_trial
+
+    sweep = load(_config(place, trials), [])
+    store = open_store(sweep.storage)
+    put_missing(sweep, store, Console(quiet=True))
+    options = Options(cache=place / "cache")
+    specs = [planned.spec for planned in expand(sweep, platform(sweep)).fixed]
+    list(run_trial(specs[0], store, options))  # decodes the dataset
+    wall, cpu = time.perf_counter(), time.process_time()
+    for spec in itertools.islice(specs, 1, None):
+        list(run_trial(spec, store, options))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    assert len(results_of(place)) == trials
+    return wall / (trials - 1), cpu / (trials - 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What holds of the project as a whole: pins, names, promises of the README."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+SOURCES = [name for name in FILES if name.endswith(".py")]
+
+
+def test_every_installed_package_is_pinned_exactly() -> None:
+    pins = {pin.partition(" ;")[0] for pin in PROJECT["tool"]["uv"]["constraint-dependencies"]}
+    for found in importlib.metadata.distributions():
+        name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
+        assert f"{name}=={found.version}" in pins, "run uv lock, then tests/pin.py"
+
+
+def test_no_file_spells_the_address_of_a_registry() -> None:
+    parts = (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("debian", "org"))
+    hosts = re.compile("|".join(rf"{name}\.{domain}" for name, domain in parts))
+    assert [name for name in FILES if hosts.search((ROOT / name).read_text("utf-8"))] == []
+    assert "uv.lock" not in FILES
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_file_can_be_read(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert len(text.splitlines()) <= 420, "it has outgrown its room"
+    if Path(name).name != "__init__.py" or text:
+        assert ast.get_docstring(ast.parse(text)), "its head says what it is"
+
+
+@pytest.mark.parametrize("word", ["manager", "handler", "utils", "helpers", "common"])
+def test_no_file_hides_behind_an_empty_word(word: str) -> None:
+    assert [name for name in SOURCES if word in Path(name).stem] == []
+
+
+def test_the_readme_names_only_files_and_verbs_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
+        assert (ROOT / target).exists(), target
+    verbs = set(re.findall(r"python -m sweep (\w+)", readme))
+    known = set(re.findall(r"^def (\w+)\(", (ROOT / "sweep/cli.py").read_text(), re.MULTILINE)) | {"data"}
+    assert verbs
+    assert verbs <= known
+
+
+def test_the_readme_shows_the_detector_that_the_tests_run() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(r"```python\n# tests/own_detector\.py\n(.*?)```", readme, re.DOTALL)
+    assert shown is not None
+    assert shown.group(1).strip() in (ROOT / "tests/own_detector.py").read_text()
