@@ -127,7 +127,5 @@ def preparation(name: str, size: int) -> str:
     """
     info = dataset(name)
     if size not in info.sizes:
-        raise ValueError(
-            f"size {size!r} is not legal for {name}: use one of {', '.join(map(str, info.sizes))}"
-        )
+        raise ValueError(f"size {size!r} is not legal for {name}: use one of {', '.join(map(str, info.sizes))}")
     return f"s{size}-{info.interpolation}-{info.revision}"

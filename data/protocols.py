@@ -153,8 +153,7 @@ def _carve(side: Indices, share: float, random: np.random.RandomState, who: str)
     count = int(share * len(side))
     if not (0 < share < 1 and count):
         raise ValueError(
-            f"validation share {share} of {len(side)} {who} is not legal: use at least "
-            f"1/{len(side)} and less than 1"
+            f"validation share {share} of {len(side)} {who} is not legal: use at least 1/{len(side)} and less than 1"
         )
     validates = np.zeros(len(side), np.bool_)
     validates[random.permutation(len(side))[:count]] = True

@@ -157,9 +157,7 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> Rows:
     """
     file = pq.ParquetFile(pa.BufferReader(data))
     table = file.read(columns=["image", "label", "split", "sample_id"]).combine_chunks()
-    pixels = np.frombuffer(
-        _chunk(table, "image").buffers()[1], np.uint8, table.num_rows * int(np.prod(shape))
-    )
+    pixels = np.frombuffer(_chunk(table, "image").buffers()[1], np.uint8, table.num_rows * int(np.prod(shape)))
     return Rows(
         images=pixels.reshape(table.num_rows, *shape),
         labels=_chunk(table, "label").to_numpy(),
@@ -254,9 +252,7 @@ def resize(images: Images, size: int, resampling: Image.Resampling) -> Images:
 
 def _encode(rows: Rows, samples: list[Sample], classes: tuple[str, ...]) -> bytes:
     width = rows.images[0].size
-    pixels = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(width), len(samples), [None, pa.py_buffer(rows.images)]
-    )
+    pixels = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(samples), [None, pa.py_buffer(rows.images)])
     table = pa.table(
         {
             "image": pixels,

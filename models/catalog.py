@@ -314,9 +314,7 @@ def load_class(implementation: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as fault:
-        raise UnknownDetector(
-            f"cannot load detector {implementation}: {fault}; write package.module:Class"
-        ) from fault
+        raise UnknownDetector(f"cannot load detector {implementation}: {fault}; write package.module:Class") from fault
 
 
 def _own_detector(name: str) -> DetectorInfo:

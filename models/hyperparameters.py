@@ -113,9 +113,7 @@ def resolve_values(hyperparameters: type[Any], overrides: Mapping[str, object]) 
     """
     known = {field.name: field for field in describe(hyperparameters)}
     faults = [
-        f"{name} is not a hyperparameter: {nearest_first(name, known)}"
-        for name in overrides
-        if name not in known
+        f"{name} is not a hyperparameter: {nearest_first(name, known)}" for name in overrides if name not in known
     ]
     values: dict[str, Scalar] = {}
     for name, field in known.items():
@@ -167,9 +165,7 @@ def _describe(hyperparameters: type[Any]) -> tuple[Hyperparameter, ...]:
     found = []
     for field in dataclasses.fields(hyperparameters):
         if hints[field.name] not in TYPES or field.default is dataclasses.MISSING:
-            raise ValueError(
-                f"{name}.{field.name} needs a default and one of the types bool, int, float, str"
-            )
+            raise ValueError(f"{name}.{field.name} needs a default and one of the types bool, int, float, str")
         known = {key: value for key, value in field.metadata.items() if key in METADATA}
         found.append(Hyperparameter(field.name, hints[field.name], field.default, **known))
     return tuple(found)

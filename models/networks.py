@@ -88,9 +88,7 @@ class UNet(nn.Module):
             down: list[nn.Module] = [nn.Conv2d(outer, inner, 4, 2, 1, bias=False)]
             self.down.append(nn.Sequential(*down if innermost else [*down, nn.BatchNorm2d(inner)]))
             wide = inner if innermost else 2 * inner
-            self.up.append(
-                nn.Sequential(nn.ConvTranspose2d(wide, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer))
-            )
+            self.up.append(nn.Sequential(nn.ConvTranspose2d(wide, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer)))
         self.last = nn.ConvTranspose2d(2 * widths[0], channels, 4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:

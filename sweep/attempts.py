@@ -7,9 +7,14 @@ import platform
 import re
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any, Literal
+
+
+class Interrupted(Exception):
+    """A trial was asked for its resume state, which stands; it goes on elsewhere, or later."""
+
 
 Status = Literal["failed", "oom", "preempted", "hung"]
 LOG_CHARACTERS = 20_000
@@ -52,6 +57,11 @@ def attempt(
     }
 
 
+def has_failed(attempts: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a trial without a result has failed; one that was preempted waits to go on."""
+    return bool(attempts) and attempts[-1]["status"] != "preempted"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was exhausted: Python's, the host's as torch reports it, or the GPU's."""
     return (
@@ -67,9 +77,7 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     name = type(error).__name__
     if name in ("RayActorError", "ActorDiedError", "ActorUnavailableError"):
-        found = re.search(
-            r"(OutOfMemoryError|SIGKILL|SIGSEGV|exit(?:ed)? code[^.]*|exit detail: [^.]*)", text
-        )
+        found = re.search(r"(OutOfMemoryError|SIGKILL|SIGSEGV|exit(?:ed)? code[^.]*|exit detail: [^.]*)", text)
         if "OutOfMemory" in text:
             return "killed by Ray's memory monitor: the node ran out of memory"
         return f"the trial's process died ({found.group(1)})" if found else "the trial's process died"

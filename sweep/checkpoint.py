@@ -86,9 +86,11 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete all states and the lease, once the trial has a result."""
         self.finish()
-        if self._number or self._store.names(self._folder):
-            self._store.delete_tree(self._folder)
+        wrote = self._held
         self.close()
+        if wrote or self._number:
+            self._store.delete_tree(self._folder)
+            self._store.delete(self._lease.path)
 
     def close(self) -> None:
         """Give the lease back."""

@@ -32,9 +32,7 @@ app.add_typer(data_app, name="data")
 Config = Annotated[Path, typer.Argument(help="YAML of the sweep, e.g. clusters/local.yaml", metavar="CONFIG")]
 Set = Annotated[
     list[str],
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key, e.g. sweep.seeds=5; see `schema`. Repeatable."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. sweep.seeds=5; see `schema`. Repeatable."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 PLAIN_WIDTH = 120  # of tables that go to a file or a pipe
@@ -51,7 +49,7 @@ def launch(
     skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Leave failed trials alone.")] = False,
 ) -> None:
     """Show the plan, ask, run it, report.  Run it again to go on where it was stopped."""
-    from sweep.launch import DONE, Launch
+    from sweep.launch import DONE, SOME_FAILED, Launch
 
     opened = _Opened(config, assignments)
     state = opened.survey()
@@ -63,7 +61,7 @@ def launch(
         if not sys.stdin.isatty():
             raise _user_error("nobody is there to be asked: add -y to go ahead")
         typer.confirm("Proceed?", abort=True)
-    code = DONE
+    code = SOME_FAILED if state.count("failed") else DONE
     if again:
         run = Launch(
             sweep=opened.sweep,
@@ -102,7 +100,7 @@ def status(
     """Show how far the sweep is, and its failures by cause, from the store alone."""
     import time
 
-    opened = _Opened(config, assignments)
+    opened = _Opened(config, assignments, as_launched=True)
     while True:
         state = opened.survey()
         if as_json:
@@ -110,9 +108,8 @@ def status(
         else:
             out.print(opened.plan_table(state))
             for cause, keys in _failures(state).items():
-                out.print(
-                    f"[red]{len(keys)} x[/red] {cause}   log: {opened.command('trial', f'{keys[0]} --log')}"
-                )
+                line = f"{len(keys)} x {cause}   log: {opened.command('trial', f'{keys[0]} --log')}"
+                out.print(line, style="red", markup=False, soft_wrap=True)
         if not watch:
             return
         time.sleep(5)
@@ -124,16 +121,20 @@ def report(
     assignments: Set = [],  # noqa: B006
     folder: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", help="Write leaderboard.csv, leaderboard.md and results.parquet here, too."
-        ),
+        typer.Option("--out", "-o", help="Write leaderboard.csv, leaderboard.md and results.parquet here, too."),
     ] = None,
     selection: Annotated[str, typer.Option(help="Epoch: last, val or oracle (best on test).")] = "last",
     metric: Annotated[str, typer.Option(help="auroc, ap or fpr95.")] = "auroc",
     as_json: Json = False,
 ) -> None:
     """Print the leaderboard from what the store holds, at any time."""
-    _show_report(_Opened(config, assignments), folder, selection=selection, metric=metric, as_json=as_json)
+    _show_report(
+        _Opened(config, assignments, as_launched=True),
+        folder,
+        selection=selection,
+        metric=metric,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -147,7 +148,7 @@ def trial(
     """Run one trial in this process, where `breakpoint()` works, or show its result or its log."""
     from sweep.single import find, run, story
 
-    opened = _Opened(config, assignments)
+    opened = _Opened(config, assignments, as_launched=True)
     planned = find(opened.survey(), key)
     if log:
         out.print(story(opened.ledger, planned), markup=False)
@@ -206,6 +207,7 @@ def data_list(config: Config, assignments: Set = [], as_json: Json = False) -> N
 
 def main() -> None:
     """Run a verb; a fault of the user's is a message and exit code 1, never a traceback."""
+    from data.faults import DataError
     from sweep.faults import UserError
     from sweep.store import StoreError
 
@@ -217,7 +219,7 @@ def main() -> None:
         for fault in error.faults:
             err.print(f"error: {fault}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
-    except StoreError as error:
+    except (StoreError, DataError) as error:
         err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except BrokenPipeError:
@@ -225,20 +227,28 @@ def main() -> None:
 
 
 class _Opened:
-    """A sweep with its store, its plan and the command line that names it."""
+    """A sweep with its store, its plan and the command line that names it.
 
-    def __init__(self, config: Path, assignments: list[str]) -> None:
+    Those who look back (`as_launched`) see what was launched last, on the machine that it ran on;
+    with `--set` they see what the command line says, on that machine.
+    """
+
+    def __init__(self, config: Path, assignments: list[str], *, as_launched: bool = False) -> None:
         from sweep.cluster import platform
         from sweep.ledger import Ledger
-        from sweep.plan import expand
+        from sweep.plan import Platform, expand
         from sweep.store import open_store
 
         self._config, self._assignments = config, assignments
         self.sweep: Sweep = _load(config, assignments)
-        self.platform: Platform = platform(self.sweep)
-        self.work: Work = expand(self.sweep, self.platform)
         self.store: Store = open_store(self.sweep.storage)
         self.ledger: Ledger = Ledger(self.store, self.sweep.name)
+        launched = self.ledger.specs()[-1:] if as_launched else []
+        if launched and not assignments:
+            self.sweep = type(self.sweep).model_validate({**launched[0]["sweep"], "storage": self.sweep.storage})
+        last = launched[0]["platform"] if launched else None
+        self.platform: Platform = Platform.from_dict(last) if last else platform(self.sweep)
+        self.work: Work = expand(self.sweep, self.platform)
 
     def survey(self) -> Survey:
         from sweep.status import survey

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sweep.spec import Sweep
 from sweep.trialspec import Numerics
 
 SCRATCH_PREFIX = "sweep-"  # in the system's folder for temporary files: Ray's socket paths must be short
+LONGEST_PARENT = 30  # characters: of the 107 that a socket's path may have, Ray takes most
 PR_SET_PDEATHSIG = 1
 
 
@@ -54,9 +56,7 @@ def platform(sweep: Sweep) -> Platform:
     if cpus > asked:
         faults.append(f"trial.cpus: {cpus} are asked for, the cluster has {asked}")
     if len(set(names)) > 1:
-        faults.append(
-            f"cluster.gpus: unlike GPUs ({', '.join(sorted(set(names)))}); choose by CUDA_VISIBLE_DEVICES"
-        )
+        faults.append(f"cluster.gpus: unlike GPUs ({', '.join(sorted(set(names)))}); choose by CUDA_VISIBLE_DEVICES")
     if faults:
         raise UserError(faults)
     slots = asked // cpus
@@ -91,11 +91,14 @@ class Scratch:
     """A private folder for Ray and Tune, gone afterwards; folders of dead owners are removed, too."""
 
     def __enter__(self) -> Path:
-        for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
+        parent = tempfile.gettempdir()
+        if len(parent) > LONGEST_PARENT:
+            parent = "/tmp"  # noqa: S108  (mkdtemp below makes a private folder in it)
+        for folder in Path(parent).glob(f"{SCRATCH_PREFIX}*"):
             owner = folder.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
-            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            if owner.isdigit() and not _runs(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-", dir=parent))
         return self._folder
 
     def __exit__(self, *_: object) -> None:
@@ -177,14 +180,19 @@ class LocalCluster:
         self._stops += 1
         self.stop_file.touch()
         if self._stops > 1:
-            self.kill()
+            self._end()
 
     def kill(self) -> None:
         """End the child and, by that, its Ray."""
+        self._end()
         if self._child is not None:
-            if self._child.poll() is None:
-                os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
+
+    def _end(self) -> None:
+        """Without waiting: a signal handler may have interrupted a wait, whose lock is not reentrant."""
+        if self._child is not None and self._child.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
 
 
 class GenerationDied(Exception):
@@ -198,6 +206,16 @@ class GenerationDied(Exception):
     def __init__(self, code: int, log: str) -> None:
         self.code, self.log = code, log
         super().__init__(f"the driver of Ray ended with status {code}")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _environment() -> dict[str, str]:
@@ -217,9 +235,7 @@ def _environment() -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
     }
     path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
-    kept = {
-        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")
-    }
+    kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
     return {**kept, **quiet, "PYTHONPATH": path}
 
 

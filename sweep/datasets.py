@@ -50,11 +50,7 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
 def missing(store: Store, sweep: Sweep) -> list[str]:
     """Datasets of a sweep that its store has not."""
     names = sorted({name for study in sweep.studies for name in study.datasets})
-    return [
-        name
-        for name in names
-        if not store.exists(f"datasets/{name}/{_preparation(sweep, name)}/manifest.json")
-    ]
+    return [name for name in names if not store.exists(f"datasets/{name}/{_preparation(sweep, name)}/manifest.json")]
 
 
 def verify(sweep: Sweep, name: str | None, console: Console) -> bool:
@@ -69,10 +65,11 @@ def verify(sweep: Sweep, name: str | None, console: Console) -> bool:
     store = open_store(sweep.storage)
     if name is not None and name not in catalog.DATASETS:
         raise UserError(unknown("dataset", name, catalog.DATASETS))
+    stored = [found for found in store.names("datasets") if name in (None, found)]
+    if name is not None and not stored:
+        raise UserError(f"{name} is not in the store {store.url}: python -m sweep data put {name} CONFIG")
     whole = True
-    for found in store.names("datasets"):
-        if name not in (None, found):
-            continue
+    for found in stored:
         for preparation in store.names(f"datasets/{found}"):
             try:
                 faults = [str(fault) for fault in shards.verify(store, found, preparation)]

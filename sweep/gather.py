@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from models.scoring import combine
+from sweep.attempts import has_failed
 from sweep.trialspec import Numerics, TrialSpec
 
 if TYPE_CHECKING:
@@ -109,8 +110,7 @@ def _common(
         "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
     }  # fmt: skip
     if result is None:
-        failed = bool(attempts) and attempts[-1]["status"] != "preempted"
-        row["status"] = "failed" if failed else "missing"
+        row["status"] = "failed" if has_failed(attempts) else "missing"
     else:
         row |= {name: result.get(name) for name in PROVENANCE}
         row["status"] = result["status"]

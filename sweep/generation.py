@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import math
 import sys
 import threading
 from pathlib import Path
@@ -28,7 +29,7 @@ def main(file: Path) -> None:
     ray.init(
         address="local",  # a cluster of our own, whatever RAY_ADDRESS says
         num_cpus=platform.slots * platform.cpus,
-        num_gpus=round(platform.slots * platform.gpus),
+        num_gpus=math.ceil(platform.slots * platform.gpus),
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -122,6 +122,7 @@ class Launch:
                                 cluster.stop()
                     except GenerationDied as death:
                         deaths = 0 if results else deaths + 1
+                        progress.say(f"{death}: starting it again", style="yellow")
                         more = not cluster.stop_file.exists()
                         if deaths >= DEATHS_IN_A_ROW:
                             raise UserError(

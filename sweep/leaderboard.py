@@ -231,9 +231,7 @@ def _values(units: Mapping[Unit, Row], metric: str, chance: float | None = None)
     return {u: v for u, v in ends.items() if v is not None and units[u]["status"] in ("ok", "diverged")}
 
 
-def _line(
-    units: Units, metric: str, chance: Mapping[str, float], catalog: Mapping[str, DetectorInfo]
-) -> Line:
+def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mapping[str, DetectorInfo]) -> Line:
     row = _first(units)
     study, detector, variant, setting = (row[column] for column in NAME)
     info = catalog.get(detector)
@@ -297,9 +295,7 @@ def _ends(cell: Cell, rows: Iterable[Row]) -> Cell:
     return replace(cell, diverged=statuses.count("diverged"), failed=statuses.count("failed"))
 
 
-def _gap(
-    units: Units, trivial: list[Units], metric: str, chance: Mapping[str, float], sign: float
-) -> float | None:
+def _gap(units: Units, trivial: list[Units], metric: str, chance: Mapping[str, float], sign: float) -> float | None:
     """How far above the best trivial configuration, over the classes of this one."""
     own = _class_mean(units, metric, chance)[0].counted
     rivals = [
@@ -348,9 +344,7 @@ def _compare(lines: list[Line], classes: tuple[str, ...], sign: float) -> tuple[
     ), tested
 
 
-def _grids(
-    lines: list[Line], configurations: list[Units], catalog: Mapping[str, DetectorInfo]
-) -> tuple[Grid, ...]:
+def _grids(lines: list[Line], configurations: list[Units], catalog: Mapping[str, DetectorInfo]) -> tuple[Grid, ...]:
     """One grid per study, detector, variant and axis."""
     found: dict[tuple[str, str, str, str], list[Line]] = {}
     for line in lines:

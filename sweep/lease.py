@@ -41,8 +41,7 @@ class Held(Exception):
         self.alive = alive
         hope = "" if alive else f"; if that process is gone, ask again in {holder.ttl_seconds:.0f} s"
         super().__init__(
-            f"{path} is held by {self.owner} (process {holder.pid} on {holder.host}) "
-            f"for {self.age:.0f} s{hope}"
+            f"{path} is held by {self.owner} (process {holder.pid} on {holder.host}) for {self.age:.0f} s{hope}"
         )
 
 
@@ -197,9 +196,7 @@ class Lease:
         """
         self.acquire(patience)
         done = threading.Event()
-        thread = threading.Thread(
-            target=self._renew_until, args=(done,), name=f"lease {self.path}", daemon=True
-        )
+        thread = threading.Thread(target=self._renew_until, args=(done,), name=f"lease {self.path}", daemon=True)
         thread.start()
         try:
             yield self

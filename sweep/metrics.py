@@ -177,7 +177,5 @@ def _finite(scores: Scores) -> npt.NDArray[np.float64]:
         raise ValueError(f"scores must be a list of numbers, not of shape {values.shape}")
     wrong = np.count_nonzero(~np.isfinite(values))
     if wrong:
-        raise ValueError(
-            f"{wrong} of {len(values)} scores are NaN or infinite: a diverged detector has no metrics"
-        )
+        raise ValueError(f"{wrong} of {len(values)} scores are NaN or infinite: a diverged detector has no metrics")
     return values

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweep.plan import Platform
-from sweep.trialspec import Numerics
 
 
 @dataclass(frozen=True)
@@ -39,4 +38,4 @@ class Orders:
     launch: int
 
     def resolved_platform(self) -> Platform:
-        return Platform(**{**self.platform, "numerics": Numerics(**self.platform["numerics"])})
+        return Platform.from_dict(self.platform)

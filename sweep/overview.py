@@ -6,8 +6,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sweep.plan import Platform
+from sweep.plan import PlannedSearch, Platform
 from sweep.progress import duration
+from sweep.search import Search
 from sweep.spec import Sweep
 from sweep.status import Line, Survey
 
@@ -20,10 +21,9 @@ def table(sweep: Sweep, platform: Platform, survey: Survey) -> Group:
     numbers.append(f"{counts['to_run']:,} to run")
     heading = f"{sweep.name}: {counts['trials']:,} trials = {' + '.join(numbers)}"
     parts: list[Text | Table] = [Text(heading, style="bold"), _lines(survey)]
+    parts += [Text(_search(planned, search), style="dim") for planned, search in survey.searches]
     if counts["stale"]:
-        parts.append(
-            Text(f"stale: {counts['stale']} trials have results of an older revision; they run again")
-        )
+        parts.append(Text(f"stale: {counts['stale']} trials have results of an older revision; they run again"))
     if counts["to_run"]:
         basis = "measured" if all(line.measured for line in survey.lines if line.to_run) else "estimated"
         left = duration(survey.seconds_left(platform.slots))
@@ -38,6 +38,24 @@ def slots(platform: Platform) -> str:
     return f"{platform.slots} slot{'s' if platform.slots != 1 else ''} of {what}{plural}"
 
 
+def _search(planned: PlannedSearch, search: Search) -> str:
+    """What a search has come to."""
+    first = planned.tuning[0]
+    classes = ",".join(dict.fromkeys(p.abnormal for p in planned.reports))
+    pruned = sum(candidate.pruned is not None for candidate in search.candidates)
+    asked = f"{len(search.candidates)}/{search.spec.candidates} candidates asked, {pruned} pruned"
+    text = f"search {first.study} for {first.detector} on {first.dataset} {classes}: {asked}"
+    frozen = search.frozen() if search.finished else None
+    if frozen is None:
+        return text
+    params = {**frozen[0], **({} if frozen[1] is None else {"lambda": frozen[1]})}
+    return f"{text}; chose " + ", ".join(f"{name}={_short(value)}" for name, value in params.items())
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _lines(survey: Survey) -> Table:
     found = Table(box=None, pad_edge=False, header_style="bold")
     found.add_column("study", no_wrap=True)
@@ -48,9 +66,7 @@ def _lines(survey: Survey) -> Table:
     for line in survey.lines:
         detector = f"{line.detector} {line.variant}"
         counts = (line.trials, line.done, line.failed, line.pruned, line.to_run)
-        found.add_row(
-            line.study, detector, line.dataset, *(f"{c:,}" if c else "-" for c in counts), *_time(line)
-        )
+        found.add_row(line.study, detector, line.dataset, *(f"{c:,}" if c else "-" for c in counts), *_time(line))
     return found
 
 

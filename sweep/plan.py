@@ -15,7 +15,7 @@ from data import catalog as datasets
 from models import catalog as detectors
 from models.catalog import DetectorInfo
 from models.scoring import LAMBDAS
-from sweep.search import SearchSpec
+from sweep.search import SearchSpec, holds
 from sweep.spec import Sweep
 from sweep.study import LAMBDA, Study, settings
 from sweep.trialspec import KEY_LENGTH, Numerics, Scalar, TrialSpec, Validation, canonical_json
@@ -37,6 +37,11 @@ class Platform:
     slots: int
     cpus: int
     gpus: float
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Platform:
+        """Inverse of `dataclasses.asdict`."""
+        return cls(**{**fields, "numerics": Numerics(**fields["numerics"])})
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,6 @@ class PlannedSearch:
     def reported(self, frozen: tuple[Mapping[str, Scalar], float | None]) -> tuple[Planned, ...]:
         """Trials of the chosen hyperparameters and lambda."""
         return tuple(_with(report, *frozen) for report in self.reports)
-
-    @property
-    def cell(self) -> tuple[str, ...]:
-        return (self.study, self.spec.id)
 
 
 @dataclass(frozen=True)
@@ -226,10 +227,14 @@ def _grid(base: _Base) -> Iterator[Planned]:
         centre = lam if axis == LAMBDA else default.get(axis)
         if centre is None:
             continue  # this detector has no such hyperparameter
-        for value in dict.fromkeys((*values, centre)):
-            resolved, lam = base.settings({axis: value})
-            value = lam if axis == LAMBDA else resolved[axis]  # type: ignore[assignment]
+        for value in dict.fromkeys(_at(base, axis, value) for value in (*values, centre)):
             yield from base.trials({axis: value}, setting=f"{axis}={value}", axis=axis, value=value)
+
+
+def _at(base: _Base, axis: str, value: Scalar) -> Scalar:
+    """A value of an axis as the detector takes it: `2e-4` in YAML is text, and 2 may be 2.0."""
+    resolved, lam = base.settings({axis: value})
+    return resolved[axis] if axis != LAMBDA else float(lam or 0.0)
 
 
 def _searches(base: _Base) -> Iterator[PlannedSearch]:
@@ -251,16 +256,12 @@ def _searches(base: _Base) -> Iterator[PlannedSearch]:
         # Classes that were tuned on are reported on a split whose test has none of the rows tuned on.
         report_validation = tuning_validation if objective == "labelled" else None
         reports = tuple(
-            base.planned(
-                default, lam, c, seed, validation=report_validation, setting="searched", objective=objective
-            )
+            base.planned(default, lam, c, seed, validation=report_validation, setting="searched", objective=objective)
             for seed in study.seeds
             for c in reported
         )
-        lambdas: tuple[float | None, ...] = tuple(LAMBDAS) if LAMBDA in space else (lam,)
-        unsearched = [
-            replace(t.spec, hyperparameters=_without(t.spec.hyperparameters, searched)) for t in tuning
-        ]
+        lambdas = tuple(v for v in LAMBDAS if holds(space[LAMBDA], v)) if LAMBDA in space else (lam,)
+        unsearched = [replace(t.spec, hyperparameters=_without(t.spec.hyperparameters, searched)) for t in tuning]
         identity = {
             "space": space,
             "objective": objective,
@@ -285,9 +286,7 @@ def _searches(base: _Base) -> Iterator[PlannedSearch]:
         )
 
 
-def _folds(
-    study: Study, classes: Sequence[str], objective: str
-) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+def _folds(study: Study, classes: Sequence[str], objective: str) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
     """(classes tuned on, classes reported) of each Optuna study."""
     if objective == "labelled":
         yield from ([((c,), (c,)) for c in classes] if study.per == "cell" else [(classes, classes)])
@@ -300,7 +299,9 @@ def _folds(
 
 
 def _with(planned: Planned, params: Mapping[str, Scalar], lam: float | None) -> Planned:
-    hyperparameters = {**planned.spec.hyperparameters, **params}
+    info = detectors.detector(planned.detector)
+    given = {**planned.spec.hyperparameters, **params}
+    hyperparameters = detectors.resolve(info, planned.variant, given)
     return replace(planned, lam=lam, spec=replace(planned.spec, hyperparameters=hyperparameters))
 
 

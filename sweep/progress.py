@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -55,20 +56,10 @@ class Progress:
         self._console, self._log_command, self._clock = console, log_command, clock
         self._slots = slots
         self._rows: dict[str, _Row] = {}
-        for line in survey.lines:
-            row = self._row(line.detector, line.variant)
-            row.waiting += line.to_run
-            row.done += line.done
-            row.failed += line.failed
-            row.pruned += line.pruned
-        self._seconds_left = survey.seconds_left(slots)
-        self._began = clock()
-        self._finished: list[float] = []
-        self._said = clock()
-        self._left_at = clock()
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        )
+        self._began = self._said = clock()
+        self._finished: deque[float] = deque()
+        self.resurvey(survey)
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
         if self._live is not None:
@@ -92,18 +83,14 @@ class Progress:
             self._console.print(self._line(), highlight=False, soft_wrap=True)
 
     def resurvey(self, survey: Survey) -> None:
-        """Correct the counts by the store, which also knows what was pruned."""
-        running = {name: row.running for name, row in self._rows.items()}
-        for row in self._rows.values():
-            row.waiting = row.done = row.failed = row.pruned = 0
+        """Take the counts from the store, which also knows what was pruned; nothing is running then."""
+        self._rows = {}
         for line in survey.lines:
             row = self._row(line.detector, line.variant)
             row.waiting += line.to_run
             row.done += line.done
             row.failed += line.failed
             row.pruned += line.pruned
-        for name, row in self._rows.items():
-            row.waiting = max(0, row.waiting - running[name])
         self._seconds_left, self._left_at = survey.seconds_left(self._slots), self._clock()
 
     def say(self, text: str, style: str = "") -> None:
@@ -139,9 +126,7 @@ class Progress:
         record = event["record"]
         then = "tried again" if again else "given up"
         command = self._log_command(event["key"])
-        self.say(
-            f"{_trial(event)} {record['status']}, {then}: {record['cause']}   log: {command}", style="red"
-        )
+        self.say(f"{_trial(event)} {record['status']}, {then}: {record['cause']}   log: {command}", style="red")
 
     def _row(self, detector: str, variant: str) -> _Row:
         return self._rows.setdefault(f"{detector} {variant}", _Row())
@@ -152,8 +137,9 @@ class Progress:
     def _rate(self) -> float:
         """Trials a minute, lately."""
         now = self._clock()
-        recent = [at for at in self._finished if now - at <= RATE_SECONDS]
-        return 60.0 * len(recent) / max(1.0, min(RATE_SECONDS, now - self._began))
+        while self._finished and now - self._finished[0] > RATE_SECONDS:
+            self._finished.popleft()
+        return 60.0 * len(self._finished) / max(1.0, min(RATE_SECONDS, now - self._began))
 
     def _left(self) -> str:
         seconds = max(0.0, self._seconds_left - (self._clock() - self._left_at))

@@ -191,10 +191,16 @@ class Queue:
             lambda number, record: ledger.put_ask(name, number, record),
             lambda number, record: ledger.put_prune(name, number, record),
         )
+        started = 0
+        for number, candidate in enumerate(search.candidates):
+            for instance in range(planned.spec.instances):
+                key = planned.instance(candidate.params, instance).key
+                if key in self._results or key in self._failed:
+                    started += 1
+                    search.observe(number, instance, values_of(self._results.get(key)))
         total = planned.spec.candidates * planned.spec.instances + len(planned.reports)
-        return _Cell(
-            len(self._cells), total, self._cost(planned.tuning[0]), search=search, planned_search=planned
-        )
+        cost = self._cost(planned.tuning[0])
+        return _Cell(len(self._cells), total, cost, started=started, search=search, planned_search=planned)
 
     def _of(self, cell: _Cell) -> Job | None:
         """The next job of a cell."""

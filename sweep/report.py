@@ -190,9 +190,7 @@ def _paper_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     for line in board.lines:
         cells = [line.mean, *(line.cells.get(abnormal, Cell()) for abnormal in board.classes)]
         if any(cell.paper is not None for cell in cells):
-            texts = [
-                "" if c.paper is None else f"{c.paper:.3f} ({_decimal(c.difference, '+.3f')})" for c in cells
-            ]
+            texts = ["" if c.paper is None else f"{c.paper:.3f} ({_decimal(c.difference, '+.3f')})" for c in cells]
             lines.append((_label(line, board.lines), tuple(Entry(text) for text in texts)))
     caption = (
         "The paper's value, and ours minus it in brackets.  Not the same experiment: papers print the best "

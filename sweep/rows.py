@@ -21,9 +21,7 @@ def rows(survey: Survey, ledger: Ledger) -> list[Row]:
 
         return pq.read_table(io.BytesIO(ledger.store.get(f"trials/{key}/scores.parquet")))
 
-    return gather(
-        reported(survey), survey.results, sweep=ledger.sweep, scores=scores, attempts=survey.attempts
-    )
+    return gather(reported(survey), survey.results, sweep=ledger.sweep, scores=scores, attempts=survey.attempts)
 
 
 def provenance(ledger: Ledger, command: str) -> dict[str, object]:
@@ -33,8 +31,6 @@ def provenance(ledger: Ledger, command: str) -> dict[str, object]:
     if launches:
         last = launches[-1]
         said["commit"] = f"{last['commit'] or 'unknown'}{' with changes' if last['dirty'] else ''}"
-        said["versions"] = ", ".join(
-            f"{name} {version}" for name, version in sorted(last["versions"].items())
-        )
+        said["versions"] = ", ".join(f"{name} {version}" for name, version in sorted(last["versions"].items()))
         said["ran on"] = f"{last['platform']['device']}, {last['platform']['slots']} slots"
     return said

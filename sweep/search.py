@@ -38,7 +38,8 @@ class SearchSpec:
     Attributes:
         id: names the search in the ledger; made of all that its values depend on.
         space: by hyperparameter, {"low", "high", "log", "type"} or {"choices"}; without lambda.
-        default: values of the space's hyperparameters that the first candidate takes.
+        default: values of the space's hyperparameters that the first candidate takes, if the space
+            holds them.
         candidates: how many to ask.
         parallel: candidates under way at once.
         instances: how many trials a full candidate takes.
@@ -75,10 +76,11 @@ class Candidate:
 
     def settled(self, instances: int) -> bool:
         """Whether nothing that is still out could change what is known of it."""
-        return self.pruned is not None or bool(self.failed) or len(self.seen) == instances
+        seen = len(self.seen)
+        return self.pruned is not None or seen in self.failed or seen == instances
 
     def complete(self, instances: int) -> bool:
-        return self.pruned is None and not self.failed and len(self.seen) == instances
+        return self.pruned is None and len(self.seen) == instances
 
 
 class Search:
@@ -170,7 +172,8 @@ class Search:
 
     def _ask(self) -> Candidate:
         number = len(self.candidates)
-        params = dict(self.spec.default) if number == 0 else self._sample(number)
+        default = number == 0 and self._holds_default()
+        params = dict(self.spec.default) if default else self._sample(number)
         record: dict[str, Any] = {
             "params": params,
             "sampler": f"TPE(seed=crc32(id:{number}), startup={PATIENCE})",
@@ -178,14 +181,16 @@ class Search:
         assert self._record_ask is not None, "only those who record ask"
         return Candidate(dict(self._record_ask(number, record)["params"]))
 
+    def _holds_default(self) -> bool:
+        """Whether the default lies within the space; else the first candidate is drawn, too."""
+        return all(holds(given, self.spec.default[name]) for name, given in self.spec.space.items())
+
     def _sample(self, number: int) -> dict[str, Scalar]:
         optuna = _quiet_optuna()
         seed = zlib.crc32(f"{self.spec.id}:{number}".encode())
         distributions = {name: _distribution(r) for name, r in sorted(self.spec.space.items())}
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", optuna.exceptions.ExperimentalWarning
-            )  # multivariate, liar: 2026-11
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # multivariate, liar: 2026-11
             sampler = optuna.samplers.TPESampler(
                 seed=seed, multivariate=True, constant_liar=True, n_startup_trials=PATIENCE
             )
@@ -262,6 +267,13 @@ def _quiet_optuna() -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # else a line for every study
     return optuna
+
+
+def holds(given: Mapping[str, Any], value: Scalar) -> bool:
+    """Whether a range {"low", "high"} or {"choices"} holds a value."""
+    if "choices" in given:
+        return value in given["choices"]
+    return isinstance(value, int | float) and given["low"] <= value <= given["high"]
 
 
 def _distribution(given: Mapping[str, Any]) -> Any:

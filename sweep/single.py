@@ -52,9 +52,7 @@ def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: C
     try:
         while True:
             progress = next(running)
-            console.print(
-                f"epoch {progress.epoch}/{progress.epochs}, step {progress.step}/{progress.steps}", end="\r"
-            )
+            console.print(f"epoch {progress.epoch}/{progress.epochs}, step {progress.step}/{progress.steps}", end="\r")
     except StopIteration as ended:
         record: Record = ended.value
         return record
@@ -77,9 +75,7 @@ def story(ledger: Ledger, planned: Planned) -> str:
         lines.append(f"{result['status']}{': ' + result['cause'] if result['cause'] else ''}")
         for entry in result["metrics"]:
             where = f"{entry['selection']}, {entry['evaluation']}, epoch {entry['epoch']}"
-            lines.append(
-                f"  AUROC {entry['auroc']:.4f}  AP {entry['ap']:.4f}  FPR95 {entry['fpr95']:.4f}  ({where})"
-            )
+            lines.append(f"  AUROC {entry['auroc']:.4f}  AP {entry['ap']:.4f}  FPR95 {entry['fpr95']:.4f}  ({where})")
         lines.append(f"  {result['seconds']:.1f} s, {result['train_seconds']:.1f} s of them training")
     for number, attempt in enumerate(ledger.attempts_of(planned.key), start=1):
         lines += [

@@ -55,12 +55,10 @@ class Data(Section):
     """Where images come from, and at which size."""
 
     root: str | None = Field(None, description="folder of downloaded datasets, as torchvision lays them out")
-    size: Annotated[int, Field(ge=1)] | None = Field(
+    size: Literal[16, 32, 64, 128, 256] | None = Field(
         None, description="side of the square images in pixels; none: the dataset's own default"
     )
-    cache: str | None = Field(
-        None, description="folder for prepared images of this node; none: the user's cache"
-    )
+    cache: str | None = Field(None, description="folder for prepared images of this node; none: the user's cache")
 
 
 class TrialOptions(Section):
@@ -72,7 +70,7 @@ class TrialOptions(Section):
     cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="CPU cores for one trial; auto: 1, because two such trials beat one with 2 cores"
     )
-    precision: Literal["auto", "float32", "bf16"] = Field(
+    precision: Literal["auto", "float32"] = Field(
         "auto", description="arithmetic of training; auto: float32; part of a trial's key"
     )
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
@@ -145,9 +143,7 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
     label = body.get("study") or "studies"
     name = body.get("name")
     if name is None and storage.startswith("s3://"):
-        faults.append(
-            "sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1"
-        )
+        faults.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
     fields = {key: raw[key] for key in ("cluster", "budget", "data", "trial") if raw.get(key) is not None}
     fields |= {"name": name or f"{stem}-{label}", "storage": storage, "studies": studies}
     try:
@@ -169,7 +165,7 @@ def _studies(body: Mapping[str, Any], faults: list[str]) -> tuple[list[Any], lis
         faults.append("sweep: needs either study: NAME or studies: [...], and not both")
     elif named is not None:
         paths = named_studies()
-        if named not in paths:
+        if not isinstance(named, str) or named not in paths:
             faults.append(f"sweep.study: {unknown('study', named, paths)}")
         else:
             origin = f"study {named}"
@@ -201,9 +197,7 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
         if len(path) >= 2 and path[0] == "studies":
             index, rest = int(path[1]), path[2:]
             known = places[index] if index < len(places) else {}
-            head = (
-                known.get(rest[0], f"sweep.studies[{index}].{rest[0]}") if rest else f"sweep.studies[{index}]"
-            )
+            head = known.get(rest[0], f"sweep.studies[{index}].{rest[0]}") if rest else f"sweep.studies[{index}]"
             place = ".".join([head, *rest[1:]])
         else:
             place = ".".join(path)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sweep.attempts import has_failed
 from sweep.cost import Cost
 from sweep.ledger import Ledger, Record
 from sweep.plan import Planned, PlannedSearch, Work
@@ -87,13 +88,13 @@ def survey(work: Work, ledger: Ledger) -> Survey:
     attempts = ledger.attempts(index, {p.key for p in known} - results.keys())
     for planned, search in searches:
         for number, instance, p in candidates[planned.spec.id]:
-            if p.key in results or _failed(attempts.get(p.key, ())):
+            if p.key in results or has_failed(attempts.get(p.key, ())):
                 search.observe(number, instance, values_of(results.get(p.key)))
     reports = [p for planned, search in searches for p in _reports(planned, search)]
     results |= ledger.results({p.key for p in reports} & index.finished - results.keys())
     attempts |= ledger.attempts(index, {p.key for p in reports} - results.keys())
     counter = _Counter(results, attempts, index.finished, Cost(results.values()))
-    for p in {(p.key, p.study, p.setting): p for p in work.fixed}.values():
+    for p in {p.key: p for p in reversed(work.fixed)}.values():  # shared by two studies: the first one's
         counter.trial(p)
     for planned, search in searches:
         counter.search(planned, search, candidates[planned.spec.id])
@@ -106,9 +107,7 @@ def reported(survey: Survey) -> Iterator[Planned]:
     for planned, search in survey.searches:
         if not _reports(planned, search):
             for p in planned.reports:
-                yield replace(
-                    p, spec=replace(p.spec, hyperparameters={})
-                )  # unknown yet: a key without result
+                yield replace(p, spec=replace(p.spec, hyperparameters={}))  # unknown yet: a key without result
 
 
 class _Counter:
@@ -127,15 +126,13 @@ class _Counter:
         line.trials += 1
         if p.key in self._results:
             line.done += 1
-        elif _failed(self._attempts.get(p.key, ())):
+        elif has_failed(self._attempts.get(p.key, ())):
             line.failed += 1
         else:
             self._to_run(line, p)
             line.stale += any(older in self._finished for older in _older_keys(p.spec))
 
-    def search(
-        self, planned: PlannedSearch, search: Search, instances: Iterable[tuple[int, int, Planned]]
-    ) -> None:
+    def search(self, planned: PlannedSearch, search: Search, instances: Iterable[tuple[int, int, Planned]]) -> None:
         for number, _, p in instances:
             if p.key not in self._results and self._given_up(search, number, p):
                 line = self._line(p)
@@ -161,7 +158,7 @@ class _Counter:
 
     def _given_up(self, search: Search, number: int, p: Planned) -> bool:
         candidate = search.candidates[number]
-        failed = _failed(self._attempts.get(p.key, ()))
+        failed = has_failed(self._attempts.get(p.key, ()))
         return candidate.pruned is not None or (bool(candidate.failed) and not failed)
 
     def _to_run(self, line: Line, p: Planned, count: int = 1) -> None:
@@ -190,11 +187,6 @@ def _instances(planned: PlannedSearch, search: Search) -> Iterator[tuple[int, in
 def _reports(planned: PlannedSearch, search: Search) -> tuple[Planned, ...]:
     frozen = search.frozen() if search.finished else None
     return () if frozen is None else planned.reported(frozen)
-
-
-def _failed(attempts: Iterable[Record]) -> bool:
-    last = list(attempts)[-1:]
-    return bool(last) and last[0]["status"] != "preempted"
 
 
 def _older_keys(spec: TrialSpec) -> Iterator[str]:

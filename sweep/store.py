@@ -340,9 +340,7 @@ def _folder_of(url: str) -> str:
             raise StoreError(f"{url} names the host {host}; a folder of this machine is file:///its/path")
         return slash + unquote(path)
     if "://" in url or not url:
-        raise StoreError(
-            f"cannot open {url!r} as a store: legal are FOLDER, file:///FOLDER, s3://BUCKET/PREFIX"
-        )
+        raise StoreError(f"cannot open {url!r} as a store: legal are FOLDER, file:///FOLDER, s3://BUCKET/PREFIX")
     return os.path.expanduser(url)
 
 

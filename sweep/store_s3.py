@@ -258,9 +258,7 @@ def _what_and_mend(error: Exception, bucket: str) -> str:
         if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
             return f"the server refuses these credentials ({code}); set valid ones, or sign in again"
         return f"S3 answers {code}: {error.response['Error'].get('Message', '')}; {_RESUME}"
-    if isinstance(
-        error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)
-    ):
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)):
         return (
             f"{error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
             "or use a machine whose role may read and write the bucket"

@@ -6,6 +6,7 @@ one reading of a file finds all its faults.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from data import catalog as datasets
 from models import catalog as detectors
 from models.catalog import DetectorInfo
+from models.scoring import LAMBDAS
 from sweep.faults import unknown
 from sweep.trialspec import Scalar, Validation
 
@@ -59,9 +61,7 @@ class Range(BaseModel):
     def _is_a_range_or_choices(self) -> Range:
         bounded = self.low is not None and self.high is not None and self.low < self.high
         if bounded == bool(self.choices) or (self.log and not (self.low or 0) > 0):
-            raise ValueError(
-                "must be {low: 1, high: 9}, with log: true where low is above 0, or {choices: [...]}"
-            )
+            raise ValueError("must be {low: 1, high: 9}, with log: true where low is above 0, or {choices: [...]}")
         return self
 
 
@@ -73,18 +73,16 @@ class Study(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
         description="name within the sweep: letters, digits, '.', '_' and '-'"
     )
-    kind: Kind = Field(
-        description="error_bars: the same over seeds; search: Optuna chooses; grid: one value at a time"
-    )
+    kind: Kind = Field(description="error_bars: the same over seeds; search: Optuna chooses; grid: one value at a time")
     datasets: tuple[str, ...] = Field(description="names of datasets, e.g. [digits]")
-    protocol: str | None = Field(
-        None, description="who is trained and tested on; none: each dataset's default"
-    )
+    protocol: str | None = Field(None, description="who is trained and tested on; none: each dataset's default")
     validation: Fractions | None = Field(
         None, description="shares held out for epoch selection; none; a search always holds out"
     )
     abnormal: tuple[str, ...] = Field(
-        (), description="classes to hunt, each in trials of its own; all: every one"
+        ("all",),
+        validate_default=True,
+        description="classes to hunt, each in trials of its own; all: every one",
     )
     detectors: tuple[str, ...] = Field(description="names, package.module:Class of your own, or all")
     variants: tuple[str, ...] = Field(("default",), description="renderings of each detector that has them")
@@ -126,6 +124,8 @@ class Study(BaseModel):
     def _count_or_list(cls, value: Any, info: ValidationInfo) -> Any:
         first = FIRST_TUNING_SEED if info.field_name == "tuning_seeds" else 0
         if isinstance(value, int) and not isinstance(value, bool):
+            if value > FIRST_TUNING_SEED:
+                raise ValueError(f"must be at most {FIRST_TUNING_SEED} seeds, is {value}")
             value = range(first, first + value)
         return _some(value, "a count of at least 1, or a list of seeds")
 
@@ -149,7 +149,7 @@ class Study(BaseModel):
     @classmethod
     def _known_classes(cls, value: Any, info: ValidationInfo) -> Any:
         sets = info.data.get("datasets", ())
-        if value == "all" or value == ():
+        if value in ("all", ("all",), ["all"]):
             return tuple(dict.fromkeys(name for s in sets for name in datasets.dataset(s).classes))
         names = tuple(str(name) for name in _some(value, "all, or a list of class names"))
         _raise(
@@ -181,11 +181,7 @@ class Study(BaseModel):
         names = _some(value, "a list of variants, e.g. [repo_head]")
         legal = {v for d in info.data.get("detectors", ()) for v in detectors.detector(d).variants}
         if legal:
-            _raise(
-                unknown("variant", name, {*legal, "default"})
-                for name in names
-                if name not in {*legal, "default"}
-            )
+            _raise(unknown("variant", name, {*legal, "default"}) for name in names if name not in {*legal, "default"})
         return names
 
     @field_validator("hyperparameters")
@@ -220,6 +216,11 @@ class Study(BaseModel):
                     for n in value
                     if n in every - ranged
                 ]
+            else:
+                for d in infos:
+                    for name in set(value) & set(tunable(d)):
+                        for end in (value[name].low, value[name].high, *value[name].choices):
+                            faults += [] if end is None else _illegal(d, {name: end}, every, "")
             _raise(faults or ([] if value else ["must name at least one hyperparameter"]))
         return value
 
@@ -246,6 +247,8 @@ class Study(BaseModel):
             faults += [f"{key}: only a study of kind search has it" for key in given]
         elif not any(self.space_of(detectors.detector(d)) for d in self.detectors):
             faults.append("detectors: none of them has a hyperparameter in the search space")
+        else:
+            faults += self._lambda_faults()
         if self.kind == "grid" and not self.axes:
             faults.append("axes: must be given, e.g. axes: {nz: [16, 64]}")
         if self.kind != "grid" and self.axes:
@@ -254,6 +257,15 @@ class Study(BaseModel):
             faults.append("objective: transfer needs at least 2 abnormal classes; use objective: labelled")
         _raise(faults)
         return self
+
+    def _lambda_faults(self) -> list[str]:
+        """A search compares candidates at lambdas that trials record."""
+        faults = []
+        for info in map(detectors.detector, self.detectors):
+            lam = self.given(info).get(LAMBDA)
+            if lam is not None and LAMBDA not in self.space_of(info) and lam not in LAMBDAS:
+                faults.append(f"hyperparameters: lambda {lam} of {info.name}: a search takes {LAMBDAS}")
+        return faults
 
     def variants_of(self, info: DetectorInfo) -> list[str]:
         """Variants of a detector that this study runs; its default where it has none of those named."""
@@ -271,9 +283,7 @@ class Study(BaseModel):
         if self.space is None:
             return {name: own[name] for name in DEFAULT_SPACE if name in own}
         if isinstance(self.space, Mapping):
-            given = {
-                k: r.model_dump(exclude_defaults=True) for k, r in self.space.items() if k in tunable(info)
-            }
+            given = {k: r.model_dump(exclude_defaults=True) for k, r in self.space.items() if k in tunable(info)}
             return {k: own[k] if k == LAMBDA and k in own else r for k, r in given.items()}
         return {name: own[name] for name in self.space if name in own}
 
@@ -316,9 +326,13 @@ def _illegal(info: DetectorInfo, values: Mapping[str, Any], known: set[str], own
 
 
 def _some(value: Any, wanted: str) -> tuple[Any, ...]:
+    """A list of at least one name or number, none of them twice."""
     if isinstance(value, str | Mapping) or not isinstance(value, Sequence | range) or not value:
         raise ValueError(f"must be {wanted}, is {value!r}")
-    doubled = sorted({str(v) for v in value if list(value).count(v) > 1})
+    odd = [v for v in value if not isinstance(v, str | int | float)]
+    if odd:
+        raise ValueError(f"must be {wanted}, holds {odd[0]!r}")
+    doubled = sorted(str(v) for v, count in Counter(value).items() if count > 1)
     if doubled:
         raise ValueError(f"names {', '.join(doubled)} more than once")
     return tuple(value)
@@ -330,9 +344,7 @@ def _raise(faults: Any) -> None:
         raise ValueError("\n".join(lines))
 
 
-def settings(
-    info: DetectorInfo, variant: str, given: Mapping[str, Any]
-) -> tuple[dict[str, Scalar], float | None]:
+def settings(info: DetectorInfo, variant: str, given: Mapping[str, Any]) -> tuple[dict[str, Scalar], float | None]:
     """Training hyperparameters and lambda of a variant under what a study says of them."""
     own = dict(given)
     lam = own.pop(LAMBDA, info.variant(variant).lam)

@@ -29,6 +29,7 @@ from data.protocols import Split, split
 from models.detector import Detector, build
 from models.scoring import LAMBDAS, combine
 from sweep import metrics
+from sweep.attempts import Interrupted
 from sweep.checkpoint import Checkpoints, State
 from sweep.ledger import Ledger, Record
 from sweep.store import Store
@@ -89,7 +90,7 @@ def run_trial(spec: TrialSpec, store: Store, options: Options) -> Generator[Prog
 
     Yields:
         Progress, at least every `options.slice_seconds` while training.  Sending True makes it
-        write its resume state; closing the generator then loses nothing.
+        write its resume state and raise `Interrupted`.
 
     Returns:
         The result record, which stands in the store.
@@ -98,6 +99,7 @@ def run_trial(spec: TrialSpec, store: Store, options: Options) -> Generator[Prog
         DataError: the dataset is missing or damaged; the message names the mend.
         ValueError: the spec does not fit the dataset or the detector.
         RuntimeError: a GPU was assigned and is not there.
+        Interrupted: it was asked to stop.
     """
     run = _Run(spec, store, options)
     try:
@@ -121,9 +123,7 @@ class _Run:
         _reset_peak(self.device)
         self.dataset: Dataset = load(store, spec.dataset, spec.preparation, options.cache)
         validation = spec.validation and (spec.validation.normal, spec.validation.abnormal)
-        self.split: Split = split(
-            self.dataset, spec.protocol, spec.abnormal, spec.split_seed, validation or None
-        )
+        self.split: Split = split(self.dataset, spec.protocol, spec.abnormal, spec.split_seed, validation or None)
         self.train_images = self._on_device(self.split.train)
         torch.manual_seed(spec.seed)  # before anything is built: it draws the initial weights
         channels, size = self.dataset.images.shape[1:3]
@@ -141,9 +141,7 @@ class _Run:
         self.epoch = self.step = 0  # done
         self.sums: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
-        self.chosen: dict[
-            str, dict[str, Any]
-        ] = {}  # by selection: epoch, auroc, scored samples by evaluation
+        self.chosen: dict[str, dict[str, Any]] = {}  # by selection: epoch, auroc, scored samples by evaluation
         self.validated: Components | None = None  # of the last evaluated epoch
         self.train_seconds = 0.0
         self.cause: str | None = None
@@ -211,9 +209,7 @@ class _Run:
         if len(self.split.validation):
             self.validated = self._components(self.split.validation)
             validated = {"validation": self.validated}
-            row["validation_auroc"] = metrics.auroc(
-                self.split.validation_labels, combine(self.validated, lam)
-            )
+            row["validation_auroc"] = metrics.auroc(self.split.validation_labels, combine(self.validated, lam))
         else:
             validated = {}
         scored = {"clean": self._components(self.split.test)} if "clean" in self.spec.evaluations else {}
@@ -235,9 +231,7 @@ class _Run:
             self.detector.score(self.detector.normalise(images[first : first + SCORE_BATCH]))
             for first in range(0, len(images), SCORE_BATCH)
         ]
-        components = {
-            name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]
-        }
+        components = {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
         bad = [name for name, values in components.items() if not np.isfinite(values).all()]
         if bad:
             raise Diverged(f"score component {', '.join(bad)} is not finite after epoch {self.epoch}")
@@ -254,6 +248,7 @@ class _Run:
             self.checkpoints.write(self._state())
         if asked:
             self.checkpoints.finish()
+            raise Interrupted
 
     def _state(self) -> State:
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
@@ -263,8 +258,7 @@ class _Run:
             "sums": dict(self.sums),
             "history": [dict(row) for row in self.history],
             "chosen": {
-                s: {**e, "scored": {n: _tensors(c) for n, c in e["scored"].items()}}
-                for s, e in self.chosen.items()
+                s: {**e, "scored": {n: _tensors(c) for n, c in e["scored"].items()}} for s, e in self.chosen.items()
             },
             "train_seconds": self.train_seconds,
             "seconds": time.perf_counter() - self.began,
@@ -278,8 +272,7 @@ class _Run:
         self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
         self.history = [dict(row) for row in state["history"]]
         self.chosen = {
-            s: {**e, "scored": {n: _arrays(c) for n, c in e["scored"].items()}}
-            for s, e in state["chosen"].items()
+            s: {**e, "scored": {n: _arrays(c) for n, c in e["scored"].items()}} for s, e in state["chosen"].items()
         }
         self.train_seconds = state["train_seconds"]
         self.began -= state["seconds"]
@@ -382,10 +375,11 @@ class _Run:
         components = self.chosen["last"]["scored"].get("validation")
         if components is None:
             return None
-        lambdas: tuple[float | None, ...] = (None,) if "score" in components else LAMBDAS
+        own = self.options.lambda_default
+        lambdas: list[float | None] = [None] if own is None else [*sorted({*LAMBDAS, own})]
         labels = self.split.validation_labels
         aurocs = [metrics.auroc(labels, combine(components, lam)) for lam in lambdas]
-        return {"epoch": self.chosen["last"]["epoch"], "lambda": list(lambdas), "auroc": aurocs}
+        return {"epoch": self.chosen["last"]["epoch"], "lambda": lambdas, "auroc": aurocs}
 
 
 def _device(spec: TrialSpec) -> torch.device:

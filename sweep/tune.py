@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.search import Searcher
 
 from models import catalog as detectors
-from sweep.attempts import Status, attempt, is_out_of_memory
+from sweep.attempts import Interrupted, Status, attempt, has_failed, is_out_of_memory
 from sweep.cost import Cost
 from sweep.ledger import Ledger, Record
 from sweep.orders import Orders
@@ -59,15 +59,14 @@ class TrialActor(tune.Trainable):
                         return {"outcome": "interrupted", "done": True}
                     self._run = _begin(job)
                     next(self._run)
-                elif stopping:
-                    self._run.send(True)
-                    self.cleanup()
-                    return {"outcome": "interrupted", "done": True}
                 else:
-                    next(self._run)
+                    self._run.send(stopping)
             except StopIteration as ended:
                 self._run = None
                 return {"outcome": "result", "record": json.dumps(ended.value), "done": True}
+            except Interrupted:
+                self._run = None
+                return {"outcome": "interrupted", "done": True}
             except StoreError as error:
                 self._run = None
                 return {"outcome": "storage", "cause": str(error), "done": True}
@@ -115,21 +114,24 @@ class _watched:  # noqa: N801  (a context manager, named as it reads)
         self._timer.cancel()
 
     def _give_up(self, thread: int) -> None:
-        frame = sys._current_frames().get(thread)
-        record = attempt("hung", job=self._job, frame=frame)
-        Ledger(open_store(self._job["storage"]), self._job["sweep"]).put_attempt(self._job["key"], record)
-        os._exit(HUNG_EXIT)
+        try:
+            record = attempt("hung", job=self._job, frame=sys._current_frames().get(thread))
+            ledger = Ledger(open_store(self._job["storage"]), self._job["sweep"])
+            ledger.put_attempt(self._job["key"], record)
+        finally:
+            os._exit(HUNG_EXIT)
 
 
 HUNG_EXIT = 86
+Say = Callable[..., None]  # (event, planned trial or None, **fields)
 
 
 class Multiplexer(Searcher):
     """The queue as a Tune searcher: every trial of every study and search comes from here."""
 
-    def __init__(self, orders: Orders, queue: Queue, ledger: Ledger, jobs: _Jobs, say: Any) -> None:
+    def __init__(self, orders: Orders, queue: Queue, ledger: Ledger, jobs: _Jobs, say: Say) -> None:
         super().__init__()
-        self._queue, self._ledger, self._jobs, self._say = queue, ledger, jobs, say
+        self.queue, self._ledger, self._jobs, self._say = queue, ledger, jobs, say
         self._orders = orders
         self._given = 0
         self._keys: dict[str, str] = {}
@@ -147,9 +149,13 @@ class Multiplexer(Searcher):
             return Searcher.FINISHED
         if self._given >= self._orders.quota:
             return Searcher.FINISHED
-        job = self._queue.next()
+        try:
+            job = self.queue.next()
+        except StoreError as error:
+            self.stopped = f"the store failed: {error}"
+            return Searcher.FINISHED
         if job is None:
-            return Searcher.FINISHED if self._queue.finished else None
+            return Searcher.FINISHED if self.queue.finished else None
         self._given += 1
         self._keys[trial_id] = job.key
         return {"job": self._jobs.encode(job.planned)}
@@ -157,9 +163,7 @@ class Multiplexer(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Heartbeats say nothing that the queue needs."""
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         key = self._keys.get(trial_id)
         if key is None or error or not result or "outcome" not in result:
             return  # `Watch` hears of processes that died, with their cause
@@ -170,26 +174,31 @@ class Multiplexer(Searcher):
             self.fail(key, json.loads(result["record"]))
         elif outcome == "storage":
             self.stopped = f"the store failed: {result['cause']}"
-            self._queue.interrupted(key)
+            self.queue.interrupted(key)
         else:
-            self._queue.interrupted(key)
+            self.queue.interrupted(key)
             self._say("interrupted", self._jobs.planned[key])
 
     def _finish(self, key: str, record: Record) -> None:
         self._succeeded = True
-        self._queue.done(key, record)
+        self.queue.done(key, record)
         self._say("result", self._jobs.planned[key], record=record)
 
     def fail(self, key: str, record: Record, *, recorded: bool = False) -> None:
         """A try ended without a result: append the attempt, then try again or give up."""
         if not recorded:
-            self._ledger.put_attempt(key, record)
+            try:
+                self._ledger.put_attempt(key, record)
+            except StoreError as error:  # the store's fault, not the trial's
+                self.stopped = f"the store failed: {error}"
+                self.queue.interrupted(key)
+                return
         self._jobs.attempts[key] = self._jobs.attempts.get(key, 0) + 1
         if record["status"] == "preempted":
-            self._queue.interrupted(key)
+            self.queue.interrupted(key)
             again = True
         else:
-            again = self._queue.failed(key)
+            again = self.queue.failed(key)
         self._say("attempt", self._jobs.planned[key], record=record, again=again)
         alike = self._alike.setdefault(record["cause"], set())
         alike.add(key)
@@ -214,7 +223,7 @@ class Watch(tune.Callback):
     Killed, out of memory, hung, or lost with its node: each is an attempt with its cause.
     """
 
-    def __init__(self, searcher: Multiplexer, ledger: Ledger, jobs: _Jobs, say: Any) -> None:
+    def __init__(self, searcher: Multiplexer, ledger: Ledger, jobs: _Jobs, say: Say) -> None:
         self._searcher, self._ledger, self._jobs, self._say = searcher, ledger, jobs, say
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -226,7 +235,10 @@ class Watch(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job = json.loads(trial.config["job"])
         key = job["key"]
-        known = self._ledger.attempts_of(key)
+        try:
+            known = self._ledger.attempts_of(key)
+        except StoreError:
+            known = []  # `fail` will meet the same store, and stop
         if len(known) > self._jobs.attempts.get(key, 0):  # it wrote its own last words: hung
             self._searcher.fail(key, known[-1], recorded=True)
             return
@@ -287,7 +299,20 @@ def run(orders: Orders) -> None:
         events.write(json.dumps({"event": event, "time": time.time(), **trial, **fields}) + "\n")
 
     ledger = Ledger(open_store(sweep.storage), sweep.name)
-    work = expand(sweep, platform)
+    try:
+        searcher, jobs = _resume(orders, sweep, ledger, say)
+    except StoreError as error:
+        say("ended", more=False, stopped=f"the store failed: {error}")
+        return
+    say("ready")
+    _tuner(orders, platform, searcher, Watch(searcher, ledger, jobs, say)).fit()
+    stopped = searcher.stopped or ("asked to stop" if os.path.exists(orders.stop_file) else None)
+    say("ended", more=not searcher.queue.finished and stopped is None, stopped=searcher.stopped)
+
+
+def _resume(orders: Orders, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Multiplexer, _Jobs]:
+    """The queue as the ledger leaves it."""
+    work = expand(sweep, orders.resolved_platform())
     index = ledger.index()
     results = ledger.results(index.finished)
     tried = ledger.attempts(index, index.attempts.keys() - results.keys())
@@ -299,13 +324,14 @@ def run(orders: Orders) -> None:
         Cost(results.values()).seconds,
         retries=sweep.trial.retries,
         tries={key: _failures(records, orders.launch) for key, records in tried.items()},
-        skip=tried if orders.skip_failed else (),
+        skip=_failed_before(tried, orders.launch) if orders.skip_failed else (),
     )
-    searcher = Multiplexer(orders, queue, ledger, jobs, say)
-    say("ready")
-    _tuner(orders, platform, searcher, Watch(searcher, ledger, jobs, say)).fit()
-    stopped = searcher.stopped or ("asked to stop" if os.path.exists(orders.stop_file) else None)
-    say("ended", more=not queue.finished and stopped is None, stopped=searcher.stopped)
+    return Multiplexer(orders, queue, ledger, jobs, say), jobs
+
+
+def _failed_before(tried: dict[str, list[Record]], launch: int) -> set[str]:
+    """Trials that earlier launches left failed."""
+    return {key for key, records in tried.items() if has_failed(records) and records[-1]["launch"] != launch}
 
 
 def _failures(attempts: list[Record], launch: int) -> int:

@@ -37,6 +37,8 @@ class Weights:
             self._enter(cell, event["record"], event["seed"], event["key"])
 
     def _enter(self, cell: tuple[str, ...], record: Mapping[str, Any], seed: int, key: str) -> None:
+        if record["status"] != "ok":
+            return  # it left no weights
         validation = record["validation"]
         rank = (max(validation["auroc"]) if validation else 0.0, -seed)
         standing = self._best.get(cell)
@@ -45,4 +47,5 @@ class Weights:
             return
         best, loser = ((rank, key), standing) if rank > standing[0] else (standing, (rank, key))
         self._best[cell] = best
-        self._store.delete(f"trials/{loser[1]}/weights.safetensors")
+        if loser[1] not in {kept for _, kept in self._best.values()}:  # a trial may be of two studies' cells
+            self._store.delete(f"trials/{loser[1]}/weights.safetensors")

@@ -22,9 +22,7 @@ def pins(lock: dict[str, list[dict[str, object]]]) -> list[str]:
     versions: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for package in lock["package"]:
         if "version" in package:
-            versions[str(package["name"])].append(
-                (str(package["version"]), str(package.get("resolution-markers")))
-            )
+            versions[str(package["name"])].append((str(package["version"]), str(package.get("resolution-markers"))))
     lines = []
     for name, found in sorted(versions.items()):
         if name == "anomaly-sweep":

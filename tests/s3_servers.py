@@ -98,9 +98,7 @@ def seaweed_server(folder: Path) -> Iterator[S3Server]:
         command = [weed, "mini", *(f"-{name}={value}" for name, value in options.items())]
         credentials = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret}
         try:
-            with _running(
-                command, folder / f"weed-{attempt}.log", **credentials, GOMEMLIMIT="256MiB"
-            ) as process:
+            with _running(command, folder / f"weed-{attempt}.log", **credentials, GOMEMLIMIT="256MiB") as process:
                 if _answers(process, ports["s3"]) and _has_bucket(server):
                     yield server
                     return

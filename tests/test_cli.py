@@ -32,9 +32,7 @@ def test_these_verbs_load_neither_torch_nor_ray_nor_optuna(words: list[str], con
         "sys.stderr.write('loaded: ' + ' '.join(heavy))\n"
     )
     words = [str(config) if word == "CONFIG" else word for word in words]
-    run = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stderr == "loaded: "
 
 
@@ -77,9 +75,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(config: Path) -> None:
         (["data", "put", "mnist", "CONFIG", "--set", "data.root=/nonexistent/x"], ["data.root"]),
     ],
 )
-def test_a_fault_is_one_clear_message_and_exit_code_1(
-    words: list[str], messages: list[str], config: Path
-) -> None:
+def test_a_fault_is_one_clear_message_and_exit_code_1(words: list[str], messages: list[str], config: Path) -> None:
     run = sweep(*[config if word == "CONFIG" else word for word in words])
     assert run.returncode == 1, run.stdout
     for message in messages:

@@ -148,9 +148,7 @@ def loading(store: Store, cache: Path, log: Path, survives: int = 1000) -> subpr
     )
 
 
-def test_processes_that_open_first_at_once_decode_once_and_agree(
-    store: Store, cache: Path, tmp_path: Path
-) -> None:
+def test_processes_that_open_first_at_once_decode_once_and_agree(store: Store, cache: Path, tmp_path: Path) -> None:
     log = tmp_path / "fetched"
     processes = [loading(store, cache, log) for _ in range(3)]
     for process in processes:
@@ -175,9 +173,7 @@ def test_a_process_killed_while_decoding_leaves_nothing_that_is_taken_for_whole(
     assert process.returncode == -signal.SIGKILL
     assert not (cache / copy_of(store)).exists()
     samples = list(digits.read().samples)
-    assert np.array_equal(
-        load(store, "digits", PREPARATION, cache).images, [sample.image for sample in samples]
-    )
+    assert np.array_equal(load(store, "digits", PREPARATION, cache).images, [sample.image for sample in samples])
     assert copies(cache) == [copy_of(store)]
 
 
@@ -192,9 +188,7 @@ def test_a_damaged_shard_is_named_with_both_hashes_and_the_mend(kind: str, store
         store.delete(path)
     else:
         store.put(path, bytes(damaged))
-    with pytest.raises(
-        DataError, match=r"part-00004\.parquet.*mend: python -m sweep data put digits"
-    ) as caught:
+    with pytest.raises(DataError, match=r"part-00004\.parquet.*mend: python -m sweep data put digits") as caught:
         load(store, "digits", PREPARATION, cache)
     assert shard.sha256 in str(caught.value)
     assert ("missing" if damaged is None else hashlib.sha256(damaged).hexdigest()) in str(caught.value)
@@ -237,9 +231,7 @@ def test_stored_content_that_changed_is_decoded_again(store: Store, cache: Path)
     assert load(store, "digits", PREPARATION, cache).images.shape == (1797, 1, 16, 16)
 
 
-@pytest.mark.parametrize(
-    "name", ["images.npy", "labels.npy", "sample_ids.npy", "source_split.npy", "content.json"]
-)
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sample_ids.npy", "source_split.npy", "content.json"])
 @pytest.mark.parametrize("kind", ["truncated", "empty", "missing"])
 def test_a_damaged_cached_copy_is_made_anew(kind: str, name: str, store: Store, cache: Path) -> None:
     before = load(store, "digits", PREPARATION, cache)

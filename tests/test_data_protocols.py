@@ -85,9 +85,7 @@ def sides(dataset: Dataset, protocol: str, abnormal: str) -> tuple[int, int, int
 
 
 @pytest.mark.parametrize(("protocol", "abnormal"), MNIST_SIDES)
-def test_published_class_counts_give_the_published_sides(
-    protocol: str, abnormal: str, counted_mnist: Dataset
-) -> None:
+def test_published_class_counts_give_the_published_sides(protocol: str, abnormal: str, counted_mnist: Dataset) -> None:
     assert sides(counted_mnist, protocol, abnormal) == MNIST_SIDES[protocol, abnormal]
 
 

@@ -194,9 +194,7 @@ def test_other_content_left_by_a_killed_put_is_replaced(store: Store) -> None:
     assert verify(store, "digits", "s8-bilinear-1") == []
 
 
-def test_other_content_under_the_same_preparation_is_refused(
-    store: Store, made_up: str, tmp_path: Path
-) -> None:
+def test_other_content_under_the_same_preparation_is_refused(store: Store, made_up: str, tmp_path: Path) -> None:
     (tmp_path / "1").write_text("1")
     (tmp_path / "2").write_text("2")
     stored = put(store, made_up, size=8, root=tmp_path / "1")
@@ -204,9 +202,7 @@ def test_other_content_under_the_same_preparation_is_refused(
     with pytest.raises(DataError, match="holds other content than this source gives") as caught:
         put(store, made_up, size=8, root=tmp_path / "2")
     assert stored.fingerprint in str(caught.value)
-    assert "mend: use the source that was stored, or another storage, or delete datasets/made_up" in str(
-        caught.value
-    )
+    assert "mend: use the source that was stored, or another storage, or delete datasets/made_up" in str(caught.value)
     assert objects(store) == before
 
 
@@ -295,9 +291,7 @@ def test_a_manifest_of_a_newer_version_is_refused_and_left_alone(store: Store) -
     assert store.get(path) == newer
 
 
-def test_images_that_are_not_square_keep_their_channels_apart(
-    store: Store, made_up: str, tmp_path: Path
-) -> None:
+def test_images_that_are_not_square_keep_their_channels_apart(store: Store, made_up: str, tmp_path: Path) -> None:
     (tmp_path / "1").write_text("1")
     manifest = put(store, made_up, size=16, root=tmp_path / "1")
     assert (manifest.shape, manifest.counts) == ((3, 16, 16), {"a": 15, "b": 15})

@@ -135,9 +135,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_idx_file_is_named_with_what_was_expected(
-    damage: str, compressed: bool, tmp_path: Path
-) -> None:
+def test_a_damaged_idx_file_is_named_with_what_was_expected(damage: str, compressed: bool, tmp_path: Path) -> None:
     content, message = DAMAGED[damage]
     path = tmp_path / ("images.gz" if compressed else "images")
     path.write_bytes(gzip.compress(content) if compressed else content)

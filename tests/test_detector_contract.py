@@ -285,9 +285,7 @@ class TestDetectorContract:
     def test_hyperparameters_reach_the_detector_coerced(self, case: Case) -> None:
         small = SMALL.get(case.name, {})
         given = {field.name: str(small.get(field.name, field.default)) for field in case.info.fields}
-        made = build(
-            case.name, channels=1, size=SIZE, hyperparameters=given, variant=case.info.default_variant
-        )
+        made = build(case.name, channels=1, size=SIZE, hyperparameters=given, variant=case.info.default_variant)
         for field in case.info.fields:
             value = getattr(made.hyperparameters, field.name)
             assert str(value) == given[field.name] and type(value) is field.type

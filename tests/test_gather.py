@@ -28,18 +28,12 @@ DESIGNED = re.findall(
 
 
 def planned(seed: int = 0, lam: float | None = 0.0, **fields: Any) -> Planned:
-    spec = TrialSpec(
-        "ganomaly", 1, "repo_head", {"nz": 100, "lr": 2e-4}, "digits", "s32", "D1", 1, 1, "3", seed=seed
-    )
-    trial = Planned(
-        "bars", "error_bars", "ganomaly", "repo_head", "", "digits", "D1", "3", 0, seed, lam, spec
-    )
+    spec = TrialSpec("ganomaly", 1, "repo_head", {"nz": 100, "lr": 2e-4}, "digits", "s32", "D1", 1, 1, "3", seed=seed)
+    trial = Planned("bars", "error_bars", "ganomaly", "repo_head", "", "digits", "D1", "3", 0, seed, lam, spec)
     return replace(trial, **fields)
 
 
-def result(
-    trial: Planned, lam: float | None = 0.0, selections: tuple[str, ...] = ("last", "oracle")
-) -> dict[str, Any]:
+def result(trial: Planned, lam: float | None = 0.0, selections: tuple[str, ...] = ("last", "oracle")) -> dict[str, Any]:
     metrics = {"epoch": 3, "auroc": 0.75, "ap": 0.5, "fpr95": 0.25, "base_rate": 0.4}
     counts = {"n_normal": 6, "n_abnormal": 4, "ties": 0.0}
     return {

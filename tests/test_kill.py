@@ -119,9 +119,7 @@ def assert_same_truth(folder: Path, calm: Path) -> None:
     assert records[0] == records[1]
 
 
-def assert_nothing_finished_was_trained_again(
-    log: Path, folder: Path, deaths: list[tuple[set[str], int]]
-) -> None:
+def assert_nothing_finished_was_trained_again(log: Path, folder: Path, deaths: list[tuple[set[str], int]]) -> None:
     """By the log of every trained step, which the test keeps outside the store.
 
     A trial whose result stood before a death has no line after it; a trial that was interrupted has
@@ -139,6 +137,4 @@ def assert_nothing_finished_was_trained_again(
         again = [d for d in complete if any(p >= position for p, _ in d)]
         assert len(again) <= len(complete) - len(finished), "no finished trial is trained again"
     resumed = [d for d in steps.values() for (_, a), (_, b) in pairwise(d) if 1 < b <= a]
-    assert resumed or all(len(d) == STEPS for d in steps.values()), (
-        "an interrupted trial resumes from its state"
-    )
+    assert resumed or all(len(d) == STEPS for d in steps.values()), "an interrupted trial resumes from its state"

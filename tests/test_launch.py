@@ -250,9 +250,7 @@ def test_ctrl_c_writes_resume_states_and_ends_and_the_same_command_goes_on(tmp_p
 
 def test_a_second_launch_of_a_running_sweep_is_refused_with_its_owner(tmp_path: Path) -> None:
     config = write_config(tmp_path, [logged(epochs=100, pause=0.1)])
-    first = subprocess.Popen(
-        command("launch", config, "-y"), env=environment(USER="ada"), stdout=subprocess.DEVNULL
-    )
+    first = subprocess.Popen(command("launch", config, "-y"), env=environment(USER="ada"), stdout=subprocess.DEVNULL)
     try:
         wait_until((tmp_path / "store/sweeps/test/specs/0001.json").exists, first)
         second = sweep("launch", config, "-y")

@@ -22,9 +22,7 @@ Row = dict[str, Any]
 
 def row(value: float | None = 0.8, detector: str = "ganomaly", *, status: str = "ok", **fields: Any) -> Row:
     """A row as `gather` makes it; without a value it is a hole."""
-    variant = {"ganomaly": "repo_head", "skip_ganomaly": "repo_head", "anogan": "repo_head"}.get(
-        detector, "plain"
-    )
+    variant = {"ganomaly": "repo_head", "skip_ganomaly": "repo_head", "anogan": "repo_head"}.get(detector, "plain")
     status = "missing" if value is None and status == "ok" else status
     found: Row = dict.fromkeys(COLUMNS) | {
         "study": "bars", "kind": "error_bars", "detector": detector, "variant": variant, "setting": "",
@@ -38,9 +36,7 @@ def row(value: float | None = 0.8, detector: str = "ganomaly", *, status: str = 
     return found | {"key": fields.get("key", "/".join(str(found[name]) for name in identity))}
 
 
-def rows(
-    values: Mapping[str, Iterable[float | None]], detector: str = "ganomaly", **fields: Any
-) -> list[Row]:
+def rows(values: Mapping[str, Iterable[float | None]], detector: str = "ganomaly", **fields: Any) -> list[Row]:
     """Rows by class and seed; None is a hole."""
     return [
         row(value, detector, abnormal=abnormal, seed=seed, **fields)
@@ -49,9 +45,7 @@ def rows(
     ]
 
 
-def board(
-    found: Iterable[Row], selection: str = "last", evaluation: str = "clean", metric: str = "auroc"
-) -> Board:
+def board(found: Iterable[Row], selection: str = "last", evaluation: str = "clean", metric: str = "auroc") -> Board:
     (only,) = build(found, selection, evaluation, metric).boards
     return only
 
@@ -113,9 +107,7 @@ def test_a_board_without_any_result_shows_what_is_planned() -> None:
 
 
 @pytest.mark.parametrize(("metric", "chance"), [("auroc", 0.5), ("ap", 0.4), ("fpr95", 0.95)])
-def test_a_diverged_trial_is_left_out_of_the_mean_and_counts_as_chance_beside_it(
-    metric: str, chance: float
-) -> None:
+def test_a_diverged_trial_is_left_out_of_the_mean_and_counts_as_chance_beside_it(metric: str, chance: float) -> None:
     found = rows({"0": (0.75, 0.8), "1": (0.5, 0.25)})
     found[1] = row(None, status="diverged", abnormal="0", seed=1)
     entry = line(board(found, metric=metric), "ganomaly")
@@ -148,9 +140,7 @@ def test_lines_are_sorted_best_first_and_the_best_of_each_column_is_marked() -> 
 
 
 def test_where_lower_is_better_the_lowest_wins_and_gaps_below_zero_are_gains() -> None:
-    found = board(
-        rows({"0": (0.2,)}) + rows({"0": (0.5,)}, "knn") + rows({"0": (0.9,)}, "pca"), metric="fpr95"
-    )
+    found = board(rows({"0": (0.2,)}) + rows({"0": (0.5,)}, "knn") + rows({"0": (0.9,)}, "pca"), metric="fpr95")
     assert [entry.detector for entry in found.lines] == ["ganomaly", "knn", "pca"]
     assert found.lines[0].cells["0"].best
     assert found.lines[0].gap == pytest.approx(-0.3)
@@ -249,9 +239,7 @@ def test_a_grid_is_a_table_of_its_own_in_order_of_its_values() -> None:
 
 
 def test_the_centre_of_an_axis_is_what_the_other_axes_use() -> None:
-    found = board(
-        grid_rows("nz", {16: 0.5, 100: 0.6}, hp_w_con=50.0) + grid_rows("w_con", {1.0: 0.5}, hp_nz=16)
-    )
+    found = board(grid_rows("nz", {16: 0.5, 100: 0.6}, hp_w_con=50.0) + grid_rows("w_con", {1.0: 0.5}, hp_nz=16))
     assert {grid.axis: grid.default for grid in found.grids} == {"nz": 16, "w_con": 50.0}
 
 
@@ -301,9 +289,7 @@ STATUS = st.sampled_from(["ok", "ok", "ok", "missing", "failed", "diverged"])
 def sweeps(draw: st.DrawFn) -> list[Row]:
     """A few detectors x classes x seeds, each trial with any end."""
     found = []
-    for detector in draw(
-        st.sets(st.sampled_from(["ganomaly", "skip_ganomaly", "knn", "constant"]), min_size=1)
-    ):
+    for detector in draw(st.sets(st.sampled_from(["ganomaly", "skip_ganomaly", "knn", "constant"]), min_size=1)):
         for abnormal in draw(st.sets(st.sampled_from("0123"), min_size=1)):
             for seed in range(draw(st.integers(1, 3))):
                 value = draw(st.floats(0, 1))
@@ -327,13 +313,9 @@ def test_the_order_of_rows_changes_nothing(found: list[Row], seed: int) -> None:
 def test_every_planned_trial_is_counted_in_its_cell(found: list[Row]) -> None:
     for entry in board(found).lines:
         for abnormal, cell in entry.cells.items():
-            mine = [
-                r["status"] for r in found if (r["detector"], r["abnormal"]) == (entry.detector, abnormal)
-            ]
+            mine = [r["status"] for r in found if (r["detector"], r["abnormal"]) == (entry.detector, abnormal)]
             assert cell.n_planned == len(mine)
-            assert (cell.n, cell.diverged, cell.failed) == tuple(
-                map(mine.count, ("ok", "diverged", "failed"))
-            )
+            assert (cell.n, cell.diverged, cell.failed) == tuple(map(mine.count, ("ok", "diverged", "failed")))
         assert (entry.mean.n < entry.mean.n_planned) == any(
             seed_missing
             for cell in entry.cells.values()

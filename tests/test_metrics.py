@@ -30,8 +30,7 @@ def labelled_scores(draw: st.DrawFn) -> tuple[Ints, Floats]:
 def midranks(scores: Floats) -> list[float]:
     """Rank of each score; equal scores share the mean of their ranks."""
     return [
-        sum(other < score for other in scores) + (1 + sum(other == score for other in scores)) / 2
-        for score in scores
+        sum(other < score for other in scores) + (1 + sum(other == score for other in scores)) / 2 for score in scores
     ]
 
 
@@ -90,9 +89,7 @@ def test_reversed_scores_mirror_auroc(sample: tuple[Ints, Floats]) -> None:
 
 def test_abnormal_is_the_positive_class_and_higher_means_more_abnormal() -> None:
     perfect = metrics.evaluate([0, 0, 0, 1], [0.1, 0.2, 0.3, 0.4])
-    assert perfect == metrics.Metrics(
-        auroc=1.0, ap=1.0, fpr95=0.0, base_rate=0.25, n_normal=3, n_abnormal=1, ties=0.0
-    )
+    assert perfect == metrics.Metrics(auroc=1.0, ap=1.0, fpr95=0.0, base_rate=0.25, n_normal=3, n_abnormal=1, ties=0.0)
     assert metrics.auroc([1, 0, 0, 0], [0.1, 0.2, 0.3, 0.4]) == 0.0
 
 

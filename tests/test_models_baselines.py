@@ -77,9 +77,7 @@ def test_pca_of_many_large_images_takes_evenly_spaced_ones(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("largest", [3072, 100], ids=["covariance", "products"])
-def test_pca_with_fewer_images_than_components_spans_them_all(
-    largest: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pca_with_fewer_images_than_components_spans_them_all(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pca, "LARGEST", largest)
     made = make("pca", components=64)
     made.fit(images(5, 0))

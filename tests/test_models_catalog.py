@@ -201,8 +201,6 @@ def test_a_part_of_weight_zero_cannot_spoil_the_score() -> None:
         (["reconstruction", "latent"], 1.5),
     ],
 )
-def test_lambda_and_components_that_do_not_go_together_are_refused(
-    names: list[str], lam: float | None
-) -> None:
+def test_lambda_and_components_that_do_not_go_together_are_refused(names: list[str], lam: float | None) -> None:
     with pytest.raises(ValueError, match="do not go together"):
         combine({name: np.zeros(2) for name in names}, lam)

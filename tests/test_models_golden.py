@@ -53,9 +53,7 @@ def golden() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_losses_of_20_steps_are_the_committed_ones_and_repeat_to_the_bit(
-    name: str, golden: dict[str, Any]
-) -> None:
+def test_losses_of_20_steps_are_the_committed_ones_and_repeat_to_the_bit(name: str, golden: dict[str, Any]) -> None:
     mend = "changed numbers need a higher revision in models/catalog.py and new golden numbers"
     assert golden[name]["revision"] == DETECTORS[name].revision, mend
     first = losses(name)

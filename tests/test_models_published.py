@@ -166,9 +166,7 @@ PARTS = {"encoder1", "decoder", "encoder2"}
         ({"w_adv": 0.0, "w_con": 0.0, "w_enc": 0.0}, set()),
     ],
 )
-def test_ganomaly_networks_learn_from_their_own_losses_alone(
-    weights: dict[str, float], learners: set[str]
-) -> None:
+def test_ganomaly_networks_learn_from_their_own_losses_alone(weights: dict[str, float], learners: set[str]) -> None:
     made = make("ganomaly", 16, **weights)
     assert isinstance(made, GANomaly)
     made.train_step(batches(16)[0])

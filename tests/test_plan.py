@@ -69,9 +69,7 @@ def test_untrained_stays_untrained_whatever_the_study_says() -> None:
 
 
 def test_grid_varies_one_hyperparameter_at_a_time_around_the_default() -> None:
-    fixed = work_of(
-        kind="grid", seeds=1, abnormal=[0], axes={"nz": [8, 16], "w_con": [1, 50], "lambda": [0.5]}
-    ).fixed
+    fixed = work_of(kind="grid", seeds=1, abnormal=[0], axes={"nz": [8, 16], "w_con": [1, 50], "lambda": [0.5]}).fixed
     assert [planned.setting for planned in fixed] == [
         "nz=8", "nz=16", "nz=100", "w_con=1.0", "w_con=50.0", "lambda=0.5", "lambda=0.0"
     ]  # fmt: skip
@@ -179,9 +177,7 @@ def test_a_search_is_counted_with_all_that_it_may_still_ask(store: Store) -> Non
     assert state.count("trials") == state.count("to_run") == 2 * (5 * 6 + 4)
 
 
-def test_results_of_an_older_revision_are_stale_and_not_reused(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_an_older_revision_are_stale_and_not_reused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     work, ledger = work_of(seeds=1), Ledger(store, "x")
     for planned in work.fixed:
         ledger.put_result(planned.key, result_of(planned))
@@ -199,3 +195,19 @@ def test_time_left_is_measured_where_results_exist(store: Store) -> None:
     measured = survey(work, ledger)
     assert measured.lines[0].measured
     assert measured.seconds_left(slots=2) == pytest.approx(2.0 * 7 / 2)
+
+
+def test_a_value_of_an_axis_that_is_given_twice_is_run_once() -> None:
+    fixed = work_of(kind="grid", seeds=1, abnormal=[0], axes={"lr": ["2e-4", 0.0002], "w_con": [50, 50.0]}).fixed
+    assert [planned.setting for planned in fixed] == ["lr=0.0002", "w_con=50.0"]
+
+
+def test_a_trial_of_two_studies_is_counted_once(store: Store) -> None:
+    work = work_of(kind="grid", seeds=1, abnormal=[0], axes={"nz": [8], "w_con": [1]})
+    assert len(work.fixed) == 4
+    assert survey(work, Ledger(store, "x")).count("trials") == 3
+
+
+def test_a_choice_of_a_search_is_the_same_trial_however_it_is_written() -> None:
+    (search, _) = work_of(kind="search", space=["w_con"]).searches
+    assert search.instance({"w_con": 50}, 0).key == search.instance({"w_con": 50.0}, 0).key

@@ -44,9 +44,7 @@ def drain(queue: Queue, slots: int = 2, seed: int = 0) -> list[Planned]:
 
 @settings(deadline=None, max_examples=20)
 @given(slots=st.integers(1, 9), seed=st.integers(0, 99))
-def test_every_trial_is_given_out_exactly_once(
-    tmp_path_factory: pytest.TempPathFactory, slots: int, seed: int
-) -> None:
+def test_every_trial_is_given_out_exactly_once(tmp_path_factory: pytest.TempPathFactory, slots: int, seed: int) -> None:
     work = work_of(detectors=["ganomaly", "pca", "constant"], seeds=3)
     ledger = Ledger(open_store(str(tmp_path_factory.mktemp("s"))), "x")
     ran = drain(queue_of(work, ledger), slots, seed)
@@ -150,3 +148,34 @@ def test_stores_are_not_touched_by_fixed_trials(ledger: Ledger) -> None:
     drain(queue_of(work_of(), ledger))
     store: Store = ledger.store
     assert list(store.list("")) == []
+
+
+@pytest.mark.parametrize("crash_after", [9, 17])
+def test_a_crash_changes_no_later_candidate_even_after_a_prune(ledger: Ledger, tmp_path: Any, crash_after: int) -> None:
+    work = work_of(kind="search", candidates=9, parallel=1, seeds=1, space={"nz": {"low": 4, "high": 200}})
+
+    def result(planned: Planned) -> dict[str, Any]:
+        nz = int(planned.spec.hyperparameters["nz"])
+        noise = random.Random(f"{nz} {planned.seed} {planned.abnormal}").random() / 50
+        found = result_of(planned)
+        if planned.spec.validation:
+            found["validation"]["auroc"] = [0.9 - abs(nz - 100) / 300 + noise for _ in found["validation"]["auroc"]]
+        return found
+
+    def run(ledger: Ledger, results: dict[str, Any], trials: int) -> None:
+        queue = queue_of(work, ledger, results=results)
+        for _ in range(trials):
+            if (job := queue.next()) is None:
+                return
+            results[job.key] = result(job.planned)
+            queue.done(job.key, results[job.key])
+
+    calm = Ledger(open_store(str(tmp_path / "calm")), "x")
+    run(calm, {}, 10_000)
+    results: dict[str, Any] = {}
+    for _ in range(40):
+        run(ledger, results, crash_after)
+    for search in work.searches:
+        assert calm.prunes(search.spec.id), "something was pruned"
+        assert ledger.asks(search.spec.id) == calm.asks(search.spec.id)
+        assert ledger.prunes(search.spec.id) == calm.prunes(search.spec.id)

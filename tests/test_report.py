@@ -212,9 +212,7 @@ def test_names_cannot_break_a_markdown_table(names: tuple[str, str, str]) -> Non
     text = markdown(build(hostile_rows(names)), {names[0]: names[1]})
     lines = table_lines(text)
     assert len(lines) == 4
-    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", found)) for found in lines} == {
-        len(lines[1].split("|")) - 1
-    }
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", found)) for found in lines} == {len(lines[1].split("|")) - 1}
     assert not re.search(r"(?<!\\)(?:\\\\)*[<`]", text)
 
 

@@ -74,9 +74,7 @@ def calm() -> Run:
 
 
 @pytest.mark.parametrize(("slots", "seed"), [(1, 0), (2, 1), (2, 2), (7, 3)])
-def test_neither_order_nor_crashes_change_candidates_prunes_or_choice(
-    calm: Run, seed: int, slots: int
-) -> None:
+def test_neither_order_nor_crashes_change_candidates_prunes_or_choice(calm: Run, seed: int, slots: int) -> None:
     rough = Run(slots=slots).finish(seed=seed, crash=0.2)
     assert rough.asks == calm.asks
     assert rough.prunes == calm.prunes
@@ -170,3 +168,22 @@ def test_a_longer_search_goes_on_from_a_shorter_one(calm: Run) -> None:
     long.search = long.begin()
     long.finish()
     assert long.asks == calm.asks
+
+
+def test_a_default_outside_the_space_is_not_a_candidate() -> None:
+    run = Run(SearchSpec(**{**vars(SPEC), "default": {"nz": 500, "w": 1.0}, "candidates": 2})).finish()
+    assert run.search.candidates[0].params["nz"] <= 128
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0), (4, 0, 1, 2, 3, 5)])
+def test_a_failed_instance_counts_in_its_turn(order: tuple[int, ...]) -> None:
+    run = Run(SearchSpec(**{**vars(SPEC), "default": {"nz": 30, "w": 1.0}, "candidates": 2, "parallel": 1}), slots=1)
+    while len(run.search.candidates) < 2:
+        pair = run.search.next()
+        assert pair is not None
+        if pair[0] == 0:
+            run.search.observe(*pair, found(run.search.candidates[0].params, pair[1]))
+    for instance in order:
+        values = None if instance == 4 else dict.fromkeys(SPEC.lambdas, 0.1)
+        run.search.observe(1, instance, values)
+    assert run.search.candidates[1].pruned == 4, "it was hopeless before the fourth instance failed"

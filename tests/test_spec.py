@@ -104,9 +104,7 @@ def test_each_fault_says_what_is_legal(keys: dict[str, Any], message: str) -> No
 
 
 def test_a_named_study_takes_the_keys_of_the_sweep() -> None:
-    sweep = resolve(
-        {"storage": "./r", "sweep": {"study": "quickstart", "seeds": 2, "abnormal": [5, 6, 7, 8]}}
-    )
+    sweep = resolve({"storage": "./r", "sweep": {"study": "quickstart", "seeds": 2, "abnormal": [5, 6, 7, 8]}})
     assert {study.seeds for study in sweep.studies} == {(0, 1)}
     assert all(study.abnormal == ("5", "6", "7", "8") for study in sweep.studies)
 
@@ -132,7 +130,7 @@ def test_every_key_can_be_overridden(tmp_path: Path) -> None:
     assert all(study.seeds == (4,) for study in sweep.studies)
     board = sweep.studies[0].hyperparameters
     assert board["all"]["epochs"] == 1
-    assert board["all"]["width"] == 16, "what is not overridden stays"
+    assert board["all"]["nz"] == 32, "what is not overridden stays"
 
 
 @pytest.mark.parametrize("assignment", ["nonsense", "=1", "storage.x=1", "sweep.studies.7.seeds=1", "a={"])
@@ -168,9 +166,7 @@ def test_a_missing_file_is_a_fault_that_lists_those_there() -> None:
 
 def test_a_sweep_on_s3_needs_a_name_of_its_own() -> None:
     faults = faults_of({"storage": "s3://b/p", "sweep": {"study": "quickstart"}})
-    assert faults == [
-        "sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1"
-    ]
+    assert faults == ["sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1"]
 
 
 def test_studies_need_different_names() -> None:
@@ -208,3 +204,33 @@ def test_schema_prints_every_key_with_a_line_of_help() -> None:
 def test_merging_replaces_lists_and_merges_mappings() -> None:
     base = {"a": {"x": 1, "y": [1, 2]}, "b": 1}
     assert yamlfile.merged(base, {"a": {"y": [3]}, "b": {"z": 1}}) == {"a": {"x": 1, "y": [3]}, "b": {"z": 1}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"kind": "search", "space": {"nz": {"low": -5, "high": 9000}}}, "nz=-5"),
+        ({"kind": "search", "space": {"w_adv": {"choices": ["abc"]}}}, "w_adv='abc'"),
+        (
+            {"kind": "search", "space": ["nz"], "hyperparameters": {"ganomaly": {"lambda": 0.85}}},
+            "lambda 0.85",
+        ),
+        ({"datasets": [[1]]}, "holds [1]"),
+        ({"seeds": 100000}, "at most 1000 seeds"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_now(keys: dict[str, Any], message: str) -> None:
+    faults = faults_in_study(**keys)
+    assert any(message in fault for fault in faults), faults
+
+
+def test_a_size_that_no_detector_takes_is_refused() -> None:
+    faults = faults_of({"storage": "./r", "data": {"size": 17}, "sweep": {"study": "quickstart"}})
+    assert len(faults) == 1
+    assert faults[0].startswith("data.size: input should be 16, 32")
+
+
+def test_all_classes_are_hunted_unless_some_are_named() -> None:
+    study = {key: value for key, value in STUDY.items() if key != "abnormal"}
+    sweep = resolve({"storage": "./r", "sweep": {"studies": [study]}})
+    assert sweep.studies[0].abnormal == tuple("0123456789")

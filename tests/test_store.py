@@ -301,9 +301,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(("url", "examples"), [("folder_url", 30), ("moto_url", 4)])
-def test_any_history_of_calls_ends_as_in_a_dictionary(
-    request: pytest.FixtureRequest, url: str, examples: int
-) -> None:
+def test_any_history_of_calls_ends_as_in_a_dictionary(request: pytest.FixtureRequest, url: str, examples: int) -> None:
     base = open_store(request.getfixturevalue(url))
 
     class Machine(StoreMachine):

@@ -60,9 +60,7 @@ def test_a_writer_killed_at_any_moment_leaves_whole_objects_alone(local: LocalSt
     assert seen > 12
 
 
-def test_temporary_and_hidden_files_are_never_listed(
-    local: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_temporary_and_hidden_files_are_never_listed(local: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append([*local.list(""), *local.names("")]))
     local.put("a/x", b"1")

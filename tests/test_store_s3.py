@@ -35,17 +35,13 @@ def test_a_missing_bucket_is_not_made_and_every_call_says_how_to_make_it(
     request.getfixturevalue(url)
     store = open_store("s3://no-such-bucket/x")
     for call in every_call(store):
-        with pytest.raises(
-            StoreError, match=r"no bucket no-such-bucket.*aws s3 mb s3://no-such-bucket"
-        ) as caught:
+        with pytest.raises(StoreError, match=r"no bucket no-such-bucket.*aws s3 mb s3://no-such-bucket") as caught:
             call()
         assert not isinstance(caught.value, Missing)
         assert_no_chain(caught.value)
 
 
-def test_refused_credentials_are_reported_with_the_mend(
-    seaweed_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_credentials_are_reported_with_the_mend(seaweed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     for call in every_call(open_store(seaweed_url)):
         with pytest.raises(StoreError, match="credentials") as caught:
@@ -111,9 +107,7 @@ class _Passing(BaseHTTPRequestHandler):
         fault = self.server.faults.pop(0) if self.server.faults else ""
         if fault in ("409", "503"):
             code = {"409": "ConditionalRequestConflict", "503": "SlowDown"}[fault]
-            self._answer(
-                int(fault), {}, f"<Error><Code>{code}</Code><Message>later</Message></Error>".encode()
-            )
+            self._answer(int(fault), {}, f"<Error><Code>{code}</Code><Message>later</Message></Error>".encode())
             return
         behind = http.client.HTTPConnection(self.server.behind)
         behind.request(self.command, self.path, body, dict(self.headers))
@@ -154,9 +148,7 @@ def faults(moto: S3Server, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.mark.parametrize("fault", ["409", "lose"])
-def test_a_conditional_write_is_repeated_until_it_is_known_who_won(
-    faults: Faults, moto_url: str, fault: str
-) -> None:
+def test_a_conditional_write_is_repeated_until_it_is_known_who_won(faults: Faults, moto_url: str, fault: str) -> None:
     store = open_store(moto_url)
     faults.faults = [fault]
     assert store.put_once("won", b"mine")
@@ -175,9 +167,7 @@ def test_a_conditional_write_is_repeated_until_it_is_known_who_won(
     assert faults.faults == []
 
 
-def test_a_conflict_that_never_ends_is_reported(
-    faults: Faults, moto_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conflict_that_never_ends_is_reported(faults: Faults, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweep.store_s3.ATTEMPTS", 3)
     faults.faults = ["409"] * 3
     with pytest.raises(StoreError, match=r"ConditionalRequestConflict.*run the same command again"):
@@ -186,9 +176,7 @@ def test_a_conflict_that_never_ends_is_reported(
 
 
 @pytest.mark.parametrize("fault", ["503", "lose", "cut"])
-def test_reads_go_on_through_throttling_and_lost_connections(
-    faults: Faults, moto_url: str, fault: str
-) -> None:
+def test_reads_go_on_through_throttling_and_lost_connections(faults: Faults, moto_url: str, fault: str) -> None:
     store = open_store(moto_url)
     store.put("x", b"whole" * 1000)
     faults.faults = [fault]
@@ -210,9 +198,7 @@ def test_a_forked_child_and_its_parent_use_the_store_side_by_side(seaweed_url: s
     store = open_store(seaweed_url)  # which keeps connections open; moto does not
     forker = script(FORKER, pickle.dumps(store).hex())
     assert forker.communicate(timeout=60)[0] == "True\n"
-    assert list(store.list("")) == sorted(
-        ["before", *(f"{who}/{n}" for who in ("child", "parent") for n in range(20))]
-    )
+    assert list(store.list("")) == sorted(["before", *(f"{who}/{n}" for who in ("child", "parent") for n in range(20))])
 
 
 FORKER = """

@@ -85,9 +85,7 @@ def stored(store: Store, spec: TrialSpec, name: str) -> bytes:
 
 
 @pytest.mark.parametrize("detector", ["ganomaly", "skip_ganomaly", "pca"])
-def test_the_same_spec_gives_the_same_bits(
-    detector: str, prepared: Path, cache: Path, tmp_path: Path
-) -> None:
+def test_the_same_spec_gives_the_same_bits(detector: str, prepared: Path, cache: Path, tmp_path: Path) -> None:
     import shutil
 
     spec, lam = spec_of(detector), None if detector == "pca" else 0.5
@@ -195,10 +193,7 @@ def test_no_test_row_reaches_weights_epochs_or_what_a_search_sees(
     assert blind["metrics"] != honest["metrics"]
     assert stored(store, spec, "weights.safetensors") == honest_weights
     assert blind["validation"] == honest["validation"]
-    epochs = [
-        {m["selection"]: m["epoch"] for m in r["metrics"] if m["selection"] != "oracle"}
-        for r in (honest, blind)
-    ]
+    epochs = [{m["selection"]: m["epoch"] for m in r["metrics"] if m["selection"] != "oracle"} for r in (honest, blind)]
     assert epochs[0] == epochs[1]
 
 
@@ -227,9 +222,7 @@ def test_selections_name_their_epochs(store: Store, cache: Path) -> None:
         io.BytesIO(stored(store, spec_of(validated=True, hyperparameters={"epochs": 5}), "history.parquet"))
     )
     history = {row["epoch"]: row for row in table.to_pylist()}
-    assert history[by["val"]["epoch"]]["validation_auroc"] == max(
-        r["validation_auroc"] for r in history.values()
-    )
+    assert history[by["val"]["epoch"]]["validation_auroc"] == max(r["validation_auroc"] for r in history.values())
     assert history[by["oracle"]["epoch"]]["test_auroc"] == by["oracle"]["auroc"]
 
 
@@ -259,10 +252,7 @@ def test_evaluation_happens_at_the_stated_epochs(every: int, store: Store, cache
 
 def test_an_evaluation_changes_nothing_that_training_depends_on(store: Store, cache: Path) -> None:
     often, once = (spec_of(eval_every=every) for every in (1, 0))
-    assert (
-        numbers(finish(often, store, cache))["metrics"][0]
-        == numbers(finish(once, store, cache))["metrics"][0]
-    )
+    assert numbers(finish(often, store, cache))["metrics"][0] == numbers(finish(once, store, cache))["metrics"][0]
     assert stored(store, often, "weights.safetensors") == stored(store, once, "weights.safetensors")
 
 

@@ -82,9 +82,7 @@ scalars = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, all
 
 @given(hyperparameters=st.dictionaries(st.text(), scalars, max_size=5), validated=st.booleans())
 def test_a_spec_survives_json(hyperparameters: dict[str, Any], validated: bool) -> None:
-    spec = dataclasses.replace(
-        EXAMPLE, hyperparameters=hyperparameters, validation=Validation() if validated else None
-    )
+    spec = dataclasses.replace(EXAMPLE, hyperparameters=hyperparameters, validation=Validation() if validated else None)
     again = TrialSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
     assert again == spec
     assert again.key == spec.key

@@ -29,14 +29,14 @@ TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def arguments(description: str | None, *options: tuple[str, int | float, str]) -> argparse.Namespace:
+def arguments(description: str | None, *options: tuple[str, int | float | str, str]) -> argparse.Namespace:
     """Parse (name, default, help) options; the script's docstring is its help."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default, text in options:
         kind = type(default)
-        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {default})")
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {default!r})")
     return parser.parse_args()
 
 
