@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import platform
 import time
 from collections.abc import Generator, Mapping
@@ -31,6 +30,7 @@ from models.scoring import LAMBDAS, combine
 from sweep import metrics
 from sweep.attempts import Interrupted
 from sweep.checkpoint import Checkpoints, State
+from sweep.device import device_of, peak, reset_peak
 from sweep.ledger import Ledger, Record
 from sweep.store import Store
 from sweep.trialspec import TrialSpec
@@ -118,9 +118,9 @@ class _Run:
     def __init__(self, spec: TrialSpec, store: Store, options: Options) -> None:
         self.spec, self.store, self.options = spec, store, options
         self.began = time.perf_counter()  # of all its seconds; moved back by those before a resume
-        self.device = _device(spec)
+        self.device = device_of(spec)
         torch.set_num_threads(spec.numerics.threads)
-        _reset_peak(self.device)
+        reset_peak(self.device)
         self.dataset: Dataset = load(store, spec.dataset, spec.preparation, options.cache)
         validation = spec.validation and (spec.validation.normal, spec.validation.abnormal)
         self.split: Split = split(self.dataset, spec.protocol, spec.abnormal, spec.split_seed, validation or None)
@@ -342,7 +342,7 @@ class _Run:
             "seconds": time.perf_counter() - self.began,
             "train_seconds": self.train_seconds,
             "images_per_second": images / self.train_seconds if images and self.train_seconds else None,
-            "peak_bytes": _peak(self.device),
+            "peak_bytes": peak(self.device),
             "device": self.spec.device,
             "torch": torch.__version__,
             "fingerprint": self.dataset.fingerprint,
@@ -380,42 +380,6 @@ class _Run:
         labels = self.split.validation_labels
         aurocs = [metrics.auroc(labels, combine(components, lam)) for lam in lambdas]
         return {"epoch": self.chosen["last"]["epoch"], "lambda": lambdas, "auroc": aurocs}
-
-
-def _device(spec: TrialSpec) -> torch.device:
-    if spec.device == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
-        raise RuntimeError(
-            f"this trial was given a GPU ({spec.device}) and torch finds none (CUDA_VISIBLE_DEVICES {seen}): "
-            "check the driver with nvidia-smi, or plan for the CPU with --set trial.gpus=0"
-        )
-    torch.backends.cudnn.benchmark = False  # chosen by timing, hence by luck
-    torch.backends.cudnn.deterministic = True
-    return torch.device("cuda")
-
-
-def _reset_peak(device: torch.device) -> None:
-    """Begin to measure peak memory anew, since a process runs many trials."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to what is resident now
-    except OSError:
-        return  # not Linux, or not allowed: the peak is then the process's, not the trial's
-
-
-def _peak(device: torch.device) -> int | None:
-    """Peak bytes since `_reset_peak`: of the GPU's allocator, or resident in this process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
 def _tensors(components: Components) -> dict[str, Tensor]:
