@@ -24,6 +24,7 @@ from data.protocols import Split
 from models.ganomaly import GANomaly
 from models.scoring import LAMBDAS, combine
 from sweep import metrics
+from sweep.attempts import Interrupted
 from sweep.ledger import Record
 from sweep.plan import Planned
 from sweep.store import Store, open_store
@@ -123,8 +124,8 @@ def test_an_interrupted_trial_goes_on_as_if_it_had_never_stopped(
     for _ in range(interrupted_at):
         next(running)
     before = next(running)
-    running.send(True)
-    running.close()
+    with pytest.raises(Interrupted):
+        running.send(True)
     assert store.exists(f"trials/{spec.key}/checkpoint/latest.json")
     torch.rand(3)
     resumed_running = run_trial(spec, store, options)
@@ -152,8 +153,8 @@ def test_a_damaged_resume_state_costs_time_and_no_truth(store: Store, cache: Pat
     spec = spec_of()
     running = run_trial(spec, store, Options(cache=cache, lambda_default=0.0, slice_seconds=0.0))
     next(running)
-    running.send(True)
-    running.close()
+    with pytest.raises(Interrupted):
+        running.send(True)
     (path,) = [p for p in store.list(f"trials/{spec.key}/checkpoint") if p.endswith(".pt")]
     store.put(path, store.get(path)[:-7])
     damaged = finish(spec, store, cache)
@@ -259,6 +260,7 @@ def test_an_evaluation_changes_nothing_that_training_depends_on(store: Store, ca
 class Exploding(GANomaly):
     """Its second epoch's losses are not finite."""
 
+    lam = 0.0
     steps = 0
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
@@ -270,7 +272,7 @@ class Exploding(GANomaly):
 def test_a_loss_that_is_not_finite_is_a_result_and_not_a_failure(store: Store, cache: Path) -> None:
     spec = spec_of(hyperparameters=SMALL)
     spec = dataclasses.replace(spec, detector="test_trial:Exploding", variant="plain")
-    result = finish(spec, store, cache, lam=None)
+    result = finish(spec, store, cache)
     assert result["status"] == "diverged"
     assert "not finite in epoch 2" in result["cause"]
     assert result["metrics"] == []

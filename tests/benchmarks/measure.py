@@ -1,4 +1,4 @@
-"""What every benchmark shares: a sweep of its own, what its processes use, and the lines printed at the end."""
+"""What every benchmark shares: running a sweep, what its processes use, and the lines printed at the end."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 def arguments(description: str | None, *options: tuple[str, int | float | str, str]) -> argparse.Namespace:
     """Parse (name, default, help) options; the script's docstring is its help."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default, text in options:
         kind = type(default)
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{text} (default {default!r})")
@@ -152,9 +150,8 @@ def header() -> None:
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in VERSIONS)
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, commit {commit}, load before {os.getloadavg()[0]:.1f}")
-    print(
-        f"{model or platform.processor()}, {os.cpu_count()} cores; python {platform.python_version()}, {versions}"
-    )
+    print(f"{model or platform.processor()}, {os.cpu_count()} cores")
+    print(f"python {platform.python_version()}, {versions}")
 
 
 def figure(name: str, value: str, reference: str, verdict: str) -> None:

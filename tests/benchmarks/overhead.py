@@ -39,12 +39,8 @@ def main() -> None:
         pool, slots = _pool(write_config(plain, [study]))
         _same(records, results_of(plain))
     ideal = math.ceil(options.trials / slots) * options.seconds
-    print(
-        f"{options.trials} trials of {options.seconds:g} s slept, {slots} at once: {ideal:.1f} s and no machinery"
-    )
-    print(
-        f"sweep {usage.seconds:.1f} s: {start:.1f} to the first trial, {after:.1f} after the last; pool {pool:.1f} s"
-    )
+    print(f"{options.trials} trials that sleep {options.seconds:g} s, {slots} at once: {ideal:.1f} s without machinery")
+    print(f"sweep {usage.seconds:.1f} s: {start:.1f} to the first trial, {after:.1f} after the last; pool {pool:.1f} s")
     ratio = usage.seconds / pool
     figure(
         "sweep over pool",
@@ -75,10 +71,7 @@ def _pool(config: Path) -> tuple[float, int]:
     sweep = load(config, [])
     put_missing(sweep, open_store(sweep.storage), Console(quiet=True))
     here = platform(sweep)
-    jobs = [
-        (planned.spec.to_dict(), sweep.storage, str(sweep.data.cache))
-        for planned in expand(sweep, here).fixed
-    ]
+    jobs = [(planned.spec.to_dict(), sweep.storage, str(sweep.data.cache)) for planned in expand(sweep, here).fixed]
     with multiprocessing.get_context("spawn").Pool(here.slots) as pool:
         pool.map(_trial, jobs, chunksize=1)
     return time.perf_counter() - began, here.slots

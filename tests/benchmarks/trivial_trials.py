@@ -45,9 +45,7 @@ def main() -> None:
     launched = usage.of("launch")[0]
     mark = f"{launched[len(launched) // 10]:.0f} MiB early, {launched[-1]:.0f} at the end"
     n = f"n={len(done)}"
-    figure(
-        "trivial trials a minute", f"{rate:.0f} ({n})", f"plain loop {60 / loop:.0f}", bar(rate, least=BAR)
-    )
+    figure("trivial trials a minute", f"{rate:.0f} ({n})", f"plain loop {60 / loop:.0f}", bar(rate, least=BAR))
     figure("the same, whole launch", f"{whole:.0f} ({usage.seconds:.0f} s)", f"plain loop {60 / loop:.0f}",
            f"ratio {whole * loop / 60:.2f}")  # fmt: skip
     flat = max(generations) / generations[0]

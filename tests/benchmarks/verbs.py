@@ -20,9 +20,7 @@ HELP_SECONDS, PLAN_SECONDS = 0.3, 2.0
 
 
 def main() -> None:
-    options = arguments(
-        __doc__, ("trials", 10000, "trials of the plan, a multiple of 10"), ("n", 7, "repetitions")
-    )
+    options = arguments(__doc__, ("trials", 10000, "trials of the plan, a multiple of 10"), ("n", 7, "repetitions"))
     study = {
         "detectors": ["constant"],
         "abnormal": "all",
