@@ -8,8 +8,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from models import catalog as detectors
 from sweep.spec import Budget, Cluster, Data, TrialOptions, named_studies
-from sweep.study import Study
+from sweep.study import Fractions, Range, Study
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "cluster": Cluster,
@@ -34,7 +35,16 @@ def text() -> str:
         "",
         "sweep.studies[]: what is varied, and what is averaged",
         *_keys(Study, ""),
+        *_keys(Fractions, "validation"),
+        *_keys(Range, "space.NAME"),
+        "",
+        "hyperparameters.DETECTOR, or hyperparameters.all: training hyperparameters, and lambda for the score",
     ]
+    for info in detectors.DETECTORS.values():
+        lines.append(f"  {info.name}: {info.doc}; variants {', '.join(info.variants)}")
+        lines += [f"    {f.name} = {f.default}: {f.doc}, {f.legal()}" for f in info.fields]
+        lam = info.variant(info.default_variant).lam
+        lines += [] if lam is None else [f"    lambda = {lam}: share of the reconstruction term in the score, 0 to 1"]
     return "\n".join(lines)
 
 
