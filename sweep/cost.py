@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from statistics import median
 from typing import Any
 
 from data import catalog as datasets
 from models import catalog as detectors
 from sweep.plan import Planned
-from sweep.trialspec import TrialSpec, canonical_json
+from sweep.trialspec import FIELDS, TrialSpec
 
 OVERHEAD_SECONDS = 0.05  # of a trial that trains nothing: opening data, putting the result
 TRAIN_SHARE = 0.75  # of a dataset's images, roughly, under any protocol
 TEST_SHARE = 0.25
+APART = ("abnormal", "seed", "split_seed", "hyperparameters")  # of a spec: no cost, or compared apart
 
 
 class Cost:
@@ -26,7 +27,7 @@ class Cost:
     """
 
     def __init__(self, results: Iterable[Mapping[str, Any]] = ()) -> None:
-        seconds: dict[str, list[float]] = {}
+        seconds: dict[Hashable, list[float]] = {}
         ratios: dict[str, list[float]] = {}
         for result in results:
             if result["status"] != "ok":
@@ -37,7 +38,7 @@ class Cost:
             ratios.setdefault(spec.detector, []).append(took / hint(spec))
         self._seconds = {group: median(values) for group, values in seconds.items()}
         self._ratios = {detector: median(values) for detector, values in ratios.items()}
-        self._known: dict[str, float] = {}
+        self._known: dict[Hashable, float] = {}
 
     def seconds(self, planned: Planned) -> float:
         """Seconds on one slot, once."""
@@ -66,8 +67,7 @@ def hint(spec: TrialSpec) -> float:
     return OVERHEAD_SECONDS + (training + scoring) / spec.numerics.threads
 
 
-def _alike(spec: TrialSpec) -> str:
-    fields = spec.to_dict()
-    for name in ("abnormal", "seed", "split_seed"):
-        del fields[name]
-    return canonical_json(fields)
+def _alike(spec: TrialSpec) -> Hashable:
+    """What trials share that differ in class or seed alone."""
+    same = [getattr(spec, name) for name in FIELDS if name not in APART]
+    return (*same, tuple(sorted(spec.hyperparameters.items())))

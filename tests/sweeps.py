@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,6 +92,19 @@ def kill_everything(process: subprocess.Popen[Any]) -> None:
         except ProcessLookupError:
             continue
     process.wait()
+
+
+def orphans() -> list[int]:
+    """Processes of Ray, or drivers of it, whose launch is gone; its scratch folder names the launch."""
+    found = []
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            owner = re.search(rb"/sweep-(\d+)-", cmdline.read_bytes())
+        except OSError:
+            continue
+        if owner is not None and not Path(f"/proc/{int(owner.group(1))}").exists():
+            found.append(int(cmdline.parent.name))
+    return found
 
 
 def descendants(pid: int) -> list[int]:

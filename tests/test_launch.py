@@ -17,6 +17,7 @@ from sweeps import (
     descendants,
     environment,
     logged,
+    orphans,
     plan_of,
     results_of,
     sweep,
@@ -155,7 +156,7 @@ def test_a_trial_can_be_looked_at(launched: tuple[Path, subprocess.CompletedProc
 def test_nothing_is_left_behind(launched: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     trials = launched[0].parent / "store/trials"
     assert not list(trials.glob("*/checkpoint"))
-    assert not descendants(os.getpid()), "no process outlives its launch"
+    wait_until(lambda: not orphans())
 
 
 def test_each_failure_is_an_attempt_with_its_cause_and_the_sweep_goes_on(tmp_path: Path) -> None:
@@ -269,3 +270,29 @@ def test_a_budget_of_time_stops_the_sweep_resumable(tmp_path: Path) -> None:
     assert run.returncode == 3, run.stdout + run.stderr
     assert "budget.max_hours" in run.stdout
     assert plan_of(config)["to_run"] == 1
+
+
+def test_the_same_sweep_runs_on_object_storage(tmp_path: Path, seaweed_url: str) -> None:
+    study = {"detectors": ["ganomaly", "pca"], "abnormal": [0], "hyperparameters": {"ganomaly": QUICK}}
+    config = write_config(tmp_path, [study], storage=seaweed_url)
+    run = sweep("launch", config, "-y")
+    assert run.returncode == 0, run.stdout + run.stderr
+    plan = plan_of(config)
+    assert (plan["done"], plan["to_run"]) == (2, 0)
+    report = sweep("report", config, "-o", tmp_path / "out")
+    assert report.returncode == 0, report.stderr
+    assert set(pq.read_table(tmp_path / "out/results.parquet")["status"].to_pylist()) == {"ok"}
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    config = write_config(tmp_path, [logged(epochs=1000, pause=2.0)])
+    process = subprocess.Popen(command("launch", config, "-y"), env=environment(), stdout=subprocess.PIPE, text=True)
+    started = tmp_path / "store/sweeps/test/specs/0001.json"
+    wait_until(lambda: started.exists() and len(descendants(process.pid)) > 5, process)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "Traceback" not in output
+    wait_until(lambda: not orphans())
