@@ -48,7 +48,16 @@ def launch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, start nothing.")] = False,
     skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Leave failed trials alone.")] = False,
 ) -> None:
-    """Show the plan, ask, run it, report.  Run it again to go on where it was stopped."""
+    """Show the plan, ask, run it, report.
+
+    Run it again to go on where it was stopped; what has a result is never run twice.
+
+    \b
+    python -m sweep launch clusters/local.yaml
+    python -m sweep launch clusters/local.yaml -y --set sweep.seeds=5 --set sweep.datasets=[mnist]
+
+    Exit codes: 0 done, 1 your input or the store, 2 some trials failed, 3 stopped by the budget, 130 by Ctrl-C.
+    """
     from sweep.launch import DONE, SOME_FAILED, Launch
 
     opened = _Opened(config, assignments)
@@ -80,7 +89,13 @@ def launch(
 
 @app.command()
 def plan(config: Config, assignments: Set = [], as_json: Json = False) -> None:  # noqa: B006
-    """Show what would run, what is done, what is stale, and how long it will take.  Starts nothing."""
+    """Show what would run, what is done and how long it will take.
+
+    Starts nothing.  Results of older revisions of the code are shown as stale and run again.
+
+    \b
+    python -m sweep plan clusters/local.yaml --set sweep.study=nz
+    """
     opened = _Opened(config, assignments)
     state = opened.survey()
     if as_json:
@@ -97,7 +112,10 @@ def status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again every 5 seconds, until Ctrl-C.")] = False,
 ) -> None:
-    """Show how far the sweep is, and its failures by cause, from the store alone."""
+    """Show how far the sweep is, and its failures by cause.
+
+    From the store alone: also while the sweep runs, from any machine that reaches the store.
+    """
     import time
 
     opened = _Opened(config, assignments, as_launched=True)
@@ -127,7 +145,13 @@ def report(
     metric: Annotated[str, typer.Option(help="auroc, ap or fpr95.")] = "auroc",
     as_json: Json = False,
 ) -> None:
-    """Print the leaderboard from what the store holds, at any time."""
+    """Print the leaderboard from what the store holds.
+
+    At any time, also while the sweep runs; what is missing is shown as missing.
+
+    \b
+    python -m sweep report clusters/local.yaml -o out/
+    """
     _show_report(
         _Opened(config, assignments, as_launched=True),
         folder,
@@ -145,7 +169,10 @@ def trial(
     log: Annotated[bool, typer.Option("--log", help="Show what its attempts left, run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run one trial in this process, where `breakpoint()` works, or show its result or its log."""
+    """Run or show one trial, in this process.
+
+    Here `breakpoint()` works.  A trial with a result is shown, not run; --log shows what went wrong.
+    """
     from sweep.single import find, run, story
 
     opened = _Opened(config, assignments, as_launched=True)
@@ -162,7 +189,10 @@ def trial(
 
 @app.command()
 def schema() -> None:
-    """Print every key of the YAML with its default and one line of help."""
+    """Print every key of the YAML.
+
+    With default and one line of help each: sections, studies, and the hyperparameters of every detector.
+    """
     from sweep.schema import text
 
     out.print(text(), markup=False, soft_wrap=True)

@@ -40,6 +40,7 @@ def test_these_verbs_load_neither_torch_nor_ray_nor_optuna(words: list[str], con
 def test_every_verb_has_help_that_teaches(verb: str) -> None:
     run = sweep(verb, "--help")
     assert run.returncode == 0
+    assert run.stdout.startswith(f"Usage: python -m sweep {verb}")
     assert len(run.stdout) > 200
 
 
