@@ -7,6 +7,7 @@ and Tune's own experiment state is scratch that nobody restores.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -52,6 +53,7 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         job = self._job
         stopping = os.path.exists(job["stop_file"])
+        importlib.import_module("sweep.trial")  # torch: seconds of a worker's first step, which is no hang
         with _watched(job):
             try:
                 if self._run is None:

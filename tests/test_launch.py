@@ -34,7 +34,7 @@ FAULTS = {
     "Dies": ("failed", "the trial's process died"),
     "Segfaults": ("failed", "the trial's process died"),
     "RunsOutOfMemory": ("oom", "can't allocate memory"),
-    "Hangs": ("hung", "no progress for 5 s"),
+    "Hangs": ("hung", "no progress for 20 s"),
 }
 
 
@@ -169,7 +169,7 @@ def test_each_failure_is_an_attempt_with_its_cause_and_the_sweep_goes_on(tmp_pat
                 "hyperparameters": {},
             },
         ],
-        trial={"retries": 1, "hang_seconds": 5, "stop_after_failures": 0},
+        trial={"retries": 1, "hang_seconds": 20, "stop_after_failures": 0},
     )
     run = sweep("launch", config, "-y")
     assert run.returncode == 2, run.stdout + run.stderr
