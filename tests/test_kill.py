@@ -26,9 +26,15 @@ from sweeps import (
     write_config,
 )
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(
+        os.environ.get("SWEEP_CI") != "1", reason="minutes of kill -9: SWEEP_CI=1 runs it, as .ci/run does"
+    ),
+]
 LOGGED = "faulty_detectors:Logged"
-STORIES = 3 if os.environ.get("SWEEP_CI") == "1" else 1  # each with other moments of death
+STORIES = 2  # each with other moments of death
 
 
 def studies() -> list[dict[str, Any]]:
