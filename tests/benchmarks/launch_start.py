@@ -1,9 +1,9 @@
 """From the start of `launch` to the first step that a trial trains, on this machine, caches warm.
 
 A tiny detector appends a line to a file with each step it trains; the time runs from the start of
-the command to the first line.  The store holds the dataset after the first launch.
-Reference, measured in turn: an interpreter that imports ray, starts it on two CPUs, and
-lets one actor import torch, which no driver of Ray can do without.
+the command to the first line.  The store holds the dataset after the first launch.  Reference,
+measured in turn: an interpreter that imports ray, starts it on two CPUs, and lets one actor import
+torch, which no driver of Ray can do without.
 """
 
 from __future__ import annotations
