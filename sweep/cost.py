@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from statistics import median
 from typing import Any
 
 from data import catalog as datasets
 from models import catalog as detectors
+from sweep.ledger import Ledger, Record
 from sweep.plan import Planned
 from sweep.trialspec import FIELDS, TrialSpec
 
 OVERHEAD_SECONDS = 0.05  # of a trial that trains nothing: opening data, putting the result
+SAMPLE = 20  # finished trials of a cell whose seconds are read; their median says enough
 TRAIN_SHARE = 0.75  # of a dataset's images, roughly, under any protocol
 TEST_SHARE = 0.25
 APART = ("abnormal", "seed", "split_seed", "hyperparameters")  # of a spec: no cost, or compared apart
@@ -51,6 +54,17 @@ class Cost:
     def measured(self, planned: Planned) -> bool:
         """Whether trials that differ in class or seed alone have been measured."""
         return _alike(planned.spec) in self._seconds
+
+
+def sampled(planned: Iterable[Planned], ledger: Ledger, finished: Collection[str], also: Iterable[Record] = ()) -> Cost:
+    """Expected seconds from a few finished trials of each cell, and from results at hand (`also`)."""
+    taken: Counter[tuple[str, ...]] = Counter()
+    keys = []
+    for trial in planned:
+        if trial.key in finished and taken[trial.cell] < SAMPLE:
+            taken[trial.cell] += 1
+            keys.append(trial.key)
+    return Cost([*ledger.results(keys).values(), *also])
 
 
 def hint(spec: TrialSpec) -> float:

@@ -94,7 +94,7 @@ class Launch:
         hours = self.sweep.budget.max_hours
         deadline = time.monotonic() + hours * 3600 if hours else float("inf")
         cause = None
-        weights = Weights(self.store, state) if self.sweep.trial.keep == "best" else None
+        weights = Weights(self.ledger, state) if self.sweep.trial.keep == "best" else None
         with (
             Scratch() as scratch,
             Progress(state, self.platform.slots, self.console, self.log_command) as progress,

@@ -65,8 +65,8 @@ class Queue:
 
     Args:
         work: the plan.
-        ledger: for the records of searches.
-        results: result by key, of what is finished.
+        ledger: for the records of searches, and the results of their candidates.
+        finished: keys that have a result.
         cost: expected seconds of a trial.
         retries: further tries of a trial that failed.
         tries: by key, failed tries that count already.
@@ -77,21 +77,23 @@ class Queue:
         self,
         work: Work,
         ledger: Ledger,
-        results: Mapping[str, Record],
+        finished: Iterable[str],
         cost: Callable[[Planned], float],
         *,
         retries: int,
         tries: Mapping[str, int] | None = None,
         skip: Iterable[str] = (),
     ) -> None:
-        self._results = dict(results)
+        self._ledger = ledger
+        self._finished = set(finished)
+        self._values: dict[str, Values | None] = {}  # of finished candidates
         self._retries, self._cost = retries, cost
         self._tries = dict(tries or {})
         self._failed = {*skip, *(key for key, count in self._tries.items() if count > retries)}
         self._live: dict[str, list[Job]] = {}  # jobs that wait for the same running trial
         self._cells = self._fixed(work)
         for search in work.searches:
-            self._cells.append(self._search(search, ledger))
+            self._cells.append(self._search(search))
         self._heap: list[tuple[float, float, int]] = []
         for cell in self._cells:
             self._push(cell)
@@ -124,8 +126,8 @@ class Queue:
     def _starts(self, job: Job) -> bool:
         """Whether a job needs a trial to be run: not one that is finished, given up or running."""
         key = job.key
-        if key in self._results or key in self._failed:
-            self._observe(job, self._results.get(key))
+        if key in self._finished or key in self._failed:
+            self._observe(job)
         elif key in self._live:
             self._live[key].append(job)
         else:
@@ -148,9 +150,12 @@ class Queue:
 
     def done(self, key: str, result: Record) -> None:
         """A trial has a result."""
-        self._results[key] = result
-        for job in self._live.pop(key):
-            self._observe(job, result)
+        self._finished.add(key)
+        jobs = self._live.pop(key)
+        if any(job.search for job in jobs):
+            self._values[key] = values_of(result)
+        for job in jobs:
+            self._observe(job)
 
     def failed(self, key: str) -> bool:
         """A try ended without a result.  True: the trial is tried again; False: it failed for good."""
@@ -161,7 +166,7 @@ class Queue:
             return True
         self._failed.add(key)
         for job in jobs:
-            self._observe(job, None)
+            self._observe(job)
         return False
 
     def interrupted(self, key: str) -> None:
@@ -173,7 +178,7 @@ class Queue:
     def _fixed(self, work: Work) -> list[_Cell]:
         cells: dict[tuple[str, ...], _Cell] = {}
         for planned in work.fixed:
-            if planned.key in self._results or planned.key in self._failed:
+            if planned.key in self._finished or planned.key in self._failed:
                 continue
             cell = cells.get(planned.cell)
             if cell is None:
@@ -182,8 +187,8 @@ class Queue:
             cell.waiting.append(Job(planned, cell))
         return list(cells.values())
 
-    def _search(self, planned: PlannedSearch, ledger: Ledger) -> _Cell:
-        name = planned.spec.id
+    def _search(self, planned: PlannedSearch) -> _Cell:
+        name, ledger = planned.spec.id, self._ledger
         search = Search(
             planned.spec,
             ledger.asks(name),
@@ -191,13 +196,18 @@ class Queue:
             lambda number, record: ledger.put_ask(name, number, record),
             lambda number, record: ledger.put_prune(name, number, record),
         )
+        asked = [
+            (number, instance, planned.instance(candidate.params, instance).key)
+            for number, candidate in enumerate(search.candidates)
+            for instance in range(planned.spec.instances)
+        ]
+        results = ledger.results({key for *_, key in asked} & self._finished)
+        self._values |= {key: values_of(result) for key, result in results.items()}
         started = 0
-        for number, candidate in enumerate(search.candidates):
-            for instance in range(planned.spec.instances):
-                key = planned.instance(candidate.params, instance).key
-                if key in self._results or key in self._failed:
-                    started += 1
-                    search.observe(number, instance, values_of(self._results.get(key)))
+        for number, instance, key in asked:
+            if key in self._finished or key in self._failed:
+                started += 1
+                search.observe(number, instance, self._values.get(key))
         total = planned.spec.candidates * planned.spec.instances + len(planned.reports)
         cost = self._cost(planned.tuning[0])
         return _Cell(len(self._cells), total, cost, started=started, search=search, planned_search=planned)
@@ -223,9 +233,12 @@ class Queue:
     def _has_more(self, cell: _Cell) -> bool:
         return bool(cell.waiting) or (cell.search is not None and not cell.reported)
 
-    def _observe(self, job: Job, result: Record | None) -> None:
+    def _observe(self, job: Job) -> None:
+        """Tell a search what its instance came to; one that another sweep has run is read here."""
         if job.search is not None:
-            job.search.observe(job.candidate, job.instance, values_of(result))
+            if job.key in self._finished and job.key not in self._values:
+                self._values[job.key] = values_of(self._ledger.result(job.key))
+            job.search.observe(job.candidate, job.instance, self._values.get(job.key))
 
     def _again(self, jobs: list[Job], *, last: bool) -> None:
         for job in jobs:

@@ -21,7 +21,9 @@ def rows(survey: Survey, ledger: Ledger) -> list[Row]:
 
         return pq.read_table(io.BytesIO(ledger.store.get(f"trials/{key}/scores.parquet")))
 
-    return gather(reported(survey), survey.results, sweep=ledger.sweep, scores=scores, attempts=survey.attempts)
+    shown = list(reported(survey))
+    results = ledger.results({planned.key for planned in shown} & survey.finished)
+    return gather(shown, results, sweep=ledger.sweep, scores=scores, attempts=survey.attempts)
 
 
 def provenance(ledger: Ledger, command: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sweep.attempts import has_failed
-from sweep.cost import Cost
+from sweep.cost import Cost, sampled
 from sweep.ledger import Ledger, Record
 from sweep.plan import Planned, PlannedSearch, Work
 from sweep.queue import values_of
@@ -49,13 +49,14 @@ class Survey:
     Attributes:
         lines: the overview.
         planned: every trial known now, candidates of searches included.
-        results, attempts: of those trials, by key.
+        finished: keys that have a result, of whatever sweep.
+        attempts: of those planned trials that have none, by key.
         searches: each search as it stands.
     """
 
     lines: tuple[Line, ...]
     planned: tuple[Planned, ...]
-    results: Mapping[str, Record]
+    finished: frozenset[str]
     attempts: Mapping[str, list[Record]]
     searches: tuple[tuple[PlannedSearch, Search], ...] = field(default=())
 
@@ -79,26 +80,30 @@ class Survey:
 
 
 def survey(work: Work, ledger: Ledger) -> Survey:
-    """Compare a plan with the store; loads neither torch, Ray nor Optuna."""
+    """Compare a plan with the store; loads neither torch, Ray nor Optuna.
+
+    Of fixed trials only a sample of the results is read: that one is there is all that counts.
+    """
     index = ledger.index()
     searches = [(planned, _search(planned, ledger)) for planned in work.searches]
     candidates = {s.spec.id: list(_instances(s, search)) for s, search in searches}
-    known = [*work.fixed, *(p for found in candidates.values() for _, _, p in found)]
-    results = ledger.results({p.key for p in known} & index.finished)
-    attempts = ledger.attempts(index, {p.key for p in known} - results.keys())
+    asked = [p for found in candidates.values() for _, _, p in found]
+    known = [*work.fixed, *asked]
+    results = ledger.results({p.key for p in asked} & index.finished)
+    attempts = ledger.attempts(index, {p.key for p in known} - index.finished)
     for planned, search in searches:
         for number, instance, p in candidates[planned.spec.id]:
             if p.key in results or has_failed(attempts.get(p.key, ())):
                 search.observe(number, instance, values_of(results.get(p.key)))
     reports = [p for planned, search in searches for p in _reports(planned, search)]
-    results |= ledger.results({p.key for p in reports} & index.finished - results.keys())
-    attempts |= ledger.attempts(index, {p.key for p in reports} - results.keys())
-    counter = _Counter(results, attempts, index.finished, Cost(results.values()))
+    attempts |= ledger.attempts(index, {p.key for p in reports} - index.finished)
+    cost = sampled((*work.fixed, *reports), ledger, index.finished, also=results.values())
+    counter = _Counter(frozenset(index.finished), attempts, cost)
     for p in {p.key: p for p in reversed(work.fixed)}.values():  # shared by two studies: the first one's
         counter.trial(p)
     for planned, search in searches:
         counter.search(planned, search, candidates[planned.spec.id])
-    return Survey(tuple(counter.lines.values()), (*known, *reports), results, attempts, tuple(searches))
+    return Survey(tuple(counter.lines.values()), (*known, *reports), counter.finished, attempts, tuple(searches))
 
 
 def reported(survey: Survey) -> Iterator[Planned]:
@@ -111,30 +116,24 @@ def reported(survey: Survey) -> Iterator[Planned]:
 
 
 class _Counter:
-    def __init__(
-        self,
-        results: Mapping[str, Record],
-        attempts: Mapping[str, list[Record]],
-        finished: set[str],
-        cost: Cost,
-    ) -> None:
+    def __init__(self, finished: frozenset[str], attempts: Mapping[str, list[Record]], cost: Cost) -> None:
         self.lines: dict[tuple[str, ...], Line] = {}
-        self._results, self._attempts, self._finished, self._cost = results, attempts, finished, cost
+        self.finished, self._attempts, self._cost = finished, attempts, cost
 
     def trial(self, p: Planned) -> None:
         line = self._line(p)
         line.trials += 1
-        if p.key in self._results:
+        if p.key in self.finished:
             line.done += 1
         elif has_failed(self._attempts.get(p.key, ())):
             line.failed += 1
         else:
             self._to_run(line, p)
-            line.stale += any(older in self._finished for older in _older_keys(p.spec))
+            line.stale += any(older in self.finished for older in _older_keys(p.spec))
 
     def search(self, planned: PlannedSearch, search: Search, instances: Iterable[tuple[int, int, Planned]]) -> None:
         for number, _, p in instances:
-            if p.key not in self._results and self._given_up(search, number, p):
+            if p.key not in self.finished and self._given_up(search, number, p):
                 line = self._line(p)
                 line.trials += 1
                 line.pruned += 1

@@ -25,7 +25,7 @@ from ray.tune.search import Searcher
 
 from models import catalog as detectors
 from sweep.attempts import Interrupted, Status, attempt, has_failed, is_out_of_memory
-from sweep.cost import Cost
+from sweep.cost import sampled
 from sweep.ledger import Ledger, Record
 from sweep.orders import Orders
 from sweep.plan import Planned, Platform, expand
@@ -316,14 +316,13 @@ def _resume(orders: Orders, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Mul
     """The queue as the ledger leaves it."""
     work = expand(sweep, orders.resolved_platform())
     index = ledger.index()
-    results = ledger.results(index.finished)
-    tried = ledger.attempts(index, index.attempts.keys() - results.keys())
+    tried = ledger.attempts(index, index.attempts.keys() - index.finished)
     jobs = _Jobs(orders, sweep, {key: len(records) for key, records in tried.items()})
     queue = Queue(
         work,
         ledger,
-        results,
-        Cost(results.values()).seconds,
+        index.finished,
+        sampled(work.fixed, ledger, index.finished).seconds,
         retries=sweep.trial.retries,
         tries={key: _failures(records, orders.launch) for key, records in tried.items()},
         skip=_failed_before(tried, orders.launch) if orders.skip_failed else (),

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sweep.ledger import Ledger
 from sweep.status import Survey
-from sweep.store import Store
 
 CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
 
@@ -18,17 +18,18 @@ class Weights:
     """Deletes weights that are not the best of their cell, as trials finish.
 
     Args:
-        store: where they lie.
+        ledger: of the store where they lie.
         survey: what is finished already.
     """
 
-    def __init__(self, store: Store, survey: Survey) -> None:
-        self._store = store
+    def __init__(self, ledger: Ledger, survey: Survey) -> None:
+        self._store = ledger.store
         self._best: dict[tuple[str, ...], tuple[tuple[float, int], str]] = {}
-        for planned in survey.planned:
-            if planned.reported and planned.key in survey.results:
-                cell = tuple(str(getattr(planned, name)) for name in CELL)
-                self._enter(cell, survey.results[planned.key], planned.seed, planned.key)
+        shown = [planned for planned in survey.planned if planned.reported and planned.key in survey.finished]
+        results = ledger.results({planned.key for planned in shown})
+        for planned in shown:
+            cell = tuple(str(getattr(planned, name)) for name in CELL)
+            self._enter(cell, results[planned.key], planned.seed, planned.key)
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take in that a trial has a result."""

@@ -24,6 +24,8 @@ def ledger(folder_url: str) -> Ledger:
 
 def queue_of(work: Work, ledger: Ledger, **given: Any) -> Queue:
     given = {"results": {}, "cost": lambda _: 1.0, "retries": 0, **given}
+    for key, result in given["results"].items():
+        ledger.put_result(key, result)
     return Queue(work, ledger, given.pop("results"), given.pop("cost"), **given)
 
 
