@@ -192,7 +192,7 @@ DETECTORS = _catalog(
     DetectorInfo(
         name="ganomaly",
         implementation="models.ganomaly:GANomaly",
-        revision=1,
+        revision=2,
         hyperparameters=GANomalyHyperparameters,
         variants={
             "repo_head": Variant(lam=0.0, doc="the published code's last state"),
@@ -205,7 +205,7 @@ DETECTORS = _catalog(
     DetectorInfo(
         name="skip_ganomaly",
         implementation="models.skip_ganomaly:SkipGANomaly",
-        revision=1,
+        revision=2,
         hyperparameters=SkipGANomalyHyperparameters,
         variants={
             "repo_head": Variant(lam=0.9, doc="the published code's last state"),

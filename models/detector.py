@@ -6,7 +6,8 @@ A detector of your own subclasses `Detector` and goes into a sweep as `package.m
 - without, it is handed all training images once: write `fit`;
 - either way write `components`, the parts of its anomaly score.
 
-Weights, buffers and every optimiser that is an attribute are saved and resumed without more code.
+Weights, buffers and every optimiser that is an attribute (`models.adam.Adam`, or torch's) are saved and
+resumed without more code.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from models.adam import Adam
 from models.catalog import CHANNELS, SIZES, DetectorInfo, load_class
 from models.catalog import detector as find_detector
 from models.hyperparameters import NoHyperparameters, resolve_values
@@ -169,8 +171,8 @@ class Detector(nn.Module):
         for name, optimiser in self._optimisers().items():
             optimiser.load_state_dict(_copy(state["optimisers"][name]))
 
-    def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        return {name: found for name, found in vars(self).items() if isinstance(found, torch.optim.Optimizer)}
+    def _optimisers(self) -> dict[str, Adam | torch.optim.Optimizer]:
+        return {n: found for n, found in vars(self).items() if isinstance(found, Adam | torch.optim.Optimizer)}
 
     def _check(self, images: Tensor, dtype: torch.dtype) -> None:
         shape = (self.channels, self.size, self.size)

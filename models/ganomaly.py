@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models import networks
+from models.adam import Adam
 from models.catalog import GANomalyHyperparameters
 from models.detector import Detector
 from models.networks import binary_cross_entropy, decoder, encoder
@@ -77,8 +78,8 @@ class GANomaly(Detector):
         self.generator.apply(networks.initialise)
         self.discriminator.apply(networks.initialise)
         betas = (h.beta1, 0.999)
-        self.optimiser_g = torch.optim.Adam(self.generator.parameters(), lr=h.lr, betas=betas)
-        self.optimiser_d = torch.optim.Adam(self.discriminator.parameters(), lr=h.lr, betas=betas)
+        self.optimiser_g = Adam(self.generator.parameters(), lr=h.lr, betas=betas)
+        self.optimiser_d = Adam(self.discriminator.parameters(), lr=h.lr, betas=betas)
         self.register_buffer("d_reinitialisations", torch.zeros((), dtype=torch.int64))
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import secrets
 import shutil
@@ -117,6 +118,7 @@ class LocalCluster:
     scratch: Path
     platform: Platform
     _child: subprocess.Popen[bytes] | None = None
+    _events: int = -1
     _stops: int = 0
 
     @property
@@ -128,8 +130,26 @@ class LocalCluster:
         """What the child and Ray print."""
         return self.scratch / "generation.log"
 
+    def start(self) -> None:
+        """Start the process of the next generation and its Ray: seconds, in which orders can be prepared."""
+        self._events, writing = os.pipe()
+        cpus = self.platform.slots * self.platform.cpus
+        gpus = math.ceil(self.platform.slots * self.platform.gpus)
+        with open(self.log, "ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "sweep.generation", str(self.scratch), str(cpus), str(gpus), str(writing)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=[writing],
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C comes to us, and we decide
+                preexec_fn=_die_with_parent,
+            )
+        os.close(writing)
+
     def generation(self, sweep: Sweep, **told: Any) -> Iterator[dict[str, Any] | None]:
-        """Run one generation.
+        """Run one generation, in the process that stands by or a new one.
 
         Args:
             sweep: what is run.
@@ -141,32 +161,21 @@ class LocalCluster:
         Raises:
             GenerationDied: if it ends other than by saying so.
         """
-        reading, writing = os.pipe()
+        if self._child is None:
+            self.start()
+        assert self._child is not None and self._child.stdin is not None
         orders = Orders(
             sweep=sweep.model_dump(mode="json"),
             platform=asdict(self.platform),
             stop_file=str(self.stop_file),
             scratch=str(self.scratch),
-            events=writing,
             **told,
         )
-        file = self.scratch / "generation.json"
-        file.write_text(json.dumps(asdict(orders)))
-        with open(self.log, "ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "sweep.generation", str(file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[writing],
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C comes to us, and we decide
-                preexec_fn=_die_with_parent,
-            )
-        os.close(writing)
         try:
+            with suppress(BrokenPipeError), self._child.stdin as pipe:  # if it has died, its status tells why
+                pipe.write(json.dumps(asdict(orders)).encode())
             ended = False
-            for event in _lines(reading):
+            for event in _lines(self._events):
                 ended = ended or (event is not None and event["event"] == "ended")
                 yield event
             code = self._child.wait()
@@ -185,14 +194,18 @@ class LocalCluster:
     def kill(self) -> None:
         """End the child and, by that, its Ray."""
         self._end()
-        if self._child is not None:
-            self._child.wait()
+        child, self._child = self._child, None
+        if child is not None and child.stdin is not None:
+            child.wait()
+            with suppress(BrokenPipeError):
+                child.stdin.close()
 
     def _end(self) -> None:
         """Without waiting: a signal handler may have interrupted a wait, whose lock is not reentrant."""
-        if self._child is not None and self._child.returncode is None:
+        child = self._child
+        if child is not None and child.returncode is None:
             with suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
+                os.killpg(child.pid, signal.SIGKILL)
 
 
 class GenerationDied(Exception):

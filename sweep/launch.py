@@ -67,10 +67,15 @@ class Launch:
         owner = f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}"
         lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner)
         try:
-            with lease.held(patience=lease.ttl_seconds):
-                put_missing(self.sweep, self.store, self.console)
-                number = self.ledger.put_spec(self._record())
-                return self._generations(number, lease)
+            with lease.held(patience=lease.ttl_seconds), Scratch() as scratch:
+                cluster = LocalCluster(scratch, self.platform)
+                try:
+                    cluster.start()
+                    put_missing(self.sweep, self.store, self.console)
+                    number = self.ledger.put_spec(self._record())
+                    return self._generations(number, lease, cluster)
+                finally:
+                    cluster.kill()
         except Held as held:
             raise UserError(
                 f"sweep {self.sweep.name} is being launched by {held.owner}, for {duration(held.age)}: "
@@ -89,47 +94,45 @@ class Launch:
             "host": socket.gethostname(),
         }
 
-    def _generations(self, number: int, lease: Lease) -> int:
+    def _generations(self, number: int, lease: Lease, cluster: LocalCluster) -> int:
         state = survey(self.work, self.ledger)
         hours = self.sweep.budget.max_hours
         deadline = time.monotonic() + hours * 3600 if hours else float("inf")
         cause = None
         weights = Weights(self.ledger, state) if self.sweep.trial.keep == "best" else None
         with (
-            Scratch() as scratch,
             Progress(state, self.platform.slots, self.console, self.log_command) as progress,
+            _interrupts(cluster, progress),
         ):
-            cluster = LocalCluster(scratch, self.platform)
-            with _interrupts(cluster, progress):
-                deaths = 0
-                more = self._anything_to_run(state)
-                while more and not cluster.stop_file.exists():
-                    more, results = False, 0
-                    try:
-                        for event in self._generation(cluster, number):
-                            if event is not None and event["event"] == "ended":
-                                more, cause = bool(event["more"]), event["stopped"]
-                            elif event is not None and event["event"] == "result":
-                                results += 1
-                                if weights is not None:
-                                    weights.take(event)
-                            progress.take(event)
-                            if lease.lost and cause is None:
-                                cause = "another launch of this sweep has taken over"
-                                cluster.stop()
-                            if time.monotonic() > deadline and not cluster.stop_file.exists():
-                                progress.say(f"budget.max_hours={hours:g} is reached: stopping, resumable")
-                                cluster.stop()
-                    except GenerationDied as death:
-                        deaths = 0 if results else deaths + 1
-                        progress.say(f"{death}: starting it again", style="yellow")
-                        more = not cluster.stop_file.exists()
-                        if deaths >= DEATHS_IN_A_ROW:
-                            raise UserError(
-                                f"{death}, {deaths} times in a row; the last of what it printed:\n{death.log}"
-                            ) from None
-                    if more:
-                        progress.resurvey(survey(self.work, self.ledger))
+            deaths = 0
+            more = self._anything_to_run(state)
+            while more and not cluster.stop_file.exists():
+                more, results = False, 0
+                try:
+                    for event in self._generation(cluster, number):
+                        if event is not None and event["event"] == "ended":
+                            more, cause = bool(event["more"]), event["stopped"]
+                        elif event is not None and event["event"] == "result":
+                            results += 1
+                            if weights is not None:
+                                weights.take(event)
+                        progress.take(event)
+                        if lease.lost and cause is None:
+                            cause = "another launch of this sweep has taken over"
+                            cluster.stop()
+                        if time.monotonic() > deadline and not cluster.stop_file.exists():
+                            progress.say(f"budget.max_hours={hours:g} is reached: stopping, resumable")
+                            cluster.stop()
+                except GenerationDied as death:
+                    deaths = 0 if results else deaths + 1
+                    progress.say(f"{death}: starting it again", style="yellow")
+                    more = not cluster.stop_file.exists()
+                    if deaths >= DEATHS_IN_A_ROW:
+                        raise UserError(
+                            f"{death}, {deaths} times in a row; the last of what it printed:\n{death.log}"
+                        ) from None
+                if more:
+                    progress.resurvey(survey(self.work, self.ledger))
             stopped = cluster.stop_file.exists()
         if cause is not None:
             raise UserError(f"stopped: {cause}\nThe same command goes on where it was.")

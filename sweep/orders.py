@@ -20,7 +20,6 @@ class Orders:
         stop_file: appears when trials are to write their resume state and end.
         scratch: folder for Ray and Tune.
         cache: folder of prepared images.
-        events: file descriptor for JSON lines.
         provenance: commit and dirty, for results.
         skip_failed: whether trials with a failed attempt are left alone.
         launch: number of this launch, whose failed tries count against `trial.retries`.
@@ -32,7 +31,6 @@ class Orders:
     stop_file: str
     scratch: str
     cache: str
-    events: int
     provenance: dict[str, Any]
     skip_failed: bool
     launch: int

@@ -15,15 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 from ray import cloudpickle, tune
-from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.tune.search import Searcher
 
 from models import catalog as detectors
+from sweep import ray_patches
 from sweep.attempts import Interrupted, Status, attempt, has_failed, is_out_of_memory
 from sweep.cost import sampled
 from sweep.ledger import Ledger, Record
@@ -289,12 +288,17 @@ class _Jobs:
         )
 
 
-def run(orders: Orders) -> None:
-    """Run trials until none is left, the quota is used up, or it is stopped; Ray has been started."""
-    _survive_memory_monitor()
+def run(orders: Orders, events: TextIO) -> None:
+    """Run trials until none is left, the quota is used up, or it is stopped; Ray has been started.
+
+    Args:
+        orders: what to run.
+        events: takes what happens, as JSON lines.
+    """
+    ray_patches.survive_memory_monitor()
+    ray_patches.take_waiting_workers()
     sweep = Sweep.model_validate(orders.sweep)
     platform = orders.resolved_platform()
-    events = os.fdopen(orders.events, "w", buffering=1)
 
     def say(event: str, planned: Planned | None = None, **fields: Any) -> None:
         trial = {} if planned is None else _named(planned)
@@ -369,22 +373,3 @@ NAMED = (
 
 def _named(planned: Planned) -> dict[str, Any]:
     return {name: getattr(planned, name) for name in NAMED}
-
-
-def _survive_memory_monitor() -> None:
-    """Make a trial that Ray's memory monitor kills fail alone.
-
-    In Ray 2.60 the error of such a kill is neither an actor's nor a task's, which ends the whole
-    `Tuner.fit` (`_actor_task_failed`: "Caught unexpected exception").  Shown as an actor's error it
-    is one trial's, like any death.
-    """
-    if not ray.__version__.startswith("2.60."):
-        return
-    original = RayActorManager._actor_task_failed
-
-    def failed(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> Any:
-        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
-            exception = RayActorError(error_msg=f"{type(exception).__name__}: {str(exception)[:2000]}")
-        return original(self, tracked_actor_task=tracked_actor_task, exception=exception)
-
-    RayActorManager._actor_task_failed = failed  # type: ignore[method-assign]

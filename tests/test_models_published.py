@@ -38,8 +38,8 @@ class PublishedStep:
     def __init__(self, made: GANomaly | SkipGANomaly) -> None:
         self.g = copy.deepcopy(made.generator).train()
         self.d = copy.deepcopy(made.discriminator).train()
-        self.opt_g = torch.optim.Adam(self.g.parameters(), lr=2e-4, betas=(0.5, 0.999))
-        self.opt_d = torch.optim.Adam(self.d.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        self.opt_g = torch.optim.Adam(self.g.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
+        self.opt_d = torch.optim.Adam(self.d.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
         self.bce = nn.BCELoss()
 
     def ganomaly(self, x: Tensor) -> Losses:
@@ -237,7 +237,7 @@ def test_a_collapsed_discriminator_gets_new_weights_and_keeps_the_rest(
     expected = copy.deepcopy(kept.discriminator).apply(networks.initialise)  # statistics as kept
     assert worst(renewed.discriminator, expected) == 0
     assert worst(renewed.generator, kept.generator) == 0
-    moments = [[state["exp_avg"] for state in made.optimiser_d.state.values()] for made in (kept, renewed)]
+    moments = [[first for _, first, _ in made.optimiser_d.moments.values()] for made in (kept, renewed)]
     assert moments[0] and all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
 
 
