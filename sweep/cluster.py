@@ -32,6 +32,7 @@ from sweep.trialspec import Numerics
 SCRATCH_PREFIX = "sweep-"  # in the system's folder for temporary files: Ray's socket paths must be short
 LONGEST_PARENT = 30  # characters: of the 107 that a socket's path may have, Ray takes most
 PR_SET_PDEATHSIG = 1
+DIES_WITH_PARENT = sys.platform == "linux"  # a process whose parent is killed, and Ray's so with their driver
 
 
 def platform(sweep: Sweep) -> Platform:
@@ -176,11 +177,12 @@ class LocalCluster:
                 pipe.write(json.dumps(asdict(orders)).encode())
             ended = False
             for event in _lines(self._events):
-                ended = ended or (event is not None and event["event"] == "ended")
                 yield event
-            code = self._child.wait()
+                ended = ended or (event is not None and event["event"] == "ended")
+                if ended and DIES_WITH_PARENT:
+                    return  # nothing runs, all is in the store: Ray's farewell would take two seconds
             if not ended:
-                raise GenerationDied(code, self.log.read_text(errors="replace")[-4000:])
+                raise GenerationDied(self._child.wait(), self.log.read_text(errors="replace")[-4000:])
         finally:
             self.kill()
 
@@ -254,7 +256,7 @@ def _environment() -> dict[str, str]:
 
 def _die_with_parent() -> None:
     """A launch that is killed must not leave a Ray cluster behind; only Linux can promise that."""
-    if sys.platform == "linux":
+    if DIES_WITH_PARENT:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
