@@ -34,7 +34,7 @@ class StoreError(Exception):
 
 
 class Missing(StoreError):
-    """There is no object at that path, or, from `open_store(..., create=False)`, no store."""
+    """There is no object at that path."""
 
 
 class Store(ABC):
@@ -293,31 +293,28 @@ _MENDS = {
 }
 
 
-def open_store(url: str, *, create: bool = True) -> Store:
+def open_store(url: str) -> Store:
     """Open the store at an address.
 
     Args:
         url: a folder ("runs", "~/runs", "file:///data/runs") or "s3://bucket/prefix".
-        create: whether a folder that is not there is made.  A bucket never is.
 
     Returns:
-        The store; S3 is not asked anything yet.
+        The store.  A folder that is not there is an empty one, made by the first object put into it;
+        S3 is not asked anything yet.
 
     Raises:
-        Missing: if the folder is not there and `create` is False.
-        StoreError: if the folder cannot be made, or nothing here reads such an address.
+        StoreError: if there is something else in the folder's place, or nothing here reads such an address.
     """
     if url.startswith("s3://"):
         from sweep.store_s3 import S3Store  # boto3 costs 0.5 s, and machines with a folder may lack it
 
         return S3Store.from_url(url)
     store = LocalStore(_folder_of(url))
-    if create:
-        with store._explained("make", "the folder"):
-            os.makedirs(store.url, exist_ok=True)
-        store.remove_leftovers()
-    elif not os.path.isdir(store.url):
-        raise Missing(f"there is no folder {store.url}; correct `storage`, or `launch` to make it")
+    with store._explained("open", "the folder"), suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.stat(store.url).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    store.remove_leftovers()
     return store
 
 

@@ -41,7 +41,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def folder_url(tmp_path: Path) -> str:
-    """Address of an empty store in a folder, which is made when it is opened."""
+    """Address of an empty store in a folder."""
     return str(tmp_path / "store")
 
 

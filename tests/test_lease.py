@@ -316,6 +316,7 @@ def test_a_lease_that_can_be_neither_read_nor_written_is_reported(local: Store) 
 def test_an_outage_while_it_is_held_is_survived(local: Store) -> None:
     lease = Lease(local, PATH, "ours", ttl_seconds=0.3)
     file, kept, loop = (Path(local.url) / name for name in (PATH, "kept", "loop"))
+    loop.parent.mkdir()
     loop.symlink_to("lease")  # once it has that name it leads to itself, and every call fails
     with lease.held():
         kept.hardlink_to(file)

@@ -326,7 +326,7 @@ def test_a_folder_opens_by_path_and_by_file_url(tmp_path: Path) -> None:
     open_store(str(tmp_path / "a b")).put("x", b"1")
     url = (tmp_path / "a b").as_uri()
     assert "%20" in url
-    assert open_store(url, create=False).get("x") == b"1"
+    assert open_store(url).get("x") == b"1"
 
 
 def test_a_relative_folder_is_still_found_from_another_working_folder(
@@ -339,12 +339,20 @@ def test_a_relative_folder_is_still_found_from_another_working_folder(
     assert pickle.loads(pickle.dumps(store)).get("x") == open_store(store.url).get("x") == b"1"
 
 
-def test_an_absent_folder_is_made_only_when_asked(tmp_path: Path) -> None:
-    with pytest.raises(Missing, match=r"there is no folder .*runs; correct `storage`"):
-        open_store(str(tmp_path / "runs"), create=False)
+def test_an_absent_folder_is_empty_until_something_is_put_there(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "runs"))
+    assert not list(store.list("")) and not store.names("trials") and not store.exists("x")
+    with pytest.raises(Missing):
+        store.get("x")
     assert not (tmp_path / "runs").exists()
-    open_store(str(tmp_path / "runs"))
-    assert (tmp_path / "runs").is_dir()
+    assert store.put_once("a/x", b"1")
+    assert open_store(str(tmp_path / "runs")).get("a/x") == b"1"
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(StoreError, match="Not a directory"):
+        open_store(str(tmp_path / "runs"))
 
 
 @pytest.mark.parametrize(
