@@ -34,6 +34,7 @@ Set = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. sweep.seeds=5; see `schema`. Repeatable."),
 ]
+All = Annotated[bool, typer.Option("--all", help="Of every launch of this sweep, not the latest alone.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 PLAIN_WIDTH = 120  # of tables that go to a file or a pipe
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
@@ -109,6 +110,7 @@ def plan(config: Config, assignments: Set = [], as_json: Json = False) -> None: 
 def status(
     config: Config,
     assignments: Set = [],  # noqa: B006
+    everything: All = False,
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again every 5 seconds, until Ctrl-C.")] = False,
 ) -> None:
@@ -118,7 +120,7 @@ def status(
     """
     import time
 
-    opened = _Opened(config, assignments, as_launched=True)
+    opened = _Opened(config, assignments, as_launched=True, everything=everything)
     while True:
         state = opened.survey()
         if as_json:
@@ -143,6 +145,7 @@ def report(
     ] = None,
     selection: Annotated[str, typer.Option(help="Epoch: last, val or oracle (best on test).")] = "last",
     metric: Annotated[str, typer.Option(help="auroc, ap or fpr95.")] = "auroc",
+    everything: All = False,
     as_json: Json = False,
 ) -> None:
     """Print the leaderboard from what the store holds.
@@ -153,7 +156,7 @@ def report(
     python -m sweep report clusters/local.yaml -o out/
     """
     _show_report(
-        _Opened(config, assignments, as_launched=True),
+        _Opened(config, assignments, as_launched=True, everything=everything),
         folder,
         selection=selection,
         metric=metric,
@@ -260,25 +263,33 @@ class _Opened:
     """A sweep with its store, its plan and the command line that names it.
 
     Those who look back (`as_launched`) see what was launched last, on the machine that it ran on;
-    with `--set` they see what the command line says, on that machine.
+    with `--set` they see what the command line says, on that machine, and with `--all` (`everything`)
+    the union of all launches, each on its machine.
     """
 
-    def __init__(self, config: Path, assignments: list[str], *, as_launched: bool = False) -> None:
+    def __init__(
+        self, config: Path, assignments: list[str], *, as_launched: bool = False, everything: bool = False
+    ) -> None:
         from sweep.cluster import platform
         from sweep.ledger import Ledger
-        from sweep.plan import Platform, expand
+        from sweep.plan import Platform, expand, union
         from sweep.store import open_store
 
         self._config, self._assignments = config, assignments
         self.sweep: Sweep = _load(config, assignments)
         self.store: Store = open_store(self.sweep.storage)
         self.ledger: Ledger = Ledger(self.store, self.sweep.name)
-        launched = self.ledger.specs()[-1:] if as_launched else []
-        if launched and not assignments:
-            self.sweep = type(self.sweep).model_validate({**launched[0]["sweep"], "storage": self.sweep.storage})
-        last = launched[0]["platform"] if launched else None
-        self.platform: Platform = Platform.from_dict(last) if last else platform(self.sweep)
+        launches = [
+            (type(self.sweep).model_validate({**spec["sweep"], "storage": self.sweep.storage}), spec["platform"])
+            for spec in (self.ledger.specs() if as_launched else [])
+        ]
+        if launches and not assignments:
+            self.sweep = launches[-1][0]
+        self.platform: Platform = Platform.from_dict(launches[-1][1]) if launches else platform(self.sweep)
         self.work: Work = expand(self.sweep, self.platform)
+        if everything:
+            earlier = [expand(launched, Platform.from_dict(there)) for launched, there in launches]
+            self.work = union([*earlier, self.work])
 
     def survey(self) -> Survey:
         from sweep.status import survey

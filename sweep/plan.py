@@ -7,7 +7,7 @@ for them; a plan counts how many may still be asked.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -144,6 +144,16 @@ def expand(sweep: Sweep, platform: Platform) -> Work:
                     else:
                         fixed += base.trials()
     return Work(tuple(fixed), tuple(searches))
+
+
+def union(works: Iterable[Work]) -> Work:
+    """What any of several launches asked for; a search that stands in two is as the later one has it."""
+    fixed: dict[tuple[object, ...], Planned] = {}
+    searches: dict[str, PlannedSearch] = {}
+    for work in works:
+        fixed |= {(*planned.cell, planned.key): planned for planned in work.fixed}
+        searches |= {search.spec.id: search for search in work.searches}
+    return Work(tuple(fixed.values()), tuple(searches.values()))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,32 @@ def test_report_of_an_empty_store_shows_holes(config: Path, tmp_path: Path) -> N
     assert run.returncode == 0, run.stderr
     assert "constant" in run.stdout
     assert (tmp_path / "out/leaderboard.csv").exists()
+
+
+def test_status_and_report_show_the_latest_launch_and_with_all_every_one(config: Path) -> None:
+    launched(config)
+    launched(config, "sweep.seeds=[7]", "sweep.abnormal=[0, 1]")
+
+    def seen(*words: str) -> tuple[int, set[int]]:
+        trials = json.loads(sweep("status", config, "--json", *words).stdout)["trials"]
+        rows = json.loads(sweep("report", config, "--json", *words).stdout)
+        return trials, {row["seed"] for row in rows}
+
+    assert seen() == (2, {7})
+    assert seen("--all") == (3, {0, 7})
+    assert seen("--set", "sweep.seeds=[3]") == (1, {3})
+
+
+def launched(config: Path, *assignments: str) -> None:
+    """Record a launch, without running it."""
+    from sweep.cluster import platform
+    from sweep.ledger import Ledger
+    from sweep.spec import load
+    from sweep.store import open_store
+
+    spec = load(config, assignments)
+    record = {"sweep": spec.model_dump(mode="json"), "platform": asdict(platform(spec))}
+    Ledger(open_store(spec.storage), spec.name).put_spec(record)
 
 
 def test_datasets_are_put_verified_mended_and_listed(config: Path) -> None:
