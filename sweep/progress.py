@@ -91,7 +91,9 @@ class Progress:
             row.done += line.done
             row.failed += line.failed
             row.pruned += line.pruned
-        self._seconds_left, self._left_at = survey.seconds_left(self._slots), self._clock()
+        self._each = {(n.study, n.detector, n.variant, n.dataset): n.seconds_each for n in survey.lines}
+        self._expected_left = sum(line.seconds for line in survey.lines)
+        self._expected = self._took = 0.0  # of what has finished since
 
     def say(self, text: str, style: str = "") -> None:
         """One line that stays."""
@@ -105,6 +107,10 @@ class Progress:
         row.running = max(0, row.running - 1)
         if kind == "result":
             row.done += 1
+            expected = self._each.get(tuple(event[name] for name in ("study", "detector", "variant", "dataset")), 0.0)
+            self._expected_left = max(0.0, self._expected_left - expected)
+            self._expected += expected
+            self._took += event["record"]["seconds"]
             self._finished.append(self._clock())
             self._note(row, event)
         elif kind == "attempt":
@@ -142,8 +148,11 @@ class Progress:
         return 60.0 * len(self._finished) / max(1.0, min(RATE_SECONDS, now - self._began))
 
     def _left(self) -> str:
-        seconds = max(0.0, self._seconds_left - (self._clock() - self._left_at))
-        return f"about {duration(seconds)} left" if self._sum("waiting") else "almost done"
+        """What is left of the plan's estimate, times how far off it was for what has finished since."""
+        if not self._sum("waiting"):
+            return "almost done"
+        scale = self._took / self._expected if self._expected else 1.0
+        return f"about {duration(self._expected_left * scale / self._slots)} left"
 
     def _line(self) -> str:
         total = f"{self._sum('done')} done, {self._sum('running')} running, {self._sum('waiting')} waiting"
