@@ -1,4 +1,4 @@
-"""The detectors by name: hyperparameters, variants, revisions, cost hints.
+"""The detectors by name: variants, revisions, cost hints.
 
 Standard library only: planning a sweep imports this and no torch.  The code of a detector lives in
 the module that its `implementation` names.
@@ -12,15 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models import cost
-from models.hyperparameters import (
-    Hyperparameter,
-    NoHyperparameters,
-    Scalar,
-    describe,
-    hyperparameter,
-    nearest_first,
-    resolve_values,
-)
+from models.defaults import GANomalyHyperparameters, KNNHyperparameters, PCAHyperparameters, SkipGANomalyHyperparameters
+from models.hyperparameters import Hyperparameter, NoHyperparameters, Scalar, describe, nearest_first, resolve_values
 
 SCORING_REVISION = 1  # of how components are made, combined and judged; raised when scores change
 CHANNELS = (1, 3)
@@ -99,85 +92,6 @@ class DetectorInfo:
         if name not in self.variants:
             raise ValueError(f"{self.name} has no variant {name}: {nearest_first(name, self.variants)}")
         return self.variants[name]
-
-
-WEIGHT: dict[str, Any] = {"low": 0, "high": 1e6, "search": {"low": 0.1, "high": 100.0, "log": True}}
-CODE: dict[str, Any] = {"low": 1, "high": 4096, "search": {"low": 8, "high": 512, "log": True}}
-
-
-@dataclass(frozen=True)
-class AdversarialHyperparameters:
-    """What the adversarial detectors share; defaults are the published codes'."""
-
-    epochs: int = hyperparameter(
-        15, "passes over the training images", low=0, high=10_000, search={"low": 5, "high": 30, "log": False}
-    )
-    batch_size: int = hyperparameter(
-        64,
-        "images a step; an epoch's last, smaller batch is dropped",
-        low=1,
-        high=4096,
-        search={"choices": [32, 64, 128]},
-    )
-    lr: float = hyperparameter(
-        2e-4, "learning rate of both Adams", low=0, high=1, search={"low": 1e-5, "high": 1e-2, "log": True}
-    )
-    beta1: float = hyperparameter(
-        0.5,
-        "first decay rate of both Adams",
-        low=0,
-        high=0.999,
-        search={"low": 0.0, "high": 0.9, "log": False},
-    )
-    nz: int = hyperparameter(100, "length of the latent code", **CODE)
-    width: int = hyperparameter(
-        64, "channels of the outermost layer", low=2, high=512, search={"choices": [16, 32, 64]}
-    )
-    w_adv: float = hyperparameter(1.0, "weight of the adversarial loss", **WEIGHT)
-    w_con: float = hyperparameter(50.0, "weight of the reconstruction loss", **WEIGHT)
-
-
-@dataclass(frozen=True)
-class GANomalyHyperparameters(AdversarialHyperparameters):
-    """Training hyperparameters of GANomaly."""
-
-    w_enc: float = hyperparameter(1.0, "weight of the encoder loss", **WEIGHT)
-
-
-@dataclass(frozen=True)
-class SkipGANomalyHyperparameters(AdversarialHyperparameters):
-    """Training hyperparameters of Skip-GANomaly.
-
-    Its option and the paper say 15 epochs, its CIFAR-10 script 25: the two that agree win.
-    """
-
-    nz: int = hyperparameter(100, "length of the discriminator's features f(x)", **CODE)
-    w_lat: float = hyperparameter(1.0, "weight of the latent loss", **WEIGHT)
-
-
-@dataclass(frozen=True)
-class PCAHyperparameters:
-    """Hyperparameters of the principal-component baseline.
-
-    16, because digits are 8x8 images enlarged: 64 components leave nothing but rounding.
-    """
-
-    components: int = hyperparameter(
-        16, "principal components kept", low=1, high=4096, search={"low": 4, "high": 256, "log": True}
-    )
-
-
-@dataclass(frozen=True)
-class KNNHyperparameters:
-    """Hyperparameters of the nearest-neighbour baseline."""
-
-    neighbours: int = hyperparameter(
-        5,
-        "nearest training images averaged over",
-        low=1,
-        high=1000,
-        search={"low": 1, "high": 50, "log": True},
-    )
 
 
 UNTRAINED = {"epochs": 0}

@@ -32,7 +32,7 @@ from torch.nn import functional
 
 from models import networks
 from models.adam import Adam
-from models.catalog import GANomalyHyperparameters
+from models.defaults import GANomalyHyperparameters
 from models.detector import Detector
 from models.networks import binary_cross_entropy, decoder, encoder
 

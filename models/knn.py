@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.catalog import KNNHyperparameters
+from models.defaults import KNNHyperparameters
 from models.detector import Detector
 
 EXACT = 1024  # products that float32 can add without rounding: 1024 * 128^2 = 2^24

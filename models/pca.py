@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.catalog import PCAHyperparameters
+from models.defaults import PCAHyperparameters
 from models.detector import Detector
 
 LARGEST = 3072  # pixels or images whose products with each other are decomposed: 32 * 32 * 3

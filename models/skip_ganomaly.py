@@ -42,7 +42,7 @@ from torch.nn import functional
 
 from models import networks
 from models.adam import Adam
-from models.catalog import SkipGANomalyHyperparameters
+from models.defaults import SkipGANomalyHyperparameters
 from models.detector import Detector
 from models.networks import binary_cross_entropy, encoder
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models import networks
-from models.catalog import GANomalyHyperparameters, SkipGANomalyHyperparameters
+from models.defaults import GANomalyHyperparameters, SkipGANomalyHyperparameters
 from models.ganomaly import GANomaly
 from models.skip_ganomaly import SkipGANomaly
 
