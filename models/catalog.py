@@ -53,6 +53,8 @@ class DetectorInfo:
         hyperparameters: frozen dataclass of the training hyperparameters.
         variants: by name; the first is the default.
         deterministic: the seed changes nothing, one run per split says all.
+        eval_every: epochs between evaluations unless a study says otherwise; 0, after the last alone, where
+            scoring takes longer than training.
         trivial: a baseline that learns next to nothing, always on the board.
         cost: seconds on one CPU core: `cost.epoch(...)` and `cost.score(...)`.
         doc: one line.
@@ -66,6 +68,7 @@ class DetectorInfo:
     variants: Mapping[str, Variant]
     cost: cost.Cost
     deterministic: bool = False
+    eval_every: int = 1
     trivial: bool = False
     doc: str = ""
     paper: str = ""

@@ -141,6 +141,22 @@ class Detector(nn.Module):
             for module, mode in modes.items():
                 module.training = mode
 
+    def score_in_training_mode(self, batch: Tensor) -> dict[str, Tensor]:
+        """`score` as published code takes it: BatchNorm normalises by the batch, and its statistics move.
+
+        Scores depend on batch mates, and the detector is changed: for a copy.  Dropout stays off.
+
+        Args, Returns, Raises:
+            as `score`.
+        """
+        self._check(batch, torch.float32)
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train()
+        with torch.no_grad():
+            return self.components(batch)
+
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         """What `train_step` does, to be written by a detector: losses, gradients, optimiser steps."""
         raise NotImplementedError(f"{type(self).__name__} has no training step: call fit")

@@ -144,6 +144,7 @@ def report(
         typer.Option("--out", "-o", help="Write leaderboard.csv, leaderboard.md and results.parquet here, too."),
     ] = None,
     selection: Annotated[str, typer.Option(help="Epoch: last, val or oracle (best on test).")] = "last",
+    evaluation: Annotated[str, typer.Option(help="clean, legacy_ordered or legacy_shuffled.")] = "clean",
     metric: Annotated[str, typer.Option(help="auroc, ap or fpr95.")] = "auroc",
     everything: All = False,
     as_json: Json = False,
@@ -159,6 +160,7 @@ def report(
         _Opened(config, assignments, as_launched=True, everything=everything),
         folder,
         selection=selection,
+        evaluation=evaluation,
         metric=metric,
         as_json=as_json,
     )
@@ -318,15 +320,19 @@ def _show_report(
     opened: _Opened,
     folder: Path | None,
     selection: str = "last",
+    evaluation: str = "clean",
     metric: str = "auroc",
     as_json: bool = False,
 ) -> None:
+    from sweep.audit import audits
     from sweep.faults import unknown
     from sweep.leaderboard import METRICS, build
-    from sweep.report import SELECTIONS, terminal, write
+    from sweep.report import terminal, write
     from sweep.rows import provenance, rows
+    from sweep.trialspec import EVALUATIONS, SELECTIONS
 
     faults = [unknown("selection", selection, SELECTIONS)] if selection not in SELECTIONS else []
+    faults += [unknown("evaluation", evaluation, EVALUATIONS)] if evaluation not in EVALUATIONS else []
     faults += [unknown("metric", metric, METRICS)] if metric not in METRICS else []
     if faults:
         raise _user_error(*faults)
@@ -334,10 +340,11 @@ def _show_report(
     if as_json:
         _print_json(found)
     else:
-        out.print(terminal(build(found, selection=selection, metric=metric), width=out.width))
+        shown = build(found, selection, evaluation, metric)
+        out.print(terminal(shown, width=out.width, audited=audits(found, metric)))
     if folder is not None:
         said = provenance(opened.ledger, opened.command("report"))
-        for path in write(found, folder, selection=selection, metric=metric, provenance=said):
+        for path in write(found, folder, selection=selection, evaluation=evaluation, metric=metric, provenance=said):
             err.print(f"wrote {path}")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.scoring import combine
 from sweep.attempts import has_failed
-from sweep.trialspec import Numerics, TrialSpec
+from sweep.trialspec import SELECTIONS, Numerics, TrialSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,7 +88,7 @@ def gather(
 
 def selections(spec: TrialSpec) -> tuple[str, ...]:
     """How the epoch that is reported may be chosen for this trial, the headline first."""
-    return ("last", "oracle") if spec.validation is None else ("last", "val", "oracle")
+    return SELECTIONS if spec.validation is not None else tuple(name for name in SELECTIONS if name != "val")
 
 
 def _common(

@@ -219,7 +219,7 @@ class _Base:
             seed=seed,
             validation=held_out,
             evaluations=() if tuning else study.evaluations,
-            eval_every=0 if tuning else study.eval_every,
+            eval_every=0 if tuning else info.eval_every if study.eval_every is None else study.eval_every,
             numerics=self.platform.numerics,
             device=self.platform.device,
         )

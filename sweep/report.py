@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.catalog import DETECTORS, DetectorInfo
+from sweep.audit import Audit, audits
 from sweep.gather import Row, to_parquet
 from sweep.leaderboard import LOWER_IS_BETTER, METRICS, Board, Cell, Grid, Leaderboard, Line, build
+from sweep.trialspec import SELECTIONS
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -26,7 +28,6 @@ CSV_COLUMNS = (
     "detector", "variant", "dataset", "protocol", "abnormal", "selection", "evaluation", "metric", "mean",
     "sd", "n", "n_planned", "ci_low", "ci_high", "paper", "difference", "study", "setting",
 )  # fmt: skip
-SELECTIONS = ("last", "val", "oracle")
 CLASS_MEAN = "class mean"
 EMPTY = "Nothing is planned that could be shown here."
 LABEL_WIDTH = 34  # of the terminal's first column; longer labels are folded
@@ -81,20 +82,20 @@ def write(
     shown = build(rows, selection, evaluation, metric, catalog)
     contents = {
         "leaderboard.csv": csv_text(every).encode(),
-        "leaderboard.md": markdown(shown, provenance).encode(),
+        "leaderboard.md": markdown(shown, provenance, audits(rows, metric, catalog)).encode(),
         "results.parquet": to_parquet(rows),
     }
     out.mkdir(parents=True, exist_ok=True)
     return [_publish(out / name, data) for name, data in contents.items()]
 
 
-def terminal(leaderboard: Leaderboard, width: int = 100) -> Group:
+def terminal(leaderboard: Leaderboard, width: int = 100, audited: Sequence[Audit] = ()) -> Group:
     """The boards for a terminal `width` columns wide; wide ones go on in further blocks of columns."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[Text | Table] = []
-    for sheet in _sheets(leaderboard):
+    for sheet in _sheets(leaderboard, audited):
         parts.append(Text(_plain(sheet.title), style="bold"))
         for block in _blocks(sheet, width):
             parts += [_table(sheet, block, width), Text("")]
@@ -103,12 +104,14 @@ def terminal(leaderboard: Leaderboard, width: int = 100) -> Group:
     return Group(*(parts or [Text(EMPTY)]))
 
 
-def markdown(leaderboard: Leaderboard, provenance: Mapping[str, object] | None = None) -> str:
+def markdown(
+    leaderboard: Leaderboard, provenance: Mapping[str, object] | None = None, audited: Sequence[Audit] = ()
+) -> str:
     """The boards as GitHub-flavoured Markdown, headed by where they come from."""
     lines = ["# Leaderboard", ""]
     lines += [f"- {_escaped(name)}: {_escaped(value)}" for name, value in (provenance or {}).items()]
     lines += [""] if provenance else []
-    for sheet in _sheets(leaderboard):
+    for sheet in _sheets(leaderboard, audited):
         lines += [f"## {_escaped(sheet.title)}", ""]
         lines.append(_markdown_row([_escaped(sheet.label), *map(_escaped, sheet.columns)]))
         lines.append(_markdown_row(["---", *["--:"] * len(sheet.columns)]))
@@ -144,7 +147,7 @@ def csv_text(leaderboards: Iterable[Leaderboard]) -> str:
 # -- sheets: what is shown, whatever shows it -------------------------------------------------------
 
 
-def _sheets(leaderboard: Leaderboard) -> Iterator[Sheet]:
+def _sheets(leaderboard: Leaderboard, audited: Sequence[Audit]) -> Iterator[Sheet]:
     for board in leaderboard.boards:
         if board.lines:
             yield _board_sheet(leaderboard, board)
@@ -152,6 +155,8 @@ def _sheets(leaderboard: Leaderboard) -> Iterator[Sheet]:
             yield _paper_sheet(leaderboard, board)
         for grid in board.grids:
             yield _grid_sheet(leaderboard, board, grid)
+    for audit in audited:
+        yield _audit_sheet(audit, METRICS[leaderboard.metric])
 
 
 def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
@@ -210,6 +215,24 @@ def _grid_sheet(leaderboard: Leaderboard, board: Board, grid: Grid) -> Sheet:
         lines.append((f"{line.value}{default}", (Entry(prefix + _number(line.mean)),)))
     title = f"{_title(leaderboard, board)}, {grid.study}: {grid.detector} {grid.variant}"
     return Sheet(title, grid.axis, (CLASS_MEAN,), (("", tuple(lines)),))
+
+
+def _audit_sheet(audit: Audit, metric: str) -> Sheet:
+    shown = [line for line, _ in audit.lines]
+    lines = [
+        (_label(line, shown), tuple(Entry(_number(means[way]) if way in means else "·") for way in audit.ways))
+        for line, means in audit.lines
+    ]
+    caption = (
+        "Class means of the same trained detectors.  legacy: scored as published code does, BatchNorm normalising "
+        "by each test batch of 64; ordered: normals first, so nearly every batch is of one kind and its statistics "
+        "tell which; shuffled: in a random order.  oracle: the best epoch on the test set itself.  What the columns "
+        "add to the first one is protocol, not detection."
+    )
+    columns = tuple(f"{evaluation.replace('_', ' ')}, {selection}" for evaluation, selection in audit.ways)
+    return Sheet(
+        f"{audit.dataset} {audit.protocol}: {metric}, audit", "detector", columns, (("", tuple(lines)),), (caption,)
+    )
 
 
 def _title(leaderboard: Leaderboard, board: Board) -> str:

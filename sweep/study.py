@@ -17,9 +17,8 @@ from models import catalog as detectors
 from models.catalog import DetectorInfo
 from models.scoring import LAMBDAS
 from sweep.faults import unknown
-from sweep.trialspec import Scalar, Validation
+from sweep.trialspec import EVALUATIONS, Scalar, Validation
 
-EVALUATIONS = ("clean",)
 TRANSFER_CLASSES = 4  # fewest abnormal classes of which one half can tune for the other
 FIRST_TUNING_SEED = 1000  # training seeds of searches; those of reported trials stay below
 Kind = Literal["error_bars", "search", "grid"]
@@ -95,9 +94,11 @@ class Study(BaseModel):
     split_seed: Annotated[int, Field(ge=0)] | Literal["follow"] = Field(
         0, description="seed of the split; follow: moves with the training seed"
     )
-    evaluations: tuple[Literal["clean"], ...] = Field(("clean",), description="how test samples are scored")
-    eval_every: Annotated[int, Field(ge=0)] = Field(
-        1, description="epochs between evaluations; 0: after the last epoch alone"
+    evaluations: tuple[str, ...] = Field(
+        ("clean",), description="how test samples are scored: clean; legacy_ordered, legacy_shuffled: as published code"
+    )
+    eval_every: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="epochs between evaluations, 0: after the last alone; none: 1, or 0 where scoring takes long"
     )
     space: tuple[str, ...] | Mapping[str, Range] | None = Field(
         None,
@@ -183,6 +184,13 @@ class Study(BaseModel):
         if legal:
             _raise(unknown("variant", name, {*legal, "default"}) for name in names if name not in {*legal, "default"})
         return names
+
+    @field_validator("evaluations", mode="before")
+    @classmethod
+    def _known_evaluations(cls, value: Any) -> Any:
+        names = _some(value, f"a list of {', '.join(EVALUATIONS)}")
+        _raise(unknown("evaluation", str(name), EVALUATIONS) for name in names if name not in EVALUATIONS)
+        return tuple(name for name in EVALUATIONS if name in names or name == "clean")  # clean is always made
 
     @field_validator("hyperparameters")
     @classmethod

@@ -31,14 +31,13 @@ from sweep import metrics
 from sweep.attempts import Interrupted
 from sweep.checkpoint import Checkpoints, State
 from sweep.device import device_of, peak, reset_peak
+from sweep.evaluation import VALIDATION, Components, Selections, clean, legacy, loader_order, sample
 from sweep.ledger import Ledger, Record
 from sweep.store import Store
 from sweep.trialspec import TrialSpec
 
 FORMAT = 1
-SCORE_BATCH = 256  # images scored at once; scores do not depend on it
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-Components = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -124,6 +123,9 @@ class _Run:
         self.dataset: Dataset = load(store, spec.dataset, spec.preparation, options.cache)
         validation = spec.validation and (spec.validation.normal, spec.validation.abnormal)
         self.split: Split = split(self.dataset, spec.protocol, spec.abnormal, spec.split_seed, validation or None)
+        asked = int(spec.hyperparameters.get("max_test", 0))
+        sampled = sample(self.split.test_labels, asked, spec.split_seed)
+        self.test, self.test_labels = self.split.test[sampled], self.split.test_labels[sampled]
         self.train_images = self._on_device(self.split.train)
         torch.manual_seed(spec.seed)  # before anything is built: it draws the initial weights
         channels, size = self.dataset.images.shape[1:3]
@@ -141,8 +143,7 @@ class _Run:
         self.epoch = self.step = 0  # done
         self.sums: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
-        self.chosen: dict[str, dict[str, Any]] = {}  # by selection: epoch, auroc, scored samples by evaluation
-        self.validated: Components | None = None  # of the last evaluated epoch
+        self.selections = Selections()
         self.train_seconds = 0.0
         self.cause: str | None = None
         self.checkpoints = Checkpoints(store, spec.key, options.owner, options.checkpoint_seconds)
@@ -177,9 +178,11 @@ class _Run:
                     began = sliced = time.perf_counter()
             self._close_epoch(steps)
             self.train_seconds += time.perf_counter() - began
-            every = self.spec.eval_every
+            every = 1 if self._may_stop_early else self.spec.eval_every
             if self.epoch == self.epochs or (every and self.epoch % every == 0):
                 self.evaluate()
+                if self._stops_early():
+                    return
             if self.epoch < self.epochs:
                 asked = None
                 if time.perf_counter() - sliced >= self.options.slice_seconds:
@@ -204,38 +207,42 @@ class _Run:
 
     def evaluate(self) -> None:
         """Score validation and test samples after this epoch, and remember what any selection needs."""
-        lam = self.options.lambda_default
-        row: dict[str, float] = {}
+        scored: dict[str, Components] = {}
         if len(self.split.validation):
-            self.validated = self._components(self.split.validation)
-            validated = {"validation": self.validated}
-            row["validation_auroc"] = metrics.auroc(self.split.validation_labels, combine(self.validated, lam))
-        else:
-            validated = {}
-        scored = {"clean": self._components(self.split.test)} if "clean" in self.spec.evaluations else {}
-        if scored:
-            row["test_auroc"] = metrics.auroc(self.split.test_labels, combine(scored["clean"], lam))
+            scored[VALIDATION] = clean(self.detector, self._on_device(self.split.validation))
+        if self.spec.evaluations:
+            images = self._on_device(self.test)
+            for evaluation in self.spec.evaluations:
+                scored[evaluation] = self._scored(images, evaluation)
+        aurocs = {}
+        for name, components in scored.items():
+            bad = [part for part, values in components.items() if not np.isfinite(values).all()]
+            if bad:
+                raise Diverged(f"score component {', '.join(bad)} is not finite after epoch {self.epoch}")
+            aurocs[name] = metrics.auroc(self._labels(name), combine(components, self.options.lambda_default))
+        row = {f"{'test' if name == 'clean' else name}_auroc": value for name, value in aurocs.items()}
         if self.history:
             self.history[-1].update(row)
         else:
             self.history.append({"epoch": self.epoch, **row})
-        entry = {"epoch": self.epoch, "scored": {**scored, **validated}}
-        self.chosen["last"] = entry
-        for selection, name in (("val", "validation_auroc"), ("oracle", "test_auroc")):
-            if name in row and scored and row[name] > self.chosen.get(selection, {}).get("auroc", -1.0):
-                self.chosen[selection] = {**entry, "auroc": row[name]}
+        self.selections.take(self.epoch, scored, aurocs)
 
-    def _components(self, indices: npt.NDArray[np.int64]) -> Components:
-        images = self._on_device(indices)
-        parts = [
-            self.detector.score(self.detector.normalise(images[first : first + SCORE_BATCH]))
-            for first in range(0, len(images), SCORE_BATCH)
-        ]
-        components = {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
-        bad = [name for name, values in components.items() if not np.isfinite(values).all()]
-        if bad:
-            raise Diverged(f"score component {', '.join(bad)} is not finite after epoch {self.epoch}")
-        return components
+    def _scored(self, images: Tensor, evaluation: str) -> Components:
+        if evaluation == "clean":
+            return clean(self.detector, images)
+        return legacy(self.detector, images, loader_order(evaluation, self.test_labels, self.spec.split_seed))
+
+    def _labels(self, evaluation: str) -> npt.NDArray[Any]:
+        return self.split.validation_labels if evaluation == VALIDATION else self.test_labels
+
+    @property
+    def _may_stop_early(self) -> bool:
+        return bool(self.spec.hyperparameters.get("early_stopping")) and len(self.split.validation) > 0
+
+    def _stops_early(self) -> bool:
+        """Whether the validation AUROC has begun to decrease, where the detector asks to stop then."""
+        found = [row["validation_auroc"] for row in self.history if "validation_auroc" in row]
+        return self._may_stop_early and len(found) > 1 and found[-1] < found[-2]
 
     def _on_device(self, indices: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(self.dataset.images[indices]).to(self.device)
@@ -257,9 +264,7 @@ class _Run:
             "step": self.step,
             "sums": dict(self.sums),
             "history": [dict(row) for row in self.history],
-            "chosen": {
-                s: {**e, "scored": {n: _tensors(c) for n, c in e["scored"].items()}} for s, e in self.chosen.items()
-            },
+            "chosen": self.selections.state(),
             "train_seconds": self.train_seconds,
             "seconds": time.perf_counter() - self.began,
             "random": [torch.get_rng_state(), *cuda],
@@ -271,9 +276,7 @@ class _Run:
         self.epoch, self.step = state["epoch"], state["step"]
         self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
         self.history = [dict(row) for row in state["history"]]
-        self.chosen = {
-            s: {**e, "scored": {n: _arrays(c) for n, c in e["scored"].items()}} for s, e in state["chosen"].items()
-        }
+        self.selections.load_state(state["chosen"])
         self.train_seconds = state["train_seconds"]
         self.began -= state["seconds"]
         torch.set_rng_state(state["random"][0])
@@ -306,24 +309,22 @@ class _Run:
     def _scores(self) -> pa.Table:
         """sample_id, label, part, evaluation, epoch, score, and each component of the chosen epochs."""
         tables, seen = [], set()
-        for entry in self.chosen.values():
-            for evaluation, components in entry["scored"].items():
-                if (evaluation, entry["epoch"]) in seen:
-                    continue
-                seen.add((evaluation, entry["epoch"]))
-                test = evaluation != "validation"
-                indices = self.split.test if test else self.split.validation
-                labels = self.split.test_labels if test else self.split.validation_labels
-                columns = {
-                    "sample_id": pa.array(self.dataset.sample_ids[indices]),
-                    "label": pa.array(labels),
-                    "part": pa.repeat("test" if test else "validation", len(indices)),
-                    "evaluation": pa.repeat(evaluation if test else "clean", len(indices)),
-                    "epoch": pa.repeat(entry["epoch"], len(indices)),
-                    "score": pa.array(combine(components, self.options.lambda_default)),
-                }
-                parts = {name: pa.array(values) for name, values in components.items() if name != "score"}
-                tables.append(pa.table(columns | parts))
+        for _, evaluation, entry in self.selections.each():
+            if (evaluation, entry["epoch"]) in seen:
+                continue
+            seen.add((evaluation, entry["epoch"]))
+            test, components = evaluation != VALIDATION, entry["components"]
+            indices = self.test if test else self.split.validation
+            columns = {
+                "sample_id": pa.array(self.dataset.sample_ids[indices]),
+                "label": pa.array(self._labels(evaluation)),
+                "part": pa.repeat("test" if test else "validation", len(indices)),
+                "evaluation": pa.repeat(evaluation if test else "clean", len(indices)),
+                "epoch": pa.repeat(entry["epoch"], len(indices)),
+                "score": pa.array(combine(components, self.options.lambda_default)),
+            }
+            parts = {name: pa.array(values) for name, values in components.items() if name != "score"}
+            tables.append(pa.table(columns | parts))
         return pa.concat_tables(tables)
 
     def _result(self) -> Record:
@@ -355,39 +356,23 @@ class _Run:
     def _metrics(self) -> list[dict[str, Any]]:
         """One entry a selection and evaluation, at the variant's own lambda."""
         entries = []
-        for selection, entry in self.chosen.items():
-            for evaluation, components in entry["scored"].items():
-                if evaluation != "validation":
-                    scores = combine(components, self.options.lambda_default)
-                    found = metrics.evaluate(self.split.test_labels, scores)
-                    entries.append(
-                        {
-                            "selection": selection,
-                            "evaluation": evaluation,
-                            "epoch": entry["epoch"],
-                            **vars(found),
-                        }
-                    )
+        for selection, evaluation, entry in self.selections.each():
+            if evaluation != VALIDATION:
+                found = metrics.evaluate(self.test_labels, combine(entry["components"], self.options.lambda_default))
+                where = {"selection": selection, "evaluation": evaluation, "epoch": entry["epoch"]}
+                entries.append({**where, **vars(found)})
         return entries
 
     def _validation(self) -> dict[str, Any] | None:
         """Validation AUROC after the last epoch, over lambda."""
-        components = self.chosen["last"]["scored"].get("validation")
-        if components is None:
+        last = self.selections.chosen["last"].get(VALIDATION)
+        if last is None:
             return None
         own = self.options.lambda_default
         lambdas: list[float | None] = [None] if own is None else [*sorted({*LAMBDAS, own})]
         labels = self.split.validation_labels
-        aurocs = [metrics.auroc(labels, combine(components, lam)) for lam in lambdas]
-        return {"epoch": self.chosen["last"]["epoch"], "lambda": lambdas, "auroc": aurocs}
-
-
-def _tensors(components: Components) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(values) for name, values in components.items()}
-
-
-def _arrays(tensors: Mapping[str, Tensor]) -> Components:
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+        aurocs = [metrics.auroc(labels, combine(last["components"], lam)) for lam in lambdas]
+        return {"epoch": last["epoch"], "lambda": lambdas, "auroc": aurocs}
 
 
 def _parquet(table: pa.Table) -> bytes:

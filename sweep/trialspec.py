@@ -14,6 +14,13 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+EVALUATIONS = ("clean", "legacy_ordered", "legacy_shuffled")
+"""How test samples are scored: BatchNorm in evaluation mode; as published code does, which leaves it in
+training mode and tests in batches of 64, normals first; the same in a random order."""
+
+SELECTIONS = ("last", "val", "oracle")
+"""How the epoch is chosen: the last; the best on validation; the best on the test set itself."""
+
 KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision among a billion trials in practice
 
 Scalar = bool | int | float | str

@@ -29,7 +29,7 @@ from sweep.ledger import Record
 from sweep.plan import Planned
 from sweep.store import Store, open_store
 from sweep.trial import Options, run_trial
-from sweep.trialspec import TrialSpec, Validation
+from sweep.trialspec import EVALUATIONS, TrialSpec, Validation
 
 SMALL = {"epochs": 3, "width": 4, "nz": 8, "batch_size": 64, "lr": 1e-3}
 
@@ -225,6 +225,24 @@ def test_selections_name_their_epochs(store: Store, cache: Path) -> None:
     history = {row["epoch"]: row for row in table.to_pylist()}
     assert history[by["val"]["epoch"]]["validation_auroc"] == max(r["validation_auroc"] for r in history.values())
     assert history[by["oracle"]["epoch"]]["test_auroc"] == by["oracle"]["auroc"]
+
+
+def test_the_audit_grid_is_every_evaluation_by_every_selection_and_changes_no_clean_number(
+    store: Store, cache: Path
+) -> None:
+    audited, plain = spec_of(validated=True, evaluations=EVALUATIONS), spec_of(validated=True)
+    result = finish(audited, store, cache)
+    clean = [entry for entry in result["metrics"] if entry["evaluation"] == "clean"]
+    assert clean == finish(plain, store, cache)["metrics"]
+    assert stored(store, audited, "weights.safetensors") == stored(store, plain, "weights.safetensors")
+    by = {(entry["evaluation"], entry["selection"]): entry for entry in result["metrics"]}
+    assert set(by) == {(e, s) for e in EVALUATIONS for s in ("last", "val", "oracle")}
+    table = pq.read_table(io.BytesIO(stored(store, audited, "scores.parquet"))).to_pydict()
+    names = [name if p == "test" else p for name, p in zip(table["evaluation"], table["part"], strict=True)]
+    name, epoch, label = (np.array(found) for found in (names, table["epoch"], table["label"]))
+    for (evaluation, _), entry in by.items():
+        rows = (name == evaluation) & (epoch == entry["epoch"])
+        assert metrics.auroc(label[rows], np.array(table["score"])[rows]) == entry["auroc"]
 
 
 def test_without_validation_no_epoch_is_chosen_by_it(store: Store, cache: Path) -> None:

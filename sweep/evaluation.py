@@ -1,0 +1,136 @@
+"""After an epoch: how samples are scored, and which epochs may be reported.
+
+An evaluation is a way to score: `clean`, or as published code tests.  A selection is a way to choose the
+epoch: `last`, `val`, or `oracle`, the best on the test set.  Together they are the audit grid, which says
+how much of a published AUC is protocol.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.detector import Detector
+
+VALIDATION = "validation"  # among what is scored: the validation samples, clean
+SCORE_BATCH = 256  # images scored at once; clean scores do not depend on it
+LEGACY_BATCH = 64  # as published; legacy scores depend on it
+Components = dict[str, npt.NDArray[np.float32]]
+
+
+def clean(detector: Detector, images: Tensor) -> Components:
+    """Score components of uint8 images [N, C, S, S], float32 [N] each, BatchNorm in evaluation mode."""
+    batches = torch.split(images, SCORE_BATCH)
+    return _joined([detector.score(detector.normalise(batch)) for batch in batches])
+
+
+def legacy(detector: Detector, images: Tensor, order: npt.NDArray[np.int64]) -> Components:
+    """Score components as GANomaly's and Skip-GANomaly's published code takes them.
+
+    BatchNorm stays in training mode, so an image's score depends on the 64 that it is scored with, and
+    the running statistics move.  All of it happens to a copy.  An image that would be alone in the last
+    batch, where a batch has no deviation, goes with the batch before.
+
+    Args:
+        detector: untouched.
+        images: uint8 [N, C, S, S].
+        order: of the images in the loader, a permutation of N.
+
+    Returns:
+        float32 [N] each, in the order of `images`.
+    """
+    tested = copy.deepcopy(detector)
+    arranged = images[torch.from_numpy(order).to(images.device)]
+    count = max(1, (len(images) + LEGACY_BATCH - 2) // LEGACY_BATCH)
+    bounds = [LEGACY_BATCH * number for number in range(1, count)]
+    batches = torch.tensor_split(arranged, bounds)
+    scored = _joined([tested.score_in_training_mode(tested.normalise(batch)) for batch in batches])
+    back = np.argsort(order)
+    return {name: values[back] for name, values in scored.items()}
+
+
+def loader_order(evaluation: str, labels: npt.NDArray[Any], seed: int) -> npt.NDArray[np.int64]:
+    """Order of test samples in a published loader: normals first, or shuffled by the split's seed."""
+    if evaluation == "legacy_ordered":
+        return np.argsort(labels, kind="stable")
+    return np.random.RandomState([seed, 64]).permutation(len(labels))
+
+
+def sample(labels: npt.NDArray[Any], count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Indices of `count` samples, ascending, with the classes' shares kept; all where there are no more.
+
+    For detectors that need seconds to score one image.
+
+    Args:
+        labels: 0 normal, 1 abnormal, [N].
+        count: how many at most; 0 for all.
+        seed: draws them.
+    """
+    if not 0 < count < len(labels):
+        return np.arange(len(labels))
+    random = np.random.RandomState([seed, count])
+    abnormal = min(max(1, round(count * float(np.mean(labels)))), count - 1)
+    drawn = [random.permutation(np.flatnonzero(labels == label)) for label in (0, 1)]
+    return np.sort(np.concatenate([drawn[0][: count - abnormal], drawn[1][:abnormal]]))
+
+
+class Selections:
+    """Scores of the epochs that some selection reports, by selection and evaluation.
+
+    Attributes:
+        chosen: by selection, then by evaluation: "epoch", "auroc" and "components".
+    """
+
+    def __init__(self) -> None:
+        self.chosen: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def take(self, epoch: int, scored: Mapping[str, Components], aurocs: Mapping[str, float]) -> None:
+        """Take in what was scored after an epoch: by evaluation, and as `VALIDATION` where there is one."""
+        entries = {name: {"epoch": epoch, "auroc": aurocs[name], "components": parts} for name, parts in scored.items()}
+        tested = [name for name in scored if name != VALIDATION]
+        self.chosen["last"] = entries
+        if tested and VALIDATION in aurocs and aurocs[VALIDATION] > self._best("val", VALIDATION):
+            self.chosen["val"] = entries
+        for name in tested:  # each evaluation has a best epoch of its own, as published code has
+            if aurocs[name] > self._best("oracle", name):
+                self.chosen.setdefault("oracle", {})[name] = entries[name]
+
+    def _best(self, selection: str, evaluation: str) -> float:
+        entry = self.chosen.get(selection, {}).get(evaluation)
+        return -1.0 if entry is None else float(entry["auroc"])
+
+    def each(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """(selection, evaluation, entry)."""
+        for selection, entries in self.chosen.items():
+            for evaluation, entry in entries.items():
+                yield selection, evaluation, entry
+
+    def state(self) -> dict[str, Any]:
+        """As nested plain values and tensors, for a resume state."""
+        return {
+            selection: {
+                name: {**e, "components": {n: torch.from_numpy(v) for n, v in e["components"].items()}}
+                for name, e in entries.items()
+            }
+            for selection, entries in self.chosen.items()
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state`."""
+        self.chosen = {
+            selection: {
+                name: {**e, "components": {n: v.numpy() for n, v in e["components"].items()}}
+                for name, e in entries.items()
+            }
+            for selection, entries in state.items()
+        }
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> Components:
+    return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}
