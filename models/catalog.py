@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models import cost
-from models.defaults import GANomalyHyperparameters, KNNHyperparameters, PCAHyperparameters, SkipGANomalyHyperparameters
+from models.defaults import (
+    AnoGANHyperparameters,
+    GANomalyHyperparameters,
+    KNNHyperparameters,
+    PCAHyperparameters,
+    SkipGANomalyHyperparameters,
+)
 from models.hyperparameters import Hyperparameter, NoHyperparameters, Scalar, describe, nearest_first, resolve_values
 
 SCORING_REVISION = 1  # of how components are made, combined and judged; raised when scores change
@@ -131,6 +137,19 @@ DETECTORS = _catalog(
         cost=cost.Cost(cost.skip_ganomaly_training, cost.skip_ganomaly_scoring),
         doc="U-Net and discriminator; scores pixel and feature distance",
         paper="Akcay, Atapour-Abarghouei, Breckon: Skip-GANomaly, IJCNN 2019, arXiv:1901.08954",
+    ),
+    DetectorInfo(
+        name="anogan",
+        implementation="models.anogan:AnoGAN",
+        revision=1,
+        hyperparameters=AnoGANHyperparameters,
+        variants={
+            "dcgan": Variant(lam=0.9, doc="the paper's method, without official code, on GANomaly's DCGAN blocks"),
+            "untrained": Variant(lam=0.9, doc="initial weights, never trained; searched all the same", fixed=UNTRAINED),
+        },
+        cost=cost.Cost(cost.anogan_training, cost.anogan_scoring),
+        doc="GAN; scores how near a search comes to the image in pixels and features",
+        paper="Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs: AnoGAN, IPMI 2017, arXiv:1703.05921",
     ),
     DetectorInfo(
         name="constant",

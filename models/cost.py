@@ -7,6 +7,7 @@ only.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ STEP_SECONDS = 0.020  # of a training step besides its images: hundreds of small
 WEIGHT_SECONDS = 12e-9  # of a weight in a step: Adam, and its gradient where the map is small
 TRAIN_IMAGE_SECONDS = 8e-4  # of an image in a step besides arithmetic: activations, normalisation
 SCORE_IMAGE_SECONDS = 2e-4  # of an image through the networks once, besides arithmetic
+SEARCH_IMAGE_SECONDS = 4e-4  # of an image in a step of AnoGAN's search, besides arithmetic
 RATE = {"float32": 60e9, "bf16": 180e9}  # floating-point operations a second of convolutions
 PASSES = 3  # forward, gradient to the data, gradient to the weights
 PIXEL_IMAGE_SECONDS = 7e-6  # of an image that a baseline looks at
@@ -84,7 +86,7 @@ def pass_over_pixels(work: Work) -> float:
 
 def ganomaly_training(work: Work) -> float:
     """Two encoders and a decoder trained; the discriminator on real and on fake images."""
-    return _steps(work, _ganomaly(work) + _twice(_encoder(work, 1)))
+    return _steps(work, _ganomaly(work) + _times(2, _encoder(work, 1)))
 
 
 def ganomaly_scoring(work: Work) -> float:
@@ -94,12 +96,30 @@ def ganomaly_scoring(work: Work) -> float:
 
 def skip_ganomaly_training(work: Work) -> float:
     """The U-Net trained; the discriminator on real and on fake images."""
-    return _steps(work, _unet(work) + _twice(_encoder(work, work.number("nz"))))
+    return _steps(work, _unet(work) + _times(2, _encoder(work, work.number("nz"))))
 
 
 def skip_ganomaly_scoring(work: Work) -> float:
     """One pass through the U-Net, two through the discriminator."""
-    return _pass(work, _unet(work) + _twice(_encoder(work, work.number("nz"))))
+    return _pass(work, _unet(work) + _times(2, _encoder(work, work.number("nz"))))
+
+
+def anogan_training(work: Work) -> float:
+    """The generator trained; the discriminator on real and on fake images, and once more for the generator."""
+    return _steps(work, _encoder(work, work.number("nz")) + _times(3, _encoder(work, 1)))
+
+
+def anogan_scoring(work: Work) -> float:
+    """Each step of each restart passes generator and discriminator forward, and backward to the code alone.
+
+    Of all images, `max_test` are scored.
+    """
+    limit = work.number("max_test")
+    images = min(work.images, limit) if limit else work.images
+    layers = _encoder(work, work.number("nz")) + _encoder(work, 1)
+    step = SEARCH_IMAGE_SECONDS * _area(work) + 2 * _operations(layers) / RATE[work.precision]
+    search = work.number("restarts") * work.number("steps") * images * step
+    return search + _pass(dataclasses.replace(work, images=images), layers)
 
 
 def pca_fitting(work: Work) -> float:
@@ -152,9 +172,9 @@ def _area(work: Work) -> float:
     return (work.size / 32) ** 2
 
 
-def _twice(layers: Layers) -> Layers:
-    """The same weights met by two images, the real one and its copy."""
-    return [(weights, 2 * positions) for weights, positions in layers]
+def _times(passes: int, layers: Layers) -> Layers:
+    """The same weights met by several images, as the real one and its copy."""
+    return [(weights, passes * positions) for weights, positions in layers]
 
 
 def _ganomaly(work: Work) -> Layers:

@@ -15,8 +15,8 @@ CODE: dict[str, Any] = {"low": 1, "high": 4096, "search": {"low": 8, "high": 512
 
 
 @dataclass(frozen=True)
-class AdversarialHyperparameters:
-    """What the adversarial detectors share; defaults are the published codes'."""
+class GANHyperparameters:
+    """What every detector of a generator and a discriminator has; defaults are GANomaly's code's."""
 
     epochs: int = hyperparameter(
         15, "passes over the training images", low=0, high=10_000, search={"low": 5, "high": 30, "log": False}
@@ -29,11 +29,11 @@ class AdversarialHyperparameters:
         search={"choices": [32, 64, 128]},
     )
     lr: float = hyperparameter(
-        2e-4, "learning rate of both Adams", low=0, high=1, search={"low": 1e-5, "high": 1e-2, "log": True}
+        2e-4, "learning rate of every Adam in training", low=0, high=1, search={"low": 1e-5, "high": 1e-2, "log": True}
     )
     beta1: float = hyperparameter(
         0.5,
-        "first decay rate of both Adams",
+        "first decay rate of every Adam in training",
         low=0,
         high=0.999,
         search={"low": 0.0, "high": 0.9, "log": False},
@@ -42,6 +42,12 @@ class AdversarialHyperparameters:
     width: int = hyperparameter(
         64, "channels of the outermost layer", low=2, high=512, search={"choices": [16, 32, 64]}
     )
+
+
+@dataclass(frozen=True)
+class AdversarialHyperparameters(GANHyperparameters):
+    """What GANomaly and Skip-GANomaly share; defaults are the published codes'."""
+
     w_adv: float = hyperparameter(1.0, "weight of the adversarial loss", **WEIGHT)
     w_con: float = hyperparameter(50.0, "weight of the reconstruction loss", **WEIGHT)
 
@@ -62,6 +68,25 @@ class SkipGANomalyHyperparameters(AdversarialHyperparameters):
 
     nz: int = hyperparameter(100, "length of the discriminator's features f(x)", **CODE)
     w_lat: float = hyperparameter(1.0, "weight of the latent loss", **WEIGHT)
+
+
+@dataclass(frozen=True)
+class AnoGANHyperparameters(GANHyperparameters):
+    """Hyperparameters of AnoGAN: of its DCGAN, then of the search for each image's latent code."""
+
+    steps: int = hyperparameter(
+        500,
+        "Adam steps of the search for the latent code of an image",
+        low=0,
+        high=100_000,
+        search={"low": 100, "high": 1000, "log": True},
+    )
+    restarts: int = hyperparameter(
+        1, "searches from different starts, of which the best counts", low=1, high=1000, search={"choices": [1, 2, 4]}
+    )
+    max_test: int = hyperparameter(
+        2000, "test images that are scored, drawn by the split seed; 0 for all", low=0, high=10**9
+    )
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ def test_hyperparameters_must_be_a_frozen_dataclass_of_plain_values_with_default
 
 
 def test_an_unknown_name_lists_the_detectors_nearest_first() -> None:
-    with pytest.raises(UnknownDetector, match="legal are skip_ganomaly, ganomaly, constant"):
+    with pytest.raises(UnknownDetector, match="legal are skip_ganomaly, ganomaly, anogan"):
         detector("skip_ganomly")
 
 

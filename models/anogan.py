@@ -1,0 +1,155 @@
+"""AnoGAN: unsupervised anomaly detection with generative adversarial networks to guide marker discovery.
+
+Paper: Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs, IPMI 2017 (arXiv:1703.05921).  A DCGAN learns
+to generate normal images.  To score an image x, the latent code z is searched whose G(z) comes nearest to
+it; what remains between the two, in pixels and in the discriminator's features f, is the anomaly score.
+
+There is no official code (github.com/tSchlegl/f-AnoGAN is the successor), and public renderings differ:
+
+                      here, `dcgan`         LeeDoYup/AnoGAN         EGBAD's authors, `gan`
+    networks          GANomaly's blocks     DCGAN of 5x5 kernels    28x28 only, fully connected layers
+    D, G steps        1, 1 (same fakes)     1, 2                    1, 1 (each on a batch of its own)
+    Adam, batch       2e-4, 0.5; 64         2e-4, 0.5; 64           1e-5, 0.5; 100
+    epochs            15                    25                      the user's
+    z, nz             N(0, I), 100          U(-1, 1), 100           N(0, I), 200
+    search            500 steps             100 steps               500 steps
+    its Adam          0.01 to 0.0005, 0.9   0.001, 0.5              0.01 to 0.0005, 0.9
+    its start         N(0, I)               U(-1, 1)                truncated normal
+    BatchNorm in it   running statistics    D by the one image      running statistics
+    weights in it     the last              the last                G's averages over steps, D's last
+
+`dcgan` is the paper's method: G is GANomaly's decoder, D its discriminator, f its last map before the
+classifier.  15 epochs, for the paper's 20, are those of the detectors that it is compared with.  G(z) is
+computed once, for D's step and G's; D is passed through anew for G, because it has learned in between,
+and real and generated images stay two batches, because BatchNorm makes it matter.
+
+The search runs over all images of a batch at once.  Every image starts at the same codes, drawn from a
+seed of their own; its loss is a term of its own in the sum; Adam works number by number.  So a score
+depends neither on batch mates nor on torch's random state, up to rounding.  Nothing is differentiated
+but z.
+
+Parameters at nz 100, width 64: 32x32x1 G 1,066,880 D 661,248; 32x32x3 G 1,068,928 D 663,296;
+64x64x3 G 3,576,704 D 2,765,568.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models import networks
+from models.adam import Adam
+from models.defaults import AnoGANHyperparameters
+from models.detector import Detector
+from models.networks import binary_cross_entropy, decoder, encoder
+
+LAMBDA = 0.1  # the paper's: share of the discrimination loss in what the search minimises
+START_SEED = 0  # of the codes that searches start from
+
+
+class AnoGAN(Detector):
+    """AnoGAN; variants `dcgan` and `untrained`."""
+
+    Hyperparameters = AnoGANHyperparameters
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        hyperparameters: AnoGANHyperparameters,
+        variant: str = "dcgan",
+        dataset: str = "",
+    ) -> None:
+        super().__init__(channels, size, hyperparameters, variant, dataset)
+        h = hyperparameters
+        self.nz, self.steps, self.restarts = h.nz, h.steps, h.restarts
+        self.generator = decoder(size, channels, h.width, h.nz)
+        layers = encoder(size, channels, h.width, 1)
+        self.discriminator = networks.Discriminator(layers[:-1], layers[-1])
+        self.generator.apply(networks.initialise)
+        self.discriminator.apply(networks.initialise)
+        betas = (h.beta1, 0.999)
+        self.optimiser_g = Adam(self.generator.parameters(), lr=h.lr, betas=betas)
+        self.optimiser_d = Adam(self.discriminator.parameters(), lr=h.lr, betas=betas)
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        """D's step, then G's against the D that has learned; G minimises -log D(G(z)), as everybody's."""
+        x = batch
+        fake = self.generator(torch.randn(len(x), self.nz, 1, 1, device=x.device))
+
+        p_real, _ = self.discriminator(x)
+        p_fake, _ = self.discriminator(fake.detach())
+        real = binary_cross_entropy(p_real, 1.0)
+        loss_d = real + binary_cross_entropy(p_fake, 0.0)
+        networks.differentiate(loss_d, self.discriminator)
+        self.optimiser_d.step()
+
+        p_fake, _ = self.discriminator(fake)
+        loss_g = binary_cross_entropy(p_fake, 1.0)
+        networks.differentiate(loss_g, self.generator)
+        self.optimiser_g.step()
+        return {"g": loss_g, "d": loss_d, "d_real": real}
+
+    def components(self, batch: Tensor) -> dict[str, Tensor]:
+        """R(x) and D(x) of the paper's score A = (1 - 0.1) R + 0.1 D: both losses at the best code found."""
+        f = self.discriminator.features(batch)
+        found = [self.losses(batch, f, self.search(batch, f, start)) for start in self.starts(batch.device)]
+        residual, discrimination = (torch.stack(losses) for losses in zip(*found, strict=True))
+        best = _total(residual, discrimination).argmin(0, keepdim=True)
+        return {
+            "reconstruction": residual.gather(0, best)[0],
+            "latent": discrimination.gather(0, best)[0],
+        }
+
+    def starts(self, device: torch.device) -> list[Tensor]:
+        """Codes [1, nz, 1, 1] that the searches begin at: more restarts add to them and change none."""
+        source = torch.Generator().manual_seed(START_SEED)
+        return [torch.randn(1, self.nz, 1, 1, generator=source).to(device) for _ in range(self.restarts)]
+
+    def search(self, x: Tensor, f: Tensor, start: Tensor) -> Tensor:
+        """The code of each image after all steps.
+
+        Args:
+            x: images float32 [B, C, S, S].
+            f: their features f(x) [B, c, 4, 4].
+            start: code [1, nz, 1, 1] that every image begins at.
+
+        Returns:
+            float32 [B, nz, 1, 1].
+        """
+        z = start.repeat(len(x), 1, 1, 1).requires_grad_()
+        optimiser = Adam([z], lr=0.01)
+        for step in range(self.steps):
+            optimiser.lr = learning_rate(step, self.steps)
+            with torch.enable_grad():
+                loss = _total(*self.losses(x, f, z)).sum()
+            z.grad = None
+            torch.autograd.backward(loss, inputs=[z])
+            optimiser.step()
+        return z.detach()
+
+    def losses(self, x: Tensor, f: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Residual loss L_R and discrimination loss L_D of each image, [B] each.
+
+        The arguments are those of `search`; z is [B, nz, 1, 1].
+        """
+        fake = self.generator(z)
+        residual = (x - fake).abs().flatten(1).sum(1)  # L_R(z) = sum |x - G(z)|
+        f_fake = self.discriminator.features(fake)
+        discrimination = (f - f_fake).abs().flatten(1).sum(1)  # L_D(z) = sum |f(x) - f(G(z))|
+        return residual, discrimination
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Of a step of the search: 0.01, from 40 % of the steps on 0.001, from 60 % on 0.0005.
+
+    EGBAD's authors have 500 steps; after step 200 comes the second rate, after step 300 the third, counted from 0.
+    """
+    if 5 * step <= 2 * steps:
+        return 0.01
+    return 0.001 if 5 * step <= 3 * steps else 0.0005
+
+
+def _total(residual: Tensor, discrimination: Tensor) -> Tensor:
+    """L(z) = (1 - lambda) L_R(z) + lambda L_D(z), which the search minimises."""
+    return (1 - LAMBDA) * residual + LAMBDA * discrimination
