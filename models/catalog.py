@@ -14,6 +14,7 @@ from typing import Any
 from models import cost
 from models.defaults import (
     AnoGANHyperparameters,
+    EGBADHyperparameters,
     GANomalyHyperparameters,
     KNNHyperparameters,
     PCAHyperparameters,
@@ -150,6 +151,19 @@ DETECTORS = _catalog(
         cost=cost.Cost(cost.anogan_training, cost.anogan_scoring),
         doc="GAN; scores how near a search comes to the image in pixels and features",
         paper="Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs: AnoGAN, IPMI 2017, arXiv:1703.05921",
+    ),
+    DetectorInfo(
+        name="egbad",
+        implementation="models.egbad:EGBAD",
+        revision=1,
+        hyperparameters=EGBADHyperparameters,
+        variants={
+            "repo": Variant(lam=0.9, doc="the published code's losses and optimisers, networks for any size"),
+            "untrained": Variant(lam=0.9, doc="initial weights, never trained", fixed=UNTRAINED),
+        },
+        cost=cost.Cost(cost.egbad_training, cost.egbad_scoring),
+        doc="BiGAN; scores pixel and feature distance to the decoded code of the image",
+        paper="Zenati, Foo, Lecouat, Manek, Chandrasekhar: EGBAD, 2018, arXiv:1802.06222",
     ),
     DetectorInfo(
         name="constant",

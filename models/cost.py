@@ -122,6 +122,16 @@ def anogan_scoring(work: Work) -> float:
     return search + _pass(dataclasses.replace(work, images=images), layers)
 
 
+def egbad_training(work: Work) -> float:
+    """Encoder and generator trained; the discriminator on real and on fake pairs, and twice more for those two."""
+    return _steps(work, 2 * _encoder(work, work.number("nz")) + _times(4, _pairs(work)))
+
+
+def egbad_scoring(work: Work) -> float:
+    """One pass through encoder and generator, two through the discriminator."""
+    return _pass(work, 2 * _encoder(work, work.number("nz")) + _times(2, _pairs(work)))
+
+
 def pca_fitting(work: Work) -> float:
     """Products of all pixels with each other, or of images beyond 3072 pixels; then eigenvectors."""
     side = min(work.pixels, 3072)
@@ -189,6 +199,13 @@ def _encoder(work: Work, outputs: int) -> Layers:
         layers.append((16 * into * out, side * side))
         into, out, side = out, 2 * out, side // 2
     return [*layers, (16 * into * outputs, 1)]
+
+
+def _pairs(work: Work) -> Layers:
+    """EGBAD's discriminator: the encoder without its last layer; codes to 512, both to 1024 features, to a logit."""
+    trunk = _encoder(work, 1)
+    map_4x4 = trunk.pop()[0]
+    return [*trunk, (512 * work.number("nz"), 1), (1024 * (map_4x4 + 512), 1), (1024, 1)]
 
 
 def _unet(work: Work) -> Layers:

@@ -104,8 +104,8 @@ class UNet(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """DCGAN's weights, for `Module.apply`: convolutions N(0, 0.02), BatchNorm N(1, 0.02), biases 0."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    """DCGAN's weights, for `Module.apply`: BatchNorm N(1, 0.02), other layers N(0, 0.02), biases 0."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)

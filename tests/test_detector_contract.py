@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, int]] = {
     "ganomaly": {"width": 4, "nz": 6},
     "skip_ganomaly": {"width": 4, "nz": 6},
     "anogan": {"width": 4, "nz": 6, "steps": 3, "restarts": 2},
+    "egbad": {"width": 4, "nz": 6},
     "pca": {"components": 3},
     "tests.own_detector:DenoisingAutoencoder": {"width": 4},
 }
