@@ -2,7 +2,8 @@
 
 A detector of your own subclasses `Detector` and goes into a sweep as `package.module:Class`:
 
-- with an `epochs` hyperparameter it is trained batch by batch: write `step`;
+- with an `epochs` hyperparameter it is trained batch by batch: write `step`, and `begin_epoch` if
+  epochs differ;
 - without, it is handed all training images once: write `fit`;
 - either way write `components`, the parts of its anomaly score.
 
@@ -99,6 +100,16 @@ class Detector(nn.Module):
             images: uint8 [N, channels, size, size], N >= 1.
         """
         raise NotImplementedError(f"{type(self).__name__} is trained by epochs: call train_step")
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Prepare for an epoch, such as by its learning rate; does nothing unless a detector says otherwise.
+
+        The training loop calls it before the first step of every epoch, and again when it resumes
+        within one: what it sets must depend on the epoch and the hyperparameters alone.
+
+        Args:
+            epoch: 0, 1, ...
+        """
 
     def train_step(self, batch: Tensor) -> dict[str, Tensor]:
         """One optimiser step in training mode: detectors with an `epochs` hyperparameter.

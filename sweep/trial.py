@@ -163,6 +163,7 @@ class _Run:
         sliced = time.perf_counter()
         while self.epoch < self.epochs:
             began = time.perf_counter()
+            self.detector.begin_epoch(self.epoch)
             order = self._order()
             steps = len(order) // self.batch_size
             while self.step < steps:
