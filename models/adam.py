@@ -14,6 +14,23 @@ import torch
 from torch import Tensor
 
 
+def linear_decay(epoch: int, epochs: int) -> float:
+    """Share of the initial learning rate in one epoch: 1 for the first half, then linearly towards 0.
+
+    The schedule "lambda" of pix2pix, as many epochs constant as decaying: of 15 epochs the first 8
+    have 1, the others 7/8, 6/8, ..., 1/8; zero is what would come next.
+
+    Args:
+        epoch: 0, 1, ...
+        epochs: how many there are.
+
+    Returns:
+        in [0, 1].
+    """
+    decaying = epochs // 2
+    return max(0.0, 1 - max(0, epoch + 1 - (epochs - decaying)) / (decaying + 1))
+
+
 class Adam:
     """Kingma and Ba, ICLR 2015 (arXiv:1412.6980), algorithm 1; epsilon 1e-8, no weight decay.
 

@@ -50,6 +50,9 @@ class AdversarialHyperparameters(GANHyperparameters):
 
     w_adv: float = hyperparameter(1.0, "weight of the adversarial loss", **WEIGHT)
     w_con: float = hyperparameter(50.0, "weight of the reconstruction loss", **WEIGHT)
+    early_stopping: bool = hyperparameter(
+        False, "stop when the validation AUROC starts to decrease; without validation never"
+    )
 
 
 @dataclass(frozen=True)

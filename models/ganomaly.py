@@ -4,6 +4,8 @@ Paper: Akcay, Atapour-Abarghouei, Breckon, ACCV 2018 (arXiv:1805.06725).  A gene
 image, decodes it and encodes the result again; only normal images are learned, so an abnormal one
 ends far from its first code.  Published code: github.com/samet-akcay/ganomaly.
 
+What differs between the variants stands in `RENDERINGS`.
+
 `repo_head` is that code's last state (2019-10-09 and later), where it differs from the paper:
 
 - L_adv (eq. 1) is the mean squared difference of the features, not the norm of their means;
@@ -15,10 +17,31 @@ ends far from its first code.  Published code: github.com/samet-akcay/ganomaly.
 - MNIST is scaled by its own mean and deviation, to [-0.42, 2.82], beyond the decoder's (-1, 1);
 - the score is the mean squared difference of the codes, and nothing of the pixels: lambda 0.
 
-Ours, the numbers being the same: the published step sends each batch through D twice, the second
-time for f with a gradient to G; once is enough, and the running statistics are moved on alone.
-Each loss is differentiated for the network that it trains.  Scores are taken in evaluation mode;
-the published code never leaves training mode.
+`repo_2018` is that code from 2018-05-01 to 2018-10-25, when the paper appeared; from `repo_head` differ:
+
+- L_adv is the cross-entropy of D(x^) against "real", not the features';
+- D steps first, on the sum of its two cross-entropies, and G learns through the D so updated;
+- D gets new weights if either of its two cross-entropies falls below 1e-5.
+
+`paper` is the text of arXiv:1805.06725 whose eq. 3 is an L1; where the text is silent, we say what we chose:
+
+- L_adv is the norm of the difference of the mean features over the batch.  The parentheses of eq. 1
+  as printed do not close; this is the feature matching of Salimans et al. that it cites.
+- L_enc is the L1 of eq. 3, and the score is the same of one image, lambda 0; the text prints no
+  equation for the score.
+- An L1 is the mean over its entries, as in the code, to which lambda = 50 belongs: a sum over pixels
+  would weigh L_con a thousandfold.  An L2 norm is a norm.
+- D steps before G, on the sum of its two cross-entropies, the usual DCGAN training, which the text
+  says it follows "regardless of using any tricks"; hence D never gets new weights.
+- Learning rate 2e-3, called "initial" without a word on what follows: the linear decay that the
+  same authors' Skip-GANomaly names (`models.adam.linear_decay`).
+- 15 epochs, the text's number for MNIST; for CIFAR-10 and baggage it says 25, which a study may set.
+- Nothing is said of the scale of the pixels: [-1, 1], the range of tanh, on every dataset.
+
+Ours, the numbers being the same: the published step of `repo_head` sends each batch through D
+twice, the second time for f with a gradient to G; once is enough, and the running statistics are
+moved on alone.  Each loss is differentiated for the network that it trains.  Scores are taken in
+evaluation mode; the published code never leaves training mode.
 
 Parameters at nz 100, width 64: 32x32x1 G 3,200,384 D 661,248; 32x32x3 G 3,206,528 D 663,296;
 64x64x3 G 10,729,856 D 2,765,568.
@@ -26,15 +49,86 @@ Parameters at nz 100, width 64: 32x32x1 G 3,200,384 D 661,248; 32x32x3 G 3,206,5
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models import networks
-from models.adam import Adam
+from models.adam import Adam, linear_decay
 from models.defaults import GANomalyHyperparameters
 from models.detector import Detector
 from models.networks import binary_cross_entropy, decoder, encoder
+
+
+def mean_squared_difference(f_real: Tensor, f_fake: Tensor) -> Tensor:
+    """Mean (f(x) - f(x^))^2 over images and features."""
+    return (f_real - f_fake).square().mean()
+
+
+def distance_of_means(f_real: Tensor, f_fake: Tensor) -> Tensor:
+    """|| mean f(x) - mean f(x^) ||_2, the means over the batch."""
+    distance: Tensor = torch.linalg.vector_norm(f_real.mean(0) - f_fake.mean(0))
+    return distance
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What differs between the variants.
+
+    Attributes:
+        feature_matching: L_adv of G, from f(x) and f(x^); None for cross-entropy, -log D(x^).
+        code_distance: of each entry of z - z^, averaged in L_enc and in the score.
+        d_first: D steps first and G learns through the updated D; else both gradients are taken
+            before either steps.
+        d_weight: of D's two cross-entropies.
+        d_renewed_by: losses of D of which any below 1e-5 gives it new weights.
+        mnist_scale: mean and deviation of the pixels by which MNIST is scaled; all else is by 0.5 and 0.5.
+        decays: the learning rate falls linearly in the second half of the epochs.
+    """
+
+    feature_matching: Callable[[Tensor, Tensor], Tensor] | None
+    code_distance: Callable[[Tensor], Tensor]
+    d_first: bool
+    d_weight: float
+    d_renewed_by: tuple[str, ...]
+    mnist_scale: tuple[float, float]
+    decays: bool
+
+
+REPO_HEAD = Rendering(
+    feature_matching=mean_squared_difference,
+    code_distance=torch.square,
+    d_first=False,
+    d_weight=0.5,
+    d_renewed_by=("d",),
+    mnist_scale=(0.1307, 0.3081),
+    decays=False,
+)
+RENDERINGS = {
+    "repo_head": REPO_HEAD,
+    "repo_2018": Rendering(
+        feature_matching=None,
+        code_distance=torch.square,
+        d_first=True,
+        d_weight=1.0,
+        d_renewed_by=("d_real", "d_fake"),
+        mnist_scale=(0.1307, 0.3081),
+        decays=False,
+    ),
+    "paper": Rendering(
+        feature_matching=distance_of_means,
+        code_distance=torch.abs,
+        d_first=True,
+        d_weight=1.0,
+        d_renewed_by=(),
+        mnist_scale=(0.5, 0.5),
+        decays=True,
+    ),
+    "untrained": REPO_HEAD,
+}
 
 
 class Generator(nn.Module):
@@ -54,7 +148,7 @@ class Generator(nn.Module):
 
 
 class GANomaly(Detector):
-    """GANomaly; variants `repo_head` and `untrained`."""
+    """GANomaly; variants are the keys of `RENDERINGS`."""
 
     Hyperparameters = GANomalyHyperparameters
     d_reinitialisations: Tensor
@@ -69,8 +163,9 @@ class GANomaly(Detector):
     ) -> None:
         super().__init__(channels, size, hyperparameters, variant, dataset)
         h = hyperparameters
+        self.rendering = RENDERINGS[variant]
         if dataset == "mnist":
-            self.mean, self.std = 0.1307, 0.3081
+            self.mean, self.std = self.rendering.mnist_scale
         self.w_adv, self.w_con, self.w_enc = h.w_adv, h.w_con, h.w_enc
         self.generator = Generator(size, channels, h.width, h.nz)
         layers = encoder(size, channels, h.width, 1)
@@ -82,42 +177,80 @@ class GANomaly(Detector):
         self.optimiser_d = Adam(self.discriminator.parameters(), lr=h.lr, betas=betas)
         self.register_buffer("d_reinitialisations", torch.zeros((), dtype=torch.int64))
 
+    def begin_epoch(self, epoch: int) -> None:
+        if self.rendering.decays:
+            h = self.hyperparameters
+            self.optimiser_g.lr = self.optimiser_d.lr = h.lr * linear_decay(epoch, h.epochs)
+
     def step(self, batch: Tensor) -> dict[str, Tensor]:
+        """One step of G and one of D, in the variant's order."""
+        losses = self.in_turn(batch) if self.rendering.d_first else self.at_once(batch)
+        watched = [losses[name] for name in self.rendering.d_renewed_by]
+        if watched:
+            self.d_reinitialisations += networks.reinitialise_collapsed(self.discriminator, watched)
+        return losses
+
+    def at_once(self, x: Tensor) -> dict[str, Tensor]:
         """G's gradients and D's, both before either takes its step."""
-        x = batch
         before = networks.running_statistics(self.discriminator)
         fake, z, z_fake = self.generator(x)
         p_real, f_real = self.discriminator(x)
         p_fake, f_fake = self.discriminator(fake)
 
-        adv = (f_real - f_fake).square().mean()  # eq. 1
-        con = functional.l1_loss(fake, x)  # eq. 2
-        enc = (z_fake - z).square().mean()  # eq. 3; z is not held fixed, so both encoders learn from it
-        loss_g = adv * self.w_adv + con * self.w_con + enc * self.w_enc  # eq. 4
-        networks.differentiate(loss_g, self.generator, retain_graph=True)
-
-        real = binary_cross_entropy(p_real, 1.0)
-        generated = binary_cross_entropy(p_fake, 0.0)
-        loss_d = (real + generated) * 0.5
-        networks.differentiate(loss_d, self.discriminator)
+        adv = self.adversarial_loss(p_fake, f_real, f_fake)
+        g = self.generator_losses(x, fake, z, z_fake, adv)
+        networks.differentiate(g["g"], self.generator, retain_graph=True)
+        d = self.discriminator_losses(p_real, p_fake)
+        networks.differentiate(d["d"], self.discriminator)
 
         self.optimiser_g.step()
         self.optimiser_d.step()
         networks.pass_again(self.discriminator, before, passes=2)
-        collapsed = loss_d.detach() < networks.COLLAPSED
-        networks.reinitialise_if(self.discriminator, collapsed)
-        self.d_reinitialisations += collapsed
-        return {
-            "g": loss_g, "g_adv": adv, "g_con": con, "g_enc": enc,
-            "d": loss_d, "d_real": real, "d_fake": generated,
-        }  # fmt: skip
+        return g | d
+
+    def in_turn(self, x: Tensor) -> dict[str, Tensor]:
+        """D's step, then G's through the updated D."""
+        fake, z, z_fake = self.generator(x)
+        p_real, f_real = self.discriminator(x)
+        p_fake, _ = self.discriminator(fake.detach())
+        d = self.discriminator_losses(p_real, p_fake)
+        networks.differentiate(d["d"], self.discriminator)
+        self.optimiser_d.step()
+
+        if self.rendering.feature_matching is not None:
+            with torch.no_grad():  # no weight of G lies before f(x)
+                f_real = self.discriminator.features(x)
+        p_fake, f_fake = self.discriminator(fake)
+        adv = self.adversarial_loss(p_fake, f_real, f_fake)
+        g = self.generator_losses(x, fake, z, z_fake, adv)
+        networks.differentiate(g["g"], self.generator)
+        self.optimiser_g.step()
+        return g | d
+
+    def adversarial_loss(self, p_fake: Tensor, f_real: Tensor, f_fake: Tensor) -> Tensor:
+        """Eq. 1, which G minimises."""
+        matching = self.rendering.feature_matching
+        return binary_cross_entropy(p_fake, 1.0) if matching is None else matching(f_real, f_fake)
+
+    def generator_losses(self, x: Tensor, fake: Tensor, z: Tensor, z_fake: Tensor, adv: Tensor) -> dict[str, Tensor]:
+        """Eq. 4 and its terms."""
+        con = functional.l1_loss(fake, x)  # eq. 2
+        enc = self.rendering.code_distance(z_fake - z).mean()  # eq. 3; z is not held fixed: both encoders learn
+        loss_g = adv * self.w_adv + con * self.w_con + enc * self.w_enc
+        return {"g": loss_g, "g_adv": adv, "g_con": con, "g_enc": enc}
+
+    def discriminator_losses(self, p_real: Tensor, p_fake: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of D(x) against "real", of D(x^) against "fake", and their weighted sum."""
+        real = binary_cross_entropy(p_real, 1.0)
+        generated = binary_cross_entropy(p_fake, 0.0)
+        return {"d": (real + generated) * self.rendering.d_weight, "d_real": real, "d_fake": generated}
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
-        """Mean |x - x^| over pixels (eq. 2) and mean (z - z^)^2 over nz, the published score."""
+        """Mean |x - x^| over pixels (eq. 2) and the mean distance of z and z^ over nz (eq. 3), the published score."""
         fake, z, z_fake = self.generator(batch)
         return {
             "reconstruction": (batch - fake).abs().flatten(1).mean(1),
-            "latent": (z - z_fake).square().flatten(1).mean(1),
+            "latent": self.rendering.code_distance(z - z_fake).flatten(1).mean(1),
         }
 
     def counters(self) -> dict[str, int]:

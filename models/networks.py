@@ -6,6 +6,8 @@ convolution, T a transposed one; both without bias unless said otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -133,6 +135,22 @@ def reinitialise_if(network: nn.Module, condition: Tensor) -> None:
         reinitialise_where(network, condition)
     elif condition:
         network.apply(initialise)
+
+
+def reinitialise_collapsed(network: nn.Module, losses: Sequence[Tensor]) -> Tensor:
+    """`reinitialise_if` any of the discriminator's losses is below 1e-5.
+
+    Args:
+        losses: scalars; at least one.
+
+    Returns:
+        bool scalar, whether it was.
+    """
+    collapsed = losses[0].detach() < COLLAPSED
+    for loss in losses[1:]:
+        collapsed = collapsed | (loss.detach() < COLLAPSED)
+    reinitialise_if(network, collapsed)
+    return collapsed
 
 
 @torch.no_grad()

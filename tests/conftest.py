@@ -40,6 +40,17 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of computation, so that sums are taken in one order and small networks are fast."""
+    import torch  # 2 s, which most test files do without
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def folder_url(tmp_path: Path) -> str:
     """Address of an empty store in a folder."""
     return str(tmp_path / "store")

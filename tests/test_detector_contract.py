@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from models.catalog import CHANNELS, DETECTORS, SIZES, DetectorInfo, detector, r
 from models.detector import Detector, build
 from models.scoring import combine
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = 16
 SMALL: dict[str, dict[str, int]] = {
     "ganomaly": {"width": 4, "nz": 6},
@@ -26,14 +26,8 @@ SMALL: dict[str, dict[str, int]] = {
     "tests.own_detector:DenoisingAutoencoder": {"width": 4},
 }
 NAMES = [*DETECTORS, "tests.own_detector:DenoisingAutoencoder"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# `untrained` is the default variant for 0 epochs, hence the same code.
+CASES = [(name, variant) for name in NAMES for variant in detector(name).variants if variant != "untrained"]
 
 
 def images(count: int, channels: int = 1, seed: int = 7) -> Tensor:
@@ -44,9 +38,10 @@ def images(count: int, channels: int = 1, seed: int = 7) -> Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """One detector at a size that trains in milliseconds."""
+    """One variant of a detector at a size that trains in milliseconds."""
 
     name: str
+    variant: str
 
     @property
     def info(self) -> DetectorInfo:
@@ -54,9 +49,8 @@ class Case:
 
     def make(self, channels: int = 1, seed: int = 0) -> Detector:
         torch.manual_seed(seed)
-        variant = self.info.default_variant
-        values = resolve(self.info, variant, SMALL.get(self.name, {}))
-        return build(self.name, channels=channels, size=SIZE, hyperparameters=values, variant=variant)
+        values = resolve(self.info, self.variant, SMALL.get(self.name, {}))
+        return build(self.name, channels=channels, size=SIZE, hyperparameters=values, variant=self.variant)
 
     def train(self, made: Detector, seed: int = 7, steps: int = 3) -> list[dict[str, Tensor]]:
         data = images(24, made.channels, seed)
@@ -89,21 +83,21 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-@pytest.fixture(params=[name for name in NAMES if detector(name).trains_by_epoch])
+@pytest.fixture(params=[case for case in CASES if detector(case[0]).trains_by_epoch], ids="-".join)
 def stepping(request: pytest.FixtureRequest) -> Case:
     """A case that is trained batch by batch."""
-    return Case(request.param)
+    return Case(*request.param)
 
 
-@pytest.fixture(params=[name for name in NAMES if name != "constant"])
+@pytest.fixture(params=[case for case in CASES if case[0] != "constant"], ids="-".join)
 def learning(request: pytest.FixtureRequest) -> Case:
     """A case whose scores depend on what it was trained on."""
-    return Case(request.param)
+    return Case(*request.param)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> Case:
-    return Case(request.param)
+    return Case(*request.param)
 
 
 class TestDetectorContract:
@@ -111,7 +105,7 @@ class TestDetectorContract:
     def test_each_image_gets_one_finite_float32_per_component(self, case: Case, channels: int) -> None:
         made = case.trained(channels)
         parts = made.score(made.normalise(images(5, channels, seed=8)))
-        lam = case.info.variants[case.info.default_variant].lam
+        lam = case.info.variants[case.variant].lam
         assert set(parts) == ({"score"} if lam is None else {"reconstruction", "latent"})
         for part in parts.values():
             assert part.dtype == torch.float32 and part.shape == (5,) and part.isfinite().all()
@@ -272,9 +266,8 @@ class TestDetectorContract:
                 made.train_step(bad)
 
     def test_wrong_channels_and_size_are_refused_together_with_the_legal_ones(self, case: Case) -> None:
-        info = case.info
         with pytest.raises(ValueError) as fault:
-            build(case.name, channels=2, size=28, hyperparameters={}, variant=info.default_variant)
+            build(case.name, channels=2, size=28, hyperparameters={}, variant=case.variant)
         assert "channels=2" in str(fault.value) and "size=28" in str(fault.value)
         assert all(str(legal) in str(fault.value) for legal in (*CHANNELS, *SIZES))
 
@@ -282,12 +275,12 @@ class TestDetectorContract:
         with pytest.raises(ValueError, match=case.info.default_variant):
             build(case.name, channels=1, size=SIZE, hyperparameters={}, variant="nonesuch")
         with pytest.raises(ValueError, match="nonesuch"):
-            resolve(case.info, case.info.default_variant, {"nonesuch": 1})
+            resolve(case.info, case.variant, {"nonesuch": 1})
 
     def test_hyperparameters_reach_the_detector_coerced(self, case: Case) -> None:
         small = SMALL.get(case.name, {})
         given = {field.name: str(small.get(field.name, field.default)) for field in case.info.fields}
-        made = build(case.name, channels=1, size=SIZE, hyperparameters=given, variant=case.info.default_variant)
+        made = build(case.name, channels=1, size=SIZE, hyperparameters=given, variant=case.variant)
         for field in case.info.fields:
             value = getattr(made.hyperparameters, field.name)
             assert str(value) == given[field.name] and type(value) is field.type
@@ -304,7 +297,7 @@ class TestDetectorContract:
         assert all(type(count) is int for count in case.trained().counters().values())
 
     def test_cost_hints_grow_with_the_images(self, case: Case) -> None:
-        values = resolve(case.info, case.info.default_variant, {})
+        values = resolve(case.info, case.variant, {})
         for precision in ("float32", "bf16"):
             for seconds in (case.info.cost.epoch, case.info.cost.score):
                 assert 0 < seconds(values, 1000, 32, 1, precision) < seconds(values, 50_000, 32, 1, precision)

@@ -45,12 +45,29 @@ def test_every_entry_names_its_class_and_describes_every_hyperparameter(name: st
 
 def test_published_defaults() -> None:
     common = {"epochs": 15, "batch_size": 64, "lr": 2e-4, "beta1": 0.5, "nz": 100, "width": 64}
-    weights = {"w_adv": 1.0, "w_con": 50.0}
+    weights = {"w_adv": 1.0, "w_con": 50.0, "early_stopping": False}
     assert resolve(GANOMALY, "repo_head", {}) == {**common, **weights, "w_enc": 1.0}
     assert resolve(DETECTORS["skip_ganomaly"], "repo_head", {}) == {**common, **weights, "w_lat": 1.0}
     assert GANOMALY.default_variant == DETECTORS["skip_ganomaly"].default_variant == "repo_head"
     assert GANOMALY.variant("repo_head").lam == 0.0
     assert DETECTORS["skip_ganomaly"].variant("repo_head").lam == 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "lam", "differing"),
+    [
+        ("ganomaly", "repo_2018", 0.0, {}),
+        ("ganomaly", "paper", 0.0, {"lr": 2e-3}),
+        ("skip_ganomaly", "repo_2018", 0.0, {"w_con": 1.0}),
+        ("skip_ganomaly", "paper", 0.9, {"lr": 2e-3, "w_con": 40.0, "early_stopping": True}),
+    ],
+)
+def test_a_variant_differs_from_the_default_in_what_its_source_says(
+    name: str, variant: str, lam: float, differing: dict[str, Any]
+) -> None:
+    info = DETECTORS[name]
+    assert resolve(info, variant, {}) == {**resolve(info, "repo_head", {}), **differing}
+    assert info.variant(variant).lam == lam
 
 
 def test_untrained_stays_untrained_whatever_a_study_sets() -> None:

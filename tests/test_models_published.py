@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,17 +14,10 @@ from models.defaults import GANomalyHyperparameters, SkipGANomalyHyperparameters
 from models.ganomaly import GANomaly
 from models.skip_ganomaly import SkipGANomaly
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = [16, 32]
 WEIGHTS = (2.0, 30.0, 3.0)
 Losses = dict[str, Tensor]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def batches(size: int, count: int = 4) -> list[Tensor]:
@@ -79,13 +72,17 @@ class PublishedStep:
         return {"g": loss_g, "g_adv": adv, "g_con": con, "g_lat": lat, "d": loss_d}
 
 
-def make(kind: str, size: int, **hyperparameters: float) -> GANomaly | SkipGANomaly:
+def make(
+    kind: str, size: int, variant: str = "repo_head", dataset: str = "", **hyperparameters: float
+) -> GANomaly | SkipGANomaly:
     torch.manual_seed(0)
     adv, con, last = WEIGHTS
     chosen = {"w_adv": adv, "w_con": con, "width": 4, "nz": 6, **hyperparameters}
     if kind == "ganomaly":
-        return GANomaly(1, size, GANomalyHyperparameters(**{"w_enc": last, **chosen}))  # type: ignore[arg-type]  # int or float
-    return SkipGANomaly(1, size, SkipGANomalyHyperparameters(**{"w_lat": last, **chosen}))  # type: ignore[arg-type]  # int or float
+        values = GANomalyHyperparameters(**{"w_enc": last, **chosen})  # type: ignore[arg-type]  # int or float
+        return GANomaly(1, size, values, variant, dataset)
+    skip_values = SkipGANomalyHyperparameters(**{"w_lat": last, **chosen})  # type: ignore[arg-type]  # int or float
+    return SkipGANomaly(1, size, skip_values, variant, dataset)
 
 
 def worst(ours: nn.Module, theirs: nn.Module) -> float:
@@ -152,73 +149,6 @@ def test_initial_weights_are_drawn_as_published(kind: str) -> None:
             assert abs(float(module.weight.mean()) - mean) < error
             assert abs(float(module.weight.std()) - 0.02) < error
             assert module.bias is None or not module.bias.any()
-
-
-PARTS = {"encoder1", "decoder", "encoder2"}
-
-
-@pytest.mark.parametrize(
-    ("weights", "learners"),
-    [
-        ({"w_adv": 1.0, "w_con": 0.0, "w_enc": 0.0}, {"encoder1", "decoder"}),
-        ({"w_adv": 0.0, "w_con": 1.0, "w_enc": 0.0}, {"encoder1", "decoder"}),
-        ({"w_adv": 0.0, "w_con": 0.0, "w_enc": 1.0}, PARTS),
-        ({"w_adv": 0.0, "w_con": 0.0, "w_enc": 0.0}, set()),
-    ],
-)
-def test_ganomaly_networks_learn_from_their_own_losses_alone(weights: dict[str, float], learners: set[str]) -> None:
-    made = make("ganomaly", 16, **weights)
-    assert isinstance(made, GANomaly)
-    made.train_step(batches(16)[0])
-    assert {name for name in PARTS if learns(made.generator.get_submodule(name))} == learners
-    assert learns(made.discriminator)
-
-
-def test_ganomaly_first_encoder_learns_from_its_own_code_too() -> None:
-    made = make("ganomaly", 16, w_adv=0.0, w_con=0.0, w_enc=1.0)
-    assert isinstance(made, GANomaly)
-    x = batches(16)[0]
-    encoder1 = list(made.generator.encoder1.parameters())
-    _, z, z_fake = copy.deepcopy(made.generator).train()(x)
-    apart = (z_fake - z).pow(2).mean()
-    _, held, z_fake = made.generator(x)
-    through_the_image_alone = torch.autograd.grad((z_fake - held.detach()).pow(2).mean(), encoder1)
-    losses = made.train_step(x)
-    torch.testing.assert_close(losses["g_enc"], apart.detach())
-    grads = [parameter.grad for parameter in encoder1 if parameter.grad is not None]
-    assert not any(torch.allclose(a, b) for a, b in zip(grads, through_the_image_alone, strict=True))
-
-
-def test_ganomaly_discriminator_learns_from_cross_entropy_alone() -> None:
-    grads = [discriminator_grads(make("ganomaly", 16, w_adv=weight, w_con=0.0)) for weight in (0.0, 50.0)]
-    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
-
-
-def test_skip_ganomaly_discriminator_learns_from_the_latent_loss_too() -> None:
-    without, adversarial, latent = (
-        discriminator_grads(make("skip_ganomaly", 16, w_lat=lat, w_adv=adv))
-        for lat, adv in ((0.0, 1.0), (0.0, 50.0), (5.0, 1.0))
-    )
-    assert all(torch.equal(a, b) for a, b in zip(without, adversarial, strict=True))
-    assert not any(torch.allclose(a, b) for a, b in zip(without[:-1], latent[:-1], strict=True))
-    assert torch.equal(without[-1], latent[-1])  # the classifier comes after f
-
-
-@pytest.mark.parametrize("loss", ["w_adv", "w_con", "w_lat"])
-def test_skip_ganomaly_generator_learns_from_each_of_its_losses(loss: str) -> None:
-    made = make("skip_ganomaly", 16, **{"w_adv": 0.0, "w_con": 0.0, "w_lat": 0.0, loss: 1.0})
-    made.train_step(batches(16)[0])
-    assert learns(made.generator)
-
-
-def learns(network: nn.Module) -> bool:
-    """Whether any weight has a gradient that is not zero."""
-    return any(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
-
-
-def discriminator_grads(made: GANomaly | SkipGANomaly) -> list[Tensor]:
-    made.train_step(batches(16)[0])
-    return [parameter.grad for parameter in made.discriminator.parameters() if parameter.grad is not None]
 
 
 @pytest.mark.parametrize("kind", ["ganomaly", "skip_ganomaly"])
@@ -301,25 +231,6 @@ def test_mnist_keeps_its_published_scaling_under_ganomaly_alone() -> None:
         SkipGANomaly(1, 16, SkipGANomalyHyperparameters(width=2), dataset="mnist"),
     ):
         assert made.normalise(pixels)[0, 0, 0, :2].tolist() == [-1.0, 1.0]
-
-
-def test_ganomaly_scores_absolute_pixels_and_squared_codes() -> None:
-    made = make("ganomaly", 16).eval()
-    x = batches(16)[0]
-    fake, z, z_fake = made.generator(x)
-    parts = made.score(x)
-    torch.testing.assert_close(parts["reconstruction"], (x - fake).abs().mean((1, 2, 3)))
-    torch.testing.assert_close(parts["latent"], (z - z_fake).pow(2).mean((1, 2, 3)))
-
-
-def test_skip_ganomaly_scores_squared_pixels_and_squared_features() -> None:
-    made = make("skip_ganomaly", 16).eval()
-    x = batches(16)[0]
-    fake = made.generator(x)
-    parts = made.score(x)
-    torch.testing.assert_close(parts["reconstruction"], (x - fake).pow(2).mean((1, 2, 3)))
-    difference = made.discriminator(x)[1] - made.discriminator(fake)[1]
-    torch.testing.assert_close(parts["latent"], difference.pow(2).mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0])

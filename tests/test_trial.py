@@ -112,13 +112,24 @@ def test_seed_and_split_seed_change_different_things(store: Store, cache: Path) 
     assert first["metrics"] != seeded["metrics"]
 
 
-@pytest.mark.parametrize("interrupted_at", [1, 2, 5, 9])
+@pytest.mark.parametrize(
+    ("interrupted_at", "detector", "variant"),
+    [
+        (1, "ganomaly", "repo_head"),
+        (2, "ganomaly", "repo_head"),
+        (5, "ganomaly", "repo_head"),
+        (9, "ganomaly", "repo_head"),
+        (1, "ganomaly", "paper"),  # before and while its learning rate falls
+        (45, "ganomaly", "paper"),
+        (9, "skip_ganomaly", "repo_2018"),  # which draws noise in every step
+    ],
+)
 def test_an_interrupted_trial_goes_on_as_if_it_had_never_stopped(
-    interrupted_at: int, store: Store, cache: Path, prepared: Path, tmp_path: Path
+    interrupted_at: int, detector: str, variant: str, store: Store, cache: Path, prepared: Path, tmp_path: Path
 ) -> None:
     import shutil
 
-    spec = spec_of(validated=True)
+    spec = spec_of(detector, variant=variant, validated=True)
     options = Options(cache=cache, lambda_default=0.0, slice_seconds=0.0)
     running = run_trial(spec, store, options)
     for _ in range(interrupted_at):
