@@ -63,6 +63,7 @@ class AnoGAN(Detector):
         super().__init__(channels, size, hyperparameters, variant, dataset)
         h = hyperparameters
         self.nz, self.steps, self.restarts = h.nz, h.steps, h.restarts
+        self.score_batch = max(1, min(256, 256 * 32**2 // size**2))  # minutes of search on one core
         self.generator = decoder(size, channels, h.width, h.nz)
         layers = encoder(size, channels, h.width, 1)
         self.discriminator = networks.Discriminator(layers[:-1], layers[-1])

@@ -35,6 +35,7 @@ class Detector(nn.Module):
         revision, lam, deterministic: of a user's own detector, what `models.catalog.DetectorInfo` and
             its `Variant` say of the built-in ones.  `lam` is lambda, the share of "reconstruction"
             in the score, None where `components` gives a single "score".
+        score_batch: images that are scored at once, which changes no score; fewer where one takes seconds.
         mean, std: of the pixels in [0, 1], for `normalise`; 0.5 and 0.5 give [-1, 1].
     """
 
@@ -42,6 +43,7 @@ class Detector(nn.Module):
     revision: ClassVar[int] = 1
     lam: ClassVar[float | None] = None
     deterministic: ClassVar[bool] = False
+    score_batch: int = 256
     mean: float = 0.5
     std: float = 0.5
 

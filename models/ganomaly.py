@@ -163,7 +163,7 @@ class GANomaly(Detector):
     ) -> None:
         super().__init__(channels, size, hyperparameters, variant, dataset)
         h = hyperparameters
-        self.rendering = RENDERINGS[variant]
+        self.rendering = RENDERINGS.get(variant, RENDERINGS["repo_head"])  # of a subclass: plain
         if dataset == "mnist":
             self.mean, self.std = self.rendering.mnist_scale
         self.w_adv, self.w_con, self.w_enc = h.w_adv, h.w_con, h.w_enc

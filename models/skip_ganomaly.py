@@ -180,7 +180,7 @@ class SkipGANomaly(Detector):
     ) -> None:
         super().__init__(channels, size, hyperparameters, variant, dataset)
         h = hyperparameters
-        self.rendering = RENDERINGS[variant]
+        self.rendering = RENDERINGS.get(variant, RENDERINGS["repo_head"])  # of a subclass: plain
         self.w_adv, self.w_con, self.w_lat = h.w_adv, h.w_con, h.w_lat
         self.generator = networks.UNet(size, channels, h.width)
         # On the 1x1 map of f the classifier's 3x3 kernel acts by its centre alone: as published.

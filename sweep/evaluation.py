@@ -8,7 +8,7 @@ how much of a published AUC is protocol.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,21 @@ from torch import Tensor
 from models.detector import Detector
 
 VALIDATION = "validation"  # among what is scored: the validation samples, clean
-SCORE_BATCH = 256  # images scored at once; clean scores do not depend on it
 LEGACY_BATCH = 64  # as published; legacy scores depend on it
 Components = dict[str, npt.NDArray[np.float32]]
+Scoring = Generator[None, None, Components]  # pauses after each batch: a search for codes takes minutes for one
 
 
-def clean(detector: Detector, images: Tensor) -> Components:
+def clean(detector: Detector, images: Tensor) -> Scoring:
     """Score components of uint8 images [N, C, S, S], float32 [N] each, BatchNorm in evaluation mode."""
-    batches = torch.split(images, SCORE_BATCH)
-    return _joined([detector.score(detector.normalise(batch)) for batch in batches])
+    parts = []
+    for batch in torch.split(images, detector.score_batch):
+        parts.append(detector.score(detector.normalise(batch)))
+        yield
+    return _joined(parts)
 
 
-def legacy(detector: Detector, images: Tensor, order: npt.NDArray[np.int64]) -> Components:
+def legacy(detector: Detector, images: Tensor, order: npt.NDArray[np.int64]) -> Scoring:
     """Score components as GANomaly's and Skip-GANomaly's published code takes them.
 
     BatchNorm stays in training mode, so an image's score depends on the 64 that it is scored with, and
@@ -49,8 +52,11 @@ def legacy(detector: Detector, images: Tensor, order: npt.NDArray[np.int64]) -> 
     arranged = images[torch.from_numpy(order).to(images.device)]
     count = max(1, (len(images) + LEGACY_BATCH - 2) // LEGACY_BATCH)
     bounds = [LEGACY_BATCH * number for number in range(1, count)]
-    batches = torch.tensor_split(arranged, bounds)
-    scored = _joined([tested.score_in_training_mode(tested.normalise(batch)) for batch in batches])
+    parts = []
+    for batch in torch.tensor_split(arranged, bounds):
+        parts.append(tested.score_in_training_mode(tested.normalise(batch)))
+        yield
+    scored = _joined(parts)
     back = np.argsort(order)
     return {name: values[back] for name, values in scored.items()}
 

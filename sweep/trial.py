@@ -31,7 +31,7 @@ from sweep import metrics
 from sweep.attempts import Interrupted
 from sweep.checkpoint import Checkpoints, State
 from sweep.device import device_of, peak, reset_peak
-from sweep.evaluation import VALIDATION, Components, Selections, clean, legacy, loader_order, sample
+from sweep.evaluation import VALIDATION, Components, Scoring, Selections, clean, legacy, loader_order, sample
 from sweep.ledger import Ledger, Record
 from sweep.store import Store
 from sweep.trialspec import TrialSpec
@@ -144,6 +144,7 @@ class _Run:
         self.sums: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.selections = Selections()
+        self.evaluated = True  # what there was to evaluate so far
         self.train_seconds = 0.0
         self.cause: str | None = None
         self.checkpoints = Checkpoints(store, spec.key, options.owner, options.checkpoint_seconds)
@@ -158,8 +159,10 @@ class _Run:
             began = time.perf_counter()
             self.detector.fit(self.train_images)
             self.train_seconds = time.perf_counter() - began
-        if self.epochs == 0:
-            self.evaluate()
+        if not self.evaluated or self.epochs == 0:
+            yield from self.evaluate()
+        if self._stops_early():
+            return
         sliced = time.perf_counter()
         while self.epoch < self.epochs:
             began = time.perf_counter()
@@ -181,7 +184,7 @@ class _Run:
             self.train_seconds += time.perf_counter() - began
             every = 1 if self._may_stop_early else self.spec.eval_every
             if self.epoch == self.epochs or (every and self.epoch % every == 0):
-                self.evaluate()
+                yield from self.evaluate()
                 if self._stops_early():
                     return
             if self.epoch < self.epochs:
@@ -206,15 +209,20 @@ class _Run:
 
     # -- evaluation -----------------------------------------------------------------------------
 
-    def evaluate(self) -> None:
-        """Score validation and test samples after this epoch, and remember what any selection needs."""
+    def evaluate(self) -> Generator[Progress, bool | None, None]:
+        """Score validation and test samples after this epoch, and remember what any selection needs.
+
+        Interrupted, it begins anew: the resume state is that of the trained epoch.
+        """
+        self.evaluated = False
         scored: dict[str, Components] = {}
         if len(self.split.validation):
-            scored[VALIDATION] = clean(self.detector, self._on_device(self.split.validation))
+            validation = self._on_device(self.split.validation)
+            scored[VALIDATION] = yield from self._paced(clean(self.detector, validation))
         if self.spec.evaluations:
             images = self._on_device(self.test)
             for evaluation in self.spec.evaluations:
-                scored[evaluation] = self._scored(images, evaluation)
+                scored[evaluation] = yield from self._paced(self._scoring(images, evaluation))
         aurocs = {}
         for name, components in scored.items():
             bad = [part for part, values in components.items() if not np.isfinite(values).all()]
@@ -227,8 +235,22 @@ class _Run:
         else:
             self.history.append({"epoch": self.epoch, **row})
         self.selections.take(self.epoch, scored, aurocs)
+        self.evaluated = True
 
-    def _scored(self, images: Tensor, evaluation: str) -> Components:
+    def _paced(self, scoring: Scoring) -> Generator[Progress, bool | None, Components]:
+        """Run a scoring to its end, with a sign of life now and then."""
+        sliced = time.perf_counter()
+        while True:
+            try:
+                next(scoring)
+            except StopIteration as ended:
+                components: Components = ended.value
+                return components
+            if time.perf_counter() - sliced >= self.options.slice_seconds:
+                self._checkpoint(asked=(yield Progress(self.epoch, self.epochs, 0, 0)))
+                sliced = time.perf_counter()
+
+    def _scoring(self, images: Tensor, evaluation: str) -> Scoring:
         if evaluation == "clean":
             return clean(self.detector, images)
         return legacy(self.detector, images, loader_order(evaluation, self.test_labels, self.spec.split_seed))
@@ -266,6 +288,7 @@ class _Run:
             "sums": dict(self.sums),
             "history": [dict(row) for row in self.history],
             "chosen": self.selections.state(),
+            "evaluated": self.evaluated,
             "train_seconds": self.train_seconds,
             "seconds": time.perf_counter() - self.began,
             "random": [torch.get_rng_state(), *cuda],
@@ -278,6 +301,7 @@ class _Run:
         self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
         self.history = [dict(row) for row in state["history"]]
         self.selections.load_state(state["chosen"])
+        self.evaluated = state["evaluated"]
         self.train_seconds = state["train_seconds"]
         self.began -= state["seconds"]
         torch.set_rng_state(state["random"][0])

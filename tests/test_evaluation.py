@@ -14,7 +14,17 @@ from torch import Tensor
 from models.catalog import detector as find
 from models.catalog import resolve
 from models.detector import Detector, build
-from sweep.evaluation import LEGACY_BATCH, VALIDATION, Selections, clean, legacy, loader_order, sample
+from sweep.evaluation import (
+    LEGACY_BATCH,
+    VALIDATION,
+    Components,
+    Scoring,
+    Selections,
+    clean,
+    legacy,
+    loader_order,
+    sample,
+)
 from sweep.trialspec import EVALUATIONS
 
 SIZE = 16
@@ -36,6 +46,15 @@ def images(count: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(random.randint(0, 256, (count, 1, SIZE, SIZE)).astype(np.uint8))
 
 
+def finish(scoring: Scoring) -> Components:
+    while True:
+        try:
+            next(scoring)
+        except StopIteration as ended:
+            found: Components = ended.value
+            return found
+
+
 def bits(made: Detector) -> bytes:
     return b"".join(value.numpy().tobytes() for value in made.state_dict().values())
 
@@ -48,8 +67,8 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 def test_no_evaluation_changes_a_weight_a_statistic_a_mode_or_a_random_state(detector: Detector) -> None:
     before, random = bits(detector), torch.get_rng_state()
     modes = [module.training for module in detector.modules()]
-    clean(detector, images(70))
-    legacy(detector, images(70), np.arange(70))
+    finish(clean(detector, images(70)))
+    finish(legacy(detector, images(70), np.arange(70)))
     assert bits(detector) == before
     assert [module.training for module in detector.modules()] == modes
     assert torch.equal(torch.get_rng_state(), random)
@@ -58,17 +77,17 @@ def test_no_evaluation_changes_a_weight_a_statistic_a_mode_or_a_random_state(det
 def test_clean_scores_ignore_the_order_and_legacy_ones_do_not(detector: Detector) -> None:
     data = images(100)
     order = np.random.RandomState(1).permutation(100)
-    whole, shuffled = clean(detector, data), clean(detector, data[torch.from_numpy(order)])
+    whole, shuffled = finish(clean(detector, data)), finish(clean(detector, data[torch.from_numpy(order)]))
     for name, values in whole.items():
         np.testing.assert_allclose(shuffled[name], values[order], rtol=1e-5, atol=1e-7)
-    straight, mixed = legacy(detector, data, np.arange(100)), legacy(detector, data, order)
+    straight, mixed = finish(legacy(detector, data, np.arange(100))), finish(legacy(detector, data, order))
     assert any(not np.allclose(straight[name], mixed[name], rtol=1e-3) for name in straight)
 
 
 def test_legacy_scores_are_the_published_loops(detector: Detector) -> None:
     """Batches of 64 through networks in training mode, one after the other."""
     data, order = images(150), np.random.RandomState(2).permutation(150)
-    found = legacy(detector, data, order)
+    found = finish(legacy(detector, data, order))
     plain = trained("ganomaly" if type(detector).__name__ == "GANomaly" else "skip_ganomaly")
     plain.train()
     expected: dict[str, list[Tensor]] = {}
@@ -93,7 +112,7 @@ def test_every_image_is_scored_once_and_none_alone(count: int, detector: Detecto
             return found
 
     detector.__class__ = Counting
-    found = legacy(detector, images(count), np.arange(count))
+    found = finish(legacy(detector, images(count), np.arange(count)))
     assert all(values.shape == (count,) for values in found.values())
     assert sum(sizes) == count
     assert count == 1 or min(sizes) > 1

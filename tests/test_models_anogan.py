@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,12 +16,7 @@ from models.scoring import combine
 SEARCH_LR = [(201, 0.01), (100, 0.001), (199, 0.0005)]  # of 500 steps, as EGBAD's authors have them
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(size: int = 16, /, **hyperparameters: float) -> AnoGAN:

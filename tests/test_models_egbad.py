@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
-from test_models_published import batches, learns, worst
+from test_models_published import batches, worst
+from test_models_variants import learns
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,12 +17,7 @@ from models.egbad import EGBAD, PairDiscriminator
 LR = 1e-3  # larger than published, so that averages part from weights within a few steps
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(size: int = 16, **hyperparameters: float) -> EGBAD:

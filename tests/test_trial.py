@@ -273,6 +273,37 @@ def test_the_audit_grid_is_every_evaluation_by_every_selection_and_changes_no_cl
         assert metrics.auroc(label[rows], np.array(table["score"])[rows]) == entry["auroc"]
 
 
+def test_early_stopping_looks_at_validation_alone(store: Store, cache: Path) -> None:
+    wild = {"epochs": 12, "lr": 5e-2, "early_stopping": True}
+    result = finish(spec_of(validated=True, eval_every=0, hyperparameters=wild), store, cache)
+    spec = spec_of(validated=True, eval_every=0, hyperparameters=wild)
+    history = pq.read_table(io.BytesIO(stored(store, spec, "history.parquet"))).to_pylist()
+    validation = [row["validation_auroc"] for row in history]
+    assert len(validation) == result["epochs_trained"] < 12
+    assert validation[-1] < validation[-2]
+    assert sorted(validation[:-1]) == validation[:-1]
+    assert {entry["epoch"] for entry in result["metrics"] if entry["selection"] == "last"} == {len(validation)}
+    free = spec_of(hyperparameters=wild)
+    assert finish(free, store, cache)["epochs_trained"] == 12, "without validation nothing says when"
+
+
+def test_scoring_that_takes_long_is_sampled_and_may_be_interrupted(store: Store, cache: Path) -> None:
+    slow = {"epochs": 1, "width": 4, "nz": 8, "steps": 3, "max_test": 40}
+    spec = spec_of("anogan", hyperparameters=slow)
+    calm = numbers(finish(spec, store, cache, lam=0.9))
+    assert calm["metrics"][0]["n_normal"] + calm["metrics"][0]["n_abnormal"] == 40
+    scores = stored(store, spec, "scores.parquet")
+    store.delete_tree(f"trials/{spec.key}")
+    options = Options(cache=cache, lambda_default=0.9, slice_seconds=0.0)
+    running = run_trial(spec, store, options)
+    while next(running).steps:  # until it says that it scores
+        pass
+    with pytest.raises(Interrupted):
+        running.send(True)
+    assert numbers(finish(spec, store, cache, lam=0.9)) == calm
+    assert stored(store, spec, "scores.parquet") == scores
+
+
 def test_without_validation_no_epoch_is_chosen_by_it(store: Store, cache: Path) -> None:
     result = finish(spec_of(), store, cache)
     assert {entry["selection"] for entry in result["metrics"]} == {"last", "oracle"}
