@@ -14,6 +14,7 @@ from typing import Any
 from models import cost
 from models.defaults import (
     AnoGANHyperparameters,
+    AutoencoderHyperparameters,
     EGBADHyperparameters,
     GANomalyHyperparameters,
     KNNHyperparameters,
@@ -179,6 +180,18 @@ DETECTORS = _catalog(
         paper="Zenati, Foo, Lecouat, Manek, Chandrasekhar: EGBAD, 2018, arXiv:1802.06222",
     ),
     DetectorInfo(
+        name="autoencoder",
+        implementation="models.autoencoder:Autoencoder",
+        revision=1,
+        hyperparameters=AutoencoderHyperparameters,
+        variants={
+            "plain": Variant(doc="trained by the reconstruction loss alone"),
+            "untrained": Variant(doc="initial weights, never trained", fixed=UNTRAINED),
+        },
+        cost=cost.Cost(cost.autoencoder_training, cost.autoencoder_scoring),
+        doc="GANomaly's encoder and decoder without adversary; scores pixel distance",
+    ),
+    DetectorInfo(
         name="constant",
         implementation="models.constant:Constant",
         revision=1,
@@ -188,6 +201,17 @@ DETECTORS = _catalog(
         deterministic=True,
         trivial=True,
         doc="the same score for every image: what an AUROC of 0.5 by ties looks like",
+    ),
+    DetectorInfo(
+        name="total_variation",
+        implementation="models.total_variation:TotalVariation",
+        revision=1,
+        hyperparameters=NoHyperparameters,
+        variants=PLAIN,
+        cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
+        deterministic=True,
+        trivial=True,
+        doc="mean difference of neighbouring pixels: how busy an image is",
     ),
     DetectorInfo(
         name="pixel_mean",

@@ -15,8 +15,8 @@ CODE: dict[str, Any] = {"low": 1, "high": 4096, "search": {"low": 8, "high": 512
 
 
 @dataclass(frozen=True)
-class GANHyperparameters:
-    """What every detector of a generator and a discriminator has; defaults are GANomaly's code's."""
+class NetworkHyperparameters:
+    """What every network here has that is trained by epochs; defaults are GANomaly's code's."""
 
     epochs: int = hyperparameter(
         15, "passes over the training images", low=0, high=10_000, search={"low": 5, "high": 30, "log": False}
@@ -45,7 +45,12 @@ class GANHyperparameters:
 
 
 @dataclass(frozen=True)
-class AdversarialHyperparameters(GANHyperparameters):
+class AutoencoderHyperparameters(NetworkHyperparameters):
+    """Training hyperparameters of the autoencoder."""
+
+
+@dataclass(frozen=True)
+class AdversarialHyperparameters(NetworkHyperparameters):
     """What GANomaly and Skip-GANomaly share; defaults are the published codes'."""
 
     w_adv: float = hyperparameter(1.0, "weight of the adversarial loss", **WEIGHT)
@@ -74,7 +79,7 @@ class SkipGANomalyHyperparameters(AdversarialHyperparameters):
 
 
 @dataclass(frozen=True)
-class AnoGANHyperparameters(GANHyperparameters):
+class AnoGANHyperparameters(NetworkHyperparameters):
     """Hyperparameters of AnoGAN: of its DCGAN, then of the search for each image's latent code."""
 
     steps: int = hyperparameter(
@@ -93,7 +98,7 @@ class AnoGANHyperparameters(GANHyperparameters):
 
 
 @dataclass(frozen=True)
-class EGBADHyperparameters(GANHyperparameters):
+class EGBADHyperparameters(NetworkHyperparameters):
     """Training hyperparameters of EGBAD, as its code for MNIST has them; the epochs are its paper's.
 
     At this learning rate 15 epochs, which do for the other adversarial detectors, teach next to nothing.

@@ -1,0 +1,55 @@
+"""Autoencoder: GANomaly's first encoder and its decoder, trained to copy normal images and nothing else.
+
+What GANomaly has beyond it is the adversary, the second encoder and the distance between codes: what those
+add, GANomaly must show against this.  So initial weights, loss (L_con, the mean |x - x^|), optimiser and
+defaults are GANomaly's.  Its score is the loss itself, image by image.
+
+Images are scaled to [-1, 1] on every dataset, MNIST included: the published GANomaly scales that to values
+beyond the decoder's (-1, 1), where no copy can be exact.
+
+Parameters at nz 100, width 64: 32x32x1 2,133,632; 32x32x3 2,137,728; 64x64x3 7,153,280.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models import networks
+from models.adam import Adam
+from models.defaults import AutoencoderHyperparameters
+from models.detector import Detector
+
+
+class Autoencoder(Detector):
+    """Autoencoder; variants `plain` and `untrained`."""
+
+    Hyperparameters = AutoencoderHyperparameters
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        hyperparameters: AutoencoderHyperparameters,
+        variant: str = "plain",
+        dataset: str = "",
+    ) -> None:
+        super().__init__(channels, size, hyperparameters, variant, dataset)
+        h = hyperparameters
+        self.network = nn.Sequential(
+            networks.encoder(size, channels, h.width, h.nz),
+            networks.decoder(size, channels, h.width, h.nz),
+        )
+        self.network.apply(networks.initialise)
+        self.optimiser = Adam(self.network.parameters(), lr=h.lr, betas=(h.beta1, 0.999))
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        """One step of Adam on the mean |x - x^|."""
+        con = functional.l1_loss(self.network(batch), batch)
+        networks.differentiate(con, self.network)
+        self.optimiser.step()
+        return {"con": con}
+
+    def components(self, batch: Tensor) -> dict[str, Tensor]:
+        """Mean |x - x^| over pixels, [B]."""
+        return {"score": (batch - self.network(batch)).abs().flatten(1).mean(1)}
