@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 
 import pytest
 import torch
+from published import PUBLISHED
 from torch import Tensor, nn
 
 from models import networks
@@ -17,59 +17,11 @@ from models.skip_ganomaly import SkipGANomaly
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = [16, 32]
 WEIGHTS = (2.0, 30.0, 3.0)
-Losses = dict[str, Tensor]
 
 
 def batches(size: int, count: int = 4) -> list[Tensor]:
     torch.manual_seed(3)
     return [torch.rand(8, 1, size, size) * 2 - 1 for _ in range(count)]
-
-
-class PublishedStep:
-    """One step after another on copies of a detector's networks, nothing shared and nothing saved."""
-
-    def __init__(self, made: GANomaly | SkipGANomaly) -> None:
-        self.g = copy.deepcopy(made.generator).train()
-        self.d = copy.deepcopy(made.discriminator).train()
-        self.opt_g = torch.optim.Adam(self.g.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
-        self.opt_d = torch.optim.Adam(self.d.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
-        self.bce = nn.BCELoss()
-
-    def ganomaly(self, x: Tensor) -> Losses:
-        real, fake = torch.ones(len(x)), torch.zeros(len(x))
-        x_hat, z, z_hat = self.g(x)
-        p_real, _ = self.d(x)
-        p_fake, _ = self.d(x_hat.detach())
-        self.opt_g.zero_grad()
-        adv = (self.d(x)[1] - self.d(x_hat)[1]).pow(2).mean()
-        con = nn.L1Loss()(x_hat, x)
-        enc = (z_hat - z).pow(2).mean()
-        loss_g = adv * WEIGHTS[0] + con * WEIGHTS[1] + enc * WEIGHTS[2]
-        torch.autograd.backward(loss_g, retain_graph=True)
-        self.opt_g.step()
-        self.opt_d.zero_grad()
-        loss_d = (self.bce(p_real, real) + self.bce(p_fake, fake)) * 0.5
-        torch.autograd.backward(loss_d)
-        self.opt_d.step()
-        return {"g": loss_g, "g_adv": adv, "g_con": con, "g_enc": enc, "d": loss_d}
-
-    def skip_ganomaly(self, x: Tensor) -> Losses:
-        real, fake = torch.ones(len(x)), torch.zeros(len(x))
-        x_hat = self.g(x)
-        p_real, f_real = self.d(x)
-        p_fake, f_fake = self.d(x_hat)
-        adv, con = self.bce(p_fake, real), nn.L1Loss()(x_hat, x)
-        lat = (f_fake - f_real).pow(2).mean()
-        loss_g = adv * WEIGHTS[0] + con * WEIGHTS[1] + lat * WEIGHTS[2]
-        p_fake_again, _ = self.d(x_hat.detach())
-        loss_d = self.bce(p_real, real) + self.bce(p_fake_again, fake) + lat * WEIGHTS[2]
-        for loss, network in ((loss_g, self.g), (loss_d, self.d)):
-            grads = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
-            for parameter, grad in zip(network.parameters(), grads, strict=True):
-                parameter.grad = grad
-        self.opt_g.step()
-        self.opt_d.step()
-        return {"g": loss_g, "g_adv": adv, "g_con": con, "g_lat": lat, "d": loss_d}
 
 
 def make(
@@ -94,10 +46,9 @@ def worst(ours: nn.Module, theirs: nn.Module) -> float:
 @pytest.mark.parametrize("kind", ["ganomaly", "skip_ganomaly"])
 def test_losses_weights_and_statistics_are_those_of_the_published_step(kind: str, size: int) -> None:
     made = make(kind, size)
-    plain = PublishedStep(made)
-    step: Callable[[Tensor], Losses] = getattr(plain, kind)
+    plain = PUBLISHED[kind](made, fused=True)
     for x in batches(size):
-        expected, losses = step(x), made.train_step(x)
+        expected, losses = plain(x), made.train_step(x)
         for name, loss in expected.items():
             torch.testing.assert_close(losses[name], loss.detach(), rtol=2e-6, atol=1e-7)
     assert worst(made.generator, plain.g) < 1e-6
@@ -107,9 +58,9 @@ def test_losses_weights_and_statistics_are_those_of_the_published_step(kind: str
 
 def test_ganomaly_differs_from_the_published_step_in_no_bit_of_a_weight() -> None:
     made = make("ganomaly", 32)
-    plain = PublishedStep(made)
+    plain = PUBLISHED["ganomaly"](made, fused=True)
     for x in batches(32):
-        plain.ganomaly(x)
+        plain(x)
         made.train_step(x)
     for network, other in ((made.generator, plain.g), (made.discriminator, plain.d)):
         for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):

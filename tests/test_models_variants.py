@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from test_models_published import WEIGHTS, Losses, PublishedStep, batches, make, worst
+from published import Adversarial, Losses
+from test_models_published import WEIGHTS, batches, make, worst
 from torch import Tensor, nn
 
 from models import networks
@@ -23,7 +24,7 @@ TRAINED = ["repo_head", "repo_2018", "paper"]
 OTHERS = [(kind, variant) for kind in KINDS for variant in ("repo_2018", "paper")]
 
 
-class SourceStep(PublishedStep):
+class SourceStep(Adversarial):
     """Each variant's step as its source has it: D's whole step, then G's, one pass for each use."""
 
     def update(self, optimiser: torch.optim.Optimizer, *losses: Tensor) -> None:
@@ -98,7 +99,7 @@ def discriminator_grads(made: GANomaly | SkipGANomaly) -> list[Tensor]:
 @pytest.mark.parametrize(("kind", "variant"), OTHERS)
 def test_losses_weights_and_statistics_are_those_of_the_source(kind: str, variant: str, size: int) -> None:
     made = make(kind, size, variant)
-    plain = SourceStep(made)
+    plain = SourceStep(made, fused=True)
     for seed, x in enumerate(batches(size)):
         torch.manual_seed(seed)
         expected: Losses = getattr(plain, f"{kind}_{variant}")(x)

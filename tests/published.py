@@ -1,0 +1,137 @@
+"""Training steps as the detectors' codes were published: plain, eager, nothing shared and nothing saved.
+
+Every forward pass that the published code makes is made, the second ones through the discriminator
+included, and `loss.backward()` fills gradients of networks that are then not stepped.  What the step of
+`models` computes and how fast it does it are measured against these.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models import networks
+from models.autoencoder import Autoencoder
+from models.detector import Detector
+from models.ganomaly import GANomaly
+from models.skip_ganomaly import SkipGANomaly
+
+Losses = dict[str, Tensor]
+
+
+class PublishedStep:
+    """One step after another on copies of a detector's networks.
+
+    Args:
+        made: whose weights and hyperparameters to begin with; it stays as it is.
+        fused: torch's fused Adam, whose bits are those of `models.adam`, instead of its default.
+    """
+
+    def __init__(self, made: Detector, *, fused: bool | None = None) -> None:
+        self.h = made.hyperparameters
+        self.fused = fused
+        self.bce, self.l1 = nn.BCELoss(), nn.L1Loss()
+
+    def __call__(self, x: Tensor) -> Losses:
+        """Train on images [B, C, S, S], normalised; the losses by the names that `train_step` gives them."""
+        raise NotImplementedError
+
+    def adam(self, network: nn.Module) -> torch.optim.Adam:
+        return torch.optim.Adam(network.parameters(), lr=self.h.lr, betas=(self.h.beta1, 0.999), fused=self.fused)
+
+
+class Adversarial(PublishedStep):
+    """What the two GANs share: generator, discriminator, an optimiser for each, labels."""
+
+    def __init__(self, made: GANomaly | SkipGANomaly, *, fused: bool | None = None) -> None:
+        super().__init__(made, fused=fused)
+        self.g = copy.deepcopy(made.generator).train()
+        self.d = copy.deepcopy(made.discriminator).train()
+        self.opt_g, self.opt_d = self.adam(self.g), self.adam(self.d)
+
+    def labels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones(len(x)), torch.zeros(len(x))
+
+    def reinitialise(self, loss_d: Tensor) -> None:
+        if loss_d.item() < networks.COLLAPSED:
+            self.d.apply(networks.initialise)
+
+
+class PublishedGANomaly(Adversarial):
+    """github.com/samet-akcay/ganomaly, `Ganomaly.optimize_params`, since 2019-10-09."""
+
+    def __call__(self, x: Tensor) -> Losses:
+        real, fake = self.labels(x)
+        x_hat, z, z_hat = self.g(x)
+        p_real, _ = self.d(x)
+        p_fake, _ = self.d(x_hat.detach())
+        self.opt_g.zero_grad()
+        adv = (self.d(x)[1] - self.d(x_hat)[1]).pow(2).mean()
+        con = self.l1(x_hat, x)
+        enc = (z_hat - z).pow(2).mean()
+        loss_g = adv * self.h.w_adv + con * self.h.w_con + enc * self.h.w_enc
+        torch.autograd.backward(loss_g, retain_graph=True)
+        self.opt_g.step()
+        self.opt_d.zero_grad()
+        loss_d = (self.bce(p_real, real) + self.bce(p_fake, fake)) * 0.5
+        torch.autograd.backward(loss_d)
+        self.opt_d.step()
+        self.reinitialise(loss_d)
+        return {"g": loss_g, "g_adv": adv, "g_con": con, "g_enc": enc, "d": loss_d}
+
+
+class PublishedSkipGANomaly(Adversarial):
+    """github.com/samet-akcay/skip-ganomaly, `Skipganomaly.optimize_params`, since 2019-12-25.
+
+    Its order, G's step before D's gradient through G's old graph, is refused since PyTorch 1.5: G's
+    gradients are put aside until D's are there.
+    """
+
+    def __call__(self, x: Tensor) -> Losses:
+        real, fake = self.labels(x)
+        x_hat = self.g(x)
+        p_real, f_real = self.d(x)
+        p_fake, f_fake = self.d(x_hat)
+        self.opt_g.zero_grad()
+        adv, con = self.bce(p_fake, real), self.l1(x_hat, x)
+        lat = (f_fake - f_real).pow(2).mean()
+        loss_g = adv * self.h.w_adv + con * self.h.w_con + lat * self.h.w_lat
+        torch.autograd.backward(loss_g, retain_graph=True)
+        aside = [parameter.grad for parameter in self.g.parameters()]
+        self.opt_g.zero_grad()
+        self.opt_d.zero_grad()
+        p_fake_again, _ = self.d(x_hat.detach())
+        loss_d = self.bce(p_real, real) + self.bce(p_fake_again, fake) + lat * self.h.w_lat
+        torch.autograd.backward(loss_d, retain_graph=True)
+        for parameter, gradient in zip(self.g.parameters(), aside, strict=True):
+            parameter.grad = gradient
+        self.opt_g.step()
+        self.opt_d.step()
+        self.reinitialise(loss_d)
+        return {"g": loss_g, "g_adv": adv, "g_con": con, "g_lat": lat, "d": loss_d}
+
+
+class PlainAutoencoder(PublishedStep):
+    """Published by nobody in this form: encoder, decoder, L1 loss, Adam."""
+
+    def __init__(self, made: Autoencoder, *, fused: bool | None = None) -> None:
+        super().__init__(made, fused=fused)
+        self.network = copy.deepcopy(made.network).train()
+        self.optimiser = self.adam(self.network)
+
+    def __call__(self, x: Tensor) -> Losses:
+        self.optimiser.zero_grad()
+        con = self.l1(self.network(x), x)
+        torch.autograd.backward(con)
+        self.optimiser.step()
+        return {"con": con}
+
+
+PUBLISHED: dict[str, Any] = {
+    "ganomaly": PublishedGANomaly,
+    "skip_ganomaly": PublishedSkipGANomaly,
+    "autoencoder": PlainAutoencoder,
+}
