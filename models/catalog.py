@@ -117,7 +117,7 @@ DETECTORS = _catalog(
     DetectorInfo(
         name="ganomaly",
         implementation="models.ganomaly:GANomaly",
-        revision=2,
+        revision=3,
         hyperparameters=GANomalyHyperparameters,
         variants={
             "repo_head": Variant(lam=0.0, doc="the published code's last state"),
@@ -133,7 +133,7 @@ DETECTORS = _catalog(
     DetectorInfo(
         name="skip_ganomaly",
         implementation="models.skip_ganomaly:SkipGANomaly",
-        revision=2,
+        revision=3,
         hyperparameters=SkipGANomalyHyperparameters,
         variants={
             "repo_head": Variant(lam=0.9, doc="the published code's last state"),

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.convolution import Conv2d, ConvTranspose2d
+
 SLOPE = 0.2  # of every LeakyReLU
 COLLAPSED = 1e-5  # a discriminator with a smaller loss has nothing left to teach
 
@@ -23,36 +25,36 @@ def encoder(size: int, channels: int, width: int, outputs: int) -> nn.Sequential
     4x4, then C(->outputs,4,1,0).
     """
     layers: list[nn.Module] = [
-        nn.Conv2d(channels, width, 4, 2, 1, bias=False),
+        Conv2d(channels, width, 4, 2, 1, bias=False),
         nn.LeakyReLU(SLOPE, inplace=True),
     ]
     side = size // 2
     while side > 4:
         layers += [
-            nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
+            Conv2d(width, 2 * width, 4, 2, 1, bias=False),
             nn.BatchNorm2d(2 * width),
             nn.LeakyReLU(SLOPE, inplace=True),
         ]
         side, width = side // 2, 2 * width
-    return nn.Sequential(*layers, nn.Conv2d(width, outputs, 4, 1, 0, bias=False))
+    return nn.Sequential(*layers, Conv2d(width, outputs, 4, 1, 0, bias=False))
 
 
 def decoder(size: int, channels: int, width: int, inputs: int) -> nn.Sequential:
     """DCGAN decoder, the encoder's mirror: codes [B, inputs, 1, 1] to images in (-1, 1)."""
     wide = width * size // 8
     layers: list[nn.Module] = [
-        nn.ConvTranspose2d(inputs, wide, 4, 1, 0, bias=False),
+        ConvTranspose2d(inputs, wide, 4, 1, 0, bias=False),
         nn.BatchNorm2d(wide),
         nn.ReLU(inplace=True),
     ]
     while wide > width:
         layers += [
-            nn.ConvTranspose2d(wide, wide // 2, 4, 2, 1, bias=False),
+            ConvTranspose2d(wide, wide // 2, 4, 2, 1, bias=False),
             nn.BatchNorm2d(wide // 2),
             nn.ReLU(inplace=True),
         ]
         wide //= 2
-    return nn.Sequential(*layers, nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh())
+    return nn.Sequential(*layers, ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh())
 
 
 class Discriminator(nn.Module):
@@ -81,17 +83,17 @@ class UNet(nn.Module):
         super().__init__()
         levels = size.bit_length() - 1  # log2(size)
         widths = [width * min(2**level, 8) for level in range(levels)]
-        self.first = nn.Conv2d(channels, widths[0], 4, 2, 1, bias=False)
+        self.first = Conv2d(channels, widths[0], 4, 2, 1, bias=False)
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
         for level in range(1, levels):
             outer, inner = widths[level - 1], widths[level]
             innermost = level == levels - 1
-            down: list[nn.Module] = [nn.Conv2d(outer, inner, 4, 2, 1, bias=False)]
+            down: list[nn.Module] = [Conv2d(outer, inner, 4, 2, 1, bias=False)]
             self.down.append(nn.Sequential(*down if innermost else [*down, nn.BatchNorm2d(inner)]))
             wide = inner if innermost else 2 * inner
-            self.up.append(nn.Sequential(nn.ConvTranspose2d(wide, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer)))
-        self.last = nn.ConvTranspose2d(2 * widths[0], channels, 4, 2, 1)
+            self.up.append(nn.Sequential(ConvTranspose2d(wide, outer, 4, 2, 1, bias=False), nn.BatchNorm2d(outer)))
+        self.last = ConvTranspose2d(2 * widths[0], channels, 4, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         skips = []

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from models import networks
 from models.autoencoder import Autoencoder
+from models.convolution import Conv2d, ConvTranspose2d
 from models.detector import Detector
 from models.ganomaly import GANomaly
 from models.skip_ganomaly import SkipGANomaly
@@ -27,29 +28,39 @@ class PublishedStep:
 
     Args:
         made: whose weights and hyperparameters to begin with; it stays as it is.
-        fused: torch's fused Adam, whose bits are those of `models.adam`, instead of its default.
+        ours: the kernels that `models` runs, so that bits can be compared: torch's fused Adam and
+            `models.convolution`; else torch's defaults.
     """
 
-    def __init__(self, made: Detector, *, fused: bool | None = None) -> None:
+    def __init__(self, made: Detector, *, ours: bool = False) -> None:
         self.h = made.hyperparameters
-        self.fused = fused
+        self.ours = ours
         self.bce, self.l1 = nn.BCELoss(), nn.L1Loss()
 
     def __call__(self, x: Tensor) -> Losses:
         """Train on images [B, C, S, S], normalised; the losses by the names that `train_step` gives them."""
         raise NotImplementedError
 
+    def copy(self, network: nn.Module) -> nn.Module:
+        copied = copy.deepcopy(network).train()
+        for module in () if self.ours else copied.modules():
+            if isinstance(module, Conv2d | ConvTranspose2d):
+                object.__setattr__(module, "__class__", type(module).__base__)
+        return copied
+
     def adam(self, network: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(network.parameters(), lr=self.h.lr, betas=(self.h.beta1, 0.999), fused=self.fused)
+        return torch.optim.Adam(
+            network.parameters(), lr=self.h.lr, betas=(self.h.beta1, 0.999), fused=self.ours or None
+        )
 
 
 class Adversarial(PublishedStep):
     """What the two GANs share: generator, discriminator, an optimiser for each, labels."""
 
-    def __init__(self, made: GANomaly | SkipGANomaly, *, fused: bool | None = None) -> None:
-        super().__init__(made, fused=fused)
-        self.g = copy.deepcopy(made.generator).train()
-        self.d = copy.deepcopy(made.discriminator).train()
+    def __init__(self, made: GANomaly | SkipGANomaly, *, ours: bool = False) -> None:
+        super().__init__(made, ours=ours)
+        self.g = self.copy(made.generator)
+        self.d = self.copy(made.discriminator)
         self.opt_g, self.opt_d = self.adam(self.g), self.adam(self.d)
 
     def labels(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,9 +128,9 @@ class PublishedSkipGANomaly(Adversarial):
 class PlainAutoencoder(PublishedStep):
     """Published by nobody in this form: encoder, decoder, L1 loss, Adam."""
 
-    def __init__(self, made: Autoencoder, *, fused: bool | None = None) -> None:
-        super().__init__(made, fused=fused)
-        self.network = copy.deepcopy(made.network).train()
+    def __init__(self, made: Autoencoder, *, ours: bool = False) -> None:
+        super().__init__(made, ours=ours)
+        self.network = self.copy(made.network)
         self.optimiser = self.adam(self.network)
 
     def __call__(self, x: Tensor) -> Losses:

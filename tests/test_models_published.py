@@ -46,7 +46,7 @@ def worst(ours: nn.Module, theirs: nn.Module) -> float:
 @pytest.mark.parametrize("kind", ["ganomaly", "skip_ganomaly"])
 def test_losses_weights_and_statistics_are_those_of_the_published_step(kind: str, size: int) -> None:
     made = make(kind, size)
-    plain = PUBLISHED[kind](made, fused=True)
+    plain = PUBLISHED[kind](made, ours=True)
     for x in batches(size):
         expected, losses = plain(x), made.train_step(x)
         for name, loss in expected.items():
@@ -58,7 +58,7 @@ def test_losses_weights_and_statistics_are_those_of_the_published_step(kind: str
 
 def test_ganomaly_differs_from_the_published_step_in_no_bit_of_a_weight() -> None:
     made = make("ganomaly", 32)
-    plain = PUBLISHED["ganomaly"](made, fused=True)
+    plain = PUBLISHED["ganomaly"](made, ours=True)
     for x in batches(32):
         plain(x)
         made.train_step(x)

@@ -99,7 +99,7 @@ def discriminator_grads(made: GANomaly | SkipGANomaly) -> list[Tensor]:
 @pytest.mark.parametrize(("kind", "variant"), OTHERS)
 def test_losses_weights_and_statistics_are_those_of_the_source(kind: str, variant: str, size: int) -> None:
     made = make(kind, size, variant)
-    plain = SourceStep(made, fused=True)
+    plain = SourceStep(made, ours=True)
     for seed, x in enumerate(batches(size)):
         torch.manual_seed(seed)
         expected: Losses = getattr(plain, f"{kind}_{variant}")(x)
