@@ -35,7 +35,7 @@ SMALL = 4  # pixels a side
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` for square images and kernels, without dilation or groups; the same weights under the same names."""
+    """`torch.nn.Conv2d`, same weights, same names; images and kernels are square, no dilation, no groups."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         side = (input.shape[2] + 2 * int(self.padding[0]) - self.kernel_size[0]) // self.stride[0] + 1
@@ -46,7 +46,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """`torch.nn.ConvTranspose2d` for square images and kernels, without dilation or groups; the same weights under the same names."""
+    """`torch.nn.ConvTranspose2d`, same weights, same names; images and kernels are square, no dilation, no groups."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  (torch's name)
         if output_size is not None or not _product_is_faster(input, self.out_channels, input.shape[2]):
