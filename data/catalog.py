@@ -95,6 +95,35 @@ DATASETS: dict[str, DatasetInfo] = {
             citation="Y. LeCun, L. Bottou, Y. Bengio and P. Haffner, Gradient-based learning applied "
             "to document recognition, Proceedings of the IEEE 86(11):2278-2324, 1998",
         ),
+        DatasetInfo(
+            name="cifar10",
+            source="data.cifar10",
+            classes=(
+                "airplane",
+                "automobile",
+                "bird",
+                "cat",
+                "deer",
+                "dog",
+                "frog",
+                "horse",
+                "ship",
+                "truck",
+            ),
+            channels=3,
+            sizes=SIZES,
+            default_size=32,
+            images=60_000,
+            protocols=("C1", "C0"),
+            default_protocol="C1",
+            needs_root=True,
+            revision=1,
+            interpolation="bilinear",
+            description="50,000 + 10,000 photographs of 32 x 32 pixels in ten classes",
+            licence="none stated",
+            citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, "
+            "University of Toronto, 2009",
+        ),
     )
 }
 

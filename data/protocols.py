@@ -1,10 +1,10 @@
 """Who is trained, validated and tested on: a pure function of content, class and split seed.
 
-M0, M1 and D1 are the splits of the published code (samet-akcay/ganomaly, lib/data.py), which
+M0, M1, C0, C1 and D1 are the splits of the published code (samet-akcay/ganomaly, lib/data.py), which
 tests on all abnormal samples, those of the source's training split included:
 
-    M0        train: normals of the train split.  Test: normals of the test split, all abnormals.
-    M1, D1    both splits merged; train: 80 % of the normals.  Test: the others, all abnormals.
+    M0, C0        train: normals of the train split.  Test: normals of the test split, all abnormals.
+    M1, C1, D1    both splits merged; train: 80 % of the normals.  Test: the others, all abnormals.
 
 With validation a share of the training normals and of the test's abnormals moves there, the
 protocol's id gains a "v", and nobody else changes sides.
@@ -120,7 +120,9 @@ def _by_seed(dataset: Dataset, normal: Mask, split_seed: int) -> Sides:
     return shuffled[:count], shuffled[count:]
 
 
-RULES: dict[str, Callable[[Dataset, Mask, int], Sides]] = {"D1": _by_seed, "M0": _by_source, "M1": _by_seed}
+RULES: dict[str, Callable[[Dataset, Mask, int], Sides]] = {
+    "D1": _by_seed, "M0": _by_source, "M1": _by_seed, "C0": _by_source, "C1": _by_seed,
+}  # fmt: skip
 
 
 def _rule(
