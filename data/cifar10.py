@@ -69,10 +69,10 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]
         with path.open("rb") as file:
             content = file.read(LONGEST_BATCH + 1)
         if len(content) > LONGEST_BATCH:
-            raise DataError(f"{path}: too long: expected {LONGEST_BATCH:,} bytes at most")
+            raise DataError(f"too long: expected {LONGEST_BATCH:,} bytes at most")
         batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
-    except DataError:
-        raise
+    except DataError as fault:
+        raise DataError(f"{path}: {fault}") from None
     except Exception as error:  # noqa: BLE001  (a damaged pickle may raise anything)
         raise DataError(f"{path}: expected a pickled batch of CIFAR-10: {type(error).__name__}: {error}") from None
     entries = {_text(key): value for key, value in batch.items()} if isinstance(batch, dict) else {}
@@ -91,7 +91,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in HARMLESS:
-            raise DataError(f"the file asks for {module}.{name}, which a batch of CIFAR-10 has no use for: not read")
+            raise DataError(f"it asks for {module}.{name}, which a batch of CIFAR-10 has no use for: not read")
         return super().find_class(module, name)
 
 

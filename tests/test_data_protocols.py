@@ -47,6 +47,9 @@ MNIST_SIDES = {
 }
 
 
+CIFAR10_SIDES = {"C0": (45_000, 9_000, 6_000, 0.400), "C1": (43_200, 10_800, 6_000, 0.357)}
+
+
 def labelled(name: str, labels: Any, source_split: Any, fingerprint: str = "0" * 64) -> Dataset:
     """A dataset of which only the labels matter."""
     return Dataset(
@@ -166,7 +169,7 @@ def test_sides_are_as_large_as_declared(request: tuple[Dataset, str, str, int]) 
     found = split(dataset, protocol, abnormal, seed, None)
     normal = dataset.labels != int(abnormal)
     train = normal & (dataset.source_split == "train")
-    assert len(found.train) == (train.sum() if protocol == "M0" else int(0.8 * normal.sum()))
+    assert len(found.train) == (train.sum() if protocol in ("M0", "C0") else int(0.8 * normal.sum()))
     assert found.test_labels.sum() == len(dataset.labels) - normal.sum()
     assert len(found.validation) == 0
 
@@ -267,3 +270,16 @@ def test_what_cannot_be_split_is_refused(
         tiny = labelled("mnist", [0, 9, 1, 0, 9], ["train", "train", "train", "train", "test"])
     with pytest.raises(ValueError, match=message):
         split(tiny, protocol, abnormal, seed, validation)
+
+
+@pytest.mark.parametrize("protocol", CIFAR10_SIDES)
+@pytest.mark.parametrize("abnormal", ["airplane", "truck"])
+def test_cifar10_has_the_published_counts(protocol: str, abnormal: str) -> None:
+    random = np.random.RandomState(0)
+    labels = np.concatenate([random.permutation(np.repeat(np.arange(10), count)) for count in (5_000, 1_000)])
+    counted = replace(
+        labelled("cifar10", labels, ["train"] * 50_000 + ["test"] * 10_000), classes=DATASETS["cifar10"].classes
+    )
+    found = split(counted, protocol, abnormal, 0, None)
+    normal, hunted = int((found.test_labels == 0).sum()), int(found.test_labels.sum())
+    assert (len(found.train), normal, hunted, round(hunted / len(found.test), 3)) == CIFAR10_SIDES[protocol]
