@@ -5,40 +5,42 @@ contiguous with torch's own arithmetic, `Detector.train_step` channels-last with
 evaluation mode.  Rounding alone parts them, and adversarial training makes much of it: what counts is
 whether the mean difference over seeds is zero within a margin of 0.02.
 
-Needs MNIST/raw and cifar10/*.parquet (columns image, label) under --root; what is missing is skipped.
+The images are the real ones, which lie under --root as torchvision lays them out, one folder for each
+dataset or one for both; what is missing is skipped.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import math
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from measure import arguments, figure, header
+from measure import arguments, figure, folder, header
 from published import PUBLISHED
 from torch import Tensor
-from torch.nn import functional
 
+from data.faults import DataError
+from data.loader import load
+from data.shards import put
 from models.catalog import detector as find_detector
 from models.catalog import resolve
 from models.detector import Detector, build
 from models.scoring import combine
 from sweep.metrics import auroc
+from sweep.stats import interval
+from sweep.store import open_store
 
 MARGIN = 0.02
-T95 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by n, n - 1 degrees
 Labelled = tuple[Tensor, npt.NDArray[np.int64]]
 
 
 def main() -> None:
     options = arguments(
         __doc__,
-        ("root", "/work/shared/datasets", "folder of the real data"),
-        ("seeds", 5, "paired seeds, 2 to 10"),
+        ("root", "", "folder of the real data"),
+        ("seeds", 5, "paired seeds, 2 at least"),
         ("epochs", 2, "epochs"),
         ("train", 2560, "training images"),
         ("test", 2000, "images scored"),
@@ -47,10 +49,10 @@ def main() -> None:
     )
     header()
     torch.set_num_threads(1)
-    for dataset, read in (("mnist", mnist), ("cifar10", cifar10)):
+    for dataset in ("mnist", "cifar10"):
         try:
-            train, test = (read(Path(options.root), part, 4 * options.train) for part in ("train", "test"))
-        except FileNotFoundError as missing:
+            train, test = images_of(dataset, Path(options.root) if options.root else None)
+        except DataError as missing:
             print(f"{dataset} skipped: {missing}")
             continue
         for name in ("ganomaly", "skip_ganomaly"):
@@ -64,14 +66,14 @@ def compare(name: str, dataset: str, train: Labelled, test: Labelled, options: a
     pairs = [
         both(name, dataset, images, test[0][: options.test], labels, seed, options) for seed in range(options.seeds)
     ]
-    differences = np.array([fast - plain for plain, fast in pairs])
-    half = T95[len(pairs)] * float(differences.std(ddof=1)) / math.sqrt(len(pairs))
-    low, high = differences.mean() - half, differences.mean() + half
+    mean, _, half = interval([fast - plain for plain, fast in pairs])
+    assert mean is not None and half is not None, "two seeds or more"
+    low, high = mean - half, mean + half
     within = "equal" if low > -MARGIN and high < MARGIN else "DIFFERENT" if low > 0 or high < 0 else "undecided"
     plain, fast = np.mean(pairs, 0)
     figure(
         f"{name} on {dataset}, {options.epochs} epochs of {len(images)}, width {options.width}",
-        f"fast {fast:.4f}, difference {differences.mean():+.4f} [{low:+.4f}, {high:+.4f}], n={len(pairs)}",
+        f"fast {fast:.4f}, difference {mean:+.4f} [{low:+.4f}, {high:+.4f}], n={len(pairs)}",
         f"plain {plain:.4f}",
         f"margin {MARGIN}: {within}",
     )
@@ -114,23 +116,15 @@ def scored(made: Detector, test: Tensor, labels: npt.NDArray[np.int8]) -> float:
     return float(auroc(labels, combine(whole, info.variants[info.default_variant].lam)))
 
 
-def mnist(root: Path, part: str, count: int) -> Labelled:
-    """The first images, enlarged to 32x32."""
-    stem = root / "MNIST" / "raw" / ("train" if part == "train" else "t10k")
-    pixels = np.fromfile(f"{stem}-images-idx3-ubyte", np.uint8, 16 + count * 784)[16:].reshape(-1, 1, 28, 28)
-    labels = np.fromfile(f"{stem}-labels-idx1-ubyte", np.uint8, 8 + count)[8:]
-    images = functional.interpolate(torch.from_numpy(pixels).float(), size=32, mode="bilinear")
-    return images.round().to(torch.uint8), labels.astype(np.int64)
-
-
-def cifar10(root: Path, part: str, count: int) -> Labelled:
-    """The first images as they are."""
-    import pyarrow.parquet
-    from PIL import Image
-
-    rows = pyarrow.parquet.read_table(root / "cifar10" / f"{part}.parquet", columns=["image", "label"])[:count]
-    images = np.stack([np.asarray(Image.open(io.BytesIO(image.as_py())).convert("RGB")) for image in rows["image"]])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), np.array(rows["label"].to_pylist(), np.int64)
+def images_of(dataset: str, root: Path | None) -> tuple[Labelled, Labelled]:
+    """Training and test images of the source's own split, as trials get them."""
+    with folder() as place:
+        store = open_store(str(place / "store"))
+        manifest = put(store, dataset, size=32, root=root)
+        found = load(store, dataset, manifest.preparation, place / "cache")
+        sides = [np.flatnonzero(found.source_split == part) for part in ("train", "test")]
+        train, test = ((torch.from_numpy(found.images[side]), found.labels[side]) for side in sides)
+    return train, test
 
 
 if __name__ == "__main__":
