@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from models import networks
+from models.anogan import AnoGAN
 from models.autoencoder import Autoencoder
 from models.convolution import Conv2d, ConvTranspose2d
 from models.detector import Detector
+from models.egbad import EGBAD
 from models.ganomaly import GANomaly
 from models.skip_ganomaly import SkipGANomaly
 
@@ -55,9 +57,9 @@ class PublishedStep:
 
 
 class Adversarial(PublishedStep):
-    """What the two GANs share: generator, discriminator, an optimiser for each, labels."""
+    """What these GANs share: generator, discriminator, an optimiser for each, labels."""
 
-    def __init__(self, made: GANomaly | SkipGANomaly, *, ours: bool = False) -> None:
+    def __init__(self, made: GANomaly | SkipGANomaly | AnoGAN, *, ours: bool = False) -> None:
         super().__init__(made, ours=ours)
         self.g = self.copy(made.generator)
         self.d = self.copy(made.discriminator)
@@ -141,8 +143,65 @@ class PlainAutoencoder(PublishedStep):
         return {"con": con}
 
 
+class PlainAnoGAN(Adversarial):
+    """Published by nobody in this form: DCGAN's step, everything differentiated, nothing left out."""
+
+    def __init__(self, made: AnoGAN, *, ours: bool = False) -> None:
+        super().__init__(made, ours=ours)
+        self.nz = made.nz
+
+    def __call__(self, x: Tensor) -> Losses:
+        real, generated = self.labels(x)
+        fake = self.g(torch.randn(len(x), self.nz, 1, 1))
+        self.opt_d.zero_grad()
+        d_real = self.bce(self.d(x)[0], real)
+        d_fake = self.bce(self.d(fake.detach())[0], generated)
+        torch.autograd.backward(d_real + d_fake)
+        self.opt_d.step()
+        self.opt_g.zero_grad()
+        g = self.bce(self.d(fake)[0], real)
+        torch.autograd.backward(g)
+        self.opt_g.step()
+        return {"g": g, "d": d_real + d_fake, "d_real": d_real}
+
+
+class PublishedEGBAD(PublishedStep):
+    """EGBAD's published losses and order on our networks: D's step, then G's and E's, then the averages."""
+
+    def __init__(self, made: EGBAD, *, ours: bool = False) -> None:
+        super().__init__(made, ours=ours)
+        self.nz = made.nz
+        self.networks = [self.copy(network) for network in made.learned]
+        self.e, self.g, self.d = self.networks
+        self.opt_e, self.opt_g, self.opt_d = (self.adam(network) for network in self.networks)
+        self.averages = [[p.detach().clone() for p in network.parameters()] for network in self.networks]
+
+    def __call__(self, x: Tensor) -> Losses:
+        bce, ones, zeros = nn.BCEWithLogitsLoss(), torch.ones(len(x)), torch.zeros(len(x))
+        z = torch.randn(len(x), self.nz, 1, 1)
+        z_gen, x_gen = self.e(x), self.g(z)
+        d_enc = bce(self.d(x, z_gen), ones)
+        d_gen = bce(self.d(x_gen, z), zeros)
+        self.opt_d.zero_grad()
+        torch.autograd.backward(d_enc + d_gen, retain_graph=True)
+        self.opt_d.step()
+        g = bce(self.d(x_gen, z), ones)
+        e = bce(self.d(x, z_gen), zeros)
+        for loss, optimiser in ((g, self.opt_g), (e, self.opt_e)):
+            optimiser.zero_grad()
+            torch.autograd.backward(loss, retain_graph=True)
+        self.opt_g.step()
+        self.opt_e.step()
+        for network, averages in zip(self.networks, self.averages, strict=True):
+            for average, weight in zip(averages, network.parameters(), strict=True):
+                average.mul_(0.999).add_(weight.detach(), alpha=0.001)
+        return {"g": g, "e": e, "d": d_enc + d_gen, "d_real": d_enc}
+
+
 PUBLISHED: dict[str, Any] = {
     "ganomaly": PublishedGANomaly,
     "skip_ganomaly": PublishedSkipGANomaly,
+    "anogan": PlainAnoGAN,
+    "egbad": PublishedEGBAD,
     "autoencoder": PlainAutoencoder,
 }

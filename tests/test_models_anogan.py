@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from published import PlainAnoGAN
 from test_models_published import batches, worst
 from torch import Tensor, nn
 
@@ -32,35 +33,10 @@ def trained(**hyperparameters: float) -> AnoGAN:
     return made
 
 
-class PlainStep:
-    """DCGAN's step on copies of a detector's networks: everything differentiated, nothing left out."""
-
-    def __init__(self, made: AnoGAN) -> None:
-        self.nz = made.nz
-        self.g = copy.deepcopy(made.generator).train()
-        self.d = copy.deepcopy(made.discriminator).train()
-        self.opt_g = torch.optim.Adam(self.g.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
-        self.opt_d = torch.optim.Adam(self.d.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
-
-    def __call__(self, x: Tensor) -> dict[str, Tensor]:
-        bce, real, generated = nn.BCELoss(), torch.ones(len(x)), torch.zeros(len(x))
-        fake = self.g(torch.randn(len(x), self.nz, 1, 1))
-        self.opt_d.zero_grad()
-        d_real = bce(self.d(x)[0], real)
-        d_fake = bce(self.d(fake.detach())[0], generated)
-        torch.autograd.backward(d_real + d_fake)
-        self.opt_d.step()
-        self.opt_g.zero_grad()
-        g = bce(self.d(fake)[0], real)
-        torch.autograd.backward(g)
-        self.opt_g.step()
-        return {"g": g, "d": d_real + d_fake, "d_real": d_real}
-
-
 @pytest.mark.parametrize("size", [16, 32])
 def test_losses_weights_and_statistics_are_those_of_a_plain_dcgan(size: int) -> None:
     made = make(size)
-    plain = PlainStep(made)
+    plain = PlainAnoGAN(made, ours=True)
     for number, x in enumerate(batches(size)):
         torch.manual_seed(number)
         expected = plain(x)
