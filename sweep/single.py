@@ -52,7 +52,8 @@ def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: C
     try:
         while True:
             progress = next(running)
-            console.print(f"epoch {progress.epoch}/{progress.epochs}, step {progress.step}/{progress.steps}", end="\r")
+            doing = f"step {progress.step}/{progress.steps}" if progress.steps else "scoring"
+            console.print(f"epoch {progress.epoch}/{progress.epochs}, {doing}    ", end="\r")
     except StopIteration as ended:
         record: Record = ended.value
         return record

@@ -67,7 +67,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a running trial is: `epoch` of `epochs` done, `step` of `steps` in the next one."""
+    """Where a running trial is: `epoch` of `epochs` done, `step` of `steps` in the next one; no steps: it scores."""
 
     epoch: int
     epochs: int
