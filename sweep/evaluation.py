@@ -1,14 +1,13 @@
-"""After an epoch: how samples are scored, and which epochs may be reported.
+"""How samples are scored after an epoch: `clean`, or as published code tests.
 
-An evaluation is a way to score: `clean`, or as published code tests.  A selection is a way to choose the
-epoch: `last`, `val`, or `oracle`, the best on the test set.  Together they are the audit grid, which says
-how much of a published AUC is protocol.
+Together with how the epoch is chosen (`sweep.selections`) this is the audit grid, which says how much of
+a published AUC is protocol.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -75,67 +74,16 @@ def sample(labels: npt.NDArray[Any], count: int, seed: int) -> npt.NDArray[np.in
 
     Args:
         labels: 0 normal, 1 abnormal, [N].
-        count: how many at most; 0 for all.
+        count: how many at most, and two at least; 0 for all.
         seed: draws them.
     """
-    if not 0 < count < len(labels):
+    if not count or max(2, count) >= len(labels):
         return np.arange(len(labels))
+    count = max(2, count)  # of one class alone there is no AUROC
     random = np.random.RandomState([seed, count])
     abnormal = min(max(1, round(count * float(np.mean(labels)))), count - 1)
     drawn = [random.permutation(np.flatnonzero(labels == label)) for label in (0, 1)]
     return np.sort(np.concatenate([drawn[0][: count - abnormal], drawn[1][:abnormal]]))
-
-
-class Selections:
-    """Scores of the epochs that some selection reports, by selection and evaluation.
-
-    Attributes:
-        chosen: by selection, then by evaluation: "epoch", "auroc" and "components".
-    """
-
-    def __init__(self) -> None:
-        self.chosen: dict[str, dict[str, dict[str, Any]]] = {}
-
-    def take(self, epoch: int, scored: Mapping[str, Components], aurocs: Mapping[str, float]) -> None:
-        """Take in what was scored after an epoch: by evaluation, and as `VALIDATION` where there is one."""
-        entries = {name: {"epoch": epoch, "auroc": aurocs[name], "components": parts} for name, parts in scored.items()}
-        tested = [name for name in scored if name != VALIDATION]
-        self.chosen["last"] = entries
-        if tested and VALIDATION in aurocs and aurocs[VALIDATION] > self._best("val", VALIDATION):
-            self.chosen["val"] = entries
-        for name in tested:  # each evaluation has a best epoch of its own, as published code has
-            if aurocs[name] > self._best("oracle", name):
-                self.chosen.setdefault("oracle", {})[name] = entries[name]
-
-    def _best(self, selection: str, evaluation: str) -> float:
-        entry = self.chosen.get(selection, {}).get(evaluation)
-        return -1.0 if entry is None else float(entry["auroc"])
-
-    def each(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(selection, evaluation, entry)."""
-        for selection, entries in self.chosen.items():
-            for evaluation, entry in entries.items():
-                yield selection, evaluation, entry
-
-    def state(self) -> dict[str, Any]:
-        """As nested plain values and tensors, for a resume state."""
-        return {
-            selection: {
-                name: {**e, "components": {n: torch.from_numpy(v) for n, v in e["components"].items()}}
-                for name, e in entries.items()
-            }
-            for selection, entries in self.chosen.items()
-        }
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state`."""
-        self.chosen = {
-            selection: {
-                name: {**e, "components": {n: v.numpy() for n, v in e["components"].items()}}
-                for name, e in entries.items()
-            }
-            for selection, entries in state.items()
-        }
 
 
 def _joined(parts: list[dict[str, Tensor]]) -> Components:

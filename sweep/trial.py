@@ -26,13 +26,14 @@ from torch import Tensor
 from data.loader import Dataset, load
 from data.protocols import Split, split
 from models.detector import Detector, build
-from models.scoring import LAMBDAS, combine
+from models.scoring import combine
 from sweep import metrics
 from sweep.attempts import Interrupted
 from sweep.checkpoint import Checkpoints, State
 from sweep.device import device_of, peak, reset_peak
-from sweep.evaluation import VALIDATION, Components, Scoring, Selections, clean, legacy, loader_order, sample
+from sweep.evaluation import VALIDATION, Components, Scoring, clean, legacy, loader_order, sample
 from sweep.ledger import Ledger, Record
+from sweep.selections import Selections
 from sweep.store import Store
 from sweep.trialspec import TrialSpec
 
@@ -332,38 +333,23 @@ class _Run:
         return [{name: row.get(name, math.nan) for name in names} for row in self.history]
 
     def _scores(self) -> pa.Table:
-        """sample_id, label, part, evaluation, epoch, score, and each component of the chosen epochs."""
-        tables, seen = [], set()
-        for _, evaluation, entry in self.selections.each():
-            if (evaluation, entry["epoch"]) in seen:
-                continue
-            seen.add((evaluation, entry["epoch"]))
-            test, components = evaluation != VALIDATION, entry["components"]
-            indices = self.test if test else self.split.validation
-            columns = {
-                "sample_id": pa.array(self.dataset.sample_ids[indices]),
-                "label": pa.array(self._labels(evaluation)),
-                "part": pa.repeat("test" if test else "validation", len(indices)),
-                "evaluation": pa.repeat(evaluation if test else "clean", len(indices)),
-                "epoch": pa.repeat(entry["epoch"], len(indices)),
-                "score": pa.array(combine(components, self.options.lambda_default)),
-            }
-            parts = {name: pa.array(values) for name, values in components.items() if name != "score"}
-            tables.append(pa.table(columns | parts))
-        return pa.concat_tables(tables)
+        test = self.dataset.sample_ids[self.test], self.test_labels
+        validation = self.dataset.sample_ids[self.split.validation], self.split.validation_labels
+        return self.selections.scores(test, validation, self.options.lambda_default)
 
     def _result(self) -> Record:
         images = self.epoch * (len(self.train_images) // self.batch_size) * self.batch_size
+        lam, chosen = self.options.lambda_default, self.selections
         return {
             "format": FORMAT,
             "key": self.spec.key,
             "spec": self.spec.to_dict(),
             "status": "ok" if self.cause is None else "diverged",
             "cause": self.cause,
-            "metrics": [] if self.cause else self._metrics(),
-            "validation": None if self.cause else self._validation(),
-            "lam": self.options.lambda_default,
-            "parameters": sum(p.numel() for p in self.detector.parameters()),
+            "metrics": [] if self.cause else chosen.metrics(self.test_labels, lam),
+            "validation": None if self.cause else chosen.validation(self.split.validation_labels, lam),
+            "lam": lam,
+            "parameters": sum(p.numel() for p in self.detector.parameters() if p.requires_grad),
             "epochs_trained": self.epoch,
             "seconds": time.perf_counter() - self.began,
             "train_seconds": self.train_seconds,
@@ -377,27 +363,6 @@ class _Run:
             "host": platform.node(),
             **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "ray")},
         }
-
-    def _metrics(self) -> list[dict[str, Any]]:
-        """One entry a selection and evaluation, at the variant's own lambda."""
-        entries = []
-        for selection, evaluation, entry in self.selections.each():
-            if evaluation != VALIDATION:
-                found = metrics.evaluate(self.test_labels, combine(entry["components"], self.options.lambda_default))
-                where = {"selection": selection, "evaluation": evaluation, "epoch": entry["epoch"]}
-                entries.append({**where, **vars(found)})
-        return entries
-
-    def _validation(self) -> dict[str, Any] | None:
-        """Validation AUROC after the last epoch, over lambda."""
-        last = self.selections.chosen["last"].get(VALIDATION)
-        if last is None:
-            return None
-        own = self.options.lambda_default
-        lambdas: list[float | None] = [None] if own is None else [*sorted({*LAMBDAS, own})]
-        labels = self.split.validation_labels
-        aurocs = [metrics.auroc(labels, combine(last["components"], lam)) for lam in lambdas]
-        return {"epoch": last["epoch"], "lambda": lambdas, "auroc": aurocs}
 
 
 def _parquet(table: pa.Table) -> bytes:

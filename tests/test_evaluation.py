@@ -19,12 +19,12 @@ from sweep.evaluation import (
     VALIDATION,
     Components,
     Scoring,
-    Selections,
     clean,
     legacy,
     loader_order,
     sample,
 )
+from sweep.selections import Selections
 from sweep.trialspec import EVALUATIONS
 
 SIZE = 16
@@ -141,11 +141,11 @@ def test_a_sample_keeps_both_classes_and_their_shares(labels: list[int], count: 
     assert np.array_equal(found, sample(np.array(labels), count, seed))
     if not 0 < count < len(labels):
         assert list(found) == list(range(len(labels)))
-    elif count > 1:
+    else:
         drawn = np.array(labels)[found]
-        assert len(found) == count
-        assert 0 < drawn.sum() < count
-        assert abs(drawn.mean() - np.mean(labels)) <= 1 / count + 1e-9
+        assert len(found) == max(2, count)
+        assert 0 < drawn.sum() < len(found)
+        assert abs(drawn.mean() - np.mean(labels)) <= 1 / len(found) + 1e-9
 
 
 def scored(*values: float) -> dict[str, Any]:
