@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +47,20 @@ def read(root: Path | None) -> Source:
         raise DataError("cifar10 is read from a folder: set data.root to where its files are, or shall be")
     whole = [folder for folder in _folders(root) if not _missing(folder)]
     folder = whole[0] if whole else _download(root)
-    return Source(BATCH_IMAGES * sum(map(len, FILES.values())), _samples(folder))
+    batch = lru_cache(maxsize=2)(lambda name: read_batch(folder / name))  # two neighbours, one range may span
+    places = [
+        (split, name, number * BATCH_IMAGES, row)
+        for split, names in FILES.items()
+        for number, name in enumerate(names)
+        for row in range(BATCH_IMAGES)
+    ]
 
+    def samples(first: int, stop: int) -> Iterator[Sample]:
+        for split, name, before, row in places[first:stop]:
+            images, labels = batch(name)
+            yield Sample(images[row], int(labels[row]), name, split, f"{split}-{before + row:05d}")
 
-def _samples(folder: Path) -> Iterator[Sample]:
-    for split, names in FILES.items():
-        position = 0
-        for name in names:
-            images, labels = read_batch(folder / name)
-            for image, label in zip(images, labels, strict=True):
-                yield Sample(image, int(label), name, split, f"{split}-{position:05d}")
-                position += 1
+    return Source(len(places), samples)
 
 
 def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from data.source import Sample, Source
 
@@ -22,10 +21,12 @@ def read(root: Path | None = None) -> Source:  # noqa: ARG001 (all sources are r
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    return Source(len(labels), _samples(images, labels))
-
-
-def _samples(images: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Iterator[Sample]:
     pixels = np.rint(images * (255 / WHITE)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    for position, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        yield Sample(image, int(label), "sklearn.datasets.load_digits", "all", f"{position:04d}")
+
+    def samples(first: int, stop: int) -> Iterator[Sample]:
+        for position in range(first, stop):
+            yield Sample(
+                pixels[position], int(labels[position]), "sklearn.datasets.load_digits", "all", f"{position:04d}"
+            )
+
+    return Source(len(labels), samples)

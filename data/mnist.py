@@ -37,14 +37,15 @@ def read(root: Path | None) -> Source:
     whole = [folder for folder in _folders(root) if not _missing(folder)]
     folder = whole[0] if whole else _download(root)
     splits = {split: _read_split(folder, split) for split in FILES}
-    return Source(sum(len(labels) for _, labels in splits.values()), _samples(splits))
+    places = [(split, position) for split, (_, labels) in splits.items() for position in range(len(labels))]
 
+    def samples(first: int, stop: int) -> Iterator[Sample]:
+        for split, position in places[first:stop]:
+            images, labels = splits[split]
+            sample_id = f"{split}-{position:05d}"
+            yield Sample(images[position, np.newaxis], int(labels[position]), FILES[split][0], split, sample_id)
 
-def _samples(splits: dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]) -> Iterator[Sample]:
-    for split, (images, labels) in splits.items():
-        source = FILES[split][0]
-        for position, (image, label) in enumerate(zip(images, labels, strict=True)):
-            yield Sample(image[np.newaxis], int(label), source, split, f"{split}-{position:05d}")
+    return Source(len(places), samples)
 
 
 def _read_split(folder: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

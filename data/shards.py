@@ -7,11 +7,11 @@ anybody would read; the next one goes on from the shards that stand already.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from io import BytesIO
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,7 @@ def put(
         name: of the dataset.
         size: side length of the prepared images, in pixels.
         root: folder of the source's files; None for sources that need none.
-        progress: called with (samples done, samples in all).
+        progress: called with (items done, items in all).
         shard_bytes: pixels per shard, at most; changes no content.
 
     Returns:
@@ -185,7 +185,10 @@ def _prepare(
     counts: Counter[int] = Counter()
     shards: list[Shard] = []
     done = 0
-    for samples in _groups(source.samples, max(1, shard_bytes // (info.channels * size * size))):
+    step = max(1, shard_bytes // (info.channels * size * size * source.samples_per_item))
+    for first in range(0, source.count, step):
+        stop = min(first + step, source.count)
+        samples = list(source.samples(first, stop))
         rows = _resized(samples, info, size)
         fingerprint.update(rows)
         data = _encode(rows, samples, info.classes)
@@ -194,7 +197,7 @@ def _prepare(
         shards.append(shard)
         counts.update(rows.labels.tolist())
         done += len(samples)
-        progress(done, source.count)
+        progress(stop, source.count)
     return Manifest(
         name=info.name,
         preparation=preparation,
@@ -209,11 +212,6 @@ def _prepare(
         licence=info.licence,
         citation=info.citation,
     )
-
-
-def _groups(samples: Iterator[Sample], rows: int) -> Iterator[list[Sample]]:
-    while group := list(islice(samples, rows)):
-        yield group
 
 
 def _resized(samples: list[Sample], info: DatasetInfo, size: int) -> Rows:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from data.faults import DataError
 
 
 class Sample(NamedTuple):
@@ -19,6 +21,8 @@ class Sample(NamedTuple):
         source: file (or function) that it was read from.
         split: the source's own split: "train", "test", or "all" where it has none.
         sample_id: unique in the dataset.
+        group: samples of one group, such as the patches of one scan, stay on one side of every split;
+            "" for a sample that is a group of its own.
     """
 
     image: npt.NDArray[np.uint8]
@@ -26,16 +30,44 @@ class Sample(NamedTuple):
     source: str
     split: str
     sample_id: str
+    group: str = ""
+
+
+class Skipped(NamedTuple):
+    """What could not be read, in the place of its samples, where the user chose to go on without it.
+
+    Attributes:
+        source: the file.
+        reason: what is wrong with it.
+    """
+
+    source: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Source:
-    """All samples of a dataset.
+    """All samples of a dataset, read item by item; most often an item is one image file with one sample.
 
     Attributes:
-        count: number of samples, for progress.
-        samples: in source order; can be walked once.
+        count: number of items, known before any is read.
+        read: (first, stop) -> what items first to stop - 1 give, in source order.  Any range may be
+            read, again, and by several threads at once: shards are prepared side by side, and a
+            killed `put` goes on from the middle.
+        samples_per_item: how many an item gives, about, where shards are to be cut.
     """
 
     count: int
-    samples: Iterator[Sample]
+    read: Callable[[int, int], Iterator[Sample | Skipped]]
+    samples_per_item: int = 1
+
+    def samples(self, first: int = 0, stop: int | None = None) -> Iterator[Sample]:
+        """As `read`, for who wants all of them.
+
+        Raises:
+            DataError: on the first that cannot be read.
+        """
+        for found in self.read(first, self.count if stop is None else stop):
+            if isinstance(found, Skipped):
+                raise DataError(f"{found.source}: {found.reason}")
+            yield found

@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_samples_come_in_the_order_of_the_files_as_channels_rows_columns(folder: Path) -> None:
     source = cifar10.read(folder.parent)
-    samples = list(source.samples)
+    samples = list(source.samples())
     assert source.count == len(samples) == 6 * ROWS
     assert [sample.split for sample in samples] == ["train"] * 5 * ROWS + ["test"] * ROWS
     assert len({sample.sample_id for sample in samples}) == len(samples)
@@ -52,7 +52,7 @@ def test_samples_come_in_the_order_of_the_files_as_channels_rows_columns(folder:
 
 
 def test_the_folder_of_the_batches_itself_is_a_root_too(folder: Path) -> None:
-    assert next(cifar10.read(folder).samples).sample_id == "train-00000"
+    assert next(cifar10.read(folder).samples()).sample_id == "train-00000"
 
 
 def test_keys_may_be_bytes_as_python_2_wrote_them(folder: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_hostile_pickle_runs_nothing(folder: Path, tmp_path: Path) -> None:
     path = folder / "data_batch_2"
     path.write_bytes(pickle.dumps(batch(0, batch_label=Hostile(mark))))
     with pytest.raises(DataError, match=r"data_batch_2: it asks for \w+\.mkdir"):
-        list(cifar10.read(folder).samples)
+        list(cifar10.read(folder).samples())
     assert not mark.exists()
 
 

@@ -79,7 +79,7 @@ def copy_of(store: Store) -> str:
 
 def test_the_arrays_are_the_source_in_its_order(store: Store, cache: Path) -> None:
     dataset = load(store, "digits", PREPARATION, cache)
-    samples = list(digits.read().samples)
+    samples = list(digits.read().samples())
     assert np.array_equal(dataset.images, [sample.image for sample in samples])
     assert dataset.images.dtype == np.uint8 and dataset.images.shape == (1797, 1, 8, 8)
     assert np.array_equal(dataset.labels, [sample.label for sample in samples])
@@ -172,7 +172,7 @@ def test_a_process_killed_while_decoding_leaves_nothing_that_is_taken_for_whole(
     process.communicate("go\n")
     assert process.returncode == -signal.SIGKILL
     assert not (cache / copy_of(store)).exists()
-    samples = list(digits.read().samples)
+    samples = list(digits.read().samples())
     assert np.array_equal(load(store, "digits", PREPARATION, cache).images, [sample.image for sample in samples])
     assert copies(cache) == [copy_of(store)]
 

@@ -52,7 +52,7 @@ def test_digits_are_scikit_learns_in_its_order_on_the_full_range_of_bytes() -> N
     from sklearn.datasets import load_digits
 
     source = digits.read()
-    samples = list(source.samples)
+    samples = list(source.samples())
     assert source.count == len(samples) == dataset("digits").images == 1797
     assert [sample.label for sample in samples] == load_digits().target.tolist()
     images = np.stack([sample.image for sample in samples])
@@ -71,7 +71,7 @@ def test_mnist_is_found_in_every_layout_and_read_in_file_order(
     folder.mkdir(parents=True)
     for path in root.iterdir():
         (folder / path.name).symlink_to(path)
-    samples = list(mnist.read(tmp_path / "data").samples)
+    samples = list(mnist.read(tmp_path / "data").samples())
     assert len({sample.sample_id for sample in samples}) == len(samples) == dataset("mnist").images == 70_000
     assert [sample.split for sample in samples] == ["train"] * 60_000 + ["test"] * 10_000
     labels = np.concatenate([written["train-labels-idx1-ubyte"], written["t10k-labels-idx1-ubyte"]])
@@ -88,7 +88,7 @@ def test_compressed_and_plain_files_give_the_same_samples(
 ) -> None:
     for name, array in written.items():
         write_idx(tmp_path / name, array, compressed=True)
-    for plain, compressed in zip(mnist.read(root).samples, mnist.read(tmp_path).samples, strict=True):
+    for plain, compressed in zip(mnist.read(root).samples(), mnist.read(tmp_path).samples(), strict=True):
         assert np.array_equal(plain.image, compressed.image) and plain[1:] == compressed[1:]
 
 
