@@ -13,7 +13,7 @@ resumed without more code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -164,11 +164,15 @@ class Detector(nn.Module):
         """
         self._check(batch, torch.float32)
         self.eval()
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.train()
+        for module in self._batch_norms():
+            module.train()
         with torch.no_grad():
             return self.components(batch)
+
+    @property
+    def normalises_by_batch(self) -> bool:
+        """Whether `score_in_training_mode` differs from `score` at all."""
+        return any(True for _ in self._batch_norms())
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         """What `train_step` does, to be written by a detector: losses, gradients, optimiser steps."""
@@ -199,6 +203,9 @@ class Detector(nn.Module):
         self.load_state_dict(state["weights"])
         for name, optimiser in self._optimisers().items():
             optimiser.load_state_dict(_copy(state["optimisers"][name]))
+
+    def _batch_norms(self) -> Iterator[nn.Module]:
+        return (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
 
     def _optimisers(self) -> dict[str, Adam | torch.optim.Optimizer]:
         return {n: found for n, found in vars(self).items() if isinstance(found, Adam | torch.optim.Optimizer)}

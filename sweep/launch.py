@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,6 +32,7 @@ from sweep.store import Store
 from sweep.weights import Weights
 
 DONE, USER_ERROR, SOME_FAILED, BUDGET = 0, 1, 2, 3
+INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 GENERATION_TRIALS = 2000  # a Tuner's memory and its state file grow with its trials
 DEATHS_IN_A_ROW = 3  # of the process that drives Ray, without a result between them
 VERSIONS = ("ray", "optuna", "torch", "torchvision", "pyarrow", "scikit-learn", "numpy")
@@ -70,12 +72,17 @@ class Launch:
             with lease.held(patience=lease.ttl_seconds), Scratch() as scratch:
                 cluster = LocalCluster(scratch, self.platform)
                 try:
-                    cluster.start()
-                    put_missing(self.sweep, self.store, self.console)
+                    with _interrupted(partial(_at_once, cluster)):
+                        cluster.start()
+                        put_missing(self.sweep, self.store, self.console)
+                    if cluster.stop_file.exists():
+                        return self._stopped()
                     number = self.ledger.put_spec(self._record())
                     return self._generations(number, lease, cluster)
                 finally:
                     cluster.kill()
+        except KeyboardInterrupt:
+            return self._stopped()
         except Held as held:
             raise UserError(
                 f"sweep {self.sweep.name} is being launched by {held.owner}, for {duration(held.age)}: "
@@ -102,7 +109,7 @@ class Launch:
         weights = Weights(self.ledger, state) if self.sweep.trial.keep == "best" else None
         with (
             Progress(state, self.platform.slots, self.console, self.log_command) as progress,
-            _interrupts(cluster, progress),
+            _interrupted(partial(_in_order, cluster, progress)),
         ):
             deaths = 0
             more = self._anything_to_run(state)
@@ -139,8 +146,7 @@ class Launch:
         if stopped and time.monotonic() > deadline:
             return BUDGET
         if stopped:
-            self.console.print("stopped; the same command goes on where it was", highlight=False)
-            return 130
+            return self._stopped()
         final = survey(self.work, self.ledger)
         return SOME_FAILED if final.count("failed") else DONE
 
@@ -154,6 +160,10 @@ class Launch:
             skip_failed=self.skip_failed,
             launch=number,
         )
+
+    def _stopped(self) -> int:
+        self.console.print("stopped; the same command goes on where it was", highlight=False)
+        return INTERRUPTED
 
     def _anything_to_run(self, state: Survey) -> bool:
         return bool(state.count("to_run") or (state.count("failed") and not self.skip_failed))
@@ -194,14 +204,12 @@ def default_cache() -> str:
 
 
 @contextmanager
-def _interrupts(cluster: LocalCluster, progress: Progress) -> Iterator[None]:
-    """Ctrl-C once: running trials write their resume state, then all ends.  Twice: now."""
+def _interrupted(by: Callable[[], None]) -> Iterator[None]:
+    """What Ctrl-C, or SIGTERM, does meanwhile."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
-        first = not cluster.stop_file.exists()
-        progress.say("stopping: trials write their resume state (again: now)" if first else "ending now")
-        cluster.stop()
+        by()
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -209,3 +217,16 @@ def _interrupts(cluster: LocalCluster, progress: Progress) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _at_once(cluster: LocalCluster) -> None:
+    """Before trials run there is nothing to wait for; where Python drops the exception, the file remains."""
+    cluster.stop_file.touch()
+    raise KeyboardInterrupt
+
+
+def _in_order(cluster: LocalCluster, progress: Progress) -> None:
+    """Once: running trials write their resume state, then all ends.  Twice: now."""
+    first = not cluster.stop_file.exists()
+    progress.say("stopping: trials write their resume state (again: now)" if first else "ending now")
+    cluster.stop()

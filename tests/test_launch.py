@@ -235,6 +235,10 @@ def test_ctrl_c_writes_resume_states_and_ends_and_the_same_command_goes_on(tmp_p
     extra = environment(TRAINED_LOG=str(log))
     process = subprocess.Popen(command("launch", config, "-y"), env=extra, stdout=subprocess.PIPE, text=True)
     wait_until(lambda: log.exists() and len(log.read_text().splitlines()) > 30, process)
+    started = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(process.pid))
+    assert b"raylet" in started
+    for idle in (b"dashboard/dashboard.py", b"monitor.py", b"log_monitor.py"):
+        assert idle not in started, "it would cost a second of every start, for nothing"
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -247,6 +251,20 @@ def test_ctrl_c_writes_resume_states_and_ends_and_the_same_command_goes_on(tmp_p
     assert len(steps) == 20 * 20
     repeated = sum(count - 1 for count in steps.values())
     assert repeated <= 60, "at most what was trained after the resume state was written"
+
+
+def test_ctrl_c_while_data_are_put_ends_at_once_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    config = write_config(tmp_path, [logged(epochs=1, pause=0.0)])
+    process = subprocess.Popen(command("launch", config, "-y"), env=environment(), stdout=subprocess.PIPE, text=True)
+    wait_until((tmp_path / "store/sweeps/test/lease").exists, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    assert "stopped; the same command goes on where it was\n" in output
+    assert "Traceback" not in output
+    wait_until(lambda: not orphans())
+    again = sweep("launch", config, "-y")
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_second_launch_of_a_running_sweep_is_refused_with_its_owner(tmp_path: Path) -> None:

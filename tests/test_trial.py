@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import data.protocols
 import sweep.trial
 from data import shards
 from data.protocols import Split
+from models.detector import build
 from models.ganomaly import GANomaly
 from models.scoring import LAMBDAS, combine
 from sweep import metrics
@@ -101,6 +103,28 @@ def test_the_same_spec_gives_the_same_bits(detector: str, prepared: Path, cache:
     assert results[0] == results[1]
     assert weights[0] == weights[1]
     assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(("detector", "scorings"), [("pixel_mean", 1), ("ganomaly", 3)])
+def test_who_has_no_batch_statistics_is_scored_once_for_all_evaluations(
+    detector: str, scorings: int, store: Store, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(detector, evaluations=EVALUATIONS, eval_every=0)
+    scored = Counter[str]()
+    made = build(detector, channels=1, size=16, hyperparameters=dict(spec.hyperparameters), variant=spec.variant)
+    real = type(made).components
+
+    def counting(self: Any, batch: Tensor) -> dict[str, Tensor]:
+        scored["images"] += len(batch)
+        return real(self, batch)
+
+    monkeypatch.setattr(type(made), "components", counting)
+    result = finish(spec, store, cache, None if detector == "pixel_mean" else 0.0)
+    entries = {e["evaluation"]: e for e in result["metrics"] if e["selection"] == "last"}
+    assert set(entries) == set(EVALUATIONS)
+    count = entries["clean"]["n_normal"] + entries["clean"]["n_abnormal"]
+    assert scored["images"] == scorings * count
+    assert (entries["clean"]["auroc"] == entries["legacy_shuffled"]["auroc"]) == (scorings == 1)
 
 
 CHANGES: list[dict[str, Any]] = [{}, {"seed": 1}, {"split_seed": 1}]
