@@ -21,7 +21,7 @@ WEIGHT_SECONDS = 12e-9  # of a weight in a step: Adam, and its gradient where th
 TRAIN_IMAGE_SECONDS = 8e-4  # of an image in a step besides arithmetic: activations, normalisation
 SCORE_IMAGE_SECONDS = 2e-4  # of an image through the networks once, besides arithmetic
 SEARCH_IMAGE_SECONDS = 4e-4  # of an image in a step of AnoGAN's search, besides arithmetic
-RATE = {"float32": 60e9, "bf16": 180e9}  # floating-point operations a second of convolutions
+RATE = {"float32": 60e9, "tf32": 60e9, "bf16": 180e9}  # floating-point operations a second of convolutions
 PASSES = 3  # forward, gradient to the data, gradient to the weights
 PIXEL_IMAGE_SECONDS = 7e-6  # of an image that a baseline looks at
 FLOAT64_RATE = 40e9  # products in float64
@@ -68,7 +68,8 @@ class Cost:
         Args:
             hyperparameters: resolved.
             images, size, channels: number and shape of the images.
-            precision: "float32" or "bf16", the latter on a core with bf16 matrix units.
+            precision: of training, as in `models.numerics`; "bf16" on a core with bf16 matrix units, "tf32",
+                which no CPU has, as float32.
         """
         return self.training(Work(hyperparameters, images, size, channels, precision))
 
@@ -117,7 +118,7 @@ def anogan_scoring(work: Work) -> float:
     limit = work.number("max_test")
     images = min(work.images, limit) if limit else work.images
     layers = _encoder(work, work.number("nz")) + _encoder(work, 1)
-    step = SEARCH_IMAGE_SECONDS * _area(work) + 2 * _operations(layers) / RATE[work.precision]
+    step = SEARCH_IMAGE_SECONDS * _area(work) + 2 * _operations(layers) / RATE["float32"]
     search = work.number("restarts") * work.number("steps") * images * step
     return search + _pass(dataclasses.replace(work, images=images), layers)
 
@@ -179,7 +180,7 @@ def _steps(work: Work, layers: Layers) -> float:
 
 
 def _pass(work: Work, layers: Layers) -> float:
-    return work.images * (SCORE_IMAGE_SECONDS * _area(work) + _operations(layers) / RATE[work.precision])
+    return work.images * (SCORE_IMAGE_SECONDS * _area(work) + _operations(layers) / RATE["float32"])
 
 
 def _operations(layers: Layers) -> float:

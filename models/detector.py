@@ -23,6 +23,7 @@ from models.adam import Adam
 from models.catalog import CHANNELS, SIZES, DetectorInfo, load_class
 from models.catalog import detector as find_detector
 from models.hyperparameters import NoHyperparameters, resolve_values
+from models.numerics import PRECISIONS, arithmetic
 
 
 class Detector(nn.Module):
@@ -37,6 +38,7 @@ class Detector(nn.Module):
             in the score, None where `components` gives a single "score".
         score_batch: images that are scored at once, which changes no score; fewer where one takes seconds.
         mean, std: of the pixels in [0, 1], for `normalise`; 0.5 and 0.5 give [-1, 1].
+        precision: arithmetic of `train_step`, one of `models.numerics.PRECISIONS`.
     """
 
     Hyperparameters: ClassVar[type[Any]] = NoHyperparameters
@@ -46,6 +48,7 @@ class Detector(nn.Module):
     score_batch: int = 256
     mean: float = 0.5
     std: float = 0.5
+    precision: str = "float32"
 
     def __init__(
         self, channels: int, size: int, hyperparameters: Any, variant: str = "plain", dataset: str = ""
@@ -127,7 +130,8 @@ class Detector(nn.Module):
         """
         self._check(batch, torch.float32)
         self.train()
-        return {name: loss.detach() for name, loss in self.step(batch).items()}
+        with arithmetic(self.precision, batch.device.type):
+            return {name: loss.detach() for name, loss in self.step(batch).items()}
 
     def score(self, batch: Tensor) -> dict[str, Tensor]:
         """Score components of each image; higher is more abnormal.
@@ -227,6 +231,7 @@ def build(
     hyperparameters: Mapping[str, object],
     variant: str,
     dataset: str = "",
+    precision: str = "float32",
 ) -> Detector:
     """The detector that a trial's spec names, on the CPU; seed torch first.
 
@@ -237,15 +242,19 @@ def build(
         hyperparameters: by name, as `models.catalog.resolve` gives them; missing ones are defaults.
         variant: of the detector.
         dataset: catalog name of the dataset.
+        precision: arithmetic of its training steps, one of `models.numerics.PRECISIONS`.
 
     Raises:
         ValueError: on anything that is not legal, with what is.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is not legal: one of {', '.join(PRECISIONS)}")
     info: DetectorInfo = find_detector(spec_detector)
     info.variant(variant)
     values = info.hyperparameters(**resolve_values(info.hyperparameters, hyperparameters))
     made = load_class(info.implementation)(channels, size, values, variant=variant, dataset=dataset)
     assert isinstance(made, Detector)
+    made.precision = precision
     return made
 
 

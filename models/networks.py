@@ -54,7 +54,14 @@ def decoder(size: int, channels: int, width: int, inputs: int) -> nn.Sequential:
             nn.ReLU(inplace=True),
         ]
         wide //= 2
-    return nn.Sequential(*layers, ConvTranspose2d(width, channels, 4, 2, 1, bias=False), nn.Tanh())
+    return nn.Sequential(*layers, ConvTranspose2d(width, channels, 4, 2, 1, bias=False), Tanh())
+
+
+class Tanh(nn.Tanh):
+    """`torch.nn.Tanh` in float32, whatever comes in."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
+        return torch.tanh(input.float())
 
 
 class Discriminator(nn.Module):
@@ -68,7 +75,7 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, C, S, S] to D(x) [B] and f(x) [B, c, h, h]."""
         f = self.features(x)
-        return torch.sigmoid(self.classifier(f)).flatten(), f
+        return torch.sigmoid(self.classifier(f).float()).flatten(), f
 
 
 class UNet(nn.Module):
@@ -104,7 +111,7 @@ class UNet(nn.Module):
         x = functional.relu(x, inplace=True)
         for up in reversed(self.up):
             x = functional.relu(torch.cat([skips.pop(), up(x)], 1), inplace=True)
-        return torch.tanh(self.last(x))
+        return torch.tanh(self.last(x).float())
 
 
 def initialise(module: nn.Module) -> None:

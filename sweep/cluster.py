@@ -21,11 +21,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweep.faults import UserError
 from sweep.orders import Orders
 from sweep.plan import Platform
+from sweep.precision import AMPERE, multiplies_bf16, multiplies_tf32, resolve
 from sweep.spec import Sweep
 from sweep.trialspec import Numerics
 
@@ -33,6 +34,13 @@ SCRATCH_PREFIX = "sweep-"  # in the system's folder for temporary files: Ray's s
 LONGEST_PARENT = 30  # characters: of the 107 that a socket's path may have, Ray takes most
 PR_SET_PDEATHSIG = 1
 DIES_WITH_PARENT = sys.platform == "linux"  # a process whose parent is killed, and Ray's so with their driver
+
+
+class GPU(NamedTuple):
+    """What nvidia-smi says of one: its name, and its compute capability, such as 9.0."""
+
+    name: str
+    capability: float
 
 
 def platform(sweep: Sweep) -> Platform:
@@ -43,50 +51,59 @@ def platform(sweep: Sweep) -> Platform:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = cores if sweep.cluster.cpus == "auto" else sweep.cluster.cpus
-    names = gpus() if sweep.cluster.gpus != 0 and sweep.trial.gpus != 0 else []
+    found = gpus() if sweep.cluster.gpus != 0 and sweep.trial.gpus != 0 else []
     faults = []
     if asked > cores:
         faults.append(f"cluster.cpus: {asked} are asked for, this process may use {cores}")
     if sweep.cluster.gpus != "auto":
-        if sweep.cluster.gpus > len(names) and sweep.trial.gpus != 0:
-            faults.append(f"cluster.gpus: {sweep.cluster.gpus} are asked for, nvidia-smi lists {len(names)}")
-        names = names[: sweep.cluster.gpus]
-    share = (1.0 if names else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
-    if share and not names:
+        if sweep.cluster.gpus > len(found) and sweep.trial.gpus != 0:
+            faults.append(f"cluster.gpus: {sweep.cluster.gpus} are asked for, nvidia-smi lists {len(found)}")
+        found = found[: sweep.cluster.gpus]
+    share = (1.0 if found else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
+    if share and not found:
         faults.append("trial.gpus: no GPU is there (nvidia-smi lists none); use --set trial.gpus=0")
     cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
     if cpus > asked:
         faults.append(f"trial.cpus: {cpus} are asked for, the cluster has {asked}")
-    if len(set(names)) > 1:
-        faults.append(f"cluster.gpus: unlike GPUs ({', '.join(sorted(set(names)))}); choose by CUDA_VISIBLE_DEVICES")
+    names = sorted({gpu.name for gpu in found})
+    if len(names) > 1:
+        faults.append(f"cluster.gpus: unlike GPUs ({', '.join(names)}); choose by CUDA_VISIBLE_DEVICES")
+    capability = found[0].capability if share and found else None
+    precision = resolve(sweep.trial.precision, capability)
+    if precision == "tf32" and not multiplies_tf32(capability):
+        faults.append(
+            f"trial.precision: tf32 needs a GPU of compute capability {AMPERE} or more; here float32, bf16 and auto run"
+        )
     if faults:
         raise UserError(faults)
     slots = asked // cpus
     if share:
-        slots = min(slots, int(len(names) / share))
-    precision = "float32" if sweep.trial.precision == "auto" else sweep.trial.precision
+        slots = min(slots, int(len(found) / share))
+    slow = precision == "bf16" and not multiplies_bf16(capability)
     return Platform(
         device=names[0] if share else "cpu",
         numerics=Numerics(precision=precision, threads=cpus),
         slots=slots,
         cpus=cpus,
         gpus=share,
+        caution="trial.precision: bf16 is slower than float32 here, for want of units for it" if slow else "",
     )
 
 
-def gpus() -> list[str]:
-    """Names of the GPUs that this process may use."""
+def gpus() -> list[GPU]:
+    """GPUs that this process may use."""
     try:
-        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        command = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    names = [name.strip() for name in listed.splitlines() if name.strip()]
+    lines = [line.rpartition(",") for line in listed.splitlines() if line.strip()]
+    found = [GPU(name.strip(), float(capability)) for name, _, capability in lines]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return names
+        return found
     chosen = [part for part in visible.split(",") if part.strip() not in ("", "-1")]
-    return [names[int(part)] if part.isdigit() and int(part) < len(names) else names[0] for part in chosen]
+    return [found[int(part)] if part.isdigit() and int(part) < len(found) else found[0] for part in chosen]
 
 
 class Scratch:

@@ -26,6 +26,8 @@ def device_of(spec: TrialSpec) -> torch.device:
         )
     torch.backends.cudnn.benchmark = False  # chosen by timing, hence by luck
     torch.backends.cudnn.deterministic = True
+    for products in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+        products.fp32_precision = "ieee"  # cuDNN's default is TF32; training says what it wants (models.numerics)
     return torch.device("cuda")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.scoring import combine
 from sweep.attempts import has_failed
-from sweep.trialspec import SELECTIONS, Numerics, TrialSpec
+from sweep.trialspec import SELECTIONS, TrialSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,7 +105,7 @@ def _common(
         "key": key, "sweep": sweep, "study": trial.study, "detector": trial.detector,
         "variant": trial.variant, "revision": spec.revision, "dataset": trial.dataset,
         "protocol": trial.protocol, "abnormal": trial.abnormal, "split_seed": trial.split_seed,
-        "seed": trial.seed, "numerics": _numerics(spec.numerics), "device": spec.device,
+        "seed": trial.seed, "numerics": str(spec.numerics), "device": spec.device,
         "kind": trial.kind, "setting": trial.setting, "axis": trial.axis,
         "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
     }  # fmt: skip
@@ -149,11 +149,6 @@ def _judge(table: pa.Table, entry: Mapping[str, Any], lam: float) -> Row:
     mixed = combine(components, lam)
     judged = evaluate(chosen["label"].to_numpy(), mixed)
     return {name: getattr(judged, name) for name in METRICS}
-
-
-def _numerics(numerics: Numerics) -> str:
-    """E.g. "float32, 1 thread"."""
-    return f"{numerics.precision}, {numerics.threads} thread{'s' if numerics.threads > 1 else ''}"
 
 
 def to_parquet(rows: Sequence[Row]) -> bytes:

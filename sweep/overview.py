@@ -27,7 +27,9 @@ def table(sweep: Sweep, platform: Platform, survey: Survey) -> Group:
     if counts["to_run"]:
         basis = "measured" if all(line.measured for line in survey.lines if line.to_run) else "estimated"
         left = duration(survey.seconds_left(platform.slots))
-        parts.append(Text(f"about {left} on {slots(platform)} ({basis})"))
+        parts.append(Text(f"about {left} on {slots(platform)} in {platform.numerics.precision} ({basis})"))
+    if platform.caution:
+        parts.append(Text(platform.caution, style="yellow"))
     return Group(*parts)
 
 

@@ -30,6 +30,7 @@ class Platform:
         numerics: arithmetic.
         slots: trials at once.
         cpus, gpus: of one trial.
+        caution: what whoever asked for this should know; "" for nothing.
     """
 
     device: str
@@ -37,6 +38,7 @@ class Platform:
     slots: int
     cpus: int
     gpus: float
+    caution: str = ""
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Platform:
@@ -187,6 +189,12 @@ class _Base:
     def classes(self) -> tuple[str, ...]:
         return tuple(c for c in self.study.abnormal if c in datasets.dataset(self.dataset).classes)
 
+    def numerics(self, hyperparameters: Mapping[str, Scalar]) -> Numerics:
+        """The platform's; its precision is of training steps, and a trial without any has none to choose."""
+        if self.info.trains_by_epoch and hyperparameters.get("epochs"):
+            return self.platform.numerics
+        return replace(self.platform.numerics, precision=Numerics().precision)
+
     def planned(
         self,
         hyperparameters: Mapping[str, Scalar],
@@ -220,7 +228,7 @@ class _Base:
             validation=held_out,
             evaluations=() if tuning else study.evaluations,
             eval_every=0 if tuning else info.eval_every if study.eval_every is None else study.eval_every,
-            numerics=self.platform.numerics,
+            numerics=self.numerics(hyperparameters),
             device=self.platform.device,
         )
         return Planned(

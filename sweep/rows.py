@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweep.gather import Row, gather
 from sweep.ledger import Ledger
+from sweep.plan import Platform
 from sweep.status import Survey, reported
 
 if TYPE_CHECKING:
@@ -34,5 +35,6 @@ def provenance(ledger: Ledger, command: str) -> dict[str, object]:
         last = launches[-1]
         said["commit"] = f"{last['commit'] or 'unknown'}{' with changes' if last['dirty'] else ''}"
         said["versions"] = ", ".join(f"{name} {version}" for name, version in sorted(last["versions"].items()))
-        said["ran on"] = f"{last['platform']['device']}, {last['platform']['slots']} slots"
+        ran = Platform.from_dict(last["platform"])
+        said["ran on"] = f"{ran.device} in {ran.numerics}, {ran.slots} slots"
     return said

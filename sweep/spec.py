@@ -70,8 +70,10 @@ class TrialOptions(Section):
     cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="CPU cores for one trial; auto: 1, because two such trials beat one with 2 cores"
     )
-    precision: Literal["auto", "float32"] = Field(
-        "auto", description="arithmetic of training; auto: float32; part of a trial's key"
+    precision: Literal["auto", "float32", "tf32", "bf16"] = Field(
+        "auto",
+        description="arithmetic of training; auto: bf16 where CPU or GPU has units for it, else float32; part of a "
+        "trial's key; scores are float32",
     )
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
         60.0, description="least seconds between two writes of a trial's resume state"

@@ -137,6 +137,7 @@ class _Run:
             hyperparameters=spec.hyperparameters,
             variant=spec.variant,
             dataset=spec.dataset,
+            precision=spec.numerics.precision,
         )
         self.detector.to(self.device).to(memory_format=LAYOUTS[spec.numerics.layout])
         self.epochs = int(spec.hyperparameters.get("epochs", 0))

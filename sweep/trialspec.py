@@ -31,7 +31,8 @@ class Numerics:
     """Which arithmetic a trial runs; resolved when it is planned, never chosen by a running trial.
 
     Attributes:
-        precision: "float32", or "bf16" for autocast to bfloat16.
+        precision: of training, "float32", "tf32" or "bf16" (`models.numerics`); "float32" where
+            nothing is trained by steps.
         threads: CPU threads inside one operation.  Sums over threads are ordered differently,
             so another number of threads is another trial.
         layout: of images and weights in memory, "channels_last" or "contiguous"; other layouts run
@@ -41,6 +42,10 @@ class Numerics:
     precision: str = "float32"
     threads: int = 1
     layout: str = "channels_last"
+
+    def __str__(self) -> str:
+        """E.g. "float32, 1 thread"."""
+        return f"{self.precision}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from models.catalog import CHANNELS, DETECTORS, SIZES, DetectorInfo, detector, resolve
 from models.detector import Detector, build
+from models.numerics import PRECISIONS
 from models.scoring import combine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,7 +30,9 @@ SMALL: dict[str, dict[str, int]] = {
 }
 NAMES = [*DETECTORS, "tests.own_detector:DenoisingAutoencoder"]
 # `untrained` is the default variant for 0 epochs, hence the same code.
-CASES = [(name, variant) for name in NAMES for variant in detector(name).variants if variant != "untrained"]
+CASES = [
+    (name, variant, "float32") for name in NAMES for variant in detector(name).variants if variant != "untrained"
+] + [(name, detector(name).default_variant, "bf16") for name in NAMES if detector(name).trains_by_epoch]
 UNLEARNED = {"constant", "total_variation"}  # what they score depends on no training image
 BLIND = {"constant"}  # nor on the image that is scored
 
@@ -45,6 +49,7 @@ class Case:
 
     name: str
     variant: str
+    precision: str = "float32"
 
     @property
     def info(self) -> DetectorInfo:
@@ -53,7 +58,14 @@ class Case:
     def make(self, channels: int = 1, seed: int = 0) -> Detector:
         torch.manual_seed(seed)
         values = resolve(self.info, self.variant, SMALL.get(self.name, {}))
-        return build(self.name, channels=channels, size=SIZE, hyperparameters=values, variant=self.variant)
+        return build(
+            self.name,
+            channels=channels,
+            size=SIZE,
+            hyperparameters=values,
+            variant=self.variant,
+            precision=self.precision,
+        )
 
     def train(self, made: Detector, seed: int = 7, steps: int = 3) -> list[dict[str, Tensor]]:
         data = images(24, made.channels, seed)
@@ -104,6 +116,12 @@ def looking(request: pytest.FixtureRequest) -> Case:
     return Case(*request.param)
 
 
+@pytest.fixture(params=[case for case in CASES if case[2] == "bf16"], ids="-".join)
+def rounding(request: pytest.FixtureRequest) -> Case:
+    """A case that is trained in less than float32."""
+    return Case(*request.param)
+
+
 @pytest.fixture(params=CASES, ids="-".join)
 def case(request: pytest.FixtureRequest) -> Case:
     return Case(*request.param)
@@ -126,6 +144,26 @@ class TestDetectorContract:
             assert losses
             for loss in losses.values():
                 assert loss.shape == () and not loss.requires_grad and loss.isfinite()
+
+    def test_a_step_in_bf16_is_one_in_float32_but_for_rounding(self, rounding: Case) -> None:
+        found = []
+        for precision in ("float32", "bf16"):
+            made = replace(rounding, precision=precision).make()
+            (losses,) = rounding.train(made, steps=1)
+            found.append((losses, parts_of(made, images(5))))
+        (exact, exact_parts), (rounded, rounded_parts) = found
+        assert any(exact[name] != rounded[name] for name in exact)
+        for name in exact:
+            torch.testing.assert_close(rounded[name], exact[name], rtol=0.01, atol=0)
+        for name in exact_parts:
+            np.testing.assert_allclose(rounded_parts[name], exact_parts[name], rtol=0.05)
+
+    def test_bf16_leaves_weights_statistics_gradients_and_moments_in_float32(self, rounding: Case) -> None:
+        made = rounding.trained()
+        kept = [*made.parameters(), *made.buffers(), *(p.grad for p in made.parameters() if p.grad is not None)]
+        kept += _tensors(made.training_state())
+        assert {part.dtype for part in kept} - {torch.int64} == {torch.float32}
+        assert all(loss.dtype == torch.float32 for losses in rounding.train(made) for loss in losses.values())
 
     def test_a_step_after_an_evaluation_trains_all_the_same(self, stepping: Case) -> None:
         trained, evaluated = stepping.trained(), stepping.trained()
@@ -310,7 +348,7 @@ class TestDetectorContract:
 
     def test_cost_hints_grow_with_the_images(self, case: Case) -> None:
         values = resolve(case.info, case.variant, {})
-        for precision in ("float32", "bf16"):
+        for precision in PRECISIONS:
             for seconds in (case.info.cost.epoch, case.info.cost.score):
                 assert 0 < seconds(values, 1000, 32, 1, precision) < seconds(values, 50_000, 32, 1, precision)
 
@@ -326,3 +364,11 @@ def _all_numbers(state: Any) -> Tensor:
     else:
         parts = [torch.tensor([float(state)])] if isinstance(state, bool | int | float) else []
     return torch.cat([torch.zeros(0, dtype=torch.float64), *parts]).double()
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict | list | tuple):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(value)
