@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from sweep.faults import UserError
 from sweep.orders import Orders
 from sweep.plan import Platform
-from sweep.precision import AMPERE, multiplies_bf16, multiplies_tf32, resolve
+from sweep.precision import AMPERE, multiplies_bf16, multiplies_tf32, resolve_precision
 from sweep.spec import Sweep
 from sweep.trialspec import Numerics
 
@@ -69,7 +69,7 @@ def platform(sweep: Sweep) -> Platform:
     if len(names) > 1:
         faults.append(f"cluster.gpus: unlike GPUs ({', '.join(names)}); choose by CUDA_VISIBLE_DEVICES")
     capability = found[0].capability if share and found else None
-    precision = resolve(sweep.trial.precision, capability)
+    precision = resolve_precision(sweep.trial.precision, capability)
     if precision == "tf32" and not multiplies_tf32(capability):
         faults.append(
             f"trial.precision: tf32 needs a GPU of compute capability {AMPERE} or more; here float32, bf16 and auto run"

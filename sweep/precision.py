@@ -13,7 +13,7 @@ _CPU_UNITS = frozenset({"avx512_bf16", "amx_bf16"})  # flags of /proc/cpuinfo
 _KERNELS = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # within an ISA that has those units, by oneDNN's names
 
 
-def resolve(asked: str, capability: float | None) -> str:
+def resolve_precision(asked: str, capability: float | None) -> str:
     """`asked` itself, or what "auto" stands for: "bf16" where the device multiplies it, else "float32".
 
     Args:
@@ -26,12 +26,12 @@ def resolve(asked: str, capability: float | None) -> str:
 
 
 def multiplies_bf16(capability: float | None) -> bool:
-    """Whether the device has units for products in bfloat16; the arguments are those of `resolve`."""
+    """Whether the device has units for products in bfloat16; the arguments are those of `resolve_precision`."""
     return cpu_multiplies_bf16() if capability is None else capability >= AMPERE
 
 
 def multiplies_tf32(capability: float | None) -> bool:
-    """Whether the device has units for products in TF32; the arguments are those of `resolve`."""
+    """Whether the device has units for products in TF32; the arguments are those of `resolve_precision`."""
     return capability is not None and capability >= AMPERE
 
 

@@ -11,9 +11,8 @@ import pytest
 from sweep.cluster import GPU, gpus, platform
 from sweep.faults import UserError
 from sweep.plan import Platform, expand
-from sweep.precision import cpu_multiplies_bf16, resolve
-from sweep.spec import Sweep
-from sweep.spec import resolve as sweep_of
+from sweep.precision import cpu_multiplies_bf16, resolve_precision
+from sweep.spec import Sweep, resolve
 from sweep.trialspec import Numerics
 
 STUDY: dict[str, Any] = {
@@ -24,7 +23,7 @@ PRECISIONS = ["float32", "tf32", "bf16"]
 
 
 def asking(precision: str, **trial: Any) -> Sweep:
-    return sweep_of({"storage": "./r", "trial": {"precision": precision, **trial}, "sweep": {"studies": [STUDY]}})
+    return resolve({"storage": "./r", "trial": {"precision": precision, **trial}, "sweep": {"studies": [STUDY]}})
 
 
 @pytest.fixture
@@ -77,8 +76,8 @@ def test_of_an_unknown_cpu_nothing_is_expected(cpuinfo: Path) -> None:
 
 @pytest.mark.parametrize(("capability", "found"), [(7.5, "float32"), (8.0, "bf16"), (9.0, "bf16"), (12.0, "bf16")])
 def test_a_gpu_multiplies_bf16_by_its_generation(capability: float, found: str) -> None:
-    assert resolve("auto", capability) == found
-    assert [resolve(asked, capability) for asked in PRECISIONS] == PRECISIONS
+    assert resolve_precision("auto", capability) == found
+    assert [resolve_precision(asked, capability) for asked in PRECISIONS] == PRECISIONS
 
 
 @pytest.mark.parametrize("units", [True, False])

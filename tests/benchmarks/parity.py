@@ -1,12 +1,13 @@
 """Does the fast step learn what the published one learns?  AUROC of both, seed by seed.
 
 Both renderings begin with equal weights and see equal batches in equal order: `tests/published.py`
-contiguous with torch's own arithmetic, `Detector.train_step` channels-last with ours.  Both are scored in
-evaluation mode.  Rounding alone parts them, and adversarial training makes much of it: what counts is
-whether the mean difference over seeds is zero within a margin of 0.02.
+contiguous with torch's own float32, `Detector.train_step` channels-last in the precision that a trial would
+have on this machine, or in --precision.  Both are scored in float32 and evaluation mode.  Rounding alone
+parts them, and adversarial training makes much of it: what counts is whether the mean difference over
+seeds is zero within a margin of 0.02.
 
-The images are the real ones, which lie under --root as torchvision lays them out, one folder for each
-dataset or one for both; what is missing is skipped.
+The images are the real ones, which lie under --root, one folder for both datasets, as torchvision lays them
+out; what is missing there is skipped.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from models.catalog import resolve
 from models.detector import Detector, build
 from models.scoring import combine
 from sweep.metrics import auroc
+from sweep.precision import resolve_precision
 from sweep.stats import interval
 from sweep.store import open_store
 
@@ -46,8 +48,11 @@ def main() -> None:
         ("test", 2000, "images scored"),
         ("width", 16, "channels of the outermost layer"),
         ("abnormal", 2, "class left out of training"),
+        ("precision", "auto", "of the fast step: auto, float32 or bf16"),
     )
     header()
+    options.precision = resolve_precision(options.precision, capability=None)
+    print(f"fast in {options.precision}, plain in float32")
     torch.set_num_threads(1)
     for dataset in ("mnist", "cifar10"):
         try:
@@ -93,7 +98,13 @@ def both(
     info = find_detector(name)
     values = resolve(info, info.default_variant, {"width": options.width})
     made = build(
-        name, channels=images.shape[1], size=32, hyperparameters=values, variant=info.default_variant, dataset=dataset
+        name,
+        channels=images.shape[1],
+        size=32,
+        hyperparameters=values,
+        variant=info.default_variant,
+        dataset=dataset,
+        precision=options.precision,
     )
     plain = PUBLISHED[name](made)
     made.to(memory_format=torch.channels_last)
@@ -104,8 +115,8 @@ def both(
             plain(x)
             made.train_step(x)
     fast = scored(made, test, labels)
-    made.get_submodule("generator").load_state_dict(plain.g.state_dict())
-    made.get_submodule("discriminator").load_state_dict(plain.d.state_dict())
+    for part, network in plain.networks.items():
+        made.get_submodule(part).load_state_dict(network.state_dict())
     return scored(made, test, labels), fast
 
 

@@ -1,9 +1,13 @@
 """A detector's training step as a trial runs it against a plain rendering of the published one.
 
-Plain: tests/published.py, float32, contiguous, torch's own Adam, batches sliced from a float tensor: no
-data loader is counted.  Fast: `Detector.train_step` on uint8 images gathered and normalised batch by
-batch, channels_last weights, as `sweep.trial` does it.  Both take turns in one process, so a busy machine
-slows both.  Both are float32: the bar is for a CPU without bf16 units.
+Plain: tests/published.py, float32 by torch's defaults, contiguous, torch's own Adam, batches sliced from a
+float tensor: no data loader is counted.  Fast: `Detector.train_step` in the precision that a trial would
+have on this machine, or in --precision, on uint8 images gathered and normalised batch by batch,
+channels_last weights, as `sweep.trial` does it.  Both take turns in one process, so a busy machine slows
+both.
+
+ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI shows what a CPU without bf16 units does on one that has them.
+Ends with one line for each detector: name, plain images/s, fast images/s, ratio.
 """
 
 from __future__ import annotations
@@ -13,15 +17,16 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from measure import arguments, bar, figure, header, middle, seconds
+from measure import arguments, bar, header, middle, seconds
 from published import PUBLISHED
 from torch import Tensor
 
 from models.catalog import detector as find_detector
 from models.catalog import resolve
 from models.detector import build
+from sweep.precision import cpu_multiplies_bf16, resolve_precision
 
-BAR = 1.15  # times the plain rendering's images a second
+BAR, BAR_BF16, BAR_GPU = 1.15, 3.0, 5.0  # times the plain rendering's images a second
 IMAGES = 1024
 
 
@@ -37,9 +42,16 @@ def main() -> None:
         ("batch", 64, "images a step"),
         ("width", 64, "channels of the outermost layer"),
         ("nz", 100, "length of the latent code"),
+        ("precision", "auto", "of the fast step: auto, float32, tf32 or bf16"),
+        ("device", "cpu", "cpu or cuda"),
     )
     header()
+    gpu = options.device == "cuda"
+    capability = float(".".join(map(str, torch.cuda.get_device_capability()))) if gpu else None
+    options.precision = resolve_precision(options.precision, capability)
     torch.set_num_threads(options.threads)
+    where = torch.cuda.get_device_name() if gpu else f"{options.threads} CPU thread(s)"
+    print(f"fast in {options.precision}, plain in float32, on {where}")
     for name in options.detectors.split(","):
         compare(name, options)
 
@@ -48,19 +60,24 @@ def compare(name: str, options: argparse.Namespace) -> None:
     """Time both renderings of one detector in turn, and print the figure."""
     plain, fast = renderings(name, options)
     for step in (plain, fast):
-        step(0)  # allocations, kernels
+        several(step, argparse.Namespace(**{**vars(options), "steps": 1}))  # allocations, kernels
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(options.n):
         for step, found in zip((plain, fast), rates, strict=True):
-            took = seconds(lambda step=step: [step(number) for number in range(options.steps)])  # type: ignore[misc]
+            took = seconds(lambda step=step: several(step, options))  # type: ignore[misc]
             found.append(options.steps * options.batch / took)
-    ratios = [ours / theirs for theirs, ours in zip(*rates, strict=True)]
-    figure(
-        f"{name} training, {options.threads} thread(s)",
-        middle(rates[1], "images/s"),
-        f"plain {middle(rates[0], 'images/s')}",
-        f"ratio {bar(median(ratios), least=BAR)}",
-    )
+    ratio = median(ours / theirs for theirs, ours in zip(*rates, strict=True))
+    least = BAR_GPU if options.device == "cuda" else BAR_BF16 if cpu_multiplies_bf16() else BAR
+    plain_rate, fast_rate = (middle(found, "images/s") for found in rates)
+    print(f"{name} | plain {plain_rate} | fast {fast_rate} | ratio {bar(ratio, least=least)}")
+
+
+def several(step: Callable[[int], object], options: argparse.Namespace) -> None:
+    """The steps of one repetition, to their end."""
+    for number in range(options.steps):
+        step(number)
+    if options.device == "cuda":
+        torch.cuda.synchronize()
 
 
 def renderings(name: str, options: argparse.Namespace) -> tuple[Callable[[int], object], Callable[[int], object]]:
@@ -70,10 +87,16 @@ def renderings(name: str, options: argparse.Namespace) -> tuple[Callable[[int], 
     chosen = {"batch_size": options.batch, "width": options.width, "nz": options.nz}
     values = resolve(info, info.default_variant, chosen)
     made = build(
-        name, channels=options.channels, size=options.size, hyperparameters=values, variant=info.default_variant
-    )
-    images = torch.randint(0, 256, (IMAGES, options.channels, options.size, options.size), dtype=torch.uint8)
-    order = torch.randperm(IMAGES)
+        name,
+        channels=options.channels,
+        size=options.size,
+        hyperparameters=values,
+        variant=info.default_variant,
+        precision=options.precision,
+    ).to(options.device)
+    shape = (IMAGES, options.channels, options.size, options.size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8).to(options.device)
+    order = torch.randperm(IMAGES).to(options.device)
     floats = made.normalise(images[order])
     published = PUBLISHED[name](made)
     made.to(memory_format=torch.channels_last)
