@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
+from test_trial import finish, spec_of, stored
 
+from data import shards
 from sweep.cluster import GPU, gpus, platform
 from sweep.faults import UserError
 from sweep.plan import Platform, expand
 from sweep.precision import cpu_multiplies_bf16, resolve_precision
 from sweep.spec import Sweep, resolve
+from sweep.store import open_store
 from sweep.trialspec import Numerics
 
 STUDY: dict[str, Any] = {
@@ -102,6 +108,22 @@ def test_trials_differ_by_precision_if_they_train_by_steps() -> None:
         different = len({found[trial] for found in per_precision})
         assert different == (1 if trial in {("ganomaly", "untrained"), ("knn", "plain")} else 3), trial
     assert {variant for _, variant in per_precision[0]} == {"repo_head", "repo_2018", "paper", "untrained", "plain"}
+
+
+def test_a_trial_in_bf16_learns_other_weights_of_the_same_type_and_says_so(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    shards.put(store, "digits", size=16, root=None)
+    weights = []
+    for precision in ("float32", "bf16"):
+        spec = dataclasses.replace(spec_of(), numerics=Numerics(precision=precision))
+        result = finish(spec, store, tmp_path / "cache")
+        assert result["spec"]["numerics"]["precision"] == precision
+        weights.append(
+            safetensors.torch.load(stored(store, spec, "weights.safetensors"))["generator.encoder1.0.weight"]
+        )
+    exact, rounded = weights
+    assert exact.dtype == rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05)
 
 
 def test_gpus_are_listed_with_their_generation_and_choose_the_precision(
