@@ -45,10 +45,14 @@ class Autoencoder(Detector):
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         """One step of Adam on the mean |x - x^|."""
-        con = functional.l1_loss(self.network(batch), batch)
+        con = self.reconstruction_loss(batch, self.network(batch))
         networks.differentiate(con, self.network)
         self.optimiser.step()
         return {"con": con}
+
+    def reconstruction_loss(self, x: Tensor, fake: Tensor) -> Tensor:
+        """L_con, GANomaly's eq. 2."""
+        return functional.l1_loss(fake, x)
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
         """Mean |x - x^| over pixels, [B]."""

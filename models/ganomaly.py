@@ -185,9 +185,7 @@ class GANomaly(Detector):
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         """One step of G and one of D, in the variant's order."""
         losses = self.in_turn(batch) if self.rendering.d_first else self.at_once(batch)
-        watched = [losses[name] for name in self.rendering.d_renewed_by]
-        if watched:
-            self.d_reinitialisations += networks.reinitialise_collapsed(self.discriminator, watched)
+        self.renew_discriminator(losses)
         return losses
 
     def at_once(self, x: Tensor) -> dict[str, Tensor]:
@@ -226,6 +224,12 @@ class GANomaly(Detector):
         networks.differentiate(g["g"], self.generator)
         self.optimiser_g.step()
         return g | d
+
+    def renew_discriminator(self, losses: dict[str, Tensor]) -> None:
+        """Give D new weights if a loss that the variant watches has collapsed."""
+        watched = [losses[name] for name in self.rendering.d_renewed_by]
+        if watched:
+            self.d_reinitialisations += networks.reinitialise_collapsed(self.discriminator, watched)
 
     def adversarial_loss(self, p_fake: Tensor, f_real: Tensor, f_fake: Tensor) -> Tensor:
         """Eq. 1, which G minimises."""

@@ -127,9 +127,13 @@ def initialise(module: nn.Module) -> None:
 
 
 def differentiate(loss: Tensor, network: nn.Module, *, retain_graph: bool = False) -> None:
-    """Set the gradient of `loss` on the parameters of `network`, and compute it for no others."""
+    """Set the gradient of `loss` on the parameters of `network`, and compute it for no others.
+
+    Args:
+        loss: scalar, or [k] of k networks stacked, of which each has a loss of its own.
+    """
     network.zero_grad()
-    torch.autograd.backward(loss, inputs=list(network.parameters()), retain_graph=retain_graph)
+    torch.autograd.backward(loss, torch.ones_like(loss), inputs=list(network.parameters()), retain_graph=retain_graph)
 
 
 def reinitialise_if(network: nn.Module, condition: Tensor) -> None:

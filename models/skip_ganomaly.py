@@ -200,12 +200,9 @@ class SkipGANomaly(Detector):
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         """One step of G and one of D, in the variant's order."""
-        r = self.rendering
-        seen = batch + torch.randn_like(batch) * r.noise if r.noise else batch
-        losses = self.in_turn(batch, seen) if r.d_first else self.at_once(batch, seen)
-        watched = [losses[name] for name in r.d_renewed_by]
-        if watched:
-            self.d_reinitialisations += networks.reinitialise_collapsed(self.discriminator, watched)
+        seen = self.add_noise(batch)
+        losses = self.in_turn(batch, seen) if self.rendering.d_first else self.at_once(batch, seen)
+        self.renew_discriminator(losses)
         return losses
 
     def at_once(self, x: Tensor, seen: Tensor) -> dict[str, Tensor]:
@@ -245,6 +242,16 @@ class SkipGANomaly(Detector):
         networks.differentiate(g["g"], self.generator)
         self.optimiser_g.step()
         return g | d
+
+    def add_noise(self, x: Tensor) -> Tensor:
+        """What G and D see of x in training."""
+        return x + torch.randn_like(x) * self.rendering.noise if self.rendering.noise else x
+
+    def renew_discriminator(self, losses: dict[str, Tensor]) -> None:
+        """Give D new weights if a loss that the variant watches has collapsed."""
+        watched = [losses[name] for name in self.rendering.d_renewed_by]
+        if watched:
+            self.d_reinitialisations += networks.reinitialise_collapsed(self.discriminator, watched)
 
     def latent_loss(self, f_fake: Tensor, f_real: Tensor) -> Tensor:
         """Eq. 3."""
