@@ -6,13 +6,13 @@ mean can quietly be over fewer seeds than planned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from models.scoring import combine
 from sweep.attempts import has_failed
-from sweep.trialspec import SELECTIONS, TrialSpec
+from sweep.trialspec import SELECTIONS, TrialSpec, older_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-METRICS = ("auroc", "ap", "fpr95", "base_rate", "n_normal", "n_abnormal", "ties")
+METRICS = ("auroc", "ap", "fpr95", "base_rate", "n_normal", "n_abnormal", "ties", "auroc_se")
 PROVENANCE = (
     "train_seconds", "images_per_second", "peak_bytes", "device", "torch", "ray", "commit", "dirty",
-    "fingerprint", "split_hash",
+    "fingerprint", "split_hash", "parameters", "seconds",
 )  # fmt: skip
 
 COLUMNS: dict[str, type[str | int | float | bool]] = {
@@ -37,6 +37,7 @@ COLUMNS: dict[str, type[str | int | float | bool]] = {
     "peak_bytes": int, "device": str, "numerics": str, "torch": str, "ray": str, "commit": str,
     "dirty": bool, "fingerprint": str, "split_hash": str,
     "kind": str, "setting": str, "axis": str, "objective": str, "lam": float,
+    "auroc_se": float, "parameters": int, "seconds": float, "cpu_hours": float, "gpu_hours": float, "usd": float,
 }  # fmt: skip
 """Columns of every row and their types, in the order of results.parquet; `hp_<name>` follow."""
 
@@ -48,6 +49,8 @@ def gather(
     sweep: str,
     scores: Callable[[str], pa.Table],
     attempts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    finished: Container[str] = (),
+    usd_per_hour: float | None = None,
 ) -> list[Row]:
     """One row for each planned trial, selection and evaluation, in the order of the plan.
 
@@ -58,11 +61,14 @@ def gather(
         scores: reads scores.parquet of a key; asked only where a row wants another lambda than the
             trial reported, e.g. one that a search chose.
         attempts: attempt records by key, oldest first.
+        finished: keys that have a result, of whatever revision; tells stale trials from missing ones.
+        usd_per_hour: price of what one trial occupies, where it is known.
 
     Returns:
         Rows with `COLUMNS` and the trial's hyperparameters as `hp_<name>`.  `status` is "ok",
-        "diverged", "failed" (no result, and the last attempt was not preempted) or "missing" (no
-        result yet, or one without this selection); numbers that do not exist are None.
+        "diverged", "failed" (no result, and the last attempt was not preempted), "stale" (no result but
+        one of an older revision) or "missing" (no result yet, or one without this selection); numbers
+        that do not exist are None.  `seconds` and what follows from them are of the whole trial.
     """
     tried = attempts or {}
     read = lru_cache(maxsize=8)(scores)
@@ -72,7 +78,9 @@ def gather(
             continue
         key = trial.key
         result = results.get(key)
-        common = _common(trial, key, sweep, tried.get(key, ()), result)
+        common = _common(trial, key, sweep, tried.get(key, ()), result, usd_per_hour)
+        if common["status"] == "missing" and any(older in finished for older in older_keys(trial.spec)):
+            common["status"] = "stale"
         found = {} if result is None else _metrics(trial, key, result, read)
         wanted = dict.fromkeys((s, e) for e in trial.spec.evaluations for s in selections(trial.spec))
         for selection, evaluation in wanted | found:
@@ -97,6 +105,7 @@ def _common(
     sweep: str,
     attempts: Sequence[Mapping[str, Any]],
     result: Mapping[str, Any] | None,
+    usd_per_hour: float | None,
 ) -> Row:
     """What all rows of one planned trial share; the rest is None."""
     spec = trial.spec
@@ -112,12 +121,23 @@ def _common(
     if result is None:
         row["status"] = "failed" if has_failed(attempts) else "missing"
     else:
-        row |= {name: result.get(name) for name in PROVENANCE}
+        row |= {name: result.get(name) for name in PROVENANCE} | _cost(spec, result, usd_per_hour)
         row["status"] = result["status"]
         row["attempts"] = max(len(attempts), result.get("attempts") or 0)
         if trial.lam is None or result["lam"] is None:
             row["lam"] = result["lam"]
     return row | {f"hp_{name}": value for name, value in sorted(spec.hyperparameters.items())}
+
+
+def _cost(spec: TrialSpec, result: Mapping[str, Any], usd_per_hour: float | None) -> Row:
+    """Hours of what the trial computed on: CPU cores, or its share of a GPU."""
+    if result.get("seconds") is None:
+        return {}
+    hours = float(result["seconds"]) / 3600
+    usd = None if usd_per_hour is None else hours * usd_per_hour
+    if spec.device == "cpu":
+        return {"cpu_hours": hours * spec.numerics.threads, "usd": usd}
+    return {"gpu_hours": hours * (result.get("gpus") or 1.0), "usd": usd}
 
 
 def _metrics(
@@ -132,23 +152,38 @@ def _metrics(
     if trial.lam is None or result["lam"] in (None, trial.lam):
         return entries
     table = scores(key)
-    return {name: {**entry, **_judge(table, entry, trial.lam)} for name, entry in entries.items()}
+    return {name: {**entry, **judge(table, *name[1:], entry["epoch"], trial.lam)} for name, entry in entries.items()}
 
 
-def _judge(table: pa.Table, entry: Mapping[str, Any], lam: float) -> Row:
-    """Metrics of the stored test scores of one epoch and evaluation, mixed with another lambda."""
-    import pyarrow.compute as pc
+def judge(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> Row:
+    """`METRICS` of the test scores of one evaluation and epoch in scores.parquet, mixed with a lambda.
 
+    Args:
+        table: columns "label", "part", "evaluation", "epoch", and "reconstruction" and "latent" or
+            "score".
+        evaluation, epoch: which rows.
+        lam: see `models.scoring.combine`.
+
+    Raises:
+        ValueError: if there are no such rows, or they make no metrics.
+    """
     from sweep.metrics import evaluate
 
+    return vars(evaluate(*samples_of(table, evaluation, epoch, lam)[1:]))
+
+
+def samples_of(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> tuple[Any, Any, Any]:
+    """Sample ids, labels and scores [N] each of the test samples; arguments as for `judge`."""
+    import pyarrow.compute as pc
+
     wanted = pc.equal(table["part"], "test")
-    for name in ("evaluation", "epoch"):
-        wanted = pc.and_(wanted, pc.equal(table[name], entry[name]))
+    for name, value in (("evaluation", evaluation), ("epoch", epoch)):
+        wanted = pc.and_(wanted, pc.equal(table[name], value))
     chosen = table.filter(wanted)
-    components = {name: chosen[name].to_numpy() for name in ("reconstruction", "latent")}
-    mixed = combine(components, lam)
-    judged = evaluate(chosen["label"].to_numpy(), mixed)
-    return {name: getattr(judged, name) for name in METRICS}
+    names = ("score",) if lam is None else ("reconstruction", "latent")
+    mixed = combine({name: chosen[name].to_numpy() for name in names}, lam)
+    ids = chosen["sample_id"] if "sample_id" in chosen.column_names else None
+    return ids, chosen["label"].to_numpy(), mixed
 
 
 def to_parquet(rows: Sequence[Row]) -> bytes:

@@ -7,6 +7,7 @@ were batched.  Samples of equal score are indistinguishable: they pass a thresho
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,8 @@ class Metrics:
         base_rate: share of abnormals, in (0, 1).
         n_normal, n_abnormal: samples.
         ties: share of samples whose score another sample has too, in [0, 1].
+        auroc_se: DeLong's standard error of `auroc`: how far off it may be because the test set is
+            finite; None where there is a single normal or abnormal sample.
     """
 
     auroc: float
@@ -36,6 +39,7 @@ class Metrics:
     n_normal: int
     n_abnormal: int
     ties: float
+    auroc_se: float | None
 
 
 def evaluate(labels: Labels, scores: Scores) -> Metrics:
@@ -58,6 +62,7 @@ def evaluate(labels: Labels, scores: Scores) -> Metrics:
         n_normal=steps.n_normal,
         n_abnormal=steps.n_abnormal,
         ties=steps.ties(),
+        auroc_se=steps.auroc_se(),
     )
 
 
@@ -68,6 +73,37 @@ def auroc(labels: Labels, scores: Scores) -> float:
     rounding of that one division.  Arguments and errors as for `evaluate`.
     """
     return _steps(labels, scores).auroc()
+
+
+def influence(labels: Labels, scores: Scores) -> npt.NDArray[np.float64]:
+    """What each sample contributes to the sampling error of the AUROC (DeLong et al. 1988).
+
+    The sum of squares is DeLong's variance of the AUROC; the sum of products with another detector's
+    influence on the same samples is their covariance; and the mean of several detectors' influences
+    is that of the mean of their AUROCs.
+
+    Args:
+        labels, scores: as for `evaluate`, with two samples or more of each label.
+
+    Returns:
+        float64 [N], in the order of the samples.  The sums over normals and over abnormals are 0.
+
+    Raises:
+        ValueError: as `evaluate`, or if there is a single sample of a label.
+    """
+    steps = _steps(labels, scores)
+    if min(steps.n_normal, steps.n_abnormal) < 2:
+        raise ValueError("one normal or abnormal sample tells nothing of how such samples differ: two are needed")
+    abnormal, normal = steps.centred_components()
+    positive = _binary(labels).astype(bool)
+    order = np.argsort(np.asarray(scores, dtype=np.float64))[::-1]
+    step = np.empty(len(order), dtype=np.int64)
+    step[order] = np.repeat(np.arange(len(abnormal)), steps.abnormal + steps.normal)
+    return np.where(
+        positive,
+        abnormal[step] / np.sqrt(steps.n_abnormal * (steps.n_abnormal - 1)),
+        normal[step] / np.sqrt(steps.n_normal * (steps.n_normal - 1)),
+    )
 
 
 def average_precision(labels: Labels, scores: Scores) -> float:
@@ -128,6 +164,25 @@ class _Steps:
         higher = np.cumsum(self.abnormal) - self.abnormal
         half_wins = int((self.normal * (2 * higher + self.abnormal)).sum())
         return half_wins / (2 * self.n_normal * self.n_abnormal)
+
+    def centred_components(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """DeLong's structural components minus the AUROC, [distinct scores] each.
+
+        For an abnormal of that score the share of normals that it beats, for a normal the share of
+        abnormals that beat it; equal counts half.
+        """
+        beaten = self.n_normal - np.cumsum(self.normal) + self.normal / 2
+        beating = np.cumsum(self.abnormal) - self.abnormal / 2
+        area = self.auroc()
+        return beaten / self.n_normal - area, beating / self.n_abnormal - area
+
+    def auroc_se(self) -> float | None:
+        if min(self.n_normal, self.n_abnormal) < 2:
+            return None
+        abnormal, normal = self.centred_components()
+        of_abnormal = float(self.abnormal @ abnormal**2) / (self.n_abnormal * (self.n_abnormal - 1))
+        of_normal = float(self.normal @ normal**2) / (self.n_normal * (self.n_normal - 1))
+        return math.sqrt(of_abnormal + of_normal)
 
     def average_precision(self) -> float:
         flagged = np.cumsum(self.abnormal)

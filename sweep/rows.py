@@ -14,17 +14,31 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def rows(survey: Survey, ledger: Ledger) -> list[Row]:
-    """Rows of every reported trial of a plan, holes included."""
-
-    def scores(key: str) -> pa.Table:
-        import pyarrow.parquet as pq
-
-        return pq.read_table(io.BytesIO(ledger.store.get(f"trials/{key}/scores.parquet")))
+def rows(survey: Survey, ledger: Ledger, usd_per_hour: float | None = None) -> list[Row]:
+    """Rows of every reported trial of a plan, holes included; the price is of what one trial occupies."""
 
     shown = list(reported(survey))
     results = ledger.results({planned.key for planned in shown} & survey.finished)
-    return gather(shown, results, sweep=ledger.sweep, scores=scores, attempts=survey.attempts)
+    return gather(
+        shown,
+        results,
+        sweep=ledger.sweep,
+        scores=lambda key: scores(ledger, key),
+        attempts=survey.attempts,
+        finished=survey.finished,
+        usd_per_hour=usd_per_hour,
+    )
+
+
+def scores(ledger: Ledger, key: str) -> pa.Table:
+    """Per-sample scores of a trial: scores.parquet.
+
+    Raises:
+        StoreError: if there are none.
+    """
+    import pyarrow.parquet as pq
+
+    return pq.read_table(io.BytesIO(ledger.store.get(f"trials/{key}/scores.parquet")))
 
 
 def provenance(ledger: Ledger, command: str) -> dict[str, object]:

@@ -43,6 +43,9 @@ class Cluster(Section):
     gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto", description="GPUs to use; auto: those that nvidia-smi lists, within CUDA_VISIBLE_DEVICES"
     )
+    usd_per_hour: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="price of this machine, shared by its slots, for the report's cost; none: not known"
+    )
 
 
 class Budget(Section):

@@ -12,7 +12,7 @@ from sweep.ledger import Ledger, Record
 from sweep.plan import Planned, PlannedSearch, Work
 from sweep.queue import values_of
 from sweep.search import Search
-from sweep.trialspec import TrialSpec
+from sweep.trialspec import older_keys
 
 
 @dataclass
@@ -129,7 +129,7 @@ class _Counter:
             line.failed += 1
         else:
             self._to_run(line, p)
-            line.stale += any(older in self.finished for older in _older_keys(p.spec))
+            line.stale += any(older in self.finished for older in older_keys(p.spec))
 
     def search(self, planned: PlannedSearch, search: Search, instances: Iterable[tuple[int, int, Planned]]) -> None:
         for number, _, p in instances:
@@ -186,10 +186,3 @@ def _instances(planned: PlannedSearch, search: Search) -> Iterator[tuple[int, in
 def _reports(planned: PlannedSearch, search: Search) -> tuple[Planned, ...]:
     frozen = search.frozen() if search.finished else None
     return () if frozen is None else planned.reported(frozen)
-
-
-def _older_keys(spec: TrialSpec) -> Iterator[str]:
-    """Keys that this trial had under older revisions of its detector, protocol or scoring."""
-    for name in ("revision", "protocol_revision", "scoring_revision"):
-        for revision in range(1, getattr(spec, name)):
-            yield replace(spec, **{name: revision}).key  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ class Options:
         lambda_default: lambda of the metrics in the result; None for a score of one component.
         owner: who runs it, for the lease on resume states.
         attempts: earlier tries that ended without a result.
-        provenance: commit, dirty, ray: recorded as they are.
+        provenance: commit, dirty, ray, gpus (share of a GPU that the trial has): recorded as they are.
     """
 
     cache: Path
@@ -365,7 +365,7 @@ class _Run:
             "split_hash": self.split.hash,
             "attempts": self.options.attempts,
             "host": platform.node(),
-            **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "ray")},
+            **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "ray", "gpus")},
         }
 
 

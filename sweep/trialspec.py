@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -135,6 +135,13 @@ class TrialSpec:
                 itself.
         """
         return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def older_keys(spec: TrialSpec) -> Iterator[str]:
+    """Keys that this trial had under older revisions of its detector, protocol or scoring."""
+    for name in ("revision", "protocol_revision", "scoring_revision"):
+        for revision in range(1, getattr(spec, name)):
+            yield replace(spec, **{name: revision}).key  # type: ignore[arg-type]
 
 
 FIELDS = tuple(found.name for found in fields(TrialSpec))

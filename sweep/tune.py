@@ -272,7 +272,7 @@ class _Jobs:
             "cache": orders.cache,
             "checkpoint_seconds": sweep.trial.checkpoint_seconds,
             "hang_seconds": sweep.trial.hang_seconds,
-            "provenance": {**orders.provenance, "ray": ray.__version__},
+            "provenance": {**orders.provenance, "ray": ray.__version__, "gpus": orders.platform["gpus"]},
         }
 
     def encode(self, planned: Planned) -> str:

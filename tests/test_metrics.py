@@ -78,6 +78,7 @@ def test_the_metrics_one_by_one_are_those_of_evaluate(sample: tuple[Ints, Floats
         n_normal=int((labels == 0).sum()),
         n_abnormal=int((labels == 1).sum()),
         ties=metrics.ties(scores),
+        auroc_se=None if min(sum(labels), sum(1 - labels)) < 2 else pytest.approx(np.sqrt(np.sum(metrics.influence(labels, scores) ** 2)), abs=1e-9),
     )
 
 
@@ -89,7 +90,7 @@ def test_reversed_scores_mirror_auroc(sample: tuple[Ints, Floats]) -> None:
 
 def test_abnormal_is_the_positive_class_and_higher_means_more_abnormal() -> None:
     perfect = metrics.evaluate([0, 0, 0, 1], [0.1, 0.2, 0.3, 0.4])
-    assert perfect == metrics.Metrics(auroc=1.0, ap=1.0, fpr95=0.0, base_rate=0.25, n_normal=3, n_abnormal=1, ties=0.0)
+    assert perfect == metrics.Metrics(1.0, 1.0, 0.0, base_rate=0.25, n_normal=3, n_abnormal=1, ties=0.0, auroc_se=None)
     assert metrics.auroc([1, 0, 0, 0], [0.1, 0.2, 0.3, 0.4]) == 0.0
 
 
@@ -144,3 +145,61 @@ def test_sixteen_thousand_scores_take_less_than_ten_milliseconds() -> None:
         return time.thread_time() - start
 
     assert min(seconds() for _ in range(5)) < 0.010
+
+
+def pairwise_delong(labels: Ints, scores: Floats) -> tuple[Floats, Floats]:
+    """AUROCs and DeLong's covariance of them from the matrix of all pairs; scores [K, N]."""
+    wins = [np.subtract.outer(row[labels == 1], row[labels == 0]) for row in scores]
+    kernels = np.array([(w > 0) + 0.5 * (w == 0) for w in wins])
+    abnormal, normal = kernels.mean(axis=2), kernels.mean(axis=1)
+    covariance = np.cov(abnormal) / abnormal.shape[1] + np.cov(normal) / normal.shape[1]
+    return kernels.mean(axis=(1, 2)), covariance
+
+
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_delong_is_the_covariance_over_all_pairs(decimals: int) -> None:
+    random = np.random.default_rng(decimals)
+    labels = random.permutation(np.repeat([0, 1], (40, 25)))
+    scores = np.round(random.normal(labels, 1.0, (3, 65)), decimals)
+    areas, covariance = pairwise_delong(labels, scores)
+    influences = np.array([metrics.influence(labels, row) for row in scores])
+    np.testing.assert_allclose(influences @ influences.T, covariance, atol=1e-12)
+    for row, area, variance in zip(scores, areas, np.diag(covariance), strict=True):
+        found = metrics.evaluate(labels, row)
+        assert found.auroc == pytest.approx(area)
+        assert found.auroc_se == pytest.approx(np.sqrt(variance))
+    mean = influences.mean(axis=0)
+    assert mean @ mean == pytest.approx(covariance.mean())
+
+
+@given(labelled_scores())
+def test_influence_is_balanced_and_follows_its_sample(sample: tuple[Ints, Floats]) -> None:
+    labels, scores = sample
+    if min(labels.sum(), (1 - labels).sum()) < 2:
+        assert metrics.evaluate(labels, scores).auroc_se is None
+        with pytest.raises(ValueError, match="two are needed"):
+            metrics.influence(labels, scores)
+        return
+    found = metrics.influence(labels, scores)
+    assert found[labels == 1].sum() == pytest.approx(0, abs=1e-9)
+    assert found[labels == 0].sum() == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(metrics.influence(labels[::-1], scores[::-1]), found[::-1], atol=1e-12)
+    se = metrics.evaluate(labels, scores).auroc_se
+    assert se is not None and se**2 == pytest.approx(found @ found, abs=1e-12)
+
+
+def test_the_finite_test_set_explains_how_aurocs_scatter_and_equal_detectors_rarely_differ() -> None:
+    """2,000 test sets of 60 + 40, two correlated detectors of the same true AUROC."""
+    random, truth = np.random.default_rng(7), 0.7602499389065233  # Phi(1 / sqrt(2))
+    labels = np.repeat([0, 1], (60, 40))
+    held, differ = 0, 0
+    for _ in range(2_000):
+        shared = random.normal(labels, np.sqrt(0.5))
+        both = shared + random.normal(0, np.sqrt(0.5), (2, 100))
+        found = [metrics.evaluate(labels, scores) for scores in both]
+        apart = metrics.influence(labels, both[0]) - metrics.influence(labels, both[1])
+        assert found[0].auroc_se is not None
+        held += abs(found[0].auroc - truth) <= 1.96 * found[0].auroc_se
+        differ += abs(found[0].auroc - found[1].auroc) > 1.96 * np.sqrt(apart @ apart)
+    assert held / 2_000 == pytest.approx(0.95, abs=0.015)
+    assert differ / 2_000 == pytest.approx(0.05, abs=0.015)
