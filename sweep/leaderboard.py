@@ -6,16 +6,15 @@ setting), its columns abnormal classes and their mean.  Nothing here depends on 
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 from models.catalog import DETECTORS, DetectorInfo
 from sweep.gather import Row
-from sweep.stats import interval, not_worse
+from sweep.papers import printed
+from sweep.stats import ALPHA, NORMAL_QUANTILE, Paired, against_best, interval
 
 METRICS = {"auroc": "AUROC", "ap": "average precision", "fpr95": "FPR at 95 % TPR"}
 LOWER_IS_BETTER = frozenset({"fpr95"})
@@ -34,7 +33,10 @@ class Cell:
             where there are too few values.
         n, n_planned: seeds with a value, seeds planned.
         diverged, failed: how many of the planned trials ended so.
+        stale: how many have a result of an older revision alone, which is not in here.
         counted: the mean with diverged trials counting as chance; what is ranked and tested.
+        test_half_width: of the 95 % interval for the finite test set, by DeLong, at most: its seeds
+            (and a class mean's classes) count as if they erred alike.  AUROC alone has one.
         paper: the value that a paper printed for this cell.
         best: nothing in its column is better.
     """
@@ -46,7 +48,9 @@ class Cell:
     n_planned: int = 0
     diverged: int = 0
     failed: int = 0
+    stale: int = 0
     counted: float | None = None
+    test_half_width: float | None = None
     paper: float | None = None
     best: bool = False
 
@@ -72,7 +76,11 @@ class Line:
         contender: not significantly worse than the best ranked line (which is one, too).
         gap: class mean, divergence counting as chance, minus that of the best trivial detector over
             the same classes; None for trivial detectors.
+        behind: best ranked line minus this one, over classes; None for the best, and without a test.
+        p_holm: of that comparison, adjusted for the number of lines.
+        parameters: that are trained; None before any trial has ended.
         train_seconds: mean over its trials.
+        cpu_hours, gpu_hours, usd: sums over its trials, None where nothing is known.
     """
 
     study: str
@@ -88,7 +96,13 @@ class Line:
     ranked: bool = False
     contender: bool = False
     gap: float | None = None
+    behind: Paired | None = None
+    p_holm: float | None = None
+    parameters: int | None = None
     train_seconds: float | None = None
+    cpu_hours: float | None = None
+    gpu_hours: float | None = None
+    usd: float | None = None
 
     @property
     def name(self) -> tuple[str, str, str, str]:
@@ -238,13 +252,17 @@ def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mappi
     published = setting == "" and info is not None and variant == info.default_variant
     cells = {}
     for abnormal in units:
-        printed = paper_value(detector, row["dataset"], row["protocol"], abnormal, metric)
+        paper = printed(detector, row["dataset"], row["protocol"], abnormal, metric) if published else None
         cell = _cell(units[abnormal], metric, chance[abnormal])
-        cells[abnormal] = replace(cell, paper=printed if published else None)
+        cells[abnormal] = replace(cell, paper=None if paper is None else paper.value)
     mean, complete = _class_mean(units, metric, chance)
     papers = [cell.paper for cell in cells.values() if cell.paper is not None]
-    seconds = {r["key"]: r["train_seconds"] for of_class in units.values() for r in of_class.values()}
-    known = [s for _, s in sorted(seconds.items()) if s is not None]
+    widths = [cell.test_half_width for cell in cells.values() if cell.test_half_width is not None]
+    trials = {r["key"]: r for of_class in units.values() for r in of_class.values()}
+    known = {
+        name: [r[name] for _, r in sorted(trials.items()) if r[name] is not None]
+        for name in ("parameters", "train_seconds", "cpu_hours", "gpu_hours", "usd")
+    }
     return Line(
         study,
         detector,
@@ -255,9 +273,17 @@ def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mappi
         supervised=row["objective"] == "labelled",
         trivial=_is_trivial(row, catalog),
         cells=cells,
-        mean=replace(mean, paper=_mean(papers) if len(papers) == len(cells) else None),
+        mean=replace(
+            mean,
+            paper=_mean(papers) if len(papers) == len(cells) else None,
+            test_half_width=_mean(widths) if len(widths) == len(cells) else None,
+        ),
         ranked=complete,
-        train_seconds=_mean(known),
+        parameters=max(known["parameters"], default=None),
+        train_seconds=_mean(known["train_seconds"]),
+        cpu_hours=_sum(known["cpu_hours"]),
+        gpu_hours=_sum(known["gpu_hours"]),
+        usd=_sum(known["usd"]),
     )
 
 
@@ -265,11 +291,19 @@ def _mean(values: Sequence[float]) -> float | None:
     return interval(values).mean if values else None
 
 
+def _sum(values: Sequence[float]) -> float | None:
+    return math.fsum(values) if values else None
+
+
 def _cell(units: Mapping[Unit, Row], metric: str, chance: float) -> Cell:
     values = list(_values(units, metric).values())
     counted = _mean(list(_values(units, metric, chance).values()))
     cell = _ends(Cell(n_planned=len(units), counted=counted), units.values())
-    return replace(cell, n=len(values), **interval(values)._asdict()) if values else cell
+    if not values:
+        return cell
+    errors = [r["auroc_se"] for r in units.values() if r["status"] == "ok" and r["auroc_se"] is not None]
+    width = NORMAL_QUANTILE * interval(errors).mean if metric == "auroc" and len(errors) == len(values) else None
+    return replace(cell, n=len(values), test_half_width=width, **interval(values)._asdict())
 
 
 def _class_mean(units: Units, metric: str, chance: Mapping[str, float]) -> tuple[Cell, bool]:
@@ -292,7 +326,8 @@ def _class_mean(units: Units, metric: str, chance: Mapping[str, float]) -> tuple
 
 def _ends(cell: Cell, rows: Iterable[Row]) -> Cell:
     statuses = [row["status"] for row in rows]
-    return replace(cell, diverged=statuses.count("diverged"), failed=statuses.count("failed"))
+    diverged, failed, stale = (statuses.count(end) for end in ("diverged", "failed", "stale"))
+    return replace(cell, diverged=diverged, failed=failed, stale=stale)
 
 
 def _gap(units: Units, trivial: list[Units], metric: str, chance: Mapping[str, float], sign: float) -> float | None:
@@ -327,18 +362,19 @@ def _compare(lines: list[Line], classes: tuple[str, ...], sign: float) -> tuple[
 
     ranked = [line for line in lines if line.ranked]
     tested = len(ranked) > 1 and len(classes) > 1
-    contenders = set()
+    compared: dict[tuple[str, ...], dict[str, Any]] = {}
     if tested:
+        compared[ranked[0].name] = {"contender": True}
         means = [[c for name in classes if (c := line.cells[name].counted) is not None] for line in ranked]
-        verdicts = [True, *not_worse(means[0], means[1:])]
-        contenders = {line.name for line, verdict in zip(ranked, verdicts, strict=True) if verdict}
+        for line, (behind, p_holm) in zip(ranked[1:], against_best(means[0], means[1:]), strict=True):
+            compared[line.name] = {"contender": p_holm > ALPHA, "behind": behind, "p_holm": p_holm}
     top_of = dict(zip(classes, tops[:-1], strict=True))
     return tuple(
         replace(
             line,
             cells={name: marked(cell, cell.counted, top_of[name]) for name, cell in line.cells.items()},
             mean=marked(line.mean, line.mean.counted if line.ranked else None, tops[-1]),
-            contender=line.name in contenders,
+            **compared.get(line.name, {}),
         )
         for line in lines
     ), tested
@@ -369,25 +405,3 @@ def _default(axis: str, beside: list[Row], info: DetectorInfo | None, variant: s
     chosen = info.variants[variant]
     defaults = {parameter.name: parameter.default for parameter in info.fields}
     return {"lambda": chosen.lam, **defaults, **chosen.overrides, **chosen.fixed}.get(axis)
-
-
-def paper_value(detector: str, dataset: str, protocol: str, abnormal: str, metric: str) -> float | None:
-    """What a paper printed for a cell, None where none did.
-
-    Where two papers did, the one whose protocol it is, else the one printed first.  Values that are
-    probably another metric than their paper says are found under both.
-    """
-    printed = _papers().get((detector, dataset, abnormal, metric))
-    return None if printed is None else printed.get(protocol.removesuffix("v"), next(iter(printed.values())))
-
-
-@lru_cache(maxsize=1)
-def _papers() -> dict[tuple[str, str, str, str], dict[str, float]]:
-    """Value by protocol, by detector, dataset, abnormal class and metric."""
-    found: dict[tuple[str, str, str, str], dict[str, float]] = {}
-    text = (files("sweep") / "paper_results.csv").read_text(encoding="utf-8")
-    for row in csv.DictReader(text.splitlines()):
-        for metric in row["metric"].split("|"):
-            cell = found.setdefault((row["detector"], row["dataset"], row["abnormal"], metric), {})
-            cell.setdefault(row["protocol"], float(row["value"]))
-    return found

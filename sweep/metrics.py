@@ -99,11 +99,12 @@ def influence(labels: Labels, scores: Scores) -> npt.NDArray[np.float64]:
     order = np.argsort(np.asarray(scores, dtype=np.float64))[::-1]
     step = np.empty(len(order), dtype=np.int64)
     step[order] = np.repeat(np.arange(len(abnormal)), steps.abnormal + steps.normal)
-    return np.where(
+    contributions: npt.NDArray[np.float64] = np.where(
         positive,
         abnormal[step] / np.sqrt(steps.n_abnormal * (steps.n_abnormal - 1)),
         normal[step] / np.sqrt(steps.n_normal * (steps.n_normal - 1)),
     )
+    return contributions
 
 
 def average_precision(labels: Labels, scores: Scores) -> float:

@@ -1,6 +1,6 @@
-"""Boards for people and for programs: terminal, Markdown, CSV, Parquet.
+"""Boards for people and for programs: terminal, Markdown, LaTeX, CSV, JSON, Parquet.
 
-Terminal and Markdown show the same sheets.  Names (of classes, detectors, studies) come from users:
+Terminal, Markdown and LaTeX show the same sheets.  Names (of classes, detectors, studies) come from users:
 they are escaped for where they go, and never reach a terminal with control characters.
 """
 
@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.catalog import DETECTORS, DetectorInfo
+from sweep import latex, papers
 from sweep.audit import Audit, audits
 from sweep.gather import Row, to_parquet
 from sweep.leaderboard import METRICS, Board, Cell, Leaderboard, Line, build
@@ -27,10 +31,15 @@ if TYPE_CHECKING:
 CSV_COLUMNS = (
     "detector", "variant", "dataset", "protocol", "abnormal", "selection", "evaluation", "metric", "mean",
     "sd", "n", "n_planned", "ci_low", "ci_high", "paper", "difference", "study", "setting",
+    "test_half_width", "diverged", "failed", "stale", "counted", "gap", "behind", "behind_half_width",
+    "effect", "p", "p_holm", "p_signed_rank", "parameters", "train_seconds", "cpu_hours", "gpu_hours", "usd",
+    "paper_source", "paper_why_different",
 )  # fmt: skip
 EMPTY = "Nothing is planned that could be shown here."
 LABEL_WIDTH = 34  # of the terminal's first column; longer labels are folded
-MARKDOWN_SPECIAL = frozenset("\\`*|<>[]&~")
+MARKDOWN_SPECIAL = re.compile(r"[\\`*|<>\[\]&~$]|(?<![^\W_])_|_(?![^\W_])")  # inside a word _ is no emphasis
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001  (what spreadsheets begin one with)
+BESIDE = {"auroc": "ap", "ap": "auroc"}  # what a paper's value may be instead
 
 
 def write(
@@ -43,35 +52,56 @@ def write(
     provenance: Mapping[str, object] | None = None,
     catalog: Mapping[str, DetectorInfo] = DETECTORS,
 ) -> list[Path]:
-    """Write leaderboard.csv, leaderboard.md and results.parquet, each whole or not at all.
+    """Write leaderboard.{csv,json,md,tex} and results.parquet, each whole or not at all.
 
     Args:
         rows: of `sweep.gather.gather`.
         out: folder, made if need be.
-        selection, evaluation, metric: what the Markdown shows; the CSV holds every one that exists.
+        selection, evaluation, metric: what Markdown and LaTeX show; CSV and JSON hold all there are.
         provenance: printed above the tables, e.g. {"command": ..., "commit": ...}.
         catalog: see `sweep.leaderboard.build`.
     """
-    present = {(row["selection"], row["evaluation"]) for row in rows}
-    ordered = sorted(present, key=lambda pair: (SELECTIONS.index(pair[0]), pair[1]))
-    every = [build(rows, *pair, name, catalog) for pair in ordered for name in METRICS]
+    every = build_all(rows, catalog)
     shown = build(rows, selection, evaluation, metric, catalog)
+    other = beside(rows, shown, catalog)
+    audited = audits(rows, metric, catalog)
     contents = {
         "leaderboard.csv": csv_text(every).encode(),
-        "leaderboard.md": markdown(shown, provenance, audits(rows, metric, catalog)).encode(),
+        "leaderboard.json": json_text(every, provenance).encode(),
+        "leaderboard.md": markdown(shown, provenance, audited, other).encode(),
+        "leaderboard.tex": latex.document(sheets(shown, audited, other), provenance).encode(),
         "results.parquet": to_parquet(rows),
     }
     out.mkdir(parents=True, exist_ok=True)
     return [_publish(out / name, data) for name, data in contents.items()]
 
 
-def terminal(leaderboard: Leaderboard, width: int = 100, audited: Sequence[Audit] = ()) -> Group:
+def build_all(rows: Sequence[Row], catalog: Mapping[str, DetectorInfo] = DETECTORS) -> list[Leaderboard]:
+    """A leaderboard for each selection and evaluation that rows have, and each metric, in a fixed order."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["selection"], row["evaluation"]), []).append(row)
+    ordered = sorted(found, key=lambda pair: (SELECTIONS.index(pair[0]), pair[1]))
+    return [build(found[pair], *pair, metric, catalog) for pair in ordered for metric in METRICS]
+
+
+def beside(
+    rows: Sequence[Row], shown: Leaderboard, catalog: Mapping[str, DetectorInfo] = DETECTORS
+) -> Leaderboard | None:
+    """The same rows by the metric that a paper's value may be instead."""
+    metric = BESIDE.get(shown.metric)
+    return None if metric is None else build(rows, shown.selection, shown.evaluation, metric, catalog)
+
+
+def terminal(
+    leaderboard: Leaderboard, width: int = 100, audited: Sequence[Audit] = (), other: Leaderboard | None = None
+) -> Group:
     """The boards for a terminal `width` columns wide; wide ones go on in further blocks of columns."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[Text | Table] = []
-    for sheet in sheets(leaderboard, audited):
+    for sheet in sheets(leaderboard, audited, other):
         parts.append(Text(_plain(sheet.title), style="bold"))
         for block in _blocks(sheet, width):
             parts += [_table(sheet, block, width), Text("")]
@@ -81,13 +111,16 @@ def terminal(leaderboard: Leaderboard, width: int = 100, audited: Sequence[Audit
 
 
 def markdown(
-    leaderboard: Leaderboard, provenance: Mapping[str, object] | None = None, audited: Sequence[Audit] = ()
+    leaderboard: Leaderboard,
+    provenance: Mapping[str, object] | None = None,
+    audited: Sequence[Audit] = (),
+    other: Leaderboard | None = None,
 ) -> str:
     """The boards as GitHub-flavoured Markdown, headed by where they come from."""
     lines = ["# Leaderboard", ""]
     lines += [f"- {_escaped(name)}: {_escaped(value)}" for name, value in (provenance or {}).items()]
     lines += [""] if provenance else []
-    for sheet in sheets(leaderboard, audited):
+    for sheet in sheets(leaderboard, audited, other):
         lines += [f"## {_escaped(sheet.title)}", ""]
         lines.append(_markdown_row([_escaped(sheet.label), *map(_escaped, sheet.columns)]))
         lines.append(_markdown_row(["---", *["--:"] * len(sheet.columns)]))
@@ -118,6 +151,12 @@ def csv_text(leaderboards: Iterable[Leaderboard]) -> str:
                 for abnormal, cell in (*line.cells.items(), ("mean", line.mean)):
                     writer.writerow(_csv_row(found, board, line, abnormal, cell))
     return text.getvalue()
+
+
+def json_text(leaderboards: Iterable[Leaderboard], provenance: Mapping[str, object] | None = None) -> str:
+    """Every leaderboard as `sweep.leaderboard` has it, names as they are; numbers that are not are null."""
+    body = {"provenance": dict(provenance or {}), "leaderboards": [asdict(found) for found in leaderboards]}
+    return json.dumps(body, indent=1, allow_nan=False, default=str) + "\n"
 
 
 # -- terminal ---------------------------------------------------------------------------------------
@@ -194,7 +233,7 @@ def _markdown_row(texts: Iterable[str]) -> str:
 
 
 def _escaped(value: object) -> str:
-    return "".join("\\" + c if c in MARKDOWN_SPECIAL else c for c in _plain(str(value)))
+    return MARKDOWN_SPECIAL.sub(r"\\\g<0>", _plain(str(value)))
 
 
 def _csv_row(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: Cell) -> list[object]:
@@ -205,13 +244,41 @@ def _csv_row(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: 
     names = [line.detector, line.variant, board.dataset, board.protocol, abnormal]
     how = [found.selection, found.evaluation, found.metric]
     numbers = [mean, cell.sd, cell.n, cell.n_planned, low, high, cell.paper, difference]
-    return [*map(_harmless, names), *how, *numbers, _harmless(line.study), _harmless(line.setting)]
+    ends = [cell.test_half_width, cell.diverged, cell.failed, cell.stale, cell.counted]
+    whole = _csv_of_line(line) if abnormal == "mean" else [None] * 12
+    own = [_harmless(line.study), _harmless(line.setting)]
+    return [
+        *map(_harmless, names),
+        *how,
+        *numbers,
+        *own,
+        *ends,
+        *whole,
+        *_csv_paper(found, board, line, abnormal, cell),
+    ]
+
+
+def _csv_of_line(line: Line) -> list[object]:
+    tested: list[object] = [None] * 6
+    if line.behind is not None:
+        behind = line.behind
+        tested = [behind.mean, behind.half_width, behind.effect, behind.p, line.p_holm, behind.p_signed_rank]
+    return [line.gap, *tested, line.parameters, line.train_seconds, line.cpu_hours, line.gpu_hours, line.usd]
+
+
+def _csv_paper(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: Cell) -> list[object]:
+    printed = papers.printed(line.detector, board.dataset, board.protocol, abnormal, found.metric)
+    if cell.paper is None or printed is None:
+        return [None, None]
+    ours = {"protocol": board.protocol, "selection": found.selection, "evaluation": found.evaluation}
+    reasons = papers.differences(printed.source, line.detector, printed.protocol, **ours)
+    return [papers.SOURCES[printed.source].title, "; ".join(reasons)]
 
 
 def _harmless(name: str) -> str:
     """On one line, and no formula whatever spreadsheet opens it."""
     plain = _plain(name)
-    return f"'{plain}" if plain.lstrip()[:1] in {"=", "+", "-", "@"} else plain
+    return f"'{plain}" if plain.lstrip().startswith(FORMULA) else plain
 
 
 def _publish(path: Path, data: bytes) -> Path:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from models.catalog import DETECTORS
+from sweep import papers
 from sweep.audit import Audit
 from sweep.leaderboard import LOWER_IS_BETTER, METRICS, Board, Cell, Grid, Leaderboard, Line
 
@@ -35,13 +36,26 @@ class Sheet:
     lead: int = 0
 
 
-def sheets(leaderboard: Leaderboard, audited: Sequence[Audit]) -> Iterator[Sheet]:
-    """Each board with what the papers say and its grids; then the audits."""
+def sheets(
+    leaderboard: Leaderboard, audited: Sequence[Audit] = (), other: Leaderboard | None = None
+) -> Iterator[Sheet]:
+    """Each board with its comparisons, what the papers say, and its grids; then the audits.
+
+    Args:
+        leaderboard: what is shown.
+        audited: of `sweep.audit.audits`.
+        other: the same rows by another metric, for papers' values that may be either.
+    """
+    others = {(board.dataset, board.protocol): board for board in (other.boards if other else ())}
     for board in leaderboard.boards:
         if board.lines:
             yield _board_sheet(leaderboard, board)
+        if any(line.mean.test_half_width is not None for line in board.lines):
+            yield _test_set_sheet(leaderboard, board)
+        if any(line.behind is not None for line in board.lines):
+            yield _comparison_sheet(leaderboard, board)
         if any(cell.paper is not None for line in board.lines for cell in line.cells.values()):
-            yield _paper_sheet(leaderboard, board)
+            yield _paper_sheet(leaderboard, board, other, others.get((board.dataset, board.protocol)))
         for grid in board.grids:
             yield _grid_sheet(leaderboard, board, grid)
     for audit in audited:
@@ -55,8 +69,12 @@ def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         extra["diverged = chance"] = [Entry(_decimal(line.mean.counted), line.mean.best) for line in lines]
     if any(line.gap is not None for line in lines):
         extra["gap"] = [Entry("" if line.trivial else _decimal(line.gap, "+.3f")) for line in lines]
+    if any(line.parameters is not None for line in lines):
+        extra["parameters"] = [Entry("-" if n.parameters is None else f"{n.parameters:,}") for n in lines]
     if any(line.train_seconds is not None for line in lines):
         extra["train s"] = [Entry(_seconds(line.train_seconds)) for line in lines]
+    if any(_cost(line) for line in lines):
+        extra["cost"] = [Entry(_cost(line) or "-") for line in lines]
     shown = []
     for index, line in enumerate(lines):
         mark = "≈" if board.tested and line.contender and not line.mean.best else ""
@@ -79,21 +97,98 @@ def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     )
 
 
-def _paper_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
+def _test_set_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     lines = []
     for line in board.lines:
-        cells = [line.mean, *(line.cells.get(abnormal, Cell()) for abnormal in board.classes)]
-        if any(cell.paper is not None for cell in cells):
-            texts = ["" if c.paper is None else f"{c.paper:.3f} ({_decimal(c.difference, '+.3f')})" for c in cells]
-            lines.append((_label(line, board.lines), tuple(Entry(text) for text in texts)))
+        cells = (line.mean, *(line.cells.get(abnormal, Cell()) for abnormal in board.classes))
+        lines.append((_label(line, board.lines), tuple(Entry(_width(cell.test_half_width)) for cell in cells)))
     caption = (
-        "The paper's value, and ours minus it in brackets.  Not the same experiment: papers print the best "
-        "epoch on the test set of one run, normalised with test batches' own statistics."
+        "How far off these numbers may be because the test set is finite: half-width of the 95 % interval by "
+        "DeLong, apart from the interval over seeds.  Seeds, and classes, share test images; they count as if "
+        "they erred alike, so this is at most."
     )
-    if any(line.detector in ("anogan", "egbad") and board.dataset == "mnist" for line in board.lines):
-        caption += "  AnoGAN's and EGBAD's on MNIST are probably average precision."
-    title = f"{_title(leaderboard, board)}, beside the papers"
+    title = f"{_title(leaderboard, board)}, finite test set"
     return Sheet(title, "detector", (CLASS_MEAN, *board.classes), (("", tuple(lines)),), (caption,))
+
+
+COMPARISON = ("best minus this", "d_z", "classes won", "p", "p Holm", "p signed rank")
+
+
+def _comparison_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
+    best = next(line for line in board.lines if line.ranked)
+    lines = []
+    for line in board.lines:
+        found = line.behind
+        if found is None or line.p_holm is None:
+            continue
+        effect = "-" if found.effect is None else f"{found.effect:+.2f}"
+        won = f"{found.wins:g}/{found.n}"
+        numbers = (_p(found.p), _p(line.p_holm), _p(found.p_signed_rank))
+        texts = (f"{found.mean:+.3f} ± {found.half_width:.3f}", effect, won, *numbers)
+        lines.append((_label(line, board.lines), tuple(Entry(text) for text in texts)))
+    captions = (
+        "Unit of analysis: the class, seeds averaged, a divergence counting as chance.  Difference with the 95 % "
+        "t-interval over classes; d_z: Cohen's d for pairs, mean difference over the standard deviation of the "
+        "differences; p: paired t test, and Wilcoxon's exact signed-rank test, which needs 6 classes to reach 5 %; "
+        f"Holm: adjusted for {len(lines)} comparison{'s' if len(lines) > 1 else ''} with the best.",
+        "Caution: classes of one dataset are dependent: they share training and test images, and what is normal in "
+        "one is abnormal in another.  Take p as approximate, and say nothing of other datasets.",
+    )
+    title = f"{_title(leaderboard, board)}, {_label(best, board.lines)} against the others"
+    return Sheet(title, "detector", COMPARISON, (("", tuple(lines)),), captions)
+
+
+def _paper_sheet(leaderboard: Leaderboard, board: Board, other: Leaderboard | None, others: Board | None) -> Sheet:
+    ways = [(leaderboard.metric, {line.name: line for line in board.lines})]
+    if other is not None and others is not None:
+        ways.append((other.metric, {line.name: line for line in others.lines}))
+    sections, captions = [], []
+    for line in board.lines:
+        shown = [abnormal for abnormal, cell in line.cells.items() if cell.paper is not None]
+        tables = {
+            source: found.protocol
+            for abnormal in shown
+            for source, found in _printings(line, board, abnormal, leaderboard.metric).items()
+        }
+        for source, protocol in tables.items():
+            title = papers.SOURCES[source].title
+            may_be = papers.metrics_of(line.detector, board.dataset, source)
+            theirs = {
+                c: f[source].value for c in board.classes if source in (f := _printings(line, board, c, may_be[0]))
+            }
+            rows = [("paper", _beside(theirs, board.classes, ".3f"))]
+            for metric, lines in ways:
+                if metric not in may_be:
+                    continue
+                cells = lines[line.name].cells
+                ours = {c: cells[c].mean for c in theirs if c in cells and cells[c].mean is not None}
+                gaps = {c: value - theirs[c] for c, value in ours.items() if value is not None}
+                rows.append((f"ours, {METRICS[metric]}", _beside(ours, board.classes, ".3f")))
+                rows.append(("difference", _beside(gaps, board.classes, "+.3f")))
+            label = _label(line, board.lines)
+            sections.append((f"{label}: {title}", tuple(rows)))
+            reasons = papers.differences(
+                source,
+                line.detector,
+                protocol,
+                protocol=board.protocol,
+                selection=leaderboard.selection,
+                evaluation=leaderboard.evaluation,
+            )
+            captions.append(f"{label}, {title}: not the same experiment.  {'; '.join(reasons)}.")
+    title = f"{_title(leaderboard, board)}, beside the papers"
+    return Sheet(title, "", (CLASS_MEAN, *board.classes), tuple(sections), tuple(captions), lead=1)
+
+
+def _printings(line: Line, board: Board, abnormal: str, metric: str) -> dict[str, papers.Printed]:
+    return papers.printings(line.detector, board.dataset, abnormal, metric)
+
+
+def _beside(values: Mapping[str, float | None], classes: Sequence[str], form: str) -> tuple[Entry, ...]:
+    """By class, the mean first, which takes all classes of the board."""
+    known = [value for value in values.values() if value is not None]
+    mean = sum(known) / len(known) if len(known) == len(classes) else None
+    return tuple(Entry(_decimal(value, form)) for value in (mean, *(values.get(c) for c in classes)))
 
 
 def _grid_sheet(leaderboard: Leaderboard, board: Board, grid: Grid) -> Sheet:
@@ -144,12 +239,19 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
     if any(line.contender and not line.mean.best for line in board.lines):
         yield (
             "≈ not significantly worse than the best: paired t over classes, seeds averaged, Holm, 5 %; "
-            "classes share training images, so p is approximate."
+            "classes share images, so p is approximate."
         )
     if any(cell.n < cell.n_planned for cell in cells):
         yield "(2/3): seeds there are of seeds planned."
     if any(not line.ranked for line in board.lines):
         yield "~ not ranked: no seed has a value in every class of the board."
+    if any(_cost(line) for line in board.lines):
+        yield (
+            "parameters: trained ones.  train s: of one trial.  cost: hours of what its trials here computed on, in "
+            "all; failed attempts, and what a search tried beside them, are not in it."
+        )
+    if any(cell.stale for cell in cells):
+        yield "§ a trial has a result of an older revision of the code alone; it is not in here, and runs again."
     if any(cell.failed for cell in cells):
         yield "✗ a trial failed."
     if any(cell.diverged for cell in cells):
@@ -179,7 +281,7 @@ def _number(cell: Cell) -> str:
         text += f" ± {cell.half_width:.3f}"
     if cell.n < cell.n_planned:
         text += f" ({cell.n}/{cell.n_planned})"
-    return text + ("†" if cell.diverged else "") + ("✗" if cell.failed else "")
+    return text + ("†" if cell.diverged else "") + ("✗" if cell.failed else "") + ("§" if cell.stale else "")
 
 
 def _decimal(value: float | None, form: str = ".3f") -> str:
@@ -188,3 +290,20 @@ def _decimal(value: float | None, form: str = ".3f") -> str:
 
 def _seconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
+
+
+def _width(value: float | None) -> str:
+    return "-" if value is None else f"±{value:.3f}"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _cost(line: Line) -> str:
+    """E.g. "1.2 GPU h, $0.87"; empty where nothing is known."""
+    hours = ((line.gpu_hours, "GPU h"), (line.cpu_hours, "CPU h"))
+    texts = [
+        f"{value:.2g} {unit}" if value < 10 else f"{value:.0f} {unit}" for value, unit in hours if value is not None
+    ]
+    return ", ".join([*texts, *([] if line.usd is None else [f"${line.usd:.2f}"])])

@@ -131,7 +131,7 @@ def signed_rank(differences: Sequence[float]) -> float:
     positive = sum(doubled[d] for d in differences if d > 0.0)
     low = sum(count for total, count in ways.items() if total <= positive)
     high = sum(count for total, count in ways.items() if total >= positive)
-    return min(1.0, 2 * min(low, high) / 2 ** len(sizes))
+    return min(1.0, min(low, high) / float(2 ** len(sizes)) * 2.0)
 
 
 class Difference(NamedTuple):
@@ -162,7 +162,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     if variance == 0.0:
         return Difference(difference, 0.0, 1.0 if difference == 0.0 else 0.0)
     # Relative to the sum, or the squares of tiny variances underflow.
-    shares = [(v / variance) ** 2 / (len(values) - 1) for v, values in zip(variances, (first, second), strict=True) if v]
+    counts = (len(first), len(second))
+    shares = [(v / variance) ** 2 / (n - 1) for v, n in zip(variances, counts, strict=True) if v]
     degrees = 1.0 / sum(shares)
     p = 2.0 * float(stdtr(degrees, -abs(difference) / math.sqrt(variance)))
     return Difference(difference, _t_quantile(degrees) * math.sqrt(variance), p)

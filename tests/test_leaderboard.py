@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.gather import COLUMNS, gather
-from sweep.leaderboard import Board, Line, build, paper_value
+from sweep.leaderboard import Board, Line, build
+from sweep.papers import printed
 from sweep.plan import Planned
 from sweep.stats import interval
 from sweep.trialspec import TrialSpec
@@ -279,7 +280,8 @@ def test_papers_stand_beside_default_variants_alone() -> None:
 def test_the_papers_value_is_of_the_boards_protocol_where_it_was_printed(
     cell: tuple[str, str, str, str, str], value: float | None
 ) -> None:
-    assert paper_value(*cell) == value
+    found = printed(*cell)
+    assert (None if found is None else found.value) == value
 
 
 STATUS = st.sampled_from(["ok", "ok", "ok", "missing", "failed", "diverged"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from test_leaderboard import grid_rows, row, rows
 
 from sweep.gather import COLUMNS
 from sweep.leaderboard import Leaderboard, build
-from sweep.report import CSV_COLUMNS, csv_text, markdown, terminal, write
+from sweep.report import CSV_COLUMNS, beside, csv_text, markdown, terminal, write
 
 SCENE = (
     rows({"3": (0.81, 0.82, 0.86), "5": (0.7, 0.75, None), "8": (0.9, 0.91, 0.93)})
@@ -113,7 +114,7 @@ def test_marks_are_explained_only_where_they_occur() -> None:
 def test_trivial_detectors_stand_apart_whatever_their_rank() -> None:
     lines = printed(build(SCENE), 140).splitlines()
     order = [found.split()[0] for found in lines if re.match(r"(ganomaly|skip_ganomaly|knn|trivial)", found)]
-    assert order == ["ganomaly", "ganomaly", "skip_ganomaly", "trivial", "knn"]
+    assert order[:5] == ["ganomaly", "ganomaly", "skip_ganomaly", "trivial", "knn"]
 
 
 def test_the_oracle_is_labelled_as_such() -> None:
@@ -133,8 +134,68 @@ def test_a_grid_is_printed_with_its_default_marked() -> None:
 
 def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:
     text = markdown(build([row(0.9, dataset="mnist", protocol="M0", abnormal="2")]))
-    assert "0.920 (-0.020)" in text
-    assert "Not the same experiment" in text
+    assert "| *ganomaly repo_head: GANomaly's paper (2018), Table 1* |  |  |" in text
+    assert "| paper | 0.920 | 0.920 |\n| ours, AUROC | 0.900 | 0.900 |\n| difference | -0.020 | -0.020 |" in text
+    assert "not the same experiment" in text
+    for reason in ("best epoch on the test set, ours the last", "BatchNorm by test batch, shuffled, ours", "theirs M1"):
+        assert reason in text
+
+
+def test_values_that_are_probably_average_precision_stand_beside_our_auroc_and_our_ap() -> None:
+    found = [row(0.7, "anogan", variant="dcgan", dataset="mnist", protocol="M1", abnormal="2", ap=0.45)]
+    shown = build(found)
+    text = markdown(shown, other=beside(found, shown))
+    assert "| paper | 0.535 | 0.535 |\n| ours, AUROC | 0.700 | 0.700 |\n| difference | +0.165 | +0.165 |" in text
+    assert "| ours, average precision | 0.450 | 0.450 |\n| difference | -0.085 | -0.085 |" in text
+    assert "probably average precision" in text and "theirs M1" not in text
+
+
+def test_every_table_that_printed_a_cell_is_beside_it() -> None:
+    text = markdown(build([row(0.6, dataset="cifar10", protocol="C0", abnormal="frog")]))
+    assert "GANomaly's paper (2018), Table 2" in text and "Skip-GANomaly's paper (2019), Table 1" in text
+    assert "| paper | 0.653 | 0.653 |" in text and "| paper | 0.683 | 0.683 |" in text
+    assert text.count("theirs C1, ours C0") == 1
+
+
+def test_what_is_alike_is_not_called_different() -> None:
+    same = ("oracle", "legacy_ordered")
+    found = [row(0.6, dataset="cifar10", protocol="C1", abnormal="frog", selection=same[0], evaluation=same[1])]
+    entry = parsed(csv_text([build(found, *same)]))[0]
+    assert entry["paper_source"] == "GANomaly's paper (2018), Table 2"
+    assert entry["paper_why_different"].startswith("seeds:")
+
+
+def test_the_test_sets_own_error_is_printed_apart_from_the_seeds() -> None:
+    found = [
+        row(0.8 + s / 100, abnormal=c, seed=s, auroc_se=se) for c, se in (("0", 0.01), ("1", 0.02)) for s in range(3)
+    ]
+    text = markdown(build(found))
+    assert "finite test set" in text
+    assert "| ganomaly repo_head | ±0.029 | ±0.020 | ±0.039 |" in text
+    assert "finite test set" not in markdown(build(found, metric="ap"))
+
+
+def test_differences_from_the_best_come_with_effect_and_caution() -> None:
+    text = markdown(
+        build(rows({"0": (0.9,), "1": (0.8,), "2": (0.7,)}) + rows({"0": (0.7,), "1": (0.7,), "2": (0.6,)}, "knn"))
+    )
+    assert "ganomaly repo\\_head against" not in text, "a name is readable as it is"
+    assert "ganomaly repo_head against the others" in text
+    assert "| knn | +0.133 ± 0.143 | +2.31 | 3/3 | 0.057 | 0.057 | 0.250 |" in text
+    assert "classes of one dataset are dependent" in text
+
+
+def test_parameters_and_cost_are_columns() -> None:
+    cost: dict[str, Any] = {"parameters": 3_861_632, "cpu_hours": 0.5, "usd": 0.1}
+    text = markdown(build(rows({"0": (0.9, 0.8), "1": (0.8, 0.8)}, **cost) + rows({"0": (0.5,), "1": (0.5,)}, "knn")))
+    assert "3,861,632" in text and "2 CPU h, \\$0.40" in text
+    assert "cost: hours" in text
+
+
+def test_stale_trials_are_marked_and_counted() -> None:
+    found = [*rows({"0": (0.9, 0.8)}), row(None, status="stale", seed=2)]
+    assert "(2/3)§" in markdown(build(found)) and "older revision" in markdown(build(found))
+    assert {e["abnormal"]: e["stale"] for e in parsed(csv_text([build(found)]))} == {"0": "1", "mean": "1"}
 
 
 def test_the_best_is_bold_in_markdown() -> None:
@@ -166,7 +227,9 @@ def test_the_csv_has_its_columns_and_a_line_for_each_cell_and_class_mean() -> No
     text = csv_text([build(SCENE)])
     assert text.split("\n")[0] == (
         "detector,variant,dataset,protocol,abnormal,selection,evaluation,metric,mean,sd,n,n_planned,ci_low,ci_high,"
-        "paper,difference,study,setting"
+        "paper,difference,study,setting,test_half_width,diverged,failed,stale,counted,gap,behind,behind_half_width,"
+        "effect,p,p_holm,p_signed_rank,parameters,train_seconds,cpu_hours,gpu_hours,usd,paper_source,"
+        "paper_why_different"
     )
     found = {(e["detector"], e["setting"], e["abnormal"]): e for e in parsed(text)}
     assert len(found) == 4 * 4
@@ -226,27 +289,34 @@ def test_names_cannot_command_the_terminal(names: tuple[str, str, str]) -> None:
 def test_files_are_written_with_everything_in_them(tmp_path: Path) -> None:
     both = [dict(entry, selection=s, hp_nz=n) for entry in SCENE for s, n in (("last", 8), ("oracle", 0.5))]
     paths = write(both, tmp_path / "out", provenance={"commit": "abc"})
-    assert [path.name for path in paths] == ["leaderboard.csv", "leaderboard.md", "results.parquet"]
+    names = ["leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "results.parquet"]
+    assert [path.name for path in paths] == names
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
     shown = parsed(paths[0].read_text())
     assert {(e["selection"], e["metric"]) for e in shown} == {
         (s, m) for s in ("last", "oracle") for m in ("auroc", "ap", "fpr95")
     }
-    assert "commit: abc" in paths[1].read_text()
-    table = pq.read_table(paths[2])
+    nested = json.loads(paths[1].read_text())
+    assert nested["provenance"] == {"commit": "abc"}
+    assert [(b["selection"], b["metric"]) for b in nested["leaderboards"]][:2] == [("last", "auroc"), ("last", "ap")]
+    lines = nested["leaderboards"][0]["boards"][0]["lines"]
+    assert {line["detector"]: line["mean"]["n"] for line in lines if not line["setting"]}["knn"] == 1
+    assert "commit: abc" in paths[2].read_text()
+    assert "% commit: abc" in paths[3].read_text()
+    table = pq.read_table(paths[4])
     assert table.column_names == [*COLUMNS, "hp_nz"]
     assert table.num_rows == len(both)
     assert build(table.to_pylist()) == build(both)
 
 
 def test_a_parquet_of_no_rows_still_has_its_columns(tmp_path: Path) -> None:
-    table = pq.read_table(write([], tmp_path)[2])
+    table = pq.read_table(write([], tmp_path)[-1])
     assert (table.column_names, table.num_rows) == (list(COLUMNS), 0)
 
 
 def test_hyperparameters_whose_types_differ_between_detectors_become_text(tmp_path: Path) -> None:
     found = [row(hp_depth=3), row(abnormal="1", hp_depth="deep"), row(abnormal="2")]
-    assert pq.read_table(write(found, tmp_path)[2])["hp_depth"].to_pylist() == ["3", "deep", None]
+    assert pq.read_table(write(found, tmp_path)[-1])["hp_depth"].to_pylist() == ["3", "deep", None]
 
 
 def test_a_report_that_cannot_be_made_leaves_the_last_one_alone(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+"""Seconds of `report` over 10,000 synthetic rows: all of it, from a store of finished trials to the files.
+
+    python tests/benchmarks/report_speed.py --rows 10000 --n 3
+
+A trial makes two rows (last and oracle).  The results are made up; everything that reads, aggregates, tests and
+writes them is the real thing.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from measure import arguments, bar, command, figure, folder, header, middle, run, seconds
+from sweeps import write_config
+
+MOST_SECONDS = 20.0
+DETECTORS = ["ganomaly", "skip_ganomaly", "egbad", "autoencoder", "knn"]
+CLASSES = 10
+
+
+def main() -> None:
+    options = arguments(__doc__, ("rows", 10_000, "rows, a multiple of 100"), ("n", 3, "repetitions"))
+    seeds = options.rows // (2 * CLASSES * len(DETECTORS))
+    study = {
+        "detectors": DETECTORS,
+        "datasets": ["mnist"],
+        "abnormal": "all",
+        "seeds": seeds,
+        "split_seed": "follow",
+        "eval_every": 1,
+    }
+    with folder() as place:
+        header()
+        config = write_config(place, [study])
+        made = _finish(config)
+        words = command("report", config, "-o", place / "out")
+        taken = [seconds(lambda: run(words)) for _ in range(options.n)]
+        lines = len((place / "out/leaderboard.csv").read_text().splitlines())
+    name = f"report of {2 * made} rows, {lines - 1} lines of CSV"
+    figure(name, middle(taken), "none", bar(median(taken), most=MOST_SECONDS))
+
+
+def _finish(config: Path) -> int:
+    """Give every trial of the sweep a made-up result; how many there are."""
+    from sweep.cluster import platform
+    from sweep.plan import expand
+    from sweep.spec import load
+    from sweep.trialspec import canonical_json
+
+    sweep, draw = load(config, []), random.Random(0)
+    fixed = expand(sweep, platform(sweep)).fixed
+    for planned in fixed:
+        record: dict[str, Any] = {
+            "format": 1, "key": planned.key, "spec": planned.spec.to_dict(), "status": "ok", "cause": None,
+            "metrics": [_metrics(selection, draw) for selection in ("last", "oracle")], "validation": None,
+            "lam": planned.lam, "parameters": 3_861_632, "epochs_trained": 15, "seconds": 60.0, "train_seconds": 50.0,
+            "images_per_second": 1e3, "peak_bytes": 2**30, "device": "cpu", "torch": "2.14.0", "fingerprint": "f",
+            "split_hash": "h", "attempts": 0, "host": "here", "commit": None, "dirty": None, "ray": None, "gpus": 0.0,
+        }  # fmt: skip
+        place = config.parent / "store/trials" / planned.key
+        place.mkdir(parents=True)
+        (place / "result.json").write_text(canonical_json(record))
+    return len(fixed)
+
+
+def _metrics(selection: str, draw: random.Random) -> dict[str, Any]:
+    found = {name: draw.uniform(0.5, 1.0) for name in ("auroc", "ap", "fpr95")}
+    counts = {"base_rate": 0.4, "n_normal": 9000, "n_abnormal": 6000, "ties": 0.0, "auroc_se": 0.004}
+    return {"selection": selection, "evaluation": "clean", "epoch": 15, **found, **counts}
+
+
+if __name__ == "__main__":
+    main()
