@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from models.catalog import DETECTORS, DetectorInfo
 from sweep.gather import Row
-from sweep.leaderboard import Cell, Line, build
+from sweep.leaderboard import Build, Cell, Line, builder
 from sweep.trialspec import EVALUATIONS, SELECTIONS
 
 Way = tuple[str, str]  # (evaluation, selection)
@@ -29,7 +29,10 @@ class Audit:
 
 
 def audits(
-    rows: Sequence[Row], metric: str = "auroc", catalog: Mapping[str, DetectorInfo] = DETECTORS
+    rows: Sequence[Row],
+    metric: str = "auroc",
+    catalog: Mapping[str, DetectorInfo] = DETECTORS,
+    built: Build | None = None,
 ) -> tuple[Audit, ...]:
     """One for each dataset and protocol that was evaluated in more ways than `clean`.
 
@@ -37,10 +40,12 @@ def audits(
         rows: of `sweep.gather.gather`; only lines with more evaluations than `clean` are audited.
         metric: see `sweep.leaderboard.build`.
         catalog: see `sweep.leaderboard.build`.
+        built: of `sweep.leaderboard.builder` for these rows, where some are built already.
     """
+    built = built or builder(rows, catalog)
     present = {(row["evaluation"], row["selection"]) for row in rows}
     ways = [(e, s) for e in EVALUATIONS for s in SELECTIONS if (e, s) in present]
-    boards = {way: build(rows, way[1], way[0], metric, catalog).boards for way in ways}
+    boards = {way: built(way[1], way[0], metric).boards for way in ways}
     found = []
     for board in boards.get(("clean", "last"), ()):
         means: dict[tuple[str, ...], dict[Way, Cell]] = {}

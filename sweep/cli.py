@@ -14,6 +14,7 @@ from rich.console import Console
 if TYPE_CHECKING:
     from sweep.ledger import Ledger
     from sweep.plan import Platform, Work
+    from sweep.reporting import Reporting
     from sweep.spec import Sweep
     from sweep.status import Survey
     from sweep.store import Store
@@ -84,7 +85,7 @@ def launch(
             skip_failed=skip_failed,
         )
         code = run.run()
-    _show_report(opened, folder=None)
+    _reporting(opened).show(out)
     raise typer.Exit(code)
 
 
@@ -141,11 +142,16 @@ def report(
     assignments: Set = [],  # noqa: B006
     folder: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write leaderboard.csv, leaderboard.md and results.parquet here, too."),
+        typer.Option("--out", "-o", help="Write leaderboard.csv, .json, .md, .tex and results.parquet here, too."),
     ] = None,
     selection: Annotated[str, typer.Option(help="Epoch: last, val or oracle (best on test).")] = "last",
     evaluation: Annotated[str, typer.Option(help="clean, legacy_ordered or legacy_shuffled.")] = "clean",
     metric: Annotated[str, typer.Option(help="auroc, ap or fpr95.")] = "auroc",
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="Two detectors instead, cell by cell: DeLong's test, and over seeds."),
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Pack rows, scores and spec into this zip, for `verify`.")] = None,
     everything: All = False,
     as_json: Json = False,
 ) -> None:
@@ -155,15 +161,57 @@ def report(
 
     \b
     python -m sweep report clusters/local.yaml -o out/
+    python -m sweep report clusters/local.yaml --compare ganomaly "ganomaly untrained"
+    python -m sweep report clusters/local.yaml --bundle results.zip
     """
-    _show_report(
-        _Opened(config, assignments, as_launched=True, everything=everything),
-        folder,
-        selection=selection,
-        evaluation=evaluation,
-        metric=metric,
-        as_json=as_json,
-    )
+    opened = _Opened(config, assignments, as_launched=True, everything=everything)
+    found, words = _reporting(opened, selection, evaluation, metric), opened.command("report")
+    written: list[Path] = []
+    if as_json:
+        _print_json(found.rows)
+    elif compare is not None:
+        written += found.compare(*compare, out, folder, words)
+    else:
+        found.show(out)
+    if folder is not None and compare is None:
+        written += found.write(folder, words)
+    if bundle is not None:
+        packed = found.bundle(bundle, opened.sweep, opened.platform, words)
+        err.print(f"packed the scores of {packed:,} trials; to check them: python -m sweep verify {bundle}")
+        written.append(bundle)
+    for path in written:
+        err.print(f"wrote {path}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="Bundle that `report --bundle` wrote.", metavar="FILE")],
+    rerun: Annotated[int, typer.Option(min=0, help="Retrain so many random trials here, too.")] = 0,
+    data: Annotated[Path | None, typer.Option(help="Folder of downloaded datasets, to retrain.")] = None,
+    seed: Annotated[int, typer.Option(help="Draws the trials that are retrained.")] = 0,
+) -> None:
+    """Recompute every cell of a bundle from its per-sample scores, and name each difference.
+
+    Needs neither the store nor torch.  A retrained trial should land in the 95 % interval for one more
+    seed of its cell; one in twenty may miss it honestly.
+
+    \b
+    python -m sweep verify results.zip
+    python -m sweep verify results.zip --rerun 3 --data FOLDER
+
+    Exit code 1 if anything differs, or a retrained trial lands outside.
+    """
+    from sweep.reporting import verify as recompute
+
+    found, holds = recompute(file, out)
+    if rerun:
+        from sweep.rerun import rerun as retrain
+
+        for again in retrain(found, rerun, seed, data, out):
+            holds = holds and again.inside
+            out.print(again.text(), style="" if again.inside else "red", markup=False, soft_wrap=True)
+    if not holds:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -298,6 +346,12 @@ class _Opened:
 
         return survey(self.work, self.ledger)
 
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of what one trial occupies, where it is known."""
+        price = self.sweep.cluster.usd_per_hour
+        return None if price is None else price / max(1, self.platform.slots)
+
     def command(self, verb: str, rest: str = "") -> str:
         """The command line of a verb on the same sweep."""
         over = [word for assignment in self._assignments for word in ("--set", assignment)]
@@ -316,36 +370,10 @@ def _load(config: Path, assignments: list[str]) -> Sweep:
     return load(config, assignments)
 
 
-def _show_report(
-    opened: _Opened,
-    folder: Path | None,
-    selection: str = "last",
-    evaluation: str = "clean",
-    metric: str = "auroc",
-    as_json: bool = False,
-) -> None:
-    from sweep.audit import audits
-    from sweep.faults import unknown
-    from sweep.leaderboard import METRICS, build
-    from sweep.report import terminal, write
-    from sweep.rows import provenance, rows
-    from sweep.trialspec import EVALUATIONS, SELECTIONS
+def _reporting(opened: _Opened, selection: str = "last", evaluation: str = "clean", metric: str = "auroc") -> Reporting:
+    from sweep.reporting import Reporting
 
-    faults = [unknown("selection", selection, SELECTIONS)] if selection not in SELECTIONS else []
-    faults += [unknown("evaluation", evaluation, EVALUATIONS)] if evaluation not in EVALUATIONS else []
-    faults += [unknown("metric", metric, METRICS)] if metric not in METRICS else []
-    if faults:
-        raise _user_error(*faults)
-    found = rows(opened.survey(), opened.ledger)
-    if as_json:
-        _print_json(found)
-    else:
-        shown = build(found, selection, evaluation, metric)
-        out.print(terminal(shown, width=out.width, audited=audits(found, metric)))
-    if folder is not None:
-        said = provenance(opened.ledger, opened.command("report"))
-        for path in write(found, folder, selection=selection, evaluation=evaluation, metric=metric, provenance=said):
-            err.print(f"wrote {path}")
+    return Reporting(opened.survey(), opened.ledger, selection, evaluation, metric, opened.usd_per_hour)
 
 
 def _failures(state: Survey) -> dict[str, list[str]]:

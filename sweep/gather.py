@@ -173,7 +173,7 @@ def judge(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> Ro
 
 
 def samples_of(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> tuple[Any, Any, Any]:
-    """Sample ids, labels and scores [N] each of the test samples; arguments as for `judge`."""
+    """Sample ids (None where the table has none), labels and scores of the test samples, [N] each, as for `judge`."""
     import pyarrow.compute as pc
 
     wanted = pc.equal(table["part"], "test")
@@ -182,7 +182,7 @@ def samples_of(table: pa.Table, evaluation: str, epoch: int, lam: float | None) 
     chosen = table.filter(wanted)
     names = ("score",) if lam is None else ("reconstruction", "latent")
     mixed = combine({name: chosen[name].to_numpy() for name in names}, lam)
-    ids = chosen["sample_id"] if "sample_id" in chosen.column_names else None
+    ids = chosen["sample_id"].to_numpy() if "sample_id" in chosen.column_names else None
     return ids, chosen["label"].to_numpy(), mixed
 
 

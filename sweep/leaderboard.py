@@ -7,8 +7,9 @@ setting), its columns abnormal classes and their mean.  Nothing here depends on 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from models.catalog import DETECTORS, DetectorInfo
@@ -148,6 +149,9 @@ class Leaderboard:
     boards: tuple[Board, ...]
 
 
+Build = Callable[[str, str, str], Leaderboard]  # by selection, evaluation and metric
+
+
 def build(
     rows: Iterable[Row],
     selection: str = "last",
@@ -175,6 +179,14 @@ def build(
             boards.setdefault((row["dataset"], row["protocol"]), []).append(row)
     built = tuple(_board(found, metric, catalog) for _, found in sorted(boards.items()))
     return Leaderboard(selection, evaluation, metric, built)
+
+
+def builder(rows: Iterable[Row], catalog: Mapping[str, DetectorInfo] = DETECTORS) -> Build:
+    """`build` for the same rows by selection, evaluation and metric, each leaderboard made once."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["selection"], row["evaluation"]), []).append(row)
+    return cache(lambda epoch, how, metric: build(found.get((epoch, how), ()), epoch, how, metric, catalog))
 
 
 def class_order(name: str) -> tuple[int, int, str]:

@@ -45,29 +45,23 @@ class Source:
 _UNPUBLISHED = "the authors' own implementation, of which neither code nor selection nor evaluation is published"
 SOURCES = {
     "ganomaly_paper_tab1": Source(
-        "GANomaly's paper (2018), Table 1",
+        "GANomaly 2018, Table 1",
         frozenset({"ganomaly"}),
         "legacy_shuffled",
         "copied from EGBAD's paper: probably average precision read off a bar chart (multiples of 0.005, near the "
         "base rate), of the last epoch, and by its code 80 % of the test's normals were trained on",
     ),
-    "ganomaly_paper_tab2": Source(
-        "GANomaly's paper (2018), Table 2", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED
-    ),
-    "ganomaly_paper_tab3": Source(
-        "GANomaly's paper (2018), Table 3", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED
-    ),
-    "ganomaly_paper_text": Source(
-        "GANomaly's paper (2018), text", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED
-    ),
+    "ganomaly_paper_tab2": Source("GANomaly 2018, Table 2", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED),
+    "ganomaly_paper_tab3": Source("GANomaly 2018, Table 3", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED),
+    "ganomaly_paper_text": Source("GANomaly 2018, text", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED),
     "skip_paper_tab1": Source(
-        "Skip-GANomaly's paper (2019), Table 1",
+        "Skip-GANomaly 2019, Table 1",
         frozenset({"ganomaly", "skip_ganomaly"}),
         "legacy_ordered",
         "the numbers of GANomaly's Table 2, made under protocol C1 by an implementation that was not published",
     ),
     "skip_paper_tab2": Source(
-        "Skip-GANomaly's paper (2019), Table 2",
+        "Skip-GANomaly 2019, Table 2",
         frozenset({"ganomaly", "skip_ganomaly"}),
         "legacy_ordered",
         _UNPUBLISHED,

@@ -20,7 +20,7 @@ from models.catalog import DETECTORS, DetectorInfo
 from sweep import latex, papers
 from sweep.audit import Audit, audits
 from sweep.gather import Row, to_parquet
-from sweep.leaderboard import METRICS, Board, Cell, Leaderboard, Line, build
+from sweep.leaderboard import METRICS, Board, Build, Cell, Leaderboard, Line, builder
 from sweep.sheets import Sheet, sheets
 from sweep.trialspec import SELECTIONS
 
@@ -51,6 +51,7 @@ def write(
     metric: str = "auroc",
     provenance: Mapping[str, object] | None = None,
     catalog: Mapping[str, DetectorInfo] = DETECTORS,
+    built: Build | None = None,
 ) -> list[Path]:
     """Write leaderboard.{csv,json,md,tex} and results.parquet, each whole or not at all.
 
@@ -60,48 +61,59 @@ def write(
         selection, evaluation, metric: what Markdown and LaTeX show; CSV and JSON hold all there are.
         provenance: printed above the tables, e.g. {"command": ..., "commit": ...}.
         catalog: see `sweep.leaderboard.build`.
+        built: of `sweep.leaderboard.builder` for these rows, where some are built already.
     """
-    every = build_all(rows, catalog)
-    shown = build(rows, selection, evaluation, metric, catalog)
-    other = beside(rows, shown, catalog)
-    audited = audits(rows, metric, catalog)
+    built = built or builder(rows, catalog)
+    board = built(selection, evaluation, metric)
+    other = beside(built, board)
+    audited = audits(rows, metric, catalog, built)
     contents = {
-        "leaderboard.csv": csv_text(every).encode(),
-        "leaderboard.json": json_text(every, provenance).encode(),
-        "leaderboard.md": markdown(shown, provenance, audited, other).encode(),
-        "leaderboard.tex": latex.document(sheets(shown, audited, other), provenance).encode(),
+        "leaderboard.csv": csv_text(every(rows, built)).encode(),
+        "leaderboard.json": json_text(every(rows, built), provenance).encode(),
+        "leaderboard.md": markdown(board, provenance, audited, other).encode(),
+        "leaderboard.tex": latex.document(sheets(board, audited, other), provenance).encode(),
         "results.parquet": to_parquet(rows),
     }
     out.mkdir(parents=True, exist_ok=True)
     return [_publish(out / name, data) for name, data in contents.items()]
 
 
-def build_all(rows: Sequence[Row], catalog: Mapping[str, DetectorInfo] = DETECTORS) -> list[Leaderboard]:
+def every(rows: Iterable[Row], built: Build) -> list[Leaderboard]:
     """A leaderboard for each selection and evaluation that rows have, and each metric, in a fixed order."""
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row["selection"], row["evaluation"]), []).append(row)
-    ordered = sorted(found, key=lambda pair: (SELECTIONS.index(pair[0]), pair[1]))
-    return [build(found[pair], *pair, metric, catalog) for pair in ordered for metric in METRICS]
+    present = {(row["selection"], row["evaluation"]) for row in rows}
+    ordered = sorted(present, key=lambda pair: (SELECTIONS.index(pair[0]), pair[1]))
+    return [built(*pair, metric) for pair in ordered for metric in METRICS]
 
 
-def beside(
-    rows: Sequence[Row], shown: Leaderboard, catalog: Mapping[str, DetectorInfo] = DETECTORS
-) -> Leaderboard | None:
+def beside(built: Build, shown: Leaderboard) -> Leaderboard | None:
     """The same rows by the metric that a paper's value may be instead."""
     metric = BESIDE.get(shown.metric)
-    return None if metric is None else build(rows, shown.selection, shown.evaluation, metric, catalog)
+    return None if metric is None else built(shown.selection, shown.evaluation, metric)
+
+
+def write_sheets(
+    tables: Sequence[Sheet], out: Path, name: str, provenance: Mapping[str, object] | None = None
+) -> list[Path]:
+    """Write sheets as Markdown and LaTeX."""
+    out.mkdir(parents=True, exist_ok=True)
+    texts = {"md": _document(name.capitalize(), tables, provenance), "tex": latex.document(tables, provenance)}
+    return [_publish(out / f"{name}.{ending}", text.encode()) for ending, text in texts.items()]
 
 
 def terminal(
     leaderboard: Leaderboard, width: int = 100, audited: Sequence[Audit] = (), other: Leaderboard | None = None
 ) -> Group:
     """The boards for a terminal `width` columns wide; wide ones go on in further blocks of columns."""
+    return shown(sheets(leaderboard, audited, other), width)
+
+
+def shown(tables: Iterable[Sheet], width: int = 100) -> Group:
+    """Sheets for a terminal."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[Text | Table] = []
-    for sheet in sheets(leaderboard, audited, other):
+    for sheet in tables:
         parts.append(Text(_plain(sheet.title), style="bold"))
         for block in _blocks(sheet, width):
             parts += [_table(sheet, block, width), Text("")]
@@ -117,10 +129,15 @@ def markdown(
     other: Leaderboard | None = None,
 ) -> str:
     """The boards as GitHub-flavoured Markdown, headed by where they come from."""
-    lines = ["# Leaderboard", ""]
+    text = _document("Leaderboard", sheets(leaderboard, audited, other), provenance)
+    return text if leaderboard.boards else f"{text}\n{EMPTY}\n"
+
+
+def _document(title: str, tables: Iterable[Sheet], provenance: Mapping[str, object] | None) -> str:
+    lines = [f"# {title}", ""]
     lines += [f"- {_escaped(name)}: {_escaped(value)}" for name, value in (provenance or {}).items()]
     lines += [""] if provenance else []
-    for sheet in sheets(leaderboard, audited, other):
+    for sheet in tables:
         lines += [f"## {_escaped(sheet.title)}", ""]
         lines.append(_markdown_row([_escaped(sheet.label), *map(_escaped, sheet.columns)]))
         lines.append(_markdown_row(["---", *["--:"] * len(sheet.columns)]))
@@ -131,8 +148,6 @@ def markdown(
                 texts = [f"**{_escaped(e.text)}**" if e.bold else _escaped(e.text) for e in entries]
                 lines.append(_markdown_row([_escaped(label), *texts]))
         lines += ["", *(f"{_escaped(caption)}  " for caption in sheet.captions), ""]
-    if not leaderboard.boards:
-        lines.append(EMPTY)
     return "\n".join(lines).rstrip() + "\n"
 
 

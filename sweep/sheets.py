@@ -123,7 +123,7 @@ def _comparison_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
             continue
         effect = "-" if found.effect is None else f"{found.effect:+.2f}"
         won = f"{found.wins:g}/{found.n}"
-        numbers = (_p(found.p), _p(line.p_holm), _p(found.p_signed_rank))
+        numbers = (probability(found.p), probability(line.p_holm), probability(found.p_signed_rank))
         texts = (f"{found.mean:+.3f} ± {found.half_width:.3f}", effect, won, *numbers)
         lines.append((_label(line, board.lines), tuple(Entry(text) for text in texts)))
     captions = (
@@ -296,14 +296,14 @@ def _width(value: float | None) -> str:
     return "-" if value is None else f"±{value:.3f}"
 
 
-def _p(value: float) -> str:
+def probability(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _cost(line: Line) -> str:
     """E.g. "1.2 GPU h, $0.87"; empty where nothing is known."""
-    hours = ((line.gpu_hours, "GPU h"), (line.cpu_hours, "CPU h"))
-    texts = [
-        f"{value:.2g} {unit}" if value < 10 else f"{value:.0f} {unit}" for value, unit in hours if value is not None
-    ]
-    return ", ".join([*texts, *([] if line.usd is None else [f"${line.usd:.2f}"])])
+    known = [(value, unit) for value, unit in ((line.gpu_hours, "GPU"), (line.cpu_hours, "CPU")) if value is not None]
+    texts = [f"{_seconds(h)} {unit} h" if h >= 0.01 else f"{_seconds(3600 * h)} {unit} s" for h, unit in known]
+    if line.usd is not None:
+        texts.append("<$0.01" if 0 < line.usd < 0.005 else f"${line.usd:.2f}")
+    return ", ".join(texts)

@@ -14,7 +14,7 @@ from test_report import SCENE, hostile_rows
 
 from sweep import latex
 from sweep.audit import audits
-from sweep.leaderboard import build
+from sweep.leaderboard import build, builder
 from sweep.report import beside
 from sweep.sheets import sheets
 
@@ -44,7 +44,7 @@ def test_the_tables_compile(tmp_path: Path) -> None:
     hostile = [entry for name in NASTY for entry in hostile_rows((name, name, name))]
     found = [*SCENE, *wide, *hostile]
     shown = build(found)
-    every = sheets(shown, audits(found), beside(found, shown))
+    every = sheets(shown, audits(found), beside(builder(found), shown))
     (tmp_path / "leaderboard.tex").write_text(latex.document(every, {"command": "x\n\\error", "name": "ü"}))
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx}\n"

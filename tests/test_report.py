@@ -17,7 +17,7 @@ from rich.console import Console
 from test_leaderboard import grid_rows, row, rows
 
 from sweep.gather import COLUMNS
-from sweep.leaderboard import Leaderboard, build
+from sweep.leaderboard import Leaderboard, build, builder
 from sweep.report import CSV_COLUMNS, beside, csv_text, markdown, terminal, write
 
 SCENE = (
@@ -134,7 +134,7 @@ def test_a_grid_is_printed_with_its_default_marked() -> None:
 
 def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:
     text = markdown(build([row(0.9, dataset="mnist", protocol="M0", abnormal="2")]))
-    assert "| *ganomaly repo_head: GANomaly's paper (2018), Table 1* |  |  |" in text
+    assert "| *ganomaly repo_head: GANomaly 2018, Table 1* |  |  |" in text
     assert "| paper | 0.920 | 0.920 |\n| ours, AUROC | 0.900 | 0.900 |\n| difference | -0.020 | -0.020 |" in text
     assert "not the same experiment" in text
     for reason in ("best epoch on the test set, ours the last", "BatchNorm by test batch, shuffled, ours", "theirs M1"):
@@ -144,7 +144,7 @@ def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:
 def test_values_that_are_probably_average_precision_stand_beside_our_auroc_and_our_ap() -> None:
     found = [row(0.7, "anogan", variant="dcgan", dataset="mnist", protocol="M1", abnormal="2", ap=0.45)]
     shown = build(found)
-    text = markdown(shown, other=beside(found, shown))
+    text = markdown(shown, other=beside(builder(found), shown))
     assert "| paper | 0.535 | 0.535 |\n| ours, AUROC | 0.700 | 0.700 |\n| difference | +0.165 | +0.165 |" in text
     assert "| ours, average precision | 0.450 | 0.450 |\n| difference | -0.085 | -0.085 |" in text
     assert "probably average precision" in text and "theirs M1" not in text
@@ -152,7 +152,7 @@ def test_values_that_are_probably_average_precision_stand_beside_our_auroc_and_o
 
 def test_every_table_that_printed_a_cell_is_beside_it() -> None:
     text = markdown(build([row(0.6, dataset="cifar10", protocol="C0", abnormal="frog")]))
-    assert "GANomaly's paper (2018), Table 2" in text and "Skip-GANomaly's paper (2019), Table 1" in text
+    assert "GANomaly 2018, Table 2" in text and "Skip-GANomaly 2019, Table 1" in text
     assert "| paper | 0.653 | 0.653 |" in text and "| paper | 0.683 | 0.683 |" in text
     assert text.count("theirs C1, ours C0") == 1
 
@@ -161,7 +161,7 @@ def test_what_is_alike_is_not_called_different() -> None:
     same = ("oracle", "legacy_ordered")
     found = [row(0.6, dataset="cifar10", protocol="C1", abnormal="frog", selection=same[0], evaluation=same[1])]
     entry = parsed(csv_text([build(found, *same)]))[0]
-    assert entry["paper_source"] == "GANomaly's paper (2018), Table 2"
+    assert entry["paper_source"] == "GANomaly 2018, Table 2"
     assert entry["paper_why_different"].startswith("seeds:")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure import arguments, bar, command, figure, folder, header, middle, run, seconds
-from sweeps import write_config
+from measure import arguments, bar, figure, folder, header, middle, run, seconds
+from sweeps import command, write_config
 
 MOST_SECONDS = 20.0
 DETECTORS = ["ganomaly", "skip_ganomaly", "egbad", "autoencoder", "knn"]

@@ -1,0 +1,135 @@
+"""The verbs report and verify: what they read, show and write."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from sweep.audit import audits
+from sweep.faults import UserError, unknown
+from sweep.gather import Row
+from sweep.leaderboard import METRICS, Build, builder
+from sweep.ledger import Ledger
+from sweep.report import beside, every, terminal, write, write_sheets
+from sweep.rows import provenance, rows, scores
+from sweep.status import Survey
+from sweep.trialspec import EVALUATIONS, SELECTIONS
+
+if TYPE_CHECKING:
+    from sweep.bundle import Bundle
+    from sweep.plan import Platform
+    from sweep.spec import Sweep
+
+
+class Reporting:
+    """Rows of a sweep, shown and written one way.
+
+    Args:
+        survey, ledger: of the sweep.
+        selection, evaluation, metric: what is shown.
+        usd_per_hour: price of what one trial occupies.
+
+    Raises:
+        UserError: selection, evaluation or metric is none that there is.
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        ledger: Ledger,
+        selection: str = "last",
+        evaluation: str = "clean",
+        metric: str = "auroc",
+        usd_per_hour: float | None = None,
+    ) -> None:
+        faults = [unknown("selection", selection, SELECTIONS)] if selection not in SELECTIONS else []
+        faults += [unknown("evaluation", evaluation, EVALUATIONS)] if evaluation not in EVALUATIONS else []
+        faults += [unknown("metric", metric, METRICS)] if metric not in METRICS else []
+        if faults:
+            raise UserError(faults)
+        self._ledger = ledger
+        self._way = (selection, evaluation, metric)
+        self.rows: list[Row] = rows(survey, ledger, usd_per_hour)
+        self._built: Build = builder(self.rows)
+
+    def show(self, console: Console) -> None:
+        """Print the boards."""
+        shown = self._built(*self._way)
+        audited = audits(self.rows, self._way[2], built=self._built)
+        console.print(terminal(shown, console.width, audited, beside(self._built, shown)))
+
+    def write(self, folder: Path, command: str) -> list[Path]:
+        """Write every file of a report."""
+        selection, evaluation, metric = self._way
+        said = provenance(self._ledger, command)
+        return write(
+            self.rows,
+            folder,
+            selection=selection,
+            evaluation=evaluation,
+            metric=metric,
+            provenance=said,
+            built=self._built,
+        )
+
+    def compare(self, first: str, second: str, console: Console, folder: Path | None, command: str) -> list[Path]:
+        """Print two detectors side by side, cell by cell; with a folder write comparison.{md,tex}, too.
+
+        Raises:
+            UserError: a name means nothing or several things.
+        """
+        from sweep.comparison import compare, sheet
+        from sweep.report import shown
+
+        selection, evaluation, _ = self._way
+        found = compare(
+            self.rows, first, second, lambda key: scores(self._ledger, key), selection=selection, evaluation=evaluation
+        )
+        made = [sheet(comparison, f"{selection} epoch, {evaluation}") for comparison in found]
+        console.print(shown(made, console.width))
+        return [] if folder is None else write_sheets(made, folder, "comparison", provenance(self._ledger, command))
+
+    def bundle(self, path: Path, sweep: Sweep, platform: Platform, command: str) -> int:
+        """Pack rows, per-sample scores, results and spec into one zip; returns how many trials have scores."""
+        from sweep.bundle import pack
+        from sweep.report import csv_text
+
+        results = self._ledger.results({row["key"] for row in self.rows})
+        paths = [f"trials/{key}/scores.parquet" for key, found in sorted(results.items()) if found["status"] == "ok"]
+        return pack(
+            path,
+            self.rows,
+            csv=csv_text(every(self.rows, self._built)),
+            results=results,
+            scores=((name.split("/")[1], data) for name, data in self._ledger.store.get_many(paths)),
+            spec={"sweep": sweep.model_dump(mode="json"), "platform": asdict(platform)},
+            provenance=provenance(self._ledger, command),
+        )
+
+
+def verify(path: Path, console: Console) -> tuple[Bundle, bool]:
+    """Recompute a bundle and print what differs; returns it, and whether all is as its scores say.
+
+    Raises:
+        UserError: it is no bundle, or one that must not be unpacked.
+    """
+    from sweep.bundle import Bundle
+    from sweep.verify import verify as recompute
+
+    bundle = Bundle(path)
+    found = recompute(bundle)
+    for difference in found.differences:
+        console.print(_plain(difference), style="red", markup=False, soft_wrap=True)
+    verdict = "all as the scores say" if not found.differences else f"{len(found.differences)} differences"
+    counts = f"{found.trials:,} trials, {found.rows:,} rows, {found.cells:,} cells recomputed"
+    console.print(f"{counts}: {verdict}", style="bold", markup=False)
+    for note in found.notes:
+        console.print(_plain(note), style="dim", markup=False)
+    return bundle, not found.differences
+
+
+def _plain(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
