@@ -122,7 +122,8 @@ def compare(
 
 def sheet(found: Comparison, how: str) -> Sheet:
     """The comparison as a table; `how` says which epoch and evaluation."""
-    first, second = _text(found.first), _text(found.second)
+    alike = found.first[1:] == found.second[1:]
+    first, second = (_text(name) if alike else _short(name) for name in (found.first, found.second))
     columns = (first, second, "difference", "± test set", "p test set", "p Holm", "± seeds", "p seeds")
     lines = [(abnormal, _entries(cell)) for abnormal, cell in found.cells.items()]
     if found.mean is not None:
@@ -243,7 +244,7 @@ def _meant(text: str, known: Iterable[Name], catalog: Mapping[str, DetectorInfo]
         found = plain or found
     if len(found) == 1:
         return found[0]
-    legal = ", ".join(sorted(map(_text, found or known)))
+    legal = ", ".join(sorted(map(_text if found else _short, found or known)))
     what = f"means several: {legal}; say more of it" if found else f"is on no board (there are: {legal})"
     raise UserError(f"--compare: {text!r} {what}")
 
@@ -252,6 +253,9 @@ def _default_variant(detector: str, catalog: Mapping[str, DetectorInfo]) -> str:
     return catalog[detector].default_variant if detector in catalog else "plain"
 
 
+def _short(name: Name) -> str:
+    return " ".join(part for part in name[1:] if part)
+
+
 def _text(name: Name) -> str:
-    study, detector, variant, setting = name
-    return " ".join(part for part in (detector, variant, setting, f"({study})") if part)
+    return f"{_short(name)} ({name[0]})"
