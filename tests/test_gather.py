@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sweep.gather import COLUMNS, gather
 from sweep.metrics import evaluate
 from sweep.plan import Planned
-from sweep.trialspec import TrialSpec, Validation
+from sweep.trialspec import Numerics, TrialSpec, Validation
 
 DESIGNED = re.findall(
     r"\w+",
@@ -100,6 +100,36 @@ def test_a_trial_without_result_is_a_row_that_says_why(attempts: list[str], stat
     assert len(rows) == 2
     for row in rows:
         assert (row["status"], row["attempts"], row["auroc"]) == (status, len(attempts), None)
+
+
+def test_a_trial_that_only_an_older_revision_finished_is_stale() -> None:
+    trial = planned()
+    now = replace(trial, spec=replace(trial.spec, revision=3))
+    for older in (1, 2):
+        before = replace(trial.spec, revision=older)
+        rows = gather([now], {}, sweep="local", scores=no_scores, finished={before.key})
+        assert [(row["status"], row["auroc"]) for row in rows] == [("stale", None)] * 2
+    assert {row["status"] for row in gather([trial], {}, sweep="local", scores=no_scores, finished={now.key})} == {
+        "missing"
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "cost"),
+    [
+        ("cpu", None, {"cpu_hours": 1.0, "gpu_hours": None}),
+        ("NVIDIA H100", 0.25, {"cpu_hours": None, "gpu_hours": 0.125}),
+        ("NVIDIA H100", None, {"cpu_hours": None, "gpu_hours": 0.5}),
+    ],
+)
+def test_cost_is_the_hours_of_what_the_trial_held(device: str, gpus: float | None, cost: dict[str, float]) -> None:
+    spec = replace(planned().spec, device=device, numerics=Numerics(threads=2))
+    trial = planned(spec=spec)
+    record = result(trial) | {"seconds": 1800.0, "gpus": gpus, "parameters": 7}
+    row = gather([trial], {trial.key: record}, sweep="local", scores=no_scores, usd_per_hour=3.0)[0]
+    assert {name: row[name] for name in cost} == cost
+    assert (row["usd"], row["parameters"], row["seconds"]) == (1.5, 7, 1800.0)
+    assert gather([trial], {trial.key: record}, sweep="local", scores=no_scores)[0]["usd"] is None
 
 
 def test_a_diverged_trial_has_rows_without_numbers() -> None:
