@@ -64,6 +64,7 @@ def pack(
         spec: "sweep" and "platform" of what is shown.
         provenance: as at the head of a report.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     listed: dict[str, dict[str, Any]] = {}
     try:

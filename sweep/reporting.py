@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,15 +67,16 @@ class Reporting:
         """Write every file of a report."""
         selection, evaluation, metric = self._way
         said = provenance(self._ledger, command)
-        return write(
-            self.rows,
-            folder,
-            selection=selection,
-            evaluation=evaluation,
-            metric=metric,
-            provenance=said,
-            built=self._built,
-        )
+        with _writing(folder):
+            return write(
+                self.rows,
+                folder,
+                selection=selection,
+                evaluation=evaluation,
+                metric=metric,
+                provenance=said,
+                built=self._built,
+            )
 
     def compare(self, first: str, second: str, console: Console, folder: Path | None, command: str) -> list[Path]:
         """Print two detectors side by side, cell by cell; with a folder write comparison.{md,tex}, too.
@@ -90,7 +93,10 @@ class Reporting:
         )
         made = [sheet(comparison, f"{selection} epoch, {evaluation}") for comparison in found]
         console.print(shown(made, console.width))
-        return [] if folder is None else write_sheets(made, folder, "comparison", provenance(self._ledger, command))
+        if folder is None:
+            return []
+        with _writing(folder):
+            return write_sheets(made, folder, "comparison", provenance(self._ledger, command))
 
     def bundle(self, path: Path, sweep: Sweep, platform: Platform, command: str) -> int:
         """Pack rows, per-sample scores, results and spec into one zip; returns how many trials have scores."""
@@ -99,15 +105,24 @@ class Reporting:
 
         results = self._ledger.results({row["key"] for row in self.rows})
         paths = [f"trials/{key}/scores.parquet" for key, found in sorted(results.items()) if found["status"] == "ok"]
-        return pack(
-            path,
-            self.rows,
-            csv=csv_text(every(self.rows, self._built)),
-            results=results,
-            scores=((name.split("/")[1], data) for name, data in self._ledger.store.get_many(paths)),
-            spec={"sweep": sweep.model_dump(mode="json"), "platform": asdict(platform)},
-            provenance=provenance(self._ledger, command),
-        )
+        with _writing(path):
+            return pack(
+                path,
+                self.rows,
+                csv=csv_text(every(self.rows, self._built)),
+                results=results,
+                scores=((name.split("/")[1], data) for name, data in self._ledger.store.get_many(paths)),
+                spec={"sweep": sweep.model_dump(mode="json"), "platform": asdict(platform)},
+                provenance=provenance(self._ledger, command),
+            )
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; name a place that you may write to") from None
 
 
 def verify(path: Path, console: Console) -> tuple[Bundle, bool]:

@@ -243,6 +243,10 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
         )
     if any(cell.n < cell.n_planned for cell in cells):
         yield "(2/3): seeds there are of seeds planned."
+    if any(cell.n == 0 for cell in cells):
+        yield "- there is no result yet."
+    if any(abnormal not in line.cells for line in board.lines for abnormal in board.classes):
+        yield "· not part of its study."
     if any(not line.ranked for line in board.lines):
         yield "~ not ranked: no seed has a value in every class of the board."
     if any(_cost(line) for line in board.lines):

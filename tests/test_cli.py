@@ -73,6 +73,8 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(config: Path) -> None:
         (["trial", "CONFIG", "zzz"], ["no trial of this sweep has a key that begins with zzz"]),
         (["report", "CONFIG", "--metric", "auc"], ["unknown metric 'auc'", "auroc"]),
         (["report", "CONFIG", "--selection", "best"], ["unknown selection 'best'", "oracle"]),
+        (["report", "CONFIG", "-o", "/dev/null/x"], ["cannot write /dev/null/x", "may write"]),
+        (["report", "CONFIG", "--compare", "constant", "knn"], ["'knn' is on no board (there are: constant plain)"]),
         (["data", "put", "minst", "CONFIG"], ["did you mean 'mnist'"]),
         (["data", "put", "mnist", "CONFIG", "--set", "data.root=/nonexistent/x"], ["data.root"]),
     ],

@@ -105,6 +105,12 @@ def test_the_board_says_what_is_missing_failed_diverged_supervised_and_unranked(
     assert "diverged =" in text
 
 
+def test_holes_and_what_was_never_planned_are_told_apart() -> None:
+    text = markdown(build(rows({"0": (0.8,), "1": (None,)}) + rows({"0": (0.7,)}, "knn")))
+    assert "- there is no result yet" in text and "· not part of its study" in text
+    assert re.search(r"\| knn \|.*\| · \|", text)
+
+
 def test_marks_are_explained_only_where_they_occur() -> None:
     text = printed(build(rows({"0": (0.8, 0.9), "1": (0.8, 0.9)})), 100)
     assert not set("≈✗†‡~") & set(text)
