@@ -48,8 +48,8 @@ SOURCES = {
         "GANomaly 2018, Table 1",
         frozenset({"ganomaly"}),
         "legacy_shuffled",
-        "copied from EGBAD's paper: probably average precision read off a bar chart (multiples of 0.005, near the "
-        "base rate), of the last epoch, and by its code 80 % of the test's normals were trained on",
+        "probably average precision, read off the bar chart of EGBAD's paper (multiples of 0.005, near the base "
+        "rate), of the last epoch; by EGBAD's code 80 % of the test's normals were trained on",
     ),
     "ganomaly_paper_tab2": Source("GANomaly 2018, Table 2", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED),
     "ganomaly_paper_tab3": Source("GANomaly 2018, Table 3", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED),
