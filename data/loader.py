@@ -21,7 +21,7 @@ from data.faults import DataError, Fault, mend
 from data.manifest import Fingerprint, Manifest, Rows, Store
 from data.shards import decode, fault, shard_paths, stored_manifest
 
-ARRAYS = ("images", "labels", "sample_ids", "source_split")
+ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups")
 CHECKED_ROWS = 16_384  # at once: memory stays flat
 
 Array = npt.NDArray[Any]
@@ -42,6 +42,7 @@ class Dataset:
         labels: int64 [N].
         sample_ids: str [N].
         source_split: str [N], the source's own split: "train", "test", or "all".
+        groups: str [N]; samples of one group stay on one side of every split, "" is a group of its own.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Dataset:
     labels: npt.NDArray[np.int64]
     sample_ids: npt.NDArray[np.str_]
     source_split: npt.NDArray[np.str_]
+    groups: npt.NDArray[np.str_]
 
 
 def load(store: Store, name: str, preparation: str, cache: Path) -> Dataset:
@@ -136,10 +138,8 @@ def _build(store: Store, manifest: Manifest, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # damaged: a whole one is opened, not built
     beside.mkdir()
     try:
-        labels, splits, sample_ids = _write_images(beside / "images.npy", store, manifest)
-        _save(beside / "labels.npy", labels)
-        _save(beside / "source_split.npy", splits)
-        _save(beside / "sample_ids.npy", sample_ids)
+        for name, column in _write_images(beside / "images.npy", store, manifest).items():
+            _save(beside / f"{name}.npy", column)
         _check_fingerprint(beside, manifest)
         (beside / "content.json").write_text(json.dumps(_description(manifest)))
         os.replace(beside, folder)
@@ -148,12 +148,11 @@ def _build(store: Store, manifest: Manifest, folder: Path) -> None:
         raise
 
 
-def _write_images(path: Path, store: Store, manifest: Manifest) -> tuple[Array, Array, Array]:
+def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Array]:
     """Decodes the shards, in whatever order they come, and returns the small columns."""
     shape = (manifest.rows, *manifest.shape)
     labels = np.empty(manifest.rows, np.int64)
-    splits = np.empty(manifest.rows, np.object_)
-    sample_ids = np.empty(manifest.rows, np.object_)
+    splits, sample_ids, groups = (np.empty(manifest.rows, np.object_) for _ in range(3))
     # Written, not mapped: a full disk is then an error that can be told, and not a bus error.
     with open(path, "wb") as file:
         write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -162,10 +161,16 @@ def _write_images(path: Path, store: Store, manifest: Manifest) -> tuple[Array, 
             file.seek(start + first * int(np.prod(manifest.shape)))
             file.write(rows.images.data)
             chosen = slice(first, first + len(rows.labels))
-            labels[chosen], splits[chosen], sample_ids[chosen] = rows.labels, rows.splits, rows.sample_ids
+            labels[chosen], splits[chosen] = rows.labels, rows.splits
+            sample_ids[chosen], groups[chosen] = rows.sample_ids, rows.groups
         file.flush()
         os.fsync(file.fileno())
-    return labels, splits.astype(np.str_), sample_ids.astype(np.str_)
+    return {
+        "labels": labels,
+        "source_split": splits.astype(np.str_),
+        "sample_ids": sample_ids.astype(np.str_),
+        "groups": groups.astype(np.str_),
+    }
 
 
 def _verified(store: Store, manifest: Manifest) -> Iterator[tuple[int, Rows]]:
@@ -203,6 +208,7 @@ def _check_fingerprint(beside: Path, manifest: Manifest) -> None:
                 labels=columns["labels"][chosen],
                 splits=columns["source_split"][chosen],
                 sample_ids=columns["sample_ids"][chosen],
+                groups=columns["groups"][chosen],
             )
         )
     if fingerprint.hexdigest() != manifest.fingerprint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data.faults import DataError, mend
+from data.source import Skipped
 
-FORMAT = 1
+FORMAT = 2  # 1 had neither groups nor what was skipped; it is read as having none
+
+Plain = str | int | float | bool | None | Sequence["Plain"] | Mapping[str, "Plain"]
 
 
 class Store(Protocol):
@@ -53,35 +56,41 @@ class Rows:
         images: uint8 [n, C, S, S].
         labels: int64 [n].
         splits, sample_ids: str [n].
+        groups: str [n]; "" for a sample that is a group of its own.
     """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     splits: npt.NDArray[np.str_]
     sample_ids: npt.NDArray[np.str_]
+    groups: npt.NDArray[np.str_]
 
 
 class Fingerprint:
-    """Hash over class names, pixels, labels, splits and ids, fed in source order.
+    """Hash over class names, pixels, labels, splits, ids and, where there are any, groups, fed in source order.
 
     Neither where shards begin nor how Parquet encodes them changes it.
     """
 
     def __init__(self, classes: tuple[str, ...], shape: tuple[int, int, int]) -> None:
         self._head = json.dumps([classes, shape])
-        self._columns = [hashlib.sha256() for _ in range(4)]
+        self._columns = [hashlib.sha256() for _ in range(5)]
+        self._grouped = False
 
     def update(self, rows: Rows) -> None:
         """Takes in the next rows."""
-        pixels, labels, splits, sample_ids = self._columns
+        pixels, labels, splits, sample_ids, groups = self._columns
         pixels.update(np.ascontiguousarray(rows.images).data)
         labels.update(rows.labels.astype("<i8").tobytes())
         splits.update(_delimited(rows.splits))
         sample_ids.update(_delimited(rows.sample_ids))
+        groups.update(_delimited(rows.groups))
+        self._grouped |= bool((rows.groups != "").any())
 
     def hexdigest(self) -> str:
         """64 hexadecimal digits for all rows so far."""
-        parts = [self._head, *(column.hexdigest() for column in self._columns)]
+        columns = self._columns if self._grouped else self._columns[:-1]
+        parts = [self._head, *(column.hexdigest() for column in columns)]
         return sha256("\n".join(parts).encode())
 
 
@@ -114,9 +123,12 @@ class Manifest:
         classes: class names; a label is an index into them.
         counts: samples of each class.
         shards: in source order.
-        parameters: of the preparation: size, interpolation, revision.
+        parameters: of the preparation: size, interpolation, revision, and what the source adds.
         versions: of the libraries that decoded, resized and wrote.
         licence, citation: of the source.
+        skipped: what could not be read, where the user chose to go on without it.
+        duplicates: samples whose prepared image stands, pixel for pixel, in the source's other split, too;
+            of a source without splits those that repeat an earlier one.
         format: version of this layout.
     """
 
@@ -128,15 +140,18 @@ class Manifest:
     classes: tuple[str, ...]
     counts: Mapping[str, int]
     shards: tuple[Shard, ...]
-    parameters: Mapping[str, int | str]
+    parameters: Mapping[str, Plain]
     versions: Mapping[str, str]
     licence: str
     citation: str
+    skipped: tuple[Skipped, ...] = ()
+    duplicates: int = 0
     format: int = FORMAT
 
     def to_json(self) -> bytes:
         """Readable JSON with a hash of itself, so that a damaged manifest is noticed."""
         fields = json.loads(json.dumps(asdict(self)))
+        fields["skipped"] = [skipped._asdict() for skipped in self.skipped]
         return json.dumps({**fields, "self_sha256": _self_sha256(fields)}, indent=1).encode()
 
 
@@ -185,6 +200,7 @@ def _from_fields(fields: dict[str, Any]) -> Manifest:
         "shape": tuple(fields["shape"]),
         "classes": tuple(fields["classes"]),
         "shards": tuple(Shard(**shard) for shard in fields["shards"]),
+        "skipped": tuple(Skipped(**skipped) for skipped in fields.get("skipped", ())),
     }
     return Manifest(**{**fields, **lists})
 

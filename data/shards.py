@@ -156,13 +156,16 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> Rows:
         shape: (C, S, S) of its images.
     """
     file = pq.ParquetFile(pa.BufferReader(data))
-    table = file.read(columns=["image", "label", "split", "sample_id"]).combine_chunks()
+    grouped = "group" in file.schema_arrow.names  # format 1 had no groups
+    columns = ["image", "label", "split", "sample_id", *(["group"] if grouped else [])]
+    table = file.read(columns=columns).combine_chunks()
     pixels = np.frombuffer(_chunk(table, "image").buffers()[1], np.uint8, table.num_rows * int(np.prod(shape)))
     return Rows(
         images=pixels.reshape(table.num_rows, *shape),
         labels=_chunk(table, "label").to_numpy(),
         splits=np.array(table.column("split").to_pylist(), dtype=np.str_),
         sample_ids=np.array(table.column("sample_id").to_pylist(), dtype=np.str_),
+        groups=np.array(table.column("group").to_pylist() if grouped else [""] * table.num_rows, dtype=np.str_),
     )
 
 
@@ -222,6 +225,7 @@ def _resized(samples: list[Sample], info: DatasetInfo, size: int) -> Rows:
         labels=np.array([sample.label for sample in samples], np.int64),
         splits=np.array([sample.split for sample in samples], np.str_),
         sample_ids=np.array([sample.sample_id for sample in samples], np.str_),
+        groups=np.array([sample.group for sample in samples], np.str_),
     )
 
 
@@ -259,6 +263,7 @@ def _encode(rows: Rows, samples: list[Sample], classes: tuple[str, ...]) -> byte
             "source": pa.array([sample.source for sample in samples]),
             "split": pa.array([sample.split for sample in samples]),
             "sample_id": pa.array([sample.sample_id for sample in samples]),
+            "group": pa.array([sample.group for sample in samples]),
         }
     )
     sink = BytesIO()
@@ -267,7 +272,7 @@ def _encode(rows: Rows, samples: list[Sample], classes: tuple[str, ...]) -> byte
         sink,
         row_group_size=ROW_GROUP,
         compression="zstd",
-        use_dictionary=["class", "source", "split"],
+        use_dictionary=["class", "source", "split", "group"],
         write_statistics=["label", "class", "split"],
     )
     return sink.getvalue()

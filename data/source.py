@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,11 +57,17 @@ class Source:
             read, again, and by several threads at once: shards are prepared side by side, and a
             killed `put` goes on from the middle.
         samples_per_item: how many an item gives, about, where shards are to be cut.
+        identity: differs whenever `read` may give something else, and costs no reading of images: a `put`
+            that finds its own identity in the store need not prepare anything again; see `stamp`.
+            "" where nobody can tell.
+        parameters: plain values that say how it was read, for the manifest.
     """
 
     count: int
     read: Callable[[int, int], Iterator[Sample | Skipped]]
     samples_per_item: int = 1
+    identity: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def samples(self, first: int = 0, stop: int | None = None) -> Iterator[Sample]:
         """As `read`, for who wants all of them.
@@ -71,3 +79,20 @@ class Source:
             if isinstance(found, Skipped):
                 raise DataError(f"{found.source}: {found.reason}")
             yield found
+
+
+def stamp(files: Iterable[Path], *settings: object) -> str:
+    """An identity of files by path, size and time of their last change, as rsync compares them.
+
+    Args:
+        files: that a source reads, in its order.
+        settings: whatever else decides what it gives, by `repr`.
+
+    Raises:
+        OSError: if one of them is not there.
+    """
+    found = hashlib.sha256(repr(settings).encode())
+    for path in files:
+        status = path.stat()
+        found.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()

@@ -86,6 +86,7 @@ def test_the_arrays_are_the_source_in_its_order(store: Store, cache: Path) -> No
     assert dataset.labels.dtype == np.int64
     assert dataset.sample_ids.tolist() == [sample.sample_id for sample in samples]
     assert dataset.source_split.tolist() == ["all"] * 1797
+    assert dataset.groups.tolist() == [""] * 1797
     assert (dataset.name, dataset.preparation, len(dataset.classes)) == ("digits", PREPARATION, 10)
     assert dataset.fingerprint == manifest_of(store).fingerprint
 
@@ -231,7 +232,7 @@ def test_stored_content_that_changed_is_decoded_again(store: Store, cache: Path)
     assert load(store, "digits", PREPARATION, cache).images.shape == (1797, 1, 16, 16)
 
 
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sample_ids.npy", "source_split.npy", "content.json"])
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "sample_ids.npy", "groups.npy", "content.json"])
 @pytest.mark.parametrize("kind", ["truncated", "empty", "missing"])
 def test_a_damaged_cached_copy_is_made_anew(kind: str, name: str, store: Store, cache: Path) -> None:
     before = load(store, "digits", PREPARATION, cache)

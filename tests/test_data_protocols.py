@@ -61,6 +61,7 @@ def labelled(name: str, labels: Any, source_split: Any, fingerprint: str = "0" *
         labels=np.array(labels, np.int64),
         sample_ids=np.arange(len(labels)).astype(np.str_),
         source_split=np.array(source_split, np.str_),
+        groups=np.full(len(labels), ""),
     )
 
 

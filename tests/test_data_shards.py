@@ -21,7 +21,7 @@ from PIL import Image
 
 from data.catalog import DATASETS
 from data.faults import DataError
-from data.manifest import read_manifest
+from data.manifest import FORMAT, Fingerprint, Rows, read_manifest
 from data.shards import put, resize, verify
 from data.source import Sample, Source
 from sweep.store import LocalStore, Store, open_store
@@ -287,12 +287,27 @@ def test_a_damaged_manifest_is_refused_and_put_mends_it(store: Store) -> None:
 
 def test_a_manifest_of_a_newer_version_is_refused_and_left_alone(store: Store) -> None:
     path = f"{DIGITS}/manifest.json"
-    newer = json.dumps({"format": 2, "anything": "else"}).encode()
+    newer = json.dumps({"format": FORMAT + 1, "anything": "else"}).encode()
     put_digits(store)
     store.put(path, newer)
-    with pytest.raises(DataError, match="format 2 was written by a newer version"):
+    with pytest.raises(DataError, match=f"format {FORMAT + 1} was written by a newer version"):
         put_digits(store)
     assert store.get(path) == newer
+
+
+@given(st.lists(st.sampled_from(["", "a", "b", "1:a"]), min_size=1, max_size=6))
+def test_only_a_set_with_groups_has_them_in_its_fingerprint(names: list[str]) -> None:
+    count = len(names)
+
+    def fingerprint(groups: list[str]) -> str:
+        found = Fingerprint(("a",), (1, 8, 8))
+        texts = np.full(count, "x")
+        rows = Rows(np.zeros((count, 1, 8, 8), np.uint8), np.zeros(count, np.int64), texts, texts, np.array(groups))
+        found.update(rows)
+        return found.hexdigest()
+
+    assert (fingerprint(names) == fingerprint([""] * count)) == (set(names) == {""})
+    assert fingerprint([*names[:-1], "other"]) != fingerprint(names)
 
 
 def test_images_that_are_not_square_keep_their_channels_apart(store: Store, made_up: str, tmp_path: Path) -> None:
