@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.faults import DataError
-from data.source import Sample, Source
+from data.source import Sample, Source, stamp
 
 FOLDER = "cifar-10-batches-py"
 FILES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
@@ -47,7 +47,7 @@ def read(root: Path | None) -> Source:
         raise DataError("cifar10 is read from a folder: set data.root to where its files are, or shall be")
     whole = [folder for folder in _folders(root) if not _missing(folder)]
     folder = whole[0] if whole else _download(root)
-    batch = lru_cache(maxsize=2)(lambda name: read_batch(folder / name))  # two neighbours, one range may span
+    batch = lru_cache(maxsize=6)(lambda name: read_batch(folder / name))  # as many as threads may ask for at once
     places = [
         (split, name, number * BATCH_IMAGES, row)
         for split, names in FILES.items()
@@ -60,7 +60,8 @@ def read(root: Path | None) -> Source:
             images, labels = batch(name)
             yield Sample(images[row], int(labels[row]), name, split, f"{split}-{before + row:05d}")
 
-    return Source(len(places), samples)
+    files = [folder / name for names in FILES.values() for name in names]
+    return Source(len(places), samples, identity=stamp(files))
 
 
 def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

@@ -18,6 +18,7 @@ def read(root: Path | None = None) -> Source:  # noqa: ARG001 (all sources are r
     Args:
         root: not used, nothing is read from disk but the package itself.
     """
+    import sklearn
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -29,4 +30,4 @@ def read(root: Path | None = None) -> Source:  # noqa: ARG001 (all sources are r
                 pixels[position], int(labels[position]), "sklearn.datasets.load_digits", "all", f"{position:04d}"
             )
 
-    return Source(len(labels), samples)
+    return Source(len(labels), samples, identity=f"scikit-learn {sklearn.__version__}")

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import write_array_header_1_0
 
+from data.encoding import decode
 from data.faults import DataError, Fault, mend
 from data.manifest import Fingerprint, Manifest, Rows, Store
-from data.shards import decode, fault, shard_paths, stored_manifest
+from data.shards import fault, shard_paths, stored_manifest
 
 ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups")
 CHECKED_ROWS = 16_384  # at once: memory stays flat

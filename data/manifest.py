@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -12,11 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data.faults import DataError, mend
-from data.source import Skipped
+from data.source import Plain, Skipped
 
 FORMAT = 2  # 1 had neither groups nor what was skipped; it is read as having none
-
-Plain = str | int | float | bool | None | Sequence["Plain"] | Mapping[str, "Plain"]
 
 
 class Store(Protocol):
@@ -45,6 +43,10 @@ class Store(Protocol):
 
     def get_many(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Path and content of those that exist."""
+        ...
+
+    def delete_tree(self, prefix: str) -> None:
+        """Removes every object under prefix + "/"."""
         ...
 
 
@@ -103,12 +105,15 @@ class Shard:
         rows: samples in it.
         bytes: length of the file.
         sha256: of the file.
+        first, stop: it holds items first to stop - 1 of the source; stop 0 in format 1, which did not say.
     """
 
     file: str
     rows: int
     bytes: int
     sha256: str
+    first: int = 0
+    stop: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,7 @@ class Manifest:
         skipped: what could not be read, where the user chose to go on without it.
         duplicates: samples whose prepared image stands, pixel for pixel, in the source's other split, too;
             of a source without splits those that repeat an earlier one.
+        identity: of source, preparation and versions; a `put` with the same one gives the same shards.
         format: version of this layout.
     """
 
@@ -146,6 +152,7 @@ class Manifest:
     citation: str
     skipped: tuple[Skipped, ...] = ()
     duplicates: int = 0
+    identity: str = ""
     format: int = FORMAT
 
     def to_json(self) -> bytes:

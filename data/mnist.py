@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.faults import DataError
-from data.source import Sample, Source
+from data.source import Sample, Source, stamp
 
 # split -> (images file, labels file, number of samples)
 FILES = {
@@ -45,7 +45,8 @@ def read(root: Path | None) -> Source:
             sample_id = f"{split}-{position:05d}"
             yield Sample(images[position, np.newaxis], int(labels[position]), FILES[split][0], split, sample_id)
 
-    return Source(len(places), samples)
+    files = [_find(folder, name) for names in FILES.values() for name in names[:2]]
+    return Source(len(places), samples, identity=stamp(files))
 
 
 def _read_split(folder: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

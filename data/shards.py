@@ -1,29 +1,29 @@
 """Source to store: a dataset becomes Parquet shards of prepared images, and a manifest, last.
 
-Shards keep the order of the source.  A `put` that is killed leaves no manifest, so nothing that
-anybody would read; the next one goes on from the shards that stand already.
+Shards keep the order of the source, and each is made of a range of its items, side by side.  A `put`
+that is killed leaves no manifest, so nothing that anybody would read; it leaves a record of each shard
+that it finished, and the next `put` from the same source goes on from these.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
-from io import BytesIO
-from itertools import groupby
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from data.catalog import DatasetInfo, dataset
 from data.catalog import preparation as preparation_id
+from data.encoding import decode, encode
 from data.faults import DataError, Fault, mend
 from data.manifest import (
+    FORMAT,
     DamagedManifestError,
     Fingerprint,
     Manifest,
@@ -35,13 +35,13 @@ from data.manifest import (
     read_manifest,
     sha256,
 )
-from data.source import Sample, Source
+from data.parallel import in_order
+from data.prepare import Duplicates, prepare, row_fingerprints
+from data.source import Plain, Skipped, Source
 
 SHARD_BYTES = 16 * 2**20  # of pixels: a fetch worth its round trip, and memory stays flat
-ROW_GROUP = 4096
 DECODERS = ("numpy", "pillow", "pyarrow", "scikit-learn")
 
-Images = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
 
@@ -54,10 +54,11 @@ def put(
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Manifest:
-    """Reads a dataset from its source, prepares it and stores it; idempotent.
+    """Reads a dataset from its source, prepares it and stores it; idempotent and resumable.
 
     Where the same content is stored already, missing or damaged shards are written again and
-    nothing else is touched.
+    nothing else is touched; where it was stored from this very source, as `Source.identity` tells,
+    nothing else is prepared, either.
 
     Args:
         store: open store.
@@ -65,7 +66,7 @@ def put(
         size: side length of the prepared images, in pixels.
         root: folder of the source's files; None for sources that need none.
         progress: called with (items done, items in all).
-        shard_bytes: pixels per shard, at most; changes no content.
+        shard_bytes: pixels per shard, about; changes no content.
 
     Returns:
         The manifest that now stands in the store.
@@ -77,36 +78,24 @@ def put(
     """
     info = dataset(name)
     preparation = preparation_id(name, size)
-
-    def prepare(keep: Callable[[str, bytes], None]) -> Manifest:
-        source: Source = import_module(info.source).read(root)
-        return _prepare(info, size, source, progress or _quiet, shard_bytes, keep)
-
-    def keep(path: str, data: bytes) -> None:
-        if not store.put_once(path, data) and store.get(path) != data:
-            store.put(path, data)
-
-    path = manifest_path(name, preparation)
+    source: Source = import_module(info.source).read(root)
+    step = max(1, shard_bytes // (info.channels * size * size * source.samples_per_item))
+    making = _Making(store, info, preparation, size, source, step, progress or _quiet)
     try:
         stored = read_manifest(store, name, preparation)
     except DamagedManifestError:
-        manifest = prepare(keep)
-        store.put(path, manifest.to_json())
-        return manifest
+        return making.replace()
     if stored is None:
-        manifest = prepare(keep)
-        if store.put_once(path, manifest.to_json()):
-            return manifest
-        stored = read_manifest(store, name, preparation)  # another put was faster
-        assert stored is not None, f"{path} stands there, and nobody deletes it"
-        _refuse_other(store, stored, manifest)
+        return making.publish()
+    same = bool(making.identity) and making.identity == stored.identity
+    if not same:
+        _refuse_other(store, stored, making.manifest(keep=False))
+    faults = verify(store, name, preparation)
+    if not faults or making.mend(stored, faults):
         return stored
-    _refuse_other(store, stored, prepare(_nowhere))
-    if verify(store, name, preparation):
-        manifest = prepare(keep)
-        store.put(path, manifest.to_json())
-        return manifest
-    return stored
+    if same:
+        _refuse_other(store, stored, making.manifest(keep=False))
+    return making.replace()
 
 
 def verify(store: Store, name: str, preparation: str) -> list[Fault]:
@@ -115,12 +104,9 @@ def verify(store: Store, name: str, preparation: str) -> list[Fault]:
     Raises:
         DataError: if the dataset is not in the store, or its manifest is damaged.
     """
-    manifest = stored_manifest(store, name, preparation)
-    shards = shard_paths(manifest)
-    faults = {path: fault(path, shard, None) for path, shard in shards.items()}
-    for path, data in store.get_many(shards):
-        faults[path] = fault(path, shards[path], data)
-    return [found for found in faults.values() if found is not None]
+    shards = shard_paths(stored_manifest(store, name, preparation))
+    found = in_order(lambda path: fault(path, shards[path], fetch(store, path)), shards)
+    return [wrong for wrong in found if wrong is not None]
 
 
 def stored_manifest(store: Store, name: str, preparation: str) -> Manifest:
@@ -140,6 +126,11 @@ def shard_paths(manifest: Manifest) -> dict[str, Shard]:
     return {f"{folder(manifest.name, manifest.preparation)}/{shard.file}": shard for shard in manifest.shards}
 
 
+def fetch(store: Store, path: str) -> bytes | None:
+    """An object's content; None where there is none."""
+    return next((data for _, data in store.get_many([path])), None)
+
+
 def fault(path: str, shard: Shard, data: bytes | None) -> Fault | None:
     """What is wrong with a shard of this content (None: there is none); None if nothing."""
     found = None if data is None else sha256(data)
@@ -148,134 +139,184 @@ def fault(path: str, shard: Shard, data: bytes | None) -> Fault | None:
     return Fault(path, shard.sha256, found, shard.bytes, 0 if data is None else len(data))
 
 
-def decode(data: bytes, shape: tuple[int, int, int]) -> Rows:
-    """The rows of a shard whose hash was checked.
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What became of a range of the source's items.
 
-    Args:
-        data: of the Parquet file.
-        shape: (C, S, S) of its images.
+    Attributes:
+        shard: how it is stored; None where no item of the range could be read.
+        data: of the shard.
+        rows, skipped: what is in it, and what is not.
+        fingerprints: of the rows.
     """
-    file = pq.ParquetFile(pa.BufferReader(data))
-    grouped = "group" in file.schema_arrow.names  # format 1 had no groups
-    columns = ["image", "label", "split", "sample_id", *(["group"] if grouped else [])]
-    table = file.read(columns=columns).combine_chunks()
-    pixels = np.frombuffer(_chunk(table, "image").buffers()[1], np.uint8, table.num_rows * int(np.prod(shape)))
-    return Rows(
-        images=pixels.reshape(table.num_rows, *shape),
-        labels=_chunk(table, "label").to_numpy(),
-        splits=np.array(table.column("split").to_pylist(), dtype=np.str_),
-        sample_ids=np.array(table.column("sample_id").to_pylist(), dtype=np.str_),
-        groups=np.array(table.column("group").to_pylist() if grouped else [""] * table.num_rows, dtype=np.str_),
-    )
+
+    shard: Shard | None
+    data: bytes
+    rows: Rows
+    skipped: tuple[Skipped, ...]
+    fingerprints: list[bytes]
 
 
-def _chunk(table: pa.Table, column: str) -> pa.Array:
-    return table.column(column).chunk(0)
+@dataclass(frozen=True)
+class _Making:
+    """One preparation of one source, to be stored or compared.
 
-
-def _prepare(
-    info: DatasetInfo,
-    size: int,
-    source: Source,
-    progress: Progress,
-    shard_bytes: int,
-    keep: Callable[[str, bytes], None],
-) -> Manifest:
-    """Walks the source once, hands every shard to `keep`, and says what the whole is."""
-    preparation = preparation_id(info.name, size)
-    shape = (info.channels, size, size)
-    fingerprint = Fingerprint(info.classes, shape)
-    counts: Counter[int] = Counter()
-    shards: list[Shard] = []
-    done = 0
-    step = max(1, shard_bytes // (info.channels * size * size * source.samples_per_item))
-    for first in range(0, source.count, step):
-        stop = min(first + step, source.count)
-        samples = list(source.samples(first, stop))
-        rows = _resized(samples, info, size)
-        fingerprint.update(rows)
-        data = _encode(rows, samples, info.classes)
-        shard = Shard(f"part-{len(shards):05d}.parquet", len(samples), len(data), sha256(data))
-        keep(f"{folder(info.name, preparation)}/{shard.file}", data)
-        shards.append(shard)
-        counts.update(rows.labels.tolist())
-        done += len(samples)
-        progress(stop, source.count)
-    return Manifest(
-        name=info.name,
-        preparation=preparation,
-        fingerprint=fingerprint.hexdigest(),
-        rows=done,
-        shape=shape,
-        classes=info.classes,
-        counts={title: counts[label] for label, title in enumerate(info.classes)},
-        shards=tuple(shards),
-        parameters={"size": size, "interpolation": info.interpolation, "revision": info.revision},
-        versions={package: version(package) for package in DECODERS},
-        licence=info.licence,
-        citation=info.citation,
-    )
-
-
-def _resized(samples: list[Sample], info: DatasetInfo, size: int) -> Rows:
-    runs = (list(run) for _, run in groupby((sample.image for sample in samples), key=np.shape))
-    images = [resize(np.stack(run), size, Image.Resampling[info.interpolation.upper()]) for run in runs]
-    return Rows(
-        images=np.concatenate(images),
-        labels=np.array([sample.label for sample in samples], np.int64),
-        splits=np.array([sample.split for sample in samples], np.str_),
-        sample_ids=np.array([sample.sample_id for sample in samples], np.str_),
-        groups=np.array([sample.group for sample in samples], np.str_),
-    )
-
-
-def resize(images: Images, size: int, resampling: Image.Resampling) -> Images:
-    """Resizes many images with Pillow, first along x, then along y.
-
-    Neither pass mixes lines, so the images go through each of them stacked as lines of one tall
-    image, ten times faster than alone.  Pillow itself takes y first for some shapes since 13.0;
-    here the order, and with it the rounding, is the same in all versions.
-
-    Args:
-        images: uint8 [n, C, H, W].
-        size: side length of the result, in pixels.
-        resampling: Pillow's filter.
-
-    Returns:
-        uint8 [n, C, size, size].
+    Attributes:
+        step: items a shard.
     """
-    for _ in "xy":
-        *stack, lines, length = images.shape
-        tall = Image.fromarray(images.reshape(-1, length))
-        resized = np.asarray(tall.resize((size, tall.height), resampling))
-        images = resized.reshape(*stack, lines, size).swapaxes(-1, -2)
-    return np.ascontiguousarray(images)
 
+    store: Store
+    info: DatasetInfo
+    preparation: str
+    size: int
+    source: Source
+    step: int
+    progress: Progress
 
-def _encode(rows: Rows, samples: list[Sample], classes: tuple[str, ...]) -> bytes:
-    width = rows.images[0].size
-    pixels = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(samples), [None, pa.py_buffer(rows.images)])
-    table = pa.table(
-        {
-            "image": pixels,
-            "label": pa.array(rows.labels),
-            "class": pa.array([classes[sample.label] for sample in samples]),
-            "source": pa.array([sample.source for sample in samples]),
-            "split": pa.array([sample.split for sample in samples]),
-            "sample_id": pa.array([sample.sample_id for sample in samples]),
-            "group": pa.array([sample.group for sample in samples]),
+    @cached_property
+    def identity(self) -> str:
+        """Of everything that decides the shards' bytes; "" where the source does not know its own."""
+        decides = [
+            self.source.identity, self.info.name, self.info.classes, self.parameters, self.versions, self.step, FORMAT,
+        ]  # fmt: skip
+        return sha256(json.dumps(decides, sort_keys=True).encode()) if self.source.identity else ""
+
+    @cached_property
+    def parameters(self) -> dict[str, Plain]:
+        own: dict[str, Plain] = {
+            "size": self.size,
+            "interpolation": self.info.interpolation,
+            "revision": self.info.revision,
         }
-    )
-    sink = BytesIO()
-    pq.write_table(
-        table,
-        sink,
-        row_group_size=ROW_GROUP,
-        compression="zstd",
-        use_dictionary=["class", "source", "split", "group"],
-        write_statistics=["label", "class", "split"],
-    )
-    return sink.getvalue()
+        return {**own, **self.source.parameters}
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        return {package: version(package) for package in DECODERS}
+
+    def publish(self) -> Manifest:
+        """Stores what is not there yet, the manifest last."""
+        manifest = self.manifest(keep=True)
+        if not self.store.put_once(manifest_path(self.info.name, self.preparation), manifest.to_json()):
+            stored = stored_manifest(self.store, self.info.name, self.preparation)  # another put was faster
+            _refuse_other(self.store, stored, manifest)
+            manifest = stored
+        self.store.delete_tree(self._unfinished)
+        return manifest
+
+    def replace(self) -> Manifest:
+        """Stores it over what is damaged there."""
+        manifest = self.manifest(keep=True)
+        self.store.put(manifest_path(self.info.name, self.preparation), manifest.to_json())
+        self.store.delete_tree(self._unfinished)
+        return manifest
+
+    def mend(self, stored: Manifest, faults: list[Fault]) -> bool:
+        """Makes the damaged shards again; False, and nothing done, where one comes out otherwise than it was."""
+        shards = shard_paths(stored)
+        for wrong in faults:
+            shard = shards[wrong.path]
+            made = self._make(shard.first // self.step) if shard.stop else None
+            if made is None or made.shard != shard:
+                return False
+            self.store.put(wrong.path, made.data)
+        return True
+
+    def manifest(self, *, keep: bool) -> Manifest:
+        """Walks the source once, keeps every shard if it is to be kept, and says what the whole is.
+
+        Raises:
+            DataError: if the source cannot be read, or nothing in it.
+        """
+        shape = (self.info.channels, self.size, self.size)
+        fingerprint = Fingerprint(self.info.classes, shape)
+        counts: Counter[int] = Counter()
+        duplicates = Duplicates()
+        shards: list[Shard] = []
+        skipped: list[Skipped] = []
+        ranges = range(-(-self.source.count // self.step))
+        for number, made in enumerate(in_order(self._kept if keep else self._make, ranges)):
+            skipped += made.skipped
+            if made.shard is not None:
+                shards.append(made.shard)
+                fingerprint.update(made.rows)
+                duplicates.update(made.rows, made.fingerprints)
+                counts.update(made.rows.labels.tolist())
+            self.progress(min((number + 1) * self.step, self.source.count), self.source.count)
+        if not shards:
+            first = f"; the first: {skipped[0].source}: {skipped[0].reason}" if skipped else ""
+            raise DataError(f"{self.info.name}: its source gives no image, {len(skipped)} could not be read{first}")
+        return Manifest(
+            name=self.info.name,
+            preparation=self.preparation,
+            fingerprint=fingerprint.hexdigest(),
+            rows=counts.total(),
+            shape=shape,
+            classes=self.info.classes,
+            counts={title: counts[label] for label, title in enumerate(self.info.classes)},
+            shards=tuple(shards),
+            parameters=self.parameters,
+            versions=self.versions,
+            licence=self.info.licence,
+            citation=self.info.citation,
+            skipped=tuple(skipped),
+            duplicates=duplicates.count(),
+            identity=self.identity,
+        )
+
+    def _kept(self, number: int) -> _Made:
+        """The shard of this number, in the store: what an earlier `put` left, or made now."""
+        record = f"{self._unfinished}/{number:05d}.json"
+        found = self._found(record) if self.identity else None
+        if found is not None:
+            return found
+        made = self._make(number)
+        if made.shard is not None:
+            path = f"{self._folder}/{made.shard.file}"
+            if not self.store.put_once(path, made.data) and self.store.get(path) != made.data:
+                self.store.put(path, made.data)
+        if self.identity:
+            shard = None if made.shard is None else asdict(made.shard)
+            skipped = [entry._asdict() for entry in made.skipped]
+            self.store.put(record, json.dumps({"identity": self.identity, "shard": shard, "skipped": skipped}).encode())
+        return made
+
+    def _found(self, record: str) -> _Made | None:
+        """What a killed `put` of the same source left, if it is whole."""
+        data = fetch(self.store, record)
+        if data is None:
+            return None
+        fields = json.loads(data)
+        if fields["identity"] != self.identity or fields["shard"] is None:
+            return None
+        shard = Shard(**fields["shard"])
+        path = f"{self._folder}/{shard.file}"
+        data = fetch(self.store, path)
+        if data is None or fault(path, shard, data) is not None:
+            return None
+        rows = decode(data, (self.info.channels, self.size, self.size))
+        skipped = tuple(Skipped(**entry) for entry in fields["skipped"])
+        return _Made(shard, data, rows, skipped, row_fingerprints(rows.images))
+
+    def _make(self, number: int) -> _Made:
+        first, stop = number * self.step, min((number + 1) * self.step, self.source.count)
+        resampling = Image.Resampling[self.info.interpolation.upper()]
+        prepared = prepare(self.source.read(first, stop), self.info.channels, self.size, resampling)
+        rows = prepared.rows
+        if not len(rows.labels):
+            return _Made(None, b"", rows, prepared.skipped, [])
+        fingerprints = row_fingerprints(rows.images)
+        data = encode(rows, prepared.sources, self.info.classes, fingerprints)
+        shard = Shard(f"part-{number:05d}.parquet", len(rows.labels), len(data), sha256(data), first, stop)
+        return _Made(shard, data, rows, prepared.skipped, fingerprints)
+
+    @property
+    def _folder(self) -> str:
+        return folder(self.info.name, self.preparation)
+
+    @property
+    def _unfinished(self) -> str:
+        return f"{self._folder}/unfinished"
 
 
 def _refuse_other(store: Store, stored: Manifest, manifest: Manifest) -> None:
@@ -291,10 +332,6 @@ def _refuse_other(store: Store, stored: Manifest, manifest: Manifest) -> None:
 
 def _named(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{package} {number}" for package, number in versions.items())
-
-
-def _nowhere(path: str, data: bytes) -> None:
-    """Keeps nothing: only the content's fingerprint is asked for."""
 
 
 def _quiet(done: int, total: int) -> None:

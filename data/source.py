@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from data.faults import DataError
+
+Plain = str | int | float | bool | None | Sequence["Plain"] | Mapping[str, "Plain"]
 
 
 class Sample(NamedTuple):
@@ -67,7 +69,7 @@ class Source:
     read: Callable[[int, int], Iterator[Sample | Skipped]]
     samples_per_item: int = 1
     identity: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Plain] = field(default_factory=dict)
 
     def samples(self, first: int = 0, stop: int | None = None) -> Iterator[Sample]:
         """As `read`, for who wants all of them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -19,11 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from data import digits
 from data.catalog import DATASETS
 from data.faults import DataError
+from data.loader import load
 from data.manifest import FORMAT, Fingerprint, Rows, read_manifest
-from data.shards import put, resize, verify
-from data.source import Sample, Source
+from data.prepare import resize
+from data.shards import put, verify
+from data.source import Sample, Skipped, Source
 from sweep.store import LocalStore, Store, open_store
 
 PROJECT = Path(__file__).parents[1]
@@ -154,14 +158,19 @@ def test_a_second_put_writes_nothing(store: Store) -> None:
 
 
 class AppendOnly(LocalStore):
-    """A store in which nothing that stands may be written again."""
+    """A store in which no shard that stands may be written again."""
 
     def put(self, path: str, data: bytes) -> None:
-        raise AssertionError(f"{path} is written again")
+        if "/unfinished/" not in path:
+            raise AssertionError(f"{path} is written again")
+        super().put(path, data)
 
 
 class ReadOnly(AppendOnly):
     """A store in which nothing may be written any more."""
+
+    def put(self, path: str, data: bytes) -> None:
+        raise AssertionError(f"{path} is written again")
 
     def put_once(self, path: str, data: bytes) -> bool:
         raise AssertionError(f"{path} is written again")
@@ -180,16 +189,78 @@ put(open_store(sys.argv[1]), "digits", size=8, root=None, shard_bytes=int(sys.ar
 """
 
 
-def test_a_killed_put_leaves_no_manifest_and_the_next_one_goes_on(store: Store, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PUT_UNTIL_KILLED, store.url, str(SHARD)]
-    killed = subprocess.run(command, cwd=PROJECT, check=False)
+def read_ranges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The ranges of items of digits that are read from now on."""
+    ranges: list[tuple[int, int]] = []
+    honest = digits.read
+
+    def watched(root: Path | None = None) -> Source:
+        source = honest(root)
+
+        def read(first: int, stop: int) -> Iterator[Sample | Skipped]:
+            ranges.append((first, stop))
+            return source.read(first, stop)
+
+        return replace(source, read=read)
+
+    monkeypatch.setattr(digits, "read", watched)
+    return ranges
+
+
+def test_a_killed_put_leaves_no_manifest_and_the_next_one_prepares_what_is_missing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = 20 * 64  # bytes: 90 shards, so that some are not begun when 30 are done
+    killed = subprocess.run([sys.executable, "-c", PUT_UNTIL_KILLED, store.url, str(small)], cwd=PROJECT, check=False)
     assert killed.returncode == -signal.SIGKILL
-    left = objects(store)
-    assert sorted(left) == [f"{DIGITS}/part-{number:05d}.parquet" for number in range(3)]
     assert read_manifest(store, "digits", "s8-bilinear-1") is None
-    completed = put_digits(AppendOnly(store.url))
-    assert completed == put_digits(open_store(str(tmp_path / "undisturbed")))
-    assert left.items() <= completed.items()
+    left = {path: data for path, data in objects(store).items() if path.endswith(".parquet")}
+    finished = {int(path[-10:-5]) for path in objects(store) if "/unfinished/" in path}
+    assert 30 <= len(finished) < 90
+    ranges = read_ranges(monkeypatch)
+    put(AppendOnly(store.url), "digits", size=8, root=None, shard_bytes=small)
+    assert sorted(ranges) == [
+        (20 * number, min(20 * number + 20, 1797)) for number in range(90) if number not in finished
+    ]
+    undisturbed = open_store(str(tmp_path / "undisturbed"))
+    put(undisturbed, "digits", size=8, root=None, shard_bytes=small)
+    assert objects(store) == objects(undisturbed)
+    assert left.items() <= objects(store).items()
+
+
+def test_a_second_put_from_the_same_source_prepares_nothing_but_damaged_shards(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = put_digits(store)
+    ranges = read_ranges(monkeypatch)
+    put_digits(ReadOnly(store.url))
+    assert ranges == []
+    damage(store, "truncated")
+    assert put_digits(store) == whole
+    assert ranges == [(800, 1000)]
+
+
+def test_a_shard_left_by_a_killed_put_of_another_source_or_damaged_is_made_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = put_digits(store)
+    records = {}
+
+    def remember(path: str, data: bytes) -> None:
+        records[path] = data
+        LocalStore.put(elsewhere, path, data)
+
+    elsewhere = LocalStore(f"{store.url}-elsewhere")
+    monkeypatch.setattr(elsewhere, "put", remember)
+    put_digits(elsewhere)
+    store.delete(f"{DIGITS}/manifest.json")
+    damage(store, "bit flip")
+    for path, data in records.items():
+        other = path.endswith("00006.json")
+        store.put(path, data.replace(b'"identity": "', b'"identity": "0') if other else data)
+    ranges = read_ranges(monkeypatch)
+    assert put_digits(store) == whole
+    assert ranges == [(800, 1000), (1200, 1400)]
 
 
 def test_other_content_left_by_a_killed_put_is_replaced(store: Store) -> None:
@@ -308,6 +379,54 @@ def test_only_a_set_with_groups_has_them_in_its_fingerprint(names: list[str]) ->
 
     assert (fingerprint(names) == fingerprint([""] * count)) == (set(names) == {""})
     assert fingerprint([*names[:-1], "other"]) != fingerprint(names)
+
+
+def bad_read(root: Path | None) -> Source:
+    """Thirty items of 8 x 8 and 16 x 16: none of 10 to 19 can be read, 3 is in the test split and stands in 4, too."""
+
+    def one(at: int) -> Sample | Skipped:
+        if 10 <= at < 20:
+            return Skipped(f"{at}.png", "truncated")
+        random = np.random.RandomState(4 if at == 3 else at)
+        side = 8 if at < 10 else 16
+        image = random.randint(0, 256, (3, side, side)).astype(np.uint8)
+        return Sample(image, at % 2, f"{at}.png", "test" if at % 2 else "train", str(at), f"scan {at // 3}")
+
+    return Source(30, lambda first, stop: map(one, range(first, stop)), parameters={"scale": {"chosen": 0.5}})
+
+
+def test_what_cannot_be_read_is_listed_and_what_stands_on_both_sides_is_counted(
+    store: Store, made_up: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "read", bad_read)
+    manifest = put(store, made_up, size=8, root=None, shard_bytes=5 * 3 * 64)
+    assert manifest == read_manifest(store, made_up, "s8-bilinear-1")
+    assert manifest.skipped == tuple(Skipped(f"{at}.png", "truncated") for at in range(10, 20))
+    assert [shard.file for shard in manifest.shards] == [f"part-{at:05d}.parquet" for at in (0, 1, 4, 5)]
+    assert (manifest.rows, manifest.duplicates) == (20, 1)
+    assert manifest.parameters["scale"] == {"chosen": 0.5}
+    loaded = load(store, made_up, "s8-bilinear-1", tmp_path / "cache")
+    assert loaded.sample_ids.tolist() == [str(at) for at in range(30) if not 10 <= at < 20]
+    assert loaded.groups.tolist() == [f"scan {at // 3}" for at in range(30) if not 10 <= at < 20]
+    assert verify(store, made_up, "s8-bilinear-1") == []
+    assert put(ReadOnly(store.url), made_up, size=8, root=None) == manifest
+
+
+def test_a_source_of_which_nothing_can_be_read_is_refused(
+    store: Store, made_up: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Source(2, lambda first, stop: (Skipped(f"{at}.png", "truncated") for at in range(first, stop)))
+    monkeypatch.setattr(sys.modules[__name__], "read", lambda _: nothing)
+    with pytest.raises(DataError, match=r"gives no image, 2 could not be read; the first: 0\.png: truncated"):
+        put(store, made_up, size=8, root=None)
+    assert objects(store) == {}
+
+
+def test_every_row_names_its_content(store: Store) -> None:
+    first, *_ = (data for path, data in put_digits(store).items() if path.endswith(".parquet"))
+    table = pq.read_table(pa.BufferReader(first))
+    for pixels, fingerprint in zip(table.column("image"), table.column("fingerprint"), strict=True):
+        assert hashlib.blake2b(pixels.as_py(), digest_size=16).digest() == fingerprint.as_py()
 
 
 def test_images_that_are_not_square_keep_their_channels_apart(store: Store, made_up: str, tmp_path: Path) -> None:
