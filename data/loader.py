@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import math
 import os
 import shutil
+import weakref
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import write_array_header_1_0
 
+from data.cache import USED, Copy, explained, make_room
 from data.encoding import decode
-from data.faults import DataError, Fault, mend
+from data.faults import DataError, mend
 from data.manifest import Fingerprint, Manifest, Rows, Store
-from data.shards import fault, shard_paths, stored_manifest
+from data.parallel import in_order
+from data.shards import fault, fetch, shard_paths, stored_manifest
 
 ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups")
-CHECKED_ROWS = 16_384  # at once: memory stays flat
+ROW_BYTES = 256  # of the columns beside the images, about
 
 Array = npt.NDArray[Any]
 
@@ -32,8 +35,10 @@ Array = npt.NDArray[Any]
 class Dataset:
     """A prepared dataset; all arrays are in source order and have N rows.
 
-    The arrays are private mappings of the node's cache: pages are shared by all processes of the
-    node until one writes to them, and what one writes no other sees.
+    The arrays are read-only mappings of the node's cache.  Their pages are shared by all processes of
+    the node, come from disk when they are touched and go again when memory is short, so a set may be
+    larger than memory; and only what a trial looks at is read.  While a Dataset lives, its copy is not
+    evicted.
 
     Attributes:
         name, preparation: which dataset, and how its images were prepared.
@@ -57,7 +62,7 @@ class Dataset:
     groups: npt.NDArray[np.str_]
 
 
-def load(store: Store, name: str, preparation: str, cache: Path) -> Dataset:
+def load(store: Store, name: str, preparation: str, cache: Path, cache_bytes: float = math.inf) -> Dataset:
     """Opens a stored dataset through this node's cache.
 
     The first call on a node fetches the shards, checks every byte against the manifest and
@@ -69,29 +74,48 @@ def load(store: Store, name: str, preparation: str, cache: Path) -> Dataset:
         store: open store that holds the dataset.
         name, preparation: of the dataset.
         cache: folder on a local disk, made where it does not exist.
+        cache_bytes: that all copies there may have; the least recently used ones which nobody has
+            open are removed for a new one, also where the disk is full.
 
     Raises:
         DataError: if the dataset is not in the store, a shard is missing, truncated or damaged
             (names it, both hashes and the mend), or the cache cannot be written.
     """
     manifest = stored_manifest(store, name, preparation)
-    folder = cache / f"{name}-{preparation}-{manifest.fingerprint}"
-    opened = _open(folder, manifest)
-    if opened is None:
-        with _writing(folder):
-            opened = _open(folder, manifest)
-            if opened is None:
-                _build(store, manifest, folder)
-                opened = _open(folder, manifest)
-    assert opened is not None, f"{folder} was just written whole"
+    copy = Copy(cache, f"{name}-{preparation}-{manifest.fingerprint}")
+    with explained(cache):
+        opened = _open(copy, manifest)
+        if opened is None:
+            cache.mkdir(parents=True, exist_ok=True)
+            with copy.writing():
+                opened = _open(copy, manifest)
+                if opened is None:
+                    make_room(copy, manifest.rows * (math.prod(manifest.shape) + ROW_BYTES), cache_bytes)
+                    _build(store, manifest, copy)
+                    opened = _open(copy, manifest)
+    assert opened is not None, f"{copy.folder} was just written whole"
     return opened
 
 
-def _open(folder: Path, manifest: Manifest) -> Dataset | None:
+def _open(copy: Copy, manifest: Manifest) -> Dataset | None:
     """The cached copy; None where there is none, or not a whole one of this content."""
+    use = copy.used()
+    if use is None:
+        return None
+    opened = _mapped(copy.folder, manifest)
+    if opened is None or not copy.is_used_by(use):
+        os.close(use)
+        return None
+    weakref.finalize(opened, os.close, use)
+    with suppress(PermissionError):  # another user's copy: he has it open as often
+        os.utime(use)
+    return opened
+
+
+def _mapped(folder: Path, manifest: Manifest) -> Dataset | None:
     try:
-        described = json.loads((folder / "content.json").read_text())
-        arrays = _map(folder)
+        described = json.loads((folder / USED).read_text())
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
     except (OSError, ValueError, EOFError):
         return None
     if described != _description(manifest) or arrays["images"].shape != (manifest.rows, *manifest.shape):
@@ -105,89 +129,70 @@ def _open(folder: Path, manifest: Manifest) -> Dataset | None:
     )
 
 
-def _map(folder: Path) -> dict[str, Any]:
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False) for name in ARRAYS}
-
-
 def _description(manifest: Manifest) -> dict[str, Any]:
     return {"fingerprint": manifest.fingerprint, "rows": manifest.rows}
 
 
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """One process at a time; the kernel frees the lock of one that dies."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with open(folder.with_name(folder.name + ".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                # Closing alone would leave the lock to a child that was forked meanwhile.
-                fcntl.flock(lock, fcntl.LOCK_UN)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the dataset cache {folder.parent}: {error}; "
-            "make room there, or choose a cache folder on a disk with room"
-        ) from error
-
-
-def _build(store: Store, manifest: Manifest, folder: Path) -> None:
+def _build(store: Store, manifest: Manifest, copy: Copy) -> None:
     """Writes the copy beside its place, then renames it: it is there whole or not at all."""
-    beside = folder.with_name(folder.name + ".building")
-    shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed: the lock is ours
-    shutil.rmtree(folder, ignore_errors=True)  # damaged: a whole one is opened, not built
-    beside.mkdir()
+    shutil.rmtree(copy.beside, ignore_errors=True)  # of a process that was killed: the lock is ours
+    shutil.rmtree(copy.folder, ignore_errors=True)  # damaged: a whole one is opened, not built
+    copy.beside.mkdir()
     try:
-        for name, column in _write_images(beside / "images.npy", store, manifest).items():
-            _save(beside / f"{name}.npy", column)
-        _check_fingerprint(beside, manifest)
-        (beside / "content.json").write_text(json.dumps(_description(manifest)))
-        os.replace(beside, folder)
+        for name, column in _write_images(copy.beside / "images.npy", store, manifest).items():
+            _save(copy.beside / f"{name}.npy", column)
+        (copy.beside / USED).write_text(json.dumps(_description(manifest)))
+        os.replace(copy.beside, copy.folder)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(copy.beside, ignore_errors=True)
         raise
 
 
 def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Array]:
-    """Decodes the shards, in whatever order they come, and returns the small columns."""
-    shape = (manifest.rows, *manifest.shape)
-    labels = np.empty(manifest.rows, np.int64)
-    splits, sample_ids, groups = (np.empty(manifest.rows, np.object_) for _ in range(3))
+    """Decodes the shards and returns the small columns.
+
+    Raises:
+        DataError: if a shard is not what the manifest says, or all of them together are not, which may
+            be where the manifest is another set's.
+    """
+    fingerprint = Fingerprint(manifest.classes, manifest.shape)
+    columns: dict[str, list[Array]] = defaultdict(list)
     # Written, not mapped: a full disk is then an error that can be told, and not a bus error.
     with open(path, "wb") as file:
+        shape = (manifest.rows, *manifest.shape)
         write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        start = file.tell()
-        for first, rows in _verified(store, manifest):
-            file.seek(start + first * int(np.prod(manifest.shape)))
+        file.flush()
+        if hasattr(os, "posix_fallocate"):  # no room is then told before anything is fetched
+            os.posix_fallocate(file.fileno(), 0, file.tell() + math.prod(shape))
+        for rows in _verified(store, manifest):
             file.write(rows.images.data)
-            chosen = slice(first, first + len(rows.labels))
-            labels[chosen], splits[chosen] = rows.labels, rows.splits
-            sample_ids[chosen], groups[chosen] = rows.sample_ids, rows.groups
+            fingerprint.update(rows)
+            columns["labels"].append(rows.labels)
+            columns["source_split"].append(rows.splits)
+            columns["sample_ids"].append(rows.sample_ids)
+            columns["groups"].append(rows.groups)
         file.flush()
         os.fsync(file.fileno())
-    return {
-        "labels": labels,
-        "source_split": splits.astype(np.str_),
-        "sample_ids": sample_ids.astype(np.str_),
-        "groups": groups.astype(np.str_),
-    }
+    if fingerprint.hexdigest() != manifest.fingerprint:
+        raise DataError(
+            f"{manifest.name} ({manifest.preparation}): the shards have fingerprint "
+            f"{fingerprint.hexdigest()}, their manifest says {manifest.fingerprint}; {mend(manifest.name)}"
+        )
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
-def _verified(store: Store, manifest: Manifest) -> Iterator[tuple[int, Rows]]:
-    """Number of the first row, and rows, of each shard."""
+def _verified(store: Store, manifest: Manifest) -> Iterator[Rows]:
+    """The rows of each shard, in source order."""
     shards = shard_paths(manifest)
-    firsts = dict(zip(shards, accumulate((shard.rows for shard in shards.values()), initial=0), strict=False))
-    for path, data in store.get_many(shards):
-        _refuse(store, manifest, fault(path, shards[path], data))
-        yield firsts.pop(path), decode(data, manifest.shape)
-    for path in firsts:
-        _refuse(store, manifest, fault(path, shards[path], None))
 
+    def rows(path: str) -> Rows:
+        data = fetch(store, path)
+        found = fault(path, shards[path], data)
+        if data is None or found is not None:
+            raise DataError(f"{store.url}: {found}; {mend(manifest.name)}")
+        return decode(data, manifest.shape)
 
-def _refuse(store: Store, manifest: Manifest, found: Fault | None) -> None:
-    if found is not None:
-        raise DataError(f"{store.url}: {found}; {mend(manifest.name)}")
+    return in_order(rows, shards)
 
 
 def _save(path: Path, array: Array) -> None:
@@ -195,25 +200,3 @@ def _save(path: Path, array: Array) -> None:
         np.save(file, array, allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _check_fingerprint(beside: Path, manifest: Manifest) -> None:
-    """Shards may each be what the manifest says, and the manifest be another set's."""
-    fingerprint = Fingerprint(manifest.classes, manifest.shape)
-    columns = _map(beside)
-    for first in range(0, manifest.rows, CHECKED_ROWS):
-        chosen = slice(first, first + CHECKED_ROWS)
-        fingerprint.update(
-            Rows(
-                images=columns["images"][chosen],
-                labels=columns["labels"][chosen],
-                splits=columns["source_split"][chosen],
-                sample_ids=columns["sample_ids"][chosen],
-                groups=columns["groups"][chosen],
-            )
-        )
-    if fingerprint.hexdigest() != manifest.fingerprint:
-        raise DataError(
-            f"{manifest.name} ({manifest.preparation}): the shards have fingerprint "
-            f"{fingerprint.hexdigest()}, their manifest says {manifest.fingerprint}; {mend(manifest.name)}"
-        )
