@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Generator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from models.detector import Detector
+from sweep.images import Images
 
 VALIDATION = "validation"  # among what is scored: the validation samples, clean
 LEGACY_BATCH = 64  # as published; legacy scores depend on it
@@ -23,16 +25,17 @@ Components = dict[str, npt.NDArray[np.float32]]
 Scoring = Generator[None, None, Components]  # pauses after each batch: a search for codes takes minutes for one
 
 
-def clean(detector: Detector, images: Tensor) -> Scoring:
-    """Score components of uint8 images [N, C, S, S], float32 [N] each, BatchNorm in evaluation mode."""
+def clean(detector: Detector, images: Images) -> Scoring:
+    """Score components of N images, float32 [N] each, BatchNorm in evaluation mode."""
     parts = []
-    for batch in torch.split(images, detector.score_batch):
+    for start in range(0, len(images), detector.score_batch):
+        batch = images[start : start + detector.score_batch]
         parts.append(detector.score(detector.normalise(batch)))
         yield
     return _joined(parts)
 
 
-def legacy(detector: Detector, images: Tensor, order: npt.NDArray[np.int64]) -> Scoring:
+def legacy(detector: Detector, images: Images, order: npt.NDArray[np.int64]) -> Scoring:
     """Score components as GANomaly's and Skip-GANomaly's published code takes them.
 
     BatchNorm stays in training mode, so an image's score depends on the 64 that it is scored with, and
@@ -41,19 +44,19 @@ def legacy(detector: Detector, images: Tensor, order: npt.NDArray[np.int64]) -> 
 
     Args:
         detector: untouched.
-        images: uint8 [N, C, S, S].
+        images: N of them.
         order: of the images in the loader, a permutation of N.
 
     Returns:
         float32 [N] each, in the order of `images`.
     """
     tested = copy.deepcopy(detector)
-    arranged = images[torch.from_numpy(order).to(images.device)]
+    arranged = images.arranged(order)
     count = max(1, (len(images) + LEGACY_BATCH - 2) // LEGACY_BATCH)
-    bounds = [LEGACY_BATCH * number for number in range(1, count)]
+    bounds = [*(LEGACY_BATCH * number for number in range(count)), len(images)]
     parts = []
-    for batch in torch.tensor_split(arranged, bounds):
-        parts.append(tested.score_in_training_mode(tested.normalise(batch)))
+    for start, stop in pairwise(bounds):
+        parts.append(tested.score_in_training_mode(tested.normalise(arranged[start:stop])))
         yield
     scored = _joined(parts)
     back = np.argsort(order)

@@ -41,6 +41,7 @@ def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: C
 
     options = Options(
         cache=Path(sweep.data.cache or default_cache()).expanduser(),
+        cache_bytes=sweep.data.cache_gb * 1e9,
         checkpoint_seconds=sweep.trial.checkpoint_seconds,
         keep_weights=sweep.trial.keep != "none",
         lambda_default=detectors.detector(planned.detector).variant(planned.variant).lam,

@@ -62,6 +62,9 @@ class Data(Section):
         None, description="side of the square images in pixels; none: the dataset's own default"
     )
     cache: str | None = Field(None, description="folder for prepared images of this node; none: the user's cache")
+    cache_gb: Annotated[float, Field(gt=0)] = Field(
+        50.0, description="GB that this folder may have; the least recently used sets that no trial has open go first"
+    )
 
 
 class TrialOptions(Section):

@@ -32,6 +32,7 @@ from sweep.attempts import Interrupted
 from sweep.checkpoint import Checkpoints, State
 from sweep.device import device_of, peak, reset_peak
 from sweep.evaluation import VALIDATION, Components, Scoring, clean, legacy, loader_order, sample
+from sweep.images import Images
 from sweep.ledger import Ledger, Record
 from sweep.selections import Selections
 from sweep.store import Store
@@ -47,6 +48,7 @@ class Options:
 
     Attributes:
         cache: folder of prepared images on this node.
+        cache_bytes: that it may have.
         checkpoint_seconds: least time between two resume states.
         keep_weights: whether final weights are stored.
         slice_seconds: how often the training loop hands out a `Progress`.
@@ -57,6 +59,7 @@ class Options:
     """
 
     cache: Path
+    cache_bytes: float = math.inf
     checkpoint_seconds: float = 60.0
     keep_weights: bool = True
     slice_seconds: float = 1.0
@@ -121,13 +124,13 @@ class _Run:
         self.device = device_of(spec)
         torch.set_num_threads(spec.numerics.threads)
         reset_peak(self.device)
-        self.dataset: Dataset = load(store, spec.dataset, spec.preparation, options.cache)
+        self.dataset: Dataset = load(store, spec.dataset, spec.preparation, options.cache, options.cache_bytes)
         validation = spec.validation and (spec.validation.normal, spec.validation.abnormal)
         self.split: Split = split(self.dataset, spec.protocol, spec.abnormal, spec.split_seed, validation or None)
         asked = int(spec.hyperparameters.get("max_test", 0))
         sampled = sample(self.split.test_labels, asked, spec.split_seed)
         self.test, self.test_labels = self.split.test[sampled], self.split.test_labels[sampled]
-        self.train_images = self._on_device(self.split.train)
+        self.train_images = Images(self.dataset.images, self.split.train, self.device)
         torch.manual_seed(spec.seed)  # before anything is built: it draws the initial weights
         channels, size = self.dataset.images.shape[1:3]
         self.detector: Detector = build(
@@ -159,7 +162,7 @@ class _Run:
             self._restore(state)
         elif "epochs" not in self.spec.hyperparameters:
             began = time.perf_counter()
-            self.detector.fit(self.train_images)
+            self.detector.fit(self.train_images.whole())
             self.train_seconds = time.perf_counter() - began
         if not self.evaluated or self.epochs == 0:
             yield from self.evaluate()
@@ -169,11 +172,11 @@ class _Run:
         while self.epoch < self.epochs:
             began = time.perf_counter()
             self.detector.begin_epoch(self.epoch)
-            order = self._order()
-            steps = len(order) // self.batch_size
+            images = self.train_images.arranged(self._order())
+            steps = len(images) // self.batch_size
             while self.step < steps:
-                batch = order[self.step * self.batch_size : (self.step + 1) * self.batch_size]
-                losses = self.detector.train_step(self.detector.normalise(self.train_images[batch]))
+                batch = images[self.step * self.batch_size : (self.step + 1) * self.batch_size]
+                losses = self.detector.train_step(self.detector.normalise(batch))
                 for name, loss in losses.items():
                     self.sums[name] = self.sums.get(name, 0.0) + loss.double()
                 self.step += 1
@@ -196,10 +199,9 @@ class _Run:
                     sliced = time.perf_counter()
                 self._checkpoint(asked=asked)
 
-    def _order(self) -> Tensor:
-        """Training images of this epoch, in a random order that depends on seed and epoch alone."""
-        order = np.random.RandomState([self.spec.seed, self.epoch]).permutation(len(self.train_images))
-        return torch.from_numpy(order).to(self.device)
+    def _order(self) -> npt.NDArray[np.int64]:
+        """A permutation of all training images for this epoch, which depends on seed and epoch alone."""
+        return np.random.RandomState([self.spec.seed, self.epoch]).permutation(len(self.train_images))
 
     def _close_epoch(self, steps: int) -> None:
         means = {name: total.item() / steps for name, total in self.sums.items()}
@@ -219,10 +221,10 @@ class _Run:
         self.evaluated = False
         scored: dict[str, Components] = {}
         if len(self.split.validation):
-            validation = self._on_device(self.split.validation)
+            validation = Images(self.dataset.images, self.split.validation, self.device)
             scored[VALIDATION] = yield from self._paced(clean(self.detector, validation))
         if self.spec.evaluations:
-            images = self._on_device(self.test)
+            images = Images(self.dataset.images, self.test, self.device)
             for evaluation in self.spec.evaluations:
                 if evaluation != "clean" and "clean" in scored and not self.detector.normalises_by_batch:
                     scored[evaluation] = scored["clean"]  # nothing else could come out, in hours
@@ -255,7 +257,7 @@ class _Run:
                 self._checkpoint(asked=(yield Progress(self.epoch, self.epochs, 0, 0)))
                 sliced = time.perf_counter()
 
-    def _scoring(self, images: Tensor, evaluation: str) -> Scoring:
+    def _scoring(self, images: Images, evaluation: str) -> Scoring:
         if evaluation == "clean":
             return clean(self.detector, images)
         return legacy(self.detector, images, loader_order(evaluation, self.test_labels, self.spec.split_seed))
@@ -271,9 +273,6 @@ class _Run:
         """Whether the validation AUROC has begun to decrease, where the detector asks to stop then."""
         found = [row["validation_auroc"] for row in self.history if "validation_auroc" in row]
         return self._may_stop_early and len(found) > 1 and found[-1] < found[-2]
-
-    def _on_device(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self.dataset.images[indices]).to(self.device)
 
     # -- resume state ---------------------------------------------------------------------------
 

@@ -90,6 +90,7 @@ def _begin(job: Mapping[str, Any]) -> Generator[Any, bool | None, Record]:
     spec = TrialSpec.from_dict(job["spec"])
     options = Options(
         cache=Path(job["cache"]),
+        cache_bytes=job["cache_bytes"],
         checkpoint_seconds=job["checkpoint_seconds"],
         keep_weights=job["keep_weights"],
         lambda_default=detectors.detector(spec.detector).variant(spec.variant).lam,
@@ -270,6 +271,7 @@ class _Jobs:
             "storage": sweep.storage,
             "stop_file": orders.stop_file,
             "cache": orders.cache,
+            "cache_bytes": sweep.data.cache_gb * 1e9,
             "checkpoint_seconds": sweep.trial.checkpoint_seconds,
             "hang_seconds": sweep.trial.hang_seconds,
             "provenance": {**orders.provenance, "ray": ray.__version__, "gpus": orders.platform["gpus"]},

@@ -24,6 +24,7 @@ from sweep.evaluation import (
     loader_order,
     sample,
 )
+from sweep.images import Images
 from sweep.selections import Selections
 from sweep.trialspec import EVALUATIONS
 
@@ -44,6 +45,10 @@ def trained(name: str) -> Detector:
 def images(count: int, seed: int = 0) -> Tensor:
     random = np.random.RandomState(seed)
     return torch.from_numpy(random.randint(0, 256, (count, 1, SIZE, SIZE)).astype(np.uint8))
+
+
+def taken(pixels: Tensor) -> Images:
+    return Images(pixels.numpy(), np.arange(len(pixels)), torch.device("cpu"))
 
 
 def finish(scoring: Scoring) -> Components:
@@ -67,8 +72,8 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 def test_no_evaluation_changes_a_weight_a_statistic_a_mode_or_a_random_state(detector: Detector) -> None:
     before, random = bits(detector), torch.get_rng_state()
     modes = [module.training for module in detector.modules()]
-    finish(clean(detector, images(70)))
-    finish(legacy(detector, images(70), np.arange(70)))
+    finish(clean(detector, taken(images(70))))
+    finish(legacy(detector, taken(images(70)), np.arange(70)))
     assert bits(detector) == before
     assert [module.training for module in detector.modules()] == modes
     assert torch.equal(torch.get_rng_state(), random)
@@ -77,17 +82,20 @@ def test_no_evaluation_changes_a_weight_a_statistic_a_mode_or_a_random_state(det
 def test_clean_scores_ignore_the_order_and_legacy_ones_do_not(detector: Detector) -> None:
     data = images(100)
     order = np.random.RandomState(1).permutation(100)
-    whole, shuffled = finish(clean(detector, data)), finish(clean(detector, data[torch.from_numpy(order)]))
+    whole, shuffled = finish(clean(detector, taken(data))), finish(clean(detector, taken(data).arranged(order)))
     for name, values in whole.items():
         np.testing.assert_allclose(shuffled[name], values[order], rtol=1e-5, atol=1e-7)
-    straight, mixed = finish(legacy(detector, data, np.arange(100))), finish(legacy(detector, data, order))
+    straight, mixed = (
+        finish(legacy(detector, taken(data), np.arange(100))),
+        finish(legacy(detector, taken(data), order)),
+    )
     assert any(not np.allclose(straight[name], mixed[name], rtol=1e-3) for name in straight)
 
 
 def test_legacy_scores_are_the_published_loops(detector: Detector) -> None:
     """Batches of 64 through networks in training mode, one after the other."""
     data, order = images(150), np.random.RandomState(2).permutation(150)
-    found = finish(legacy(detector, data, order))
+    found = finish(legacy(detector, taken(data), order))
     plain = trained("ganomaly" if type(detector).__name__ == "GANomaly" else "skip_ganomaly")
     plain.train()
     expected: dict[str, list[Tensor]] = {}
@@ -112,7 +120,7 @@ def test_every_image_is_scored_once_and_none_alone(count: int, detector: Detecto
             return found
 
     detector.__class__ = Counting
-    found = finish(legacy(detector, images(count), np.arange(count)))
+    found = finish(legacy(detector, taken(images(count)), np.arange(count)))
     assert all(values.shape == (count,) for values in found.values())
     assert sum(sizes) == count
     assert count == 1 or min(sizes) > 1
