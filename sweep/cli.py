@@ -268,11 +268,12 @@ def data_verify(
     config: Config,
     name: Annotated[str | None, typer.Argument(help="Dataset; none: every one in the store.")] = None,
     assignments: Set = [],  # noqa: B006
+    repair: Annotated[bool, typer.Option("--repair", help="Make damaged shards again from the source.")] = False,
 ) -> None:
     """Check every byte of stored datasets; exit code 1 if any is damaged."""
     from sweep.datasets import verify
 
-    if not verify(_load(config, assignments), name, out):
+    if not verify(_load(config, assignments), name, out, repair):
         raise typer.Exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from data import catalog
 from sweep.faults import UserError, unknown
 from sweep.spec import Sweep
 from sweep.store import Store, open_store
+
+SHOWN_SKIPPED = 5  # the manifest lists all
 
 
 def put(sweep: Sweep, name: str, console: Console) -> None:
@@ -45,6 +48,12 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
     except (DataError, ValueError) as error:
         raise UserError(str(error)) from None
     console.print(f"{name}: {manifest.rows:,} images in the store, fingerprint {manifest.fingerprint[:12]}")
+    if manifest.skipped:
+        console.print(f"  {len(manifest.skipped):,} files could not be read and were left out, such as", style="yellow")
+        for skipped in manifest.skipped[:SHOWN_SKIPPED]:
+            console.print(f"    {skipped.source}: {skipped.reason}", markup=False)
+    if manifest.duplicates:
+        console.print(f"  {manifest.duplicates:,} images stand twice, so that both sides of a split may have them")
 
 
 def missing(store: Store, sweep: Sweep) -> list[str]:
@@ -53,33 +62,64 @@ def missing(store: Store, sweep: Sweep) -> list[str]:
     return [name for name in names if not store.exists(f"datasets/{name}/{_preparation(sweep, name)}/manifest.json")]
 
 
-def verify(sweep: Sweep, name: str | None, console: Console) -> bool:
+def verify(sweep: Sweep, name: str | None, console: Console, repair: bool = False) -> bool:
     """Check every byte of one or all stored datasets; returns whether all are whole.
+
+    Args:
+        sweep: names store and sources.
+        name: of a dataset; None for all.
+        console: for what is found.
+        repair: mend what is damaged from its source.
 
     Raises:
         UserError: there is no such dataset.
     """
-    from data import shards
-    from data.faults import DataError
-
     store = open_store(sweep.storage)
     if name is not None and name not in catalog.DATASETS:
         raise UserError(unknown("dataset", name, catalog.DATASETS))
     stored = [found for found in store.names("datasets") if name in (None, found)]
     if name is not None and not stored:
         raise UserError(f"{name} is not in the store {store.url}: python -m sweep data put {name} CONFIG")
-    whole = True
+    damaged = 0
     for found in stored:
         for preparation in store.names(f"datasets/{found}"):
-            try:
-                faults = [str(fault) for fault in shards.verify(store, found, preparation)]
-            except DataError as error:
-                faults = [str(error)]
-            whole = whole and not faults
-            console.print(f"{found} {preparation}: {'ok' if not faults else 'damaged'}")
-            for fault in faults:
-                console.print(f"  {fault}; mend it: python -m sweep data put {found} CONFIG", markup=False)
-    return whole
+            faults = _faults(store, found, preparation)
+            if faults and repair:
+                console.print(f"{found} {preparation}: damaged, being mended")
+                _show(faults, console)
+                faults = _mended(store, sweep, found, preparation, console)
+            console.print(f"{found} {preparation}: {'damaged' if faults else 'ok'}")
+            _show(faults, console)
+            damaged += bool(faults)
+    if damaged and not repair:
+        console.print("mend what is damaged from its source: the same command with --repair")
+    return not damaged
+
+
+def _faults(store: Store, name: str, preparation: str) -> list[str]:
+    from data import shards
+    from data.faults import DataError
+
+    try:
+        return [str(fault) for fault in shards.verify(store, name, preparation)]
+    except DataError as error:
+        return [str(error)]
+
+
+def _mended(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> list[str]:
+    """What is still wrong when a set was put again."""
+    if name not in catalog.DATASETS or _preparation(sweep, name) != preparation:
+        return [f"CONFIG describes no set {name} that is prepared as {preparation}: data.size decides, and --set can"]
+    try:
+        put_into(store, sweep, name, console)
+    except UserError as error:
+        return list(error.faults)
+    return _faults(store, name, preparation)
+
+
+def _show(faults: list[str], console: Console) -> None:
+    for fault in faults:
+        console.print(f"  {fault}", markup=False, soft_wrap=True)
 
 
 def listing(sweep: Sweep) -> list[dict[str, Any]]:
@@ -101,18 +141,30 @@ def listing(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def table(found: list[dict[str, Any]]) -> Table:
-    """The listing for a person."""
+    """The listing for a person; `--json` has the count of every class."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("dataset", "stored as", "images", "classes", "protocols", "fingerprint"):
+    for heading in ("dataset", "stored as", "images", "size", "classes", "of each", "protocols", "fingerprint"):
         shown.add_column(heading)
     for entry in found:
         images = "-" if entry["images"] is None else f"{entry['images']:,}"
         fingerprint = (entry["fingerprint"] or "-")[:12]
         shown.add_row(
-            entry["name"], entry["preparation"] or "not stored", images,
-            str(len(entry["classes"])), ", ".join(entry["protocols"]), fingerprint,
+            entry["name"], entry["preparation"] or "not stored", images, _size_of(entry["bytes"]),
+            str(len(entry["classes"])), _spread(entry["counts"]), ", ".join(entry["protocols"]), fingerprint,
         )  # fmt: skip
     return shown
+
+
+def _size_of(size: int | None) -> str:
+    return "-" if size is None else f"{size / 1e6:,.1f} MB"
+
+
+def _spread(counts: Mapping[str, int] | None) -> str:
+    """The least and the greatest number of images of a class."""
+    if not counts:
+        return "-"
+    least, most = min(counts.values()), max(counts.values())
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
@@ -123,12 +175,14 @@ def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
     except DamagedManifestError:
         return {"fingerprint": "damaged"}
     if manifest is None:
-        return {}
+        return {"fingerprint": "unfinished"}
     return {
         "images": manifest.rows,
         "counts": dict(manifest.counts),
         "bytes": sum(shard.bytes for shard in manifest.shards),
         "fingerprint": manifest.fingerprint,
+        "skipped": len(manifest.skipped),
+        "duplicates": manifest.duplicates,
     }
 
 

@@ -148,8 +148,10 @@ def test_datasets_are_put_verified_mended_and_listed(config: Path) -> None:
     verified = sweep("data", "verify", config)
     assert verified.returncode == 1
     assert shard.name in verified.stdout
-    assert "data put digits" in verified.stdout
-    assert sweep("data", "put", "digits", config).returncode == 0
+    assert "--repair" in verified.stdout
+    repaired = sweep("data", "verify", config, "--repair")
+    assert repaired.returncode == 0, repaired.stderr
+    assert shard.name in repaired.stdout and "ok" in repaired.stdout
     assert sweep("data", "verify", config).returncode == 0
     found = {entry["name"]: entry for entry in json.loads(sweep("data", "list", config, "--json").stdout)}
     assert found["digits"]["images"] == 1797

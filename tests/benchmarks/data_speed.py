@@ -1,0 +1,160 @@
+"""How fast data are put and opened, as ratios in one run.
+
+- `put` of MNIST and CIFAR-10 into a folder, against torchvision iterating the same images (its check sums
+  left out, since a copy with others can be read here, too); from --mnist and --cifar10, where given.
+- The cold open of the largest of these sets (of digits at 128 x 128 where none is given) from SeaweedFS on
+  loopback, a process that has opened nothing before: fetch, check, decode, write to the cache.  Reference:
+  plain GETs of the same objects by boto3, one after the other.  In turn, medians; bar: half its bandwidth.
+- The warm open: what the second trial on a node waits for, its imports aside, and how much memory it has
+  for itself while two others have the set open, too: proportional set size (PSS) of all three once each has
+  read every image, against the size of the set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from measure import ROOT, arguments, bar, figure, folder, header, middle, seconds
+from s3_servers import seaweed_server
+
+from data.catalog import dataset
+from data.loader import load
+from data.manifest import Manifest
+from data.shards import put, shard_paths
+from sweep.store import Store, open_store
+
+WARM_BAR = 0.2  # seconds
+READER = """
+import json, sys, time
+from pathlib import Path
+from data.loader import load
+from sweep.store import open_store
+
+def pss():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return {line.split()[0].strip(":"): int(line.split()[1]) * 1024 for line in lines[1:]}
+
+url, name, preparation, cache = sys.argv[1:]
+store = open_store(url)
+before = pss()
+began = time.perf_counter()
+dataset = load(store, name, preparation, Path(cache))
+took = time.perf_counter() - began
+total = int(dataset.images.sum())
+print("open", flush=True)
+sys.stdin.readline()
+after = pss()
+print(json.dumps({"seconds": took, "total": total, "pss": after["Pss"] - before["Pss"],
+                  "private": after["Private_Dirty"] - before["Private_Dirty"]}))
+"""
+
+
+def main() -> None:
+    options = arguments(
+        __doc__,
+        ("n", 3, "repetitions"),
+        ("mnist", "", "folder of MNIST, as torchvision lays it out"),
+        ("cifar10", "", "folder of CIFAR-10, as torchvision lays it out"),
+    )
+    roots = {name: Path(root) for name in ("mnist", "cifar10") if (root := getattr(options, name))}
+    with folder() as place:
+        header()
+        for name, root in roots.items():
+            _put(name, root, place, options.n)
+        name, size = (list(roots)[-1], 32) if roots else ("digits", 128)
+        _open(name, size, roots.get(name), place, options.n)
+
+
+def _put(name: str, root: Path, place: Path, n: int) -> None:
+    ours, theirs = [], []
+    for number in range(n):
+        store = open_store(str(place / f"{name}-{number}"))
+        ours.append(seconds(lambda store=store: put(store, name, size=32, root=root)))  # type: ignore[misc]
+        theirs.append(seconds(lambda: _iterate(name, root)))
+    figure(
+        f"put of {name}, times as fast",
+        middle(ours),
+        f"torchvision iterates it in {middle(theirs)}",
+        bar(median(theirs) / median(ours), least=1.0),
+    )
+
+
+def _iterate(name: str, root: Path) -> None:
+    from torchvision import datasets
+
+    found: Any = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[name]
+    if name == "cifar10":
+        found = type("Unchecked", (found,), {"_check_integrity": lambda self: True, "_load_meta": _classes})
+    for train in (True, False):
+        for _ in found(root=str(root), train=train):
+            pass
+
+
+def _classes(self: Any) -> None:
+    self.classes = list(dataset("cifar10").classes)
+
+
+def _open(name: str, size: int, root: Path | None, place: Path, n: int) -> None:
+    with seaweed_server(place) as server:
+        os.environ.update(server.environment())
+        store = open_store(f"s3://{server.bucket}/benchmark")
+        manifest = put(store, name, size=size, root=root)
+        stored = sum(shard.bytes for shard in manifest.shards)
+        plain, cold = [], []
+        for number in range(n):
+            plain.append(seconds(lambda: [store.get(path) for path in shard_paths(manifest)]))
+            cold.append(_timed(_opening(store, manifest, place / f"cache-{number}")))
+        figure(
+            f"cold open of {name}, share of a GET's bandwidth",
+            f"{middle(cold)}, {stored / median(cold) / 1e6:.0f} MB/s",
+            f"GET of {stored / 1e6:.0f} MB: {middle(plain)}, {stored / median(plain) / 1e6:.0f} MB/s",
+            bar(median(plain) / median(cold), least=0.5),
+        )
+        _warm(store, manifest, place / "cache-0", n)
+
+
+def _opening(store: Store, manifest: Manifest, cache: Path) -> Callable[[], object]:
+    return lambda: load(store, manifest.name, manifest.preparation, cache)
+
+
+def _timed(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _warm(store: Store, manifest: Manifest, cache: Path, n: int) -> None:
+    words = [sys.executable, "-c", READER, store.url, manifest.name, manifest.preparation, str(cache)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    readers = [subprocess.Popen(words, cwd=ROOT, text=True, **pipes) for _ in range(max(n, 3))]  # type: ignore[call-overload]
+    for reader in readers:
+        assert reader.stdout.readline() == "open\n"
+    found = []
+    for reader in readers:  # one by one: the others keep their pages until all have been asked
+        reader.stdin.write("say\n")
+        reader.stdin.flush()
+        found.append(json.loads(reader.stdout.readline()))
+    for reader in readers:
+        reader.communicate()
+    warm = [one["seconds"] for one in found]
+    figure(f"warm open of {manifest.name}, s", middle(warm), "the first open", bar(median(warm), most=WARM_BAR))
+    pixels = manifest.rows * manifest.shape[0] * manifest.shape[1] * manifest.shape[2]
+    total = sum(one["pss"] for one in found)
+    figure(
+        f"PSS that {len(readers)} processes gain by it, of its size",
+        f"{total / 1e6:.0f} MB together, {max(one['private'] for one in found) / 1e6:.1f} MB private at most",
+        f"{pixels / 1e6:.0f} MB of pixels",
+        bar(total / pixels, most=1.5),
+    )
+
+
+if __name__ == "__main__":
+    main()
