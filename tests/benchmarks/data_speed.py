@@ -53,7 +53,8 @@ print("open", flush=True)
 sys.stdin.readline()
 after = pss()
 print(json.dumps({"seconds": took, "total": total, "pss": after["Pss"] - before["Pss"],
-                  "private": after["Private_Dirty"] - before["Private_Dirty"]}))
+                  "private": after["Private_Dirty"] - before["Private_Dirty"]}), flush=True)
+sys.stdin.readline()
 """
 
 
@@ -92,10 +93,14 @@ def _iterate(name: str, root: Path) -> None:
 
     found: Any = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10}[name]
     if name == "cifar10":
-        found = type("Unchecked", (found,), {"_check_integrity": lambda self: True, "_load_meta": _classes})
+        found = type("Unchecked", (found,), {"_check_integrity": _trusted, "_load_meta": _classes})
     for train in (True, False):
         for _ in found(root=str(root), train=train):
             pass
+
+
+def _trusted(self: Any) -> bool:
+    return True
 
 
 def _classes(self: Any) -> None:
