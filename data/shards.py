@@ -212,7 +212,7 @@ class _Making:
         return manifest
 
     def mend(self, stored: Manifest, faults: list[Fault]) -> bool:
-        """Makes the damaged shards again; False, and nothing done, where one comes out otherwise than it was."""
+        """Makes the damaged shards again; False where one comes out otherwise than it was, which is not stored."""
         shards = shard_paths(stored)
         for wrong in faults:
             shard = shards[wrong.path]

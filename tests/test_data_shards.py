@@ -12,20 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 from data import digits
 from data.catalog import DATASETS
 from data.faults import DataError
 from data.loader import load
-from data.manifest import FORMAT, Fingerprint, Rows, read_manifest
-from data.prepare import resize
+from data.manifest import FORMAT, read_manifest
 from data.shards import put, verify
 from data.source import Sample, Skipped, Source
 from sweep.store import LocalStore, Store, open_store
@@ -105,37 +100,6 @@ def test_shards_are_plain_parquet_in_source_order(store: Store) -> None:
 def test_prepared_digits_never_change_without_a_new_revision(store: Store) -> None:
     fingerprints = [put(store, "digits", size=size, root=None).fingerprint[:16] for size in (8, 32)]
     assert fingerprints == ["bd1d4ebb5f587924", "3d311baa6cafa024"]
-
-
-def alone(plane: npt.NDArray[np.uint8], *sizes: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """One plane resized by Pillow to one (width, height) after the other."""
-    image = Image.fromarray(plane)
-    for size in sizes:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(image)
-
-
-sides = st.integers(1, 40)
-
-
-@given(st.integers(1, 4), st.integers(1, 3), sides, sides, st.sampled_from([8, 16, 32]))
-def test_many_images_are_resized_as_each_would_be_alone(
-    count: int, channels: int, height: int, width: int, size: int
-) -> None:
-    random = np.random.RandomState(count + height)
-    images = random.randint(0, 256, (count, channels, height, width)).astype(np.uint8)
-    resized = resize(images, size, Image.Resampling.BILINEAR)
-    assert resized.shape == (count, channels, size, size)
-    for index in np.ndindex(count, channels):
-        assert np.array_equal(resized[index], alone(images[index], (size, height), (size, size)))
-
-
-@pytest.mark.parametrize("side", [8, 28, 32, 500])
-def test_square_images_are_what_one_call_of_pillow_makes_of_them(side: int) -> None:
-    images = np.random.RandomState(side).randint(0, 256, (3, 1, side, side)).astype(np.uint8)
-    for size in (8, 32, 64):
-        for image, resized in zip(images, resize(images, size, Image.Resampling.BILINEAR), strict=True):
-            assert np.array_equal(resized[0], alone(image[0], (size, size)))
 
 
 def test_where_shards_begin_changes_no_content(store: Store, tmp_path: Path) -> None:
@@ -366,21 +330,6 @@ def test_a_manifest_of_a_newer_version_is_refused_and_left_alone(store: Store) -
     assert store.get(path) == newer
 
 
-@given(st.lists(st.sampled_from(["", "a", "b", "1:a"]), min_size=1, max_size=6))
-def test_only_a_set_with_groups_has_them_in_its_fingerprint(names: list[str]) -> None:
-    count = len(names)
-
-    def fingerprint(groups: list[str]) -> str:
-        found = Fingerprint(("a",), (1, 8, 8))
-        texts = np.full(count, "x")
-        rows = Rows(np.zeros((count, 1, 8, 8), np.uint8), np.zeros(count, np.int64), texts, texts, np.array(groups))
-        found.update(rows)
-        return found.hexdigest()
-
-    assert (fingerprint(names) == fingerprint([""] * count)) == (set(names) == {""})
-    assert fingerprint([*names[:-1], "other"]) != fingerprint(names)
-
-
 def bad_read(root: Path | None) -> Source:
     """Thirty items of 8 x 8 and 16 x 16: none of 10 to 19 can be read, 3 is in the test split and stands in 4, too."""
 
@@ -427,14 +376,3 @@ def test_every_row_names_its_content(store: Store) -> None:
     table = pq.read_table(pa.BufferReader(first))
     for pixels, fingerprint in zip(table.column("image"), table.column("fingerprint"), strict=True):
         assert hashlib.blake2b(pixels.as_py(), digest_size=16).digest() == fingerprint.as_py()
-
-
-def test_images_that_are_not_square_keep_their_channels_apart(store: Store, made_up: str, tmp_path: Path) -> None:
-    (tmp_path / "1").write_text("1")
-    manifest = put(store, made_up, size=16, root=tmp_path / "1")
-    assert (manifest.shape, manifest.counts) == ((3, 16, 16), {"a": 15, "b": 15})
-    (data,) = (data for path, data in objects(store).items() if "part" in path)
-    stored = np.frombuffer(pq.read_table(pa.BufferReader(data)).column("image")[29].as_py(), np.uint8)
-    original = next(read(tmp_path / "1").samples(29)).image
-    for channel, plane in zip(stored.reshape(3, 16, 16), original, strict=True):
-        assert np.array_equal(channel, alone(plane, (16, 5), (16, 16)))
