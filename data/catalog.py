@@ -1,18 +1,30 @@
 """Which datasets exist: names, classes, sizes and protocols.
 
 The standard library alone is needed here, so that plans and help texts cost no import of numpy.
-A new source is one module with `read(root) -> Source` and one entry of `DATASETS`.
+A new source is one module with `read(root) -> Source` and one entry of `DATASETS`; a user's own set is one
+of `data.layouts`, under a name of his.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data.layouts import Contents, Layout
+
+if TYPE_CHECKING:
+    from data.source import Source
 
 PROTOCOL_REVISION = 1  # raised whenever `data.protocols` puts any sample on another side
 
 SIZES = (8, 16, 32, 64, 128, 256)  # 4 * 2^k: every detector halves an image down to 4 x 4
 DECIMAL_DIGITS = tuple("0123456789")
+FIRST_IS_NORMAL = ("F0", "P1")  # protocols in which the first class is normal and all others are not
+ANY = "any"  # abnormal class under such a protocol: all but the first, together
+OWN_SIZE = 64  # of a user's own images, unless he says otherwise: as the papers' X-ray patches
 
 
 class UnknownDataset(ValueError):
@@ -37,6 +49,7 @@ class DatasetInfo:
         revision: raised whenever reading or resizing changes a pixel; part of the preparation id.
         interpolation: how images are resized to the prepared size.
         description, licence, citation: for people; go into the manifest.
+        layout: of image folders; None for sources that read files of their own kind.
     """
 
     name: str
@@ -54,6 +67,36 @@ class DatasetInfo:
     description: str
     licence: str
     citation: str
+    layout: Layout | None = None
+
+    @property
+    def abnormal(self) -> tuple[str, ...]:
+        """Classes that can be hunted: every one, but for a class that is always normal."""
+        return self.classes[1:] if self.default_protocol in FIRST_IS_NORMAL else self.classes
+
+    @property
+    def huntable(self) -> tuple[str, ...]:
+        """`abnormal`, and `ANY` where several classes are never normal."""
+        together = self.default_protocol in FIRST_IS_NORMAL and len(self.abnormal) > 1
+        return (*self.abnormal, ANY) if together else self.abnormal
+
+    def preparation(self, size: int) -> str:
+        """Id of how images are prepared: everything that decides their pixels and who is in, given the source.
+
+        Args:
+            size: side length of the square prepared images, in pixels.
+
+        Returns:
+            For instance "s32-bilinear-1": 32 x 32 pixels, bilinear, first revision.
+
+        Raises:
+            ValueError: if the size is not legal for this dataset.
+        """
+        if size not in self.sizes:
+            legal = ", ".join(map(str, self.sizes))
+            raise ValueError(f"size {size!r} is not legal for {self.name}: use one of {legal}")
+        plain = f"s{size}-{self.interpolation}-{self.revision}"
+        return plain if self.layout is None else f"{plain}-{self.layout.digest()}"
 
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -140,21 +183,53 @@ def dataset(name: str) -> DatasetInfo:
     return DATASETS[name]
 
 
-def preparation(name: str, size: int) -> str:
-    """Id of how images are prepared: everything that decides their pixels, given the source.
+def own(name: str, layout: Layout, contents: Contents) -> DatasetInfo:
+    """A user's own set, given what it holds."""
+    return DatasetInfo(
+        name=name,
+        source=layout.source,
+        classes=contents.classes,
+        channels=layout.channels,
+        sizes=SIZES,
+        default_size=layout.size or OWN_SIZE,
+        images=contents.images,
+        protocols=contents.protocols,
+        default_protocol=contents.protocols[0],
+        needs_root=False,
+        revision=layout.revision,
+        interpolation=layout.interpolation,
+        description=f"images in {layout.root}",
+        licence=layout.licence,
+        citation=layout.citation,
+        layout=layout,
+    )
 
-    Args:
-        name: of a dataset.
-        size: side length of the square prepared images, in pixels.
 
-    Returns:
-        For instance "s32-bilinear-1": 32 x 32 pixels, bilinear, first revision.
+def contents(layout: Layout) -> Contents:
+    """What a folder holds, from names alone.
 
     Raises:
-        UnknownDataset: if there is no such dataset.
-        ValueError: if the size is not legal for it.
+        DataError: if it cannot be read, or is not laid out so; lists all faults.
     """
-    info = dataset(name)
-    if size not in info.sizes:
-        raise ValueError(f"size {size!r} is not legal for {name}: use one of {', '.join(map(str, info.sizes))}")
-    return f"s{size}-{info.interpolation}-{info.revision}"
+    found: Contents = import_module(layout.source).contents(layout)
+    return found
+
+
+def open_source(info: DatasetInfo, root: Path | None, skip_bad: bool = False) -> Source:
+    """The images of a dataset.
+
+    Args:
+        info: of the dataset.
+        root: the folder `data.root`; None where the user gave none.
+        skip_bad: go on without images that cannot be read, where a source can.
+
+    Raises:
+        DataError: if the source cannot be read.
+    """
+    module = import_module(info.source)
+    source: Source
+    if info.layout is None:
+        source = module.read(root)
+    else:
+        source = module.read(info.layout, skip_bad)
+    return source

@@ -49,6 +49,7 @@ class Dataset:
         sample_ids: str [N].
         source_split: str [N], the source's own split: "train", "test", or "all".
         groups: str [N]; samples of one group stay on one side of every split, "" is a group of its own.
+        protocols: ids of legal protocols, as the manifest says; () of a set stored before it said so.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     sample_ids: npt.NDArray[np.str_]
     source_split: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
+    protocols: tuple[str, ...] = ()
 
 
 def load(store: Store, name: str, preparation: str, cache: Path, cache_bytes: float = math.inf) -> Dataset:
@@ -125,6 +127,7 @@ def _mapped(folder: Path, manifest: Manifest) -> Dataset | None:
         preparation=manifest.preparation,
         fingerprint=manifest.fingerprint,
         classes=manifest.classes,
+        protocols=manifest.protocols,
         **arrays,
     )
 

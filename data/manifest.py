@@ -6,15 +6,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data.faults import DataError, mend
 from data.source import Plain, Skipped
 
-FORMAT = 2  # 1 had neither groups nor what was skipped; it is read as having none
+if TYPE_CHECKING:  # plans read manifests without numpy
+    import numpy as np
+    import numpy.typing as npt
+
+FORMAT = 2  # 1 had neither groups, protocols nor what was skipped; it is read as having none
 
 
 class Store(Protocol):
@@ -82,7 +83,8 @@ class Fingerprint:
     def update(self, rows: Rows) -> None:
         """Takes in the next rows."""
         pixels, labels, splits, sample_ids, groups = self._columns
-        pixels.update(np.ascontiguousarray(rows.images).data)
+        images = rows.images if rows.images.flags.c_contiguous else rows.images.copy()
+        pixels.update(images.data)
         labels.update(rows.labels.astype("<i8").tobytes())
         splits.update(_delimited(rows.splits))
         sample_ids.update(_delimited(rows.sample_ids))
@@ -128,6 +130,7 @@ class Manifest:
         classes: class names; a label is an index into them.
         counts: samples of each class.
         shards: in source order.
+        protocols: ids understood by `data.protocols.split`, the default one first.
         parameters: of the preparation: size, interpolation, revision, and what the source adds.
         versions: of the libraries that decoded, resized and wrote.
         licence, citation: of the source.
@@ -150,6 +153,7 @@ class Manifest:
     versions: Mapping[str, str]
     licence: str
     citation: str
+    protocols: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     duplicates: int = 0
     identity: str = ""
@@ -206,6 +210,7 @@ def _from_fields(fields: dict[str, Any]) -> Manifest:
     lists = {
         "shape": tuple(fields["shape"]),
         "classes": tuple(fields["classes"]),
+        "protocols": tuple(fields.get("protocols", ())),
         "shards": tuple(Shard(**shard) for shard in fields["shards"]),
         "skipped": tuple(Skipped(**skipped) for skipped in fields.get("skipped", ())),
     }

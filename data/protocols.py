@@ -6,6 +6,15 @@ tests on all abnormal samples, those of the source's training split included:
     M0, C0        train: normals of the train split.  Test: normals of the test split, all abnormals.
     M1, C1, D1    both splits merged; train: 80 % of the normals.  Test: the others, all abnormals.
 
+Of image folders and patches the first class is the only normal one, and one other is hunted, or `any`:
+
+    F0    train: normals of the train split.  Test: normals of the test split, the hunted class.
+    P1    both splits merged; train: 80 % of the normals.  Test: the others, the hunted class.
+
+Samples of one group, such as the patches of one scan, are never on two sides.  A draw by seed draws groups,
+those that hold the same other classes among each other, so that 80 % of each kind of scan are trained on;
+what else a group on the training side holds is left out of the test.
+
 With validation a share of the training normals and of the test's abnormals moves there, the
 protocol's id gains a "v", and nobody else changes sides.
 """
@@ -21,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.catalog import dataset as dataset_info
+from data.catalog import ANY, DATASETS, FIRST_IS_NORMAL
 from data.loader import Dataset
 
 TRAIN_SHARE = 0.8
@@ -66,32 +75,34 @@ def split(
     Args:
         dataset: an open dataset.
         protocol: one of its protocols, with a "v" appended exactly if validation is asked for.
-        abnormal: name of the class that is held out of training.
+        abnormal: name of the class that is held out of training; where the first class is the only normal
+            one, "any" stands for all others together.
         split_seed: from 0 to 2^32 - 1.
-        validation: share of the training normals, and of the test's abnormals, that validate;
-            both inside (0, 1).
+        validation: share of the training normals, and of the test's abnormals, that validate (of their
+            groups, where they have any); both inside (0, 1).
 
     Raises:
-        ValueError: if an argument is not legal, or a side would be empty; lists what is legal.
+        ValueError: if an argument is not legal, a side would be empty, or a group lies on both sides of the
+            source's own split; lists what is legal.
     """
     rule = _rule(dataset, protocol, validation)
     if not 0 <= split_seed < SEEDS:
         raise ValueError(f"split_seed {split_seed} is not legal: use 0 to {SEEDS - 1}")
-    is_abnormal = dataset.labels == _label(dataset, abnormal)
+    first_is_normal = protocol.removesuffix("v") in FIRST_IS_NORMAL
+    is_abnormal = _abnormal(dataset, abnormal, first_is_normal)
+    is_normal = dataset.labels == 0 if first_is_normal else ~is_abnormal
+    groups = _group_numbers(dataset)
+    train, test_normal = rule(dataset, is_normal, split_seed, groups)
     test_abnormal = _merged(dataset, is_abnormal)
-    train, test_normal = rule(dataset, ~is_abnormal, split_seed)
-    for side, who in (
-        (test_abnormal, f"samples of the abnormal class {abnormal!r}"),
-        (train, "training normals"),
-        (test_normal, "test normals"),
-    ):
-        if not len(side):
-            raise ValueError(f"{dataset.name} has no {who} under {protocol}; samples: {_counts(dataset)}")
+    test_abnormal = test_abnormal[~np.isin(groups[test_abnormal], groups[train])]
     validation_normal = validation_abnormal = np.empty(0, np.int64)
+    _refuse_empty(dataset, protocol, abnormal, train, test_normal, test_abnormal)
     if validation is not None:
         random = np.random.RandomState([split_seed, VALIDATION_STREAM])
-        train, validation_normal = _carve(train, validation[0], random, "training normals")
-        test_abnormal, validation_abnormal = _carve(test_abnormal, validation[1], random, "test's abnormals")
+        train, validation_normal = _carve(train, validation[0], random, "training normals", groups)
+        test_abnormal, validation_abnormal = _carve(test_abnormal, validation[1], random, "test's abnormals", groups)
+        test_normal = test_normal[~np.isin(groups[test_normal], groups[validation_abnormal])]
+        _refuse_empty(dataset, protocol, abnormal, train, test_normal, test_abnormal)
     test = np.concatenate([test_normal, test_abnormal])
     validated = np.concatenate([validation_normal, validation_abnormal])
     inputs = [dataset.fingerprint, protocol, abnormal, int(split_seed), validation]
@@ -105,31 +116,64 @@ def split(
     )
 
 
-def _by_source(dataset: Dataset, normal: Mask, split_seed: int) -> Sides:  # noqa: ARG001 (a rule)
+def _by_source(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:  # noqa: ARG001 (a rule)
     """The source's own split; the seed draws nothing but the validation."""
     train, test = (np.flatnonzero(normal & (dataset.source_split == part)) for part in ("train", "test"))
+    both = np.intersect1d(groups[train], groups[test])
+    if len(both):
+        raise ValueError(
+            f"{dataset.name} has {len(both)} groups on both sides of its own split, such as "
+            f"{dataset.groups[both[0]]!r}: use a protocol that draws the sides"
+        )
     return train, test
 
 
-def _by_seed(dataset: Dataset, normal: Mask, split_seed: int) -> Sides:
-    """80 % of all normals, drawn as the published code draws them."""
-    drawn = np.arange(np.count_nonzero(normal))
-    np.random.RandomState(split_seed).shuffle(drawn)
-    shuffled = _merged(dataset, normal)[drawn]
-    count = int(TRAIN_SHARE * len(shuffled))
-    return shuffled[:count], shuffled[count:]
+def _by_seed(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:
+    """80 % of all normals, drawn as the published code draws them, which knows no groups."""
+    merged = _merged(dataset, normal)
+    units, unit_of = _units(groups[merged])
+    random = np.random.RandomState(split_seed)
+    place = np.empty(len(units), np.int64)  # of each unit in the drawn order, those for the test from `count` on
+    count = 0
+    drawn = []
+    for kind in _kinds(dataset, normal, groups, units):
+        order = np.arange(len(kind))
+        random.shuffle(order)
+        drawn.append(np.split(kind[order], [int(TRAIN_SHARE * len(kind))]))
+        count += len(drawn[-1][0])
+    place[np.concatenate([side for sides in zip(*drawn, strict=True) for side in sides])] = np.arange(len(units))
+    shuffled = np.argsort(place[unit_of], kind="stable")
+    cut = int(np.count_nonzero(place[unit_of] < count))
+    return merged[shuffled[:cut]], merged[shuffled[cut:]]
 
 
-RULES: dict[str, Callable[[Dataset, Mask, int], Sides]] = {
+def _kinds(dataset: Dataset, normal: Mask, groups: Indices, units: Indices) -> list[Indices]:
+    """Positions of the units that hold the same classes beside normal ones, for each such set of classes."""
+    others: dict[int, set[int]] = {}
+    mixed = np.flatnonzero(~normal & np.isin(groups, units))
+    for group, label in zip(groups[mixed].tolist(), dataset.labels[mixed].tolist(), strict=True):
+        others.setdefault(group, set()).add(label)
+    kinds: dict[frozenset[int], list[int]] = {}
+    for position, unit in enumerate(units.tolist()):
+        kinds.setdefault(frozenset(others.get(unit, ())), []).append(position)
+    return [np.array(kinds[kind], np.int64) for kind in sorted(kinds, key=sorted)]
+
+
+Rule = Callable[[Dataset, Mask, int, Indices], Sides]
+RULES: dict[str, Rule] = {
     "D1": _by_seed, "M0": _by_source, "M1": _by_seed, "C0": _by_source, "C1": _by_seed,
+    "F0": _by_source, "P1": _by_seed,
 }  # fmt: skip
 
 
-def _rule(
-    dataset: Dataset, protocol: str, validation: tuple[float, float] | None
-) -> Callable[[Dataset, Mask, int], Sides]:
+def legal_protocols(dataset: Dataset) -> tuple[str, ...]:
+    """As the catalog says, of a user's own set as its manifest says."""
+    return DATASETS[dataset.name].protocols if dataset.name in DATASETS else dataset.protocols
+
+
+def _rule(dataset: Dataset, protocol: str, validation: tuple[float, float] | None) -> Rule:
     suffix = "" if validation is None else "v"
-    legal = [known + suffix for known in dataset_info(dataset.name).protocols]
+    legal = [known + suffix for known in legal_protocols(dataset)]
     if protocol not in legal:
         raise ValueError(
             f"protocol {protocol!r} is not legal for {dataset.name} with validation {validation}: "
@@ -138,10 +182,48 @@ def _rule(
     return RULES[protocol.removesuffix("v")]
 
 
-def _label(dataset: Dataset, abnormal: str) -> int:
-    if abnormal not in dataset.classes:
-        raise ValueError(f"{dataset.name} has no class {abnormal!r}: use one of {', '.join(dataset.classes)}")
-    return dataset.classes.index(abnormal)
+def _abnormal(dataset: Dataset, abnormal: str, first_is_normal: bool) -> Mask:
+    legal = dataset.classes[1:] if first_is_normal else dataset.classes
+    hunted: Mask
+    if first_is_normal and abnormal == ANY:
+        hunted = dataset.labels != 0
+    elif abnormal in legal:
+        hunted = dataset.labels == dataset.classes.index(abnormal)
+    else:
+        names = ", ".join([*legal, ANY] if first_is_normal else legal)
+        raise ValueError(f"{dataset.name} has no class {abnormal!r}: use one of {names}")
+    return hunted
+
+
+def _group_numbers(dataset: Dataset) -> Indices:
+    """int64 [N]: position of the first sample of each one's group, its own where it is a group of its own."""
+    numbers = np.arange(len(dataset.labels))
+    grouped = np.flatnonzero(dataset.groups != "")
+    if len(grouped):
+        _, first, inverse = np.unique(dataset.groups[grouped], return_index=True, return_inverse=True)
+        numbers[grouped] = grouped[first[inverse]]
+    return numbers
+
+
+def _units(groups: Indices) -> tuple[Indices, Indices]:
+    """Groups in order of their first sample, and of each sample the position of its group among them."""
+    found, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    position = np.empty(len(found), np.int64)
+    position[order] = np.arange(len(found))
+    return found[order], position[inverse]
+
+
+def _refuse_empty(
+    dataset: Dataset, protocol: str, abnormal: str, train: Indices, test_normal: Indices, test_abnormal: Indices
+) -> None:
+    for side, who in (
+        (test_abnormal, f"samples of the abnormal class {abnormal!r}"),
+        (train, "training normals"),
+        (test_normal, "test normals"),
+    ):
+        if not len(side):
+            raise ValueError(f"{dataset.name} has no {who} under {protocol}; samples: {_counts(dataset)}")
 
 
 def _merged(dataset: Dataset, chosen: Mask) -> Indices:
@@ -150,15 +232,18 @@ def _merged(dataset: Dataset, chosen: Mask) -> Indices:
     return np.concatenate([np.flatnonzero(chosen & (dataset.source_split == part)) for part in parts])
 
 
-def _carve(side: Indices, share: float, random: np.random.RandomState, who: str) -> Sides:
-    """Who stays and who validates; both keep their order."""
-    count = int(share * len(side))
+def _carve(side: Indices, share: float, random: np.random.RandomState, who: str, groups: Indices) -> Sides:
+    """Who stays and who validates, whole groups at a time; both keep their order."""
+    units, unit_of = _units(groups[side])
+    count = int(share * len(units))
     if not (0 < share < 1 and count):
+        of = who if len(units) == len(side) else f"groups of {who}"
         raise ValueError(
-            f"validation share {share} of {len(side)} {who} is not legal: use at least 1/{len(side)} and less than 1"
+            f"validation share {share} of {len(units)} {of} is not legal: use at least 1/{len(units)} and less than 1"
         )
-    validates = np.zeros(len(side), np.bool_)
-    validates[random.permutation(len(side))[:count]] = True
+    drawn = np.zeros(len(units), np.bool_)
+    drawn[random.permutation(len(units))[:count]] = True
+    validates = drawn[unit_of]
     return side[~validates], side[validates]
 
 

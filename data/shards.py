@@ -12,14 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
 from PIL import Image
 
-from data.catalog import DatasetInfo, dataset
-from data.catalog import preparation as preparation_id
+from data.catalog import DatasetInfo, open_source
+from data.catalog import dataset as dataset_info
 from data.encoding import decode, encode
 from data.faults import DataError, Fault, mend
 from data.manifest import (
@@ -47,10 +46,11 @@ Progress = Callable[[int, int], None]
 
 def put(
     store: Store,
-    name: str,
+    dataset: str | DatasetInfo,
     *,
     size: int,
     root: Path | None,
+    skip_bad: bool = False,
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Manifest:
@@ -62,9 +62,10 @@ def put(
 
     Args:
         store: open store.
-        name: of the dataset.
+        dataset: a name of the catalog, or a user's own.
         size: side length of the prepared images, in pixels.
         root: folder of the source's files; None for sources that need none.
+        skip_bad: go on without images that cannot be read; the manifest lists them.
         progress: called with (items done, items in all).
         shard_bytes: pixels per shard, about; changes no content.
 
@@ -76,9 +77,9 @@ def put(
         DataError: if the source cannot be read, or other content is stored under this name and
             preparation; says the mend.
     """
-    info = dataset(name)
-    preparation = preparation_id(name, size)
-    source: Source = import_module(info.source).read(root)
+    info = dataset_info(dataset) if isinstance(dataset, str) else dataset
+    name, preparation = info.name, info.preparation(size)
+    source = open_source(info, root, skip_bad)
     step = max(1, shard_bytes // (info.channels * size * size * source.samples_per_item))
     making = _Making(store, info, preparation, size, source, step, progress or _quiet)
     try:
@@ -259,6 +260,7 @@ class _Making:
             versions=self.versions,
             licence=self.info.licence,
             citation=self.info.citation,
+            protocols=self.info.protocols,
             skipped=tuple(skipped),
             duplicates=duplicates.count(),
             identity=self.identity,

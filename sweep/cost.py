@@ -7,10 +7,10 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from statistics import median
 from typing import Any
 
-from data import catalog as datasets
+from data.catalog import DatasetInfo
 from models import catalog as detectors
 from sweep.ledger import Ledger, Record
-from sweep.plan import Planned
+from sweep.plan import Planned, Work
 from sweep.trialspec import FIELDS, TrialSpec
 
 OVERHEAD_SECONDS = 0.05  # of a trial that trains nothing: opening data, putting the result
@@ -24,12 +24,14 @@ class Cost:
     """Expected seconds of a trial.
 
     Args:
+        datasets: by name, all that trials are of.
         results: finished trials, whose seconds are taken for trials that differ in class or seed
             alone; other trials of the same detector are scaled from the hints by what its finished
             ones took.
     """
 
-    def __init__(self, results: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, datasets: Mapping[str, DatasetInfo], results: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._datasets = datasets
         seconds: dict[Hashable, list[float]] = {}
         ratios: dict[str, list[float]] = {}
         for result in results:
@@ -38,7 +40,7 @@ class Cost:
             spec = TrialSpec.from_dict(result["spec"])
             took = float(result["seconds"])
             seconds.setdefault(_alike(spec), []).append(took)
-            ratios.setdefault(spec.detector, []).append(took / hint(spec))
+            ratios.setdefault(spec.detector, []).append(took / self._hint(spec))
         self._seconds = {group: median(values) for group, values in seconds.items()}
         self._ratios = {detector: median(values) for detector, values in ratios.items()}
         self._known: dict[Hashable, float] = {}
@@ -48,15 +50,20 @@ class Cost:
         group = _alike(planned.spec)
         if group not in self._known:
             scale = self._ratios.get(planned.detector, 1.0)
-            self._known[group] = self._seconds.get(group) or hint(planned.spec) * scale
+            self._known[group] = self._seconds.get(group) or self._hint(planned.spec) * scale
         return self._known[group]
 
     def measured(self, planned: Planned) -> bool:
         """Whether trials that differ in class or seed alone have been measured."""
         return _alike(planned.spec) in self._seconds
 
+    def _hint(self, spec: TrialSpec) -> float:
+        return hint(spec, self._datasets[spec.dataset])
 
-def sampled(planned: Iterable[Planned], ledger: Ledger, finished: Collection[str], also: Iterable[Record] = ()) -> Cost:
+
+def sampled(
+    work: Work, planned: Iterable[Planned], ledger: Ledger, finished: Collection[str], also: Iterable[Record] = ()
+) -> Cost:
     """Expected seconds from a few finished trials of each cell, and from results at hand (`also`)."""
     taken: Counter[tuple[str, ...]] = Counter()
     keys = []
@@ -64,12 +71,12 @@ def sampled(planned: Iterable[Planned], ledger: Ledger, finished: Collection[str
         if trial.key in finished and taken[trial.cell] < SAMPLE:
             taken[trial.cell] += 1
             keys.append(trial.key)
-    return Cost([*ledger.results(keys).values(), *also])
+    return Cost(work.datasets, [*ledger.results(keys).values(), *also])
 
 
-def hint(spec: TrialSpec) -> float:
+def hint(spec: TrialSpec, dataset: DatasetInfo) -> float:
     """Seconds before anything was measured: the catalog's arithmetic, good to a factor of two."""
-    info, dataset = detectors.detector(spec.detector), datasets.dataset(spec.dataset)
+    info = detectors.detector(spec.detector)
     size = int(spec.preparation.split("-")[0].removeprefix("s"))
     arguments = size, dataset.channels, spec.numerics.precision
     train, test = int(dataset.images * TRAIN_SHARE), int(dataset.images * TEST_SHARE)

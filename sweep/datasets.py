@@ -11,7 +11,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from data import catalog
+from data.catalog import DatasetInfo
 from sweep.faults import UserError, unknown
+from sweep.sets import size_of
 from sweep.spec import Sweep
 from sweep.store import Store, open_store
 
@@ -32,21 +34,21 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
     from data import shards  # numpy, pyarrow and Pillow: a second that no other verb should pay
     from data.faults import DataError
 
-    if name not in catalog.DATASETS:
-        raise UserError(unknown("dataset", name, catalog.DATASETS))
+    info = _readable_here(sweep, name)
     root = None if sweep.data.root is None else Path(sweep.data.root).expanduser()
     try:
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(f"preparing {name}", total=None)
             manifest = shards.put(
                 store,
-                name,
-                size=_size(sweep, name),
+                info,
+                size=size_of(info, sweep.data.size),
                 root=root,
+                skip_bad=sweep.data.on_bad == "skip",
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except (DataError, ValueError) as error:
-        raise UserError(str(error)) from None
+        raise UserError(str(error).split("\n")) from None
     console.print(f"{name}: {manifest.rows:,} images in the store, fingerprint {manifest.fingerprint[:12]}")
     if manifest.skipped:
         console.print(f"  {len(manifest.skipped):,} files could not be read and were left out, such as", style="yellow")
@@ -59,7 +61,7 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
 def missing(store: Store, sweep: Sweep) -> list[str]:
     """Datasets of a sweep that its store has not."""
     names = sorted({name for study in sweep.studies for name in study.datasets})
-    return [name for name in names if not store.exists(f"datasets/{name}/{_preparation(sweep, name)}/manifest.json")]
+    return [name for name in names if not store.exists(f"datasets/{name}/{sweep.preparation(name)}/manifest.json")]
 
 
 def verify(sweep: Sweep, name: str | None, console: Console, repair: bool = False) -> bool:
@@ -75,8 +77,8 @@ def verify(sweep: Sweep, name: str | None, console: Console, repair: bool = Fals
         UserError: there is no such dataset.
     """
     store = open_store(sweep.storage)
-    if name is not None and name not in catalog.DATASETS:
-        raise UserError(unknown("dataset", name, catalog.DATASETS))
+    if name is not None:
+        _refuse_unknown(sweep, name)
     stored = [found for found in store.names("datasets") if name in (None, found)]
     if name is not None and not stored:
         raise UserError(f"{name} is not in the store {store.url}: python -m sweep data put {name} CONFIG")
@@ -126,16 +128,21 @@ def listing(sweep: Sweep) -> list[dict[str, Any]]:
     """Every dataset of the catalog, with what the store holds of it."""
     store = open_store(sweep.storage)
     found: list[dict[str, Any]] = []
-    for info in catalog.DATASETS.values():
-        preparations: list[str | None] = [*store.names(f"datasets/{info.name}")] or [None]
+    for name, info in sweep.data.datasets().items():
+        preparations: list[str | None] = [*store.names(f"datasets/{name}")] or [None]
         for preparation in preparations:
             entry: dict[str, Any] = {
-                "name": info.name, "classes": list(info.classes), "channels": info.channels,
-                "protocols": list(info.protocols), "preparation": preparation, "licence": info.licence,
+                "name": name, "preparation": preparation,
+                "classes": None, "channels": None, "protocols": None, "licence": None,
                 "images": None, "counts": None, "bytes": None, "fingerprint": None,
             }  # fmt: skip
+            if info is not None:
+                entry |= {
+                    "classes": list(info.classes), "channels": info.channels,
+                    "protocols": list(info.protocols), "licence": info.licence,
+                }  # fmt: skip
             if preparation is not None:
-                entry |= _stored(store, info.name, preparation)
+                entry |= _stored(store, name, preparation)
             found.append(entry)
     return found
 
@@ -150,7 +157,7 @@ def table(found: list[dict[str, Any]]) -> Table:
         fingerprint = (entry["fingerprint"] or "-")[:12]
         shown.add_row(
             entry["name"], entry["preparation"] or "not stored", images, _size_of(entry["bytes"]),
-            str(len(entry["classes"])), _spread(entry["counts"]), ", ".join(entry["protocols"]), fingerprint,
+            str(len(entry["classes"] or ())), _spread(entry["counts"]), ", ".join(entry["protocols"] or ()), fingerprint,
         )  # fmt: skip
     return shown
 
@@ -177,6 +184,10 @@ def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
     if manifest is None:
         return {"fingerprint": "unfinished"}
     return {
+        "classes": list(manifest.classes),
+        "channels": manifest.shape[0],
+        "protocols": list(manifest.protocols),
+        "licence": manifest.licence,
         "images": manifest.rows,
         "counts": dict(manifest.counts),
         "bytes": sum(shard.bytes for shard in manifest.shards),
@@ -186,9 +197,16 @@ def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
     }
 
 
-def _size(sweep: Sweep, name: str) -> int:
-    return sweep.data.size or catalog.dataset(name).default_size
+def _refuse_unknown(sweep: Sweep, name: str) -> None:
+    known = sweep.data.datasets()
+    if name not in known:
+        raise UserError(unknown("dataset", name, known))
 
 
-def _preparation(sweep: Sweep, name: str) -> str:
-    return catalog.preparation(name, _size(sweep, name))
+def _readable_here(sweep: Sweep, name: str) -> DatasetInfo:
+    """A dataset as its source has it now, whatever the store may hold."""
+    _refuse_unknown(sweep, name)
+    if name not in sweep.data.sets:
+        return catalog.dataset(name)
+    layout = sweep.data.sets[name]
+    return catalog.own(name, layout, catalog.contents(layout))

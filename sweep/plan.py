@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data import catalog as datasets
+from data.catalog import PROTOCOL_REVISION, DatasetInfo
 from models import catalog as detectors
 from models.catalog import DetectorInfo
 from models.scoring import LAMBDAS
@@ -123,49 +123,53 @@ class PlannedSearch:
 
 @dataclass(frozen=True)
 class Work:
-    """All that a spec asks for on a platform."""
+    """All that a spec asks for on a platform, and the datasets of it by name."""
 
     fixed: tuple[Planned, ...]
     searches: tuple[PlannedSearch, ...]
+    datasets: Mapping[str, DatasetInfo]
 
 
 def expand(sweep: Sweep, platform: Platform) -> Work:
     """Every trial of every study, resolved, and every search."""
     fixed: list[Planned] = []
     searches: list[PlannedSearch] = []
+    datasets = {name: sweep.dataset(name) for study in sweep.studies for name in study.datasets}
     for study in sweep.studies:
         for dataset in study.datasets:
             for detector in study.detectors:
                 info = detectors.detector(detector)
                 for variant in study.variants_of(info):
-                    base = _Base(sweep, study, platform, dataset, info, variant)
+                    base = _Base(study, platform, datasets[dataset], sweep.preparation(dataset), info, variant)
                     if study.kind == "search":
                         searches += _searches(base)
                     elif study.kind == "grid":
                         fixed += _grid(base)
                     else:
                         fixed += base.trials()
-    return Work(tuple(fixed), tuple(searches))
+    return Work(tuple(fixed), tuple(searches), datasets)
 
 
 def union(works: Iterable[Work]) -> Work:
     """What any of several launches asked for; a search that stands in two is as the later one has it."""
     fixed: dict[tuple[object, ...], Planned] = {}
     searches: dict[str, PlannedSearch] = {}
+    datasets: dict[str, DatasetInfo] = {}
     for work in works:
         fixed |= {(*planned.cell, planned.key): planned for planned in work.fixed}
         searches |= {search.spec.id: search for search in work.searches}
-    return Work(tuple(fixed.values()), tuple(searches.values()))
+        datasets |= work.datasets
+    return Work(tuple(fixed.values()), tuple(searches.values()), datasets)
 
 
 @dataclass(frozen=True)
 class _Base:
     """One detector with variant on one dataset within one study."""
 
-    sweep: Sweep
     study: Study
     platform: Platform
-    dataset: str
+    dataset: DatasetInfo
+    preparation: str
     info: DetectorInfo
     variant: str
 
@@ -187,7 +191,7 @@ class _Base:
         return self.study.seeds[:1] if once else self.study.seeds
 
     def classes(self) -> tuple[str, ...]:
-        return tuple(c for c in self.study.abnormal if c in datasets.dataset(self.dataset).classes)
+        return tuple(c for c in self.study.abnormal if c in self.dataset.huntable)
 
     def numerics(self, hyperparameters: Mapping[str, Scalar]) -> Numerics:
         """The platform's; its precision is of training steps, and a trial without any has none to choose."""
@@ -209,18 +213,17 @@ class _Base:
     ) -> Planned:
         study, info = self.study, self.info
         held_out = validation or (study.validation.frozen() if study.validation else None)
-        protocol = study.protocol or datasets.dataset(self.dataset).default_protocol
+        protocol = study.protocol or self.dataset.default_protocol
         split_seed = seed if study.split_seed == "follow" else study.split_seed
-        size = self.sweep.data.size or datasets.dataset(self.dataset).default_size
         spec = TrialSpec(
             detector=info.name,
             revision=info.revision,
             variant=self.variant,
             hyperparameters=hyperparameters,
-            dataset=self.dataset,
-            preparation=datasets.preparation(self.dataset, size),
+            dataset=self.dataset.name,
+            preparation=self.preparation,
             protocol=protocol + ("v" if held_out else ""),
-            protocol_revision=datasets.PROTOCOL_REVISION,
+            protocol_revision=PROTOCOL_REVISION,
             scoring_revision=detectors.SCORING_REVISION,
             abnormal=abnormal,
             split_seed=split_seed,
@@ -233,7 +236,7 @@ class _Base:
         )
         return Planned(
             study=study.name, kind=study.kind, detector=info.name, variant=self.variant, setting=setting,
-            dataset=self.dataset, protocol=spec.protocol, abnormal=abnormal, split_seed=split_seed, seed=seed,
+            dataset=self.dataset.name, protocol=spec.protocol, abnormal=abnormal, split_seed=split_seed, seed=seed,
             lam=lam, spec=spec, reported=not tuning, **fields,
         )  # fmt: skip
 
@@ -291,7 +294,7 @@ def _searches(base: _Base) -> Iterator[PlannedSearch]:
         yield PlannedSearch(
             study=study.name,
             spec=SearchSpec(
-                id=f"{study.name}-{base.info.name.replace(':', '.')}-{base.dataset}-{digest}",
+                id=f"{study.name}-{base.info.name.replace(':', '.')}-{base.dataset.name}-{digest}",
                 space={name: {**r, "type": types[name]} for name, r in searched.items()},
                 default={name: default[name] for name in searched},
                 candidates=study.candidates if searched else 1,

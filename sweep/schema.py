@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from data.layouts import LAYOUTS, Layout
 from models import catalog as detectors
 from sweep.spec import Budget, Cluster, Data, TrialOptions, named_studies
 from sweep.study import Fractions, Range, Study
@@ -25,6 +28,7 @@ def text() -> str:
     lines = ["storage: where results live: a folder, or s3://bucket/prefix (must be given)", ""]
     for name, section in SECTIONS.items():
         lines += [f"{name}: {section.__doc__}", *_keys(section, name), ""]
+    lines += ["data.sets.NAME: image folders of your own; NAME then stands for the set in studies", *_layouts(), ""]
     studies = ", ".join(named_studies())
     lines += [
         "sweep: one complete run",
@@ -54,10 +58,29 @@ def _keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
         yield f"  {path}{_default(field)}: {field.description}"
 
 
+def _layouts() -> Iterator[str]:
+    """Keys of all layouts, then what each adds."""
+    shared = {field.name for field in dataclasses.fields(Layout)}
+    yield from (f"  data.sets.NAME.{line}" for line in _fields(Layout, shared))
+    for name, layout in LAYOUTS.items():
+        yield f"  layout: {name}: {layout.__doc__}"
+        own = {field.name for field in dataclasses.fields(layout)} - shared - {"layout"}
+        yield from (f"    data.sets.NAME.{line}" for line in _fields(layout, own))
+
+
+def _fields(layout: type[Layout], names: set[str]) -> Iterator[str]:
+    for field in dataclasses.fields(layout):
+        if field.name in names:
+            yield f"{field.name}{_shown(field.default)}: {field.metadata['description']}"
+
+
+def _shown(value: Any) -> str:
+    if value is dataclasses.MISSING:
+        return " (must be given)"
+    return f" = {'none' if value is None else list(value) if isinstance(value, tuple) else value}"
+
+
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "" if field.default_factory else " (must be given)"
-    value = field.default
-    if isinstance(value, tuple):
-        value = list(value)
-    return f" = {'none' if value is None else value}"
+    return _shown(field.default)

@@ -6,16 +6,31 @@ nothing is implicit but what depends on the machine (resolved by `sweep.plan`).
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from data import catalog
+from data.catalog import DatasetInfo
+from data.layouts import LAYOUTS, Contents
 from sweep import yamlfile
 from sweep.faults import UserError, unknown
+from sweep.sets import OwnSet, describe, name_faults, size_of
 from sweep.study import Study
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -65,6 +80,29 @@ class Data(Section):
     cache_gb: Annotated[float, Field(gt=0)] = Field(
         50.0, description="GB that this folder may have; the least recently used sets that no trial has open go first"
     )
+    on_bad: Literal["fail", "skip"] = Field(
+        "fail", description="images that cannot be read: fail: an error; skip: counted, and listed in the manifest"
+    )
+    sets: Mapping[str, OwnSet] = Field(
+        {}, description="your own image folders by a name of yours, e.g. {bottles: {layout: mvtec, root: FOLDER}}"
+    )
+    found: Mapping[str, Contents] = Field({}, description="filled in: what your own sets hold")
+
+    @field_validator("sets")
+    @classmethod
+    def _names_are_free(cls, value: Mapping[str, OwnSet]) -> Mapping[str, OwnSet]:
+        faults = name_faults(value)
+        if faults:
+            raise ValueError("\n".join(faults))
+        return value
+
+    def datasets(self) -> dict[str, DatasetInfo | None]:
+        """Built-in datasets and the user's own by name; None for one of which it is not known what it holds."""
+        own = {
+            name: catalog.own(name, layout, self.found[name]) if name in self.found else None
+            for name, layout in self.sets.items()
+        }
+        return {**catalog.DATASETS, **own}
 
 
 class TrialOptions(Section):
@@ -108,6 +146,23 @@ class Sweep(Section):
     trial: TrialOptions = Field(TrialOptions(), description="what one trial is given")
     studies: tuple[Study, ...] = Field(description="what is varied, and what is averaged")
 
+    @field_validator("studies", mode="wrap")
+    @classmethod
+    def _of_these_datasets(cls, value: Any, handler: Any, info: ValidationInfo) -> tuple[Study, ...]:  # noqa: ARG003
+        data = info.data.get("data")  # missing where it has faults of its own
+        return _STUDIES.validate_python(value, context={"datasets": None if data is None else data.datasets()})
+
+    def dataset(self, name: str) -> DatasetInfo:
+        """A dataset of a study of this sweep."""
+        found = self.data.datasets()[name]
+        assert found is not None, f"studies of {name} were validated"
+        return found
+
+    def preparation(self, name: str) -> str:
+        """Id of how the images of such a dataset are prepared."""
+        info = self.dataset(name)
+        return info.preparation(size_of(info, self.data.size))
+
     @model_validator(mode="after")
     def _study_names_differ(self) -> Sweep:
         names = [study.name for study in self.studies]
@@ -117,6 +172,7 @@ class Sweep(Section):
         return self
 
 
+_STUDIES = TypeAdapter(tuple[Study, ...])
 _TOP = ("cluster", "budget", "storage", "data", "trial", "sweep")
 _SWEEP_ONLY = ("name", "study", "studies")
 
@@ -154,6 +210,7 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
         faults.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
     fields = {key: raw[key] for key in ("cluster", "budget", "data", "trial") if raw.get(key) is not None}
     fields |= {"name": name or f"{stem}-{label}", "storage": storage, "studies": studies}
+    fields |= _described(fields, faults)
     try:
         sweep = Sweep.model_validate(fields)
     except ValidationError as error:
@@ -161,6 +218,24 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
     if faults:
         raise UserError(faults, heading=f"{source or stem}: {len(set(faults))} to mend")
     return sweep
+
+
+def _described(fields: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+    """The section `data` with what those own sets hold that studies name."""
+    try:
+        data = Data.model_validate(fields.get("data", {}))
+    except ValidationError:
+        return {}  # told with all other faults
+    named = {str(name) for study in fields["studies"] if isinstance(study, Mapping)
+             for name in _listed(study.get("datasets"))}  # fmt: skip
+    chosen = {name: layout for name, layout in data.sets.items() if name in named}
+    found, unknown_sets = describe(chosen, data.size, fields["storage"])
+    faults += unknown_sets
+    return {"data": data.model_copy(update={"found": found})}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _studies(body: Mapping[str, Any], faults: list[str]) -> tuple[list[Any], list[dict[str, str]]]:
@@ -201,7 +276,9 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
     lines = []
     for fault in error.errors():
         path = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
-        model = _model_at(path)
+        legal = _keys_at(path)
+        if path[:2] == ["data", "sets"] and len(path) > 4:
+            del path[3]  # the layout, by which pydantic tells descriptions of sets apart
         if len(path) >= 2 and path[0] == "studies":
             index, rest = int(path[1]), path[2:]
             known = places[index] if index < len(places) else {}
@@ -209,9 +286,15 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
             place = ".".join([head, *rest[1:]])
         else:
             place = ".".join(path)
-        if fault["type"] == "extra_forbidden":
+        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             parent, _, key = place.rpartition(".")
-            lines.append(f"{parent}: {unknown('key', key, model.model_fields)}")
+            lines.append(f"{parent}: {unknown('key', key, legal)}")
+        elif fault["type"].startswith("union_tag"):
+            layout = fault["input"].get("layout")
+            lines.append(
+                f"{place}.layout: "
+                + (unknown("layout", layout, LAYOUTS) if layout else f"must be given, one of {', '.join(LAYOUTS)}")
+            )
         elif fault["type"] == "missing":
             lines.append(f"{place}: must be given")
         else:
@@ -226,11 +309,11 @@ def _is_union_branch(part: str) -> bool:
     return "[" in part or part in {"int", "float", "str", "bool", "none", "literal", "constrained-int"}
 
 
-def _model_at(path: Sequence[str]) -> type[BaseModel]:
-    """The section whose keys are legal where a key at `path` stands."""
-    if path and path[0] == "studies":
-        return Study
+def _keys_at(path: Sequence[str]) -> list[str]:
+    """Legal keys where a key at `path` stands."""
+    if path[:2] == ["data", "sets"] and len(path) > 4:
+        return [f.name for f in dataclasses.fields(LAYOUTS[path[3]])]
     sections: dict[str, type[BaseModel]] = {
-        "cluster": Cluster, "budget": Budget, "data": Data, "trial": TrialOptions
+        "cluster": Cluster, "budget": Budget, "data": Data, "trial": TrialOptions, "studies": Study
     }  # fmt: skip
-    return sections.get(path[0], Sweep) if len(path) > 1 else Sweep
+    return list(sections.get(path[0], Sweep).model_fields) if len(path) > 1 else list(Sweep.model_fields)

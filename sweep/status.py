@@ -97,7 +97,7 @@ def survey(work: Work, ledger: Ledger) -> Survey:
                 search.observe(number, instance, values_of(results.get(p.key)))
     reports = [p for planned, search in searches for p in _reports(planned, search)]
     attempts |= ledger.attempts(index, {p.key for p in reports} - index.finished)
-    cost = sampled((*work.fixed, *reports), ledger, index.finished, also=results.values())
+    cost = sampled(work, (*work.fixed, *reports), ledger, index.finished, also=results.values())
     counter = _Counter(frozenset(index.finished), attempts, cost)
     for p in {p.key: p for p in reversed(work.fixed)}.values():  # shared by two studies: the first one's
         counter.trial(p)

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from data import catalog as datasets
+from data import catalog
+from data.catalog import DatasetInfo
 from models import catalog as detectors
 from models.catalog import DetectorInfo
 from models.scoring import LAMBDAS
@@ -132,32 +133,36 @@ class Study(BaseModel):
 
     @field_validator("datasets", mode="before")
     @classmethod
-    def _known_datasets(cls, value: Any) -> Any:
-        names = _some(value, f"a list of {', '.join(datasets.DATASETS)}")
-        _raise(unknown("dataset", name, datasets.DATASETS) for name in names if name not in datasets.DATASETS)
+    def _known_datasets(cls, value: Any, info: ValidationInfo) -> Any:
+        known = _datasets(info)
+        names = _some(value, f"a list of {', '.join(known or catalog.DATASETS)}")
+        if known is not None:
+            _raise(unknown("dataset", name, known) for name in names if name not in known)
         return names
 
     @field_validator("protocol")
     @classmethod
     def _known_protocol(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None:
-            for name in info.data.get("datasets", ()):
-                legal = datasets.dataset(name).protocols
-                _raise([f"{name} has {unknown('protocol', value, legal)}"] if value not in legal else [])
+            _raise(
+                f"{dataset.name} has {unknown('protocol', value, dataset.protocols)}"
+                for dataset in _described(info)
+                if value not in dataset.protocols
+            )
         return value
 
     @field_validator("abnormal", mode="before")
     @classmethod
     def _known_classes(cls, value: Any, info: ValidationInfo) -> Any:
-        sets = info.data.get("datasets", ())
+        sets = _described(info)
         if value in ("all", ("all",), ["all"]):
-            return tuple(dict.fromkeys(name for s in sets for name in datasets.dataset(s).classes))
+            return tuple(dict.fromkeys(name for dataset in sets for name in dataset.abnormal))
         names = tuple(str(name) for name in _some(value, "all, or a list of class names"))
         _raise(
-            f"{s} has {unknown('class', name, datasets.dataset(s).classes)}"
-            for s in sets
+            f"{dataset.name} has {unknown('class', name, dataset.huntable)}"
+            for dataset in sets
             for name in names
-            if name not in datasets.dataset(s).classes
+            if name not in dataset.huntable
         )
         return names
 
@@ -300,6 +305,18 @@ class Study(BaseModel):
         if self.objective != "auto":
             return self.objective
         return "transfer" if len(self.abnormal) >= TRANSFER_CLASSES else "labelled"
+
+
+def _datasets(info: ValidationInfo) -> Mapping[str, DatasetInfo | None] | None:
+    """Datasets by name, None for one of which nothing is known; None where the user's own have faults."""
+    known: Mapping[str, DatasetInfo | None] | None = (info.context or {"datasets": catalog.DATASETS})["datasets"]
+    return known
+
+
+def _described(info: ValidationInfo) -> list[DatasetInfo]:
+    """Datasets of a study, but for those whose own faults say already why nothing is known of them."""
+    known = _datasets(info) or catalog.DATASETS
+    return [found for name in info.data.get("datasets", ()) if (found := known.get(name)) is not None]
 
 
 def tunable(info: DetectorInfo) -> tuple[str, ...]:

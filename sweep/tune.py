@@ -328,7 +328,7 @@ def _resume(orders: Orders, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Mul
         work,
         ledger,
         index.finished,
-        sampled(work.fixed, ledger, index.finished).seconds,
+        sampled(work, work.fixed, ledger, index.finished).seconds,
         retries=sweep.trial.retries,
         tries={key: _failures(records, orders.launch) for key, records in tried.items()},
         skip=_failed_before(tried, orders.launch) if orders.skip_failed else (),

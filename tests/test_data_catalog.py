@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data.catalog import DATASETS, UnknownDataset, dataset, preparation
+from data.catalog import DATASETS, UnknownDataset, dataset
 from data.protocols import RULES
 
 PROJECT = Path(__file__).parents[1]
@@ -40,14 +40,14 @@ def test_an_unknown_dataset_is_refused_with_the_nearest_name_first() -> None:
     with pytest.raises(UnknownDataset, match=r"'MNITS'; known are mnist, .*digits"):
         dataset("MNITS")
     with pytest.raises(UnknownDataset, match=r"'digit'; known are digits, "):
-        preparation("digit", 32)
+        dataset("digit")
 
 
 def test_an_illegal_size_is_refused_with_the_legal_ones() -> None:
     with pytest.raises(ValueError, match=r"size 28 is not legal for mnist: use one of 8, 16, 32, 64"):
-        preparation("mnist", 28)
+        dataset("mnist").preparation(28)
 
 
 def test_preparation_ids_never_change() -> None:
-    assert preparation("digits", 32) == "s32-bilinear-1"
-    assert preparation("mnist", 64) == "s64-bilinear-1"
+    assert dataset("digits").preparation(32) == "s32-bilinear-1"
+    assert dataset("mnist").preparation(64) == "s64-bilinear-1"
