@@ -7,13 +7,14 @@ of `data.layouts`, under a name of his.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.layouts import Contents, Layout
+from data.faults import DataError
+from data.layouts import ANY, Classes, Contents, Layout
 
 if TYPE_CHECKING:
     from data.source import Source
@@ -22,8 +23,8 @@ PROTOCOL_REVISION = 1  # raised whenever `data.protocols` puts any sample on ano
 
 SIZES = (8, 16, 32, 64, 128, 256)  # 4 * 2^k: every detector halves an image down to 4 x 4
 DECIMAL_DIGITS = tuple("0123456789")
+BY_SOURCE = ("M0", "C0", "F0")  # protocols that keep the source's own split
 FIRST_IS_NORMAL = ("F0", "P1")  # protocols in which the first class is normal and all others are not
-ANY = "any"  # abnormal class under such a protocol: all but the first, together
 OWN_SIZE = 64  # of a user's own images, unless he says otherwise: as the papers' X-ray patches
 
 
@@ -50,6 +51,8 @@ class DatasetInfo:
         interpolation: how images are resized to the prepared size.
         description, licence, citation: for people; go into the manifest.
         layout: of image folders; None for sources that read files of their own kind.
+        counts: images of each class as published, where only those who have the set can count.
+        access: who has it, where not everybody can.
     """
 
     name: str
@@ -68,6 +71,8 @@ class DatasetInfo:
     licence: str
     citation: str
     layout: Layout | None = None
+    counts: tuple[int, ...] = ()
+    access: str = ""
 
     @property
     def abnormal(self) -> tuple[str, ...]:
@@ -139,6 +144,35 @@ DATASETS: dict[str, DatasetInfo] = {
             "to document recognition, Proceedings of the IEEE 86(11):2278-2324, 1998",
         ),
         DatasetInfo(
+            name="fashion_mnist",
+            source="data.fashion_mnist",
+            classes=(
+                "T-shirt/top",
+                "Trouser",
+                "Pullover",
+                "Dress",
+                "Coat",
+                "Sandal",
+                "Shirt",
+                "Sneaker",
+                "Bag",
+                "Ankle boot",
+            ),
+            channels=1,
+            sizes=SIZES,
+            default_size=32,
+            images=70_000,
+            protocols=("M0", "M1"),
+            default_protocol="M1",
+            needs_root=True,
+            revision=1,
+            interpolation="bilinear",
+            description="60,000 + 10,000 photographs of clothes, grey, of 28 x 28 pixels",
+            licence="MIT",
+            citation="H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking "
+            "Machine Learning Algorithms, 2017, arXiv:1708.07747",
+        ),
+        DatasetInfo(
             name="cifar10",
             source="data.cifar10",
             classes=(
@@ -166,6 +200,50 @@ DATASETS: dict[str, DatasetInfo] = {
             licence="none stated",
             citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, "
             "University of Toronto, 2009",
+        ),
+        DatasetInfo(
+            name="uba",
+            source="data.folders",
+            # Skip-GANomaly's text: 230,275 patches in all, 107,472 of them normal, which adds up.  GANomaly's
+            # text has 230,275 normal ones besides the 122,803 abnormal, and ratios that follow only from that.
+            classes=("normal", "gun", "gun-parts", "knife"),
+            counts=(107_472, 45_855, 13_452, 63_496),
+            channels=3,
+            sizes=SIZES,
+            default_size=64,
+            images=230_275,
+            protocols=("P1",),
+            default_protocol="P1",
+            needs_root=True,
+            revision=1,
+            interpolation="bilinear",
+            description="University Baggage Anomaly Dataset: 64 x 64 windows of dual-energy X-ray scans",
+            licence="private",
+            citation="S. Akcay, A. Atapour-Abarghouei and T. P. Breckon, Skip-GANomaly, IJCNN 2019, arXiv:1901.08954",
+            layout=Classes(
+                root="uba", classes=("normal", "gun", "gun-parts", "knife"), normal="normal", groups="folder"
+            ),
+            access="private to its authors and never released",
+        ),
+        DatasetInfo(
+            name="ffob",
+            source="data.folders",
+            classes=("normal", "full-weapon"),
+            counts=(67_672, 4_680),
+            channels=3,
+            sizes=SIZES,
+            default_size=64,
+            images=72_352,
+            protocols=("P1",),
+            default_protocol="P1",
+            needs_root=True,
+            revision=1,
+            interpolation="bilinear",
+            description="Full Firearm vs Operational Benign: X-ray scans of baggage and parcels",
+            licence="restricted",
+            citation="UK Home Office, OSCT Borders X-ray Image Library, 2016",
+            layout=Classes(root="ffob", classes=("normal", "full-weapon"), normal="normal", groups="folder"),
+            access="given out by the UK Home Office to few",
         ),
     )
 }
@@ -230,6 +308,15 @@ def open_source(info: DatasetInfo, root: Path | None, skip_bad: bool = False) ->
     source: Source
     if info.layout is None:
         source = module.read(root)
-    else:
+    elif not info.needs_root:
         source = module.read(info.layout, skip_bad)
+    else:
+        folder = None if root is None else root / info.layout.root
+        if folder is None or not folder.is_dir():
+            raise DataError(
+                f"{info.name} is {info.access}; whoever has it sets data.root to a folder in which it lies as "
+                f"{', '.join(f'{info.layout.root}/{title}' for title in info.classes)} (in them a folder for each "
+                f"scan, whose images then stay together){'' if folder is None else f'; {folder} is no folder'}"
+            )
+        source = module.read(replace(info.layout, root=str(folder)), skip_bad)
     return source

@@ -17,10 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from data.faults import DataError
+from data.published import Published
 from data.source import Sample, Source, stamp
 
 FOLDER = "cifar-10-batches-py"
 FILES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
+CIFAR10 = Published(
+    name="cifar10",
+    torchvision="CIFAR10",
+    folders=(FOLDER, "."),
+    files=tuple(name for names in FILES.values() for name in names),
+)
 BATCH_IMAGES = 10_000
 LONGEST_BATCH = 64 * 2**20  # bytes; a published one has 31 million
 SHAPE = (3, 32, 32)
@@ -43,10 +50,7 @@ def read(root: Path | None) -> Source:
     Raises:
         DataError: if there is no root, a file is damaged or would run code, or the download fails.
     """
-    if root is None:
-        raise DataError("cifar10 is read from a folder: set data.root to where its files are, or shall be")
-    whole = [folder for folder in _folders(root) if not _missing(folder)]
-    folder = whole[0] if whole else _download(root)
+    folder = CIFAR10.folder(root)
     batch = lru_cache(maxsize=6)(lambda name: read_batch(folder / name))  # as many as threads may ask for at once
     places = [
         (split, name, number * BATCH_IMAGES, row)
@@ -60,8 +64,7 @@ def read(root: Path | None) -> Source:
             images, labels = batch(name)
             yield Sample(images[row], int(labels[row]), name, split, f"{split}-{before + row:05d}")
 
-    files = [folder / name for names in FILES.values() for name in names]
-    return Source(len(places), samples, identity=stamp(files))
+    return Source(len(places), samples, identity=stamp(folder / name for name in CIFAR10.files))
 
 
 def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -102,26 +105,3 @@ class _Unpickler(pickle.Unpickler):
 
 def _text(key: object) -> object:
     return key.decode("latin1") if isinstance(key, bytes) else key
-
-
-def _folders(root: Path) -> list[Path]:
-    return [root / FOLDER, root]
-
-
-def _missing(folder: Path) -> list[str]:
-    return [name for names in FILES.values() for name in names if not (folder / name).is_file()]
-
-
-def _download(root: Path) -> Path:
-    try:
-        from torchvision.datasets import CIFAR10  # slow, and rarely needed
-
-        CIFAR10(root=str(root), download=True)
-    except (ImportError, OSError, RuntimeError) as error:
-        nearest = min(_folders(root), key=lambda folder: len(_missing(folder)))
-        raise DataError(
-            f"cifar10 is not under data.root = {root} (missing in {nearest}: {', '.join(_missing(nearest))}), "
-            f"and torchvision cannot download it there: {error}; put these files there, or set data.root to the "
-            "folder that has them"
-        ) from error
-    return root / FOLDER

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from data.faults import DataError
-from data.layouts import Classes, Contents, Folder, ImageFiles, Layout, Mvtec
+from data.layouts import ANY, Classes, Contents, Folder, ImageFiles, Layout, Mvtec
 
 if TYPE_CHECKING:
     from data.source import Sample, Skipped, Source
@@ -21,6 +21,7 @@ SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", "
 SPLITS = ("train", "test")
 FOLDERS = {"train": {"0.normal": "normal"}, "test": {"0.normal": "normal", "1.abnormal": "abnormal"}}
 GOOD = "good"
+FAULTS = 20  # told at once: a folder of the wrong kind has one for each of its files
 
 
 class Part(NamedTuple):
@@ -82,18 +83,26 @@ def read(layout: Layout, skip_bad: bool) -> Source:
                 label=file.label, source=file.path, split=file.split, sample_id=file.path, group=file.group,
             )  # fmt: skip
 
+    try:
+        identity = stamp((root / file.path for file in files), layout, found.classes, skip_bad)
+    except OSError:
+        identity = ""  # a link to nowhere: it is bad when it is read
     return Source(
         len(files),
         samples,
-        identity=stamp((root / file.path for file in files), layout, found.classes),
+        identity=identity,
         parameters=images.parameters(layout),
     )
 
 
 def _listed(layout: Layout) -> tuple[Contents, list[Listed]]:
     root = _root(layout)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
     faults: list[str] = []
     classes, protocols, parts = PARTS[type(layout)](layout, root, faults)
+    if ANY in classes:
+        faults.append(f"{root}: a class cannot be named {ANY}, which stands for all abnormal ones together")
     files: list[Listed] = []
     for part in parts:
         paths = _images(root, part.path, faults)
@@ -103,7 +112,8 @@ def _listed(layout: Layout) -> tuple[Contents, list[Listed]]:
         label = classes.index(part.title)
         files += [Listed(path, part.split, label, _group(path, part.path) if grouped else "") for path in paths]
     if faults:
-        raise DataError("\n".join(faults))
+        more = [f"... and {len(faults) - FAULTS:,} more"] if len(faults) > FAULTS else []
+        raise DataError("\n".join([*faults[:FAULTS], *more]))
     return Contents(tuple(classes), len(files), protocols), files
 
 
@@ -134,6 +144,8 @@ def _images(root: Path, below: str, faults: list[str]) -> list[str]:
         for name in names:
             if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
                 found.append(f"{inside}/{name}")
+    faults += [f"{root / below}: the name {name!r} is not UTF-8" for name in found if not name.isprintable()
+               and any("\ud800" <= letter <= "\udfff" for letter in name)]  # fmt: skip
     return sorted(found)
 
 
@@ -153,7 +165,7 @@ def _published(layout: Layout, root: Path, faults: list[str]) -> Parts:  # noqa:
         faults += [f"{root / split}: has no folder {name}" for name in FOLDERS[split] if there and name not in there]
         faults += [f"{root / split / name}: is none of {', '.join(FOLDERS[split])}" for name in there
                    if name not in FOLDERS[split]]  # fmt: skip
-    return ["normal", "abnormal"], ("F0",), [] if faults else parts
+    return ["normal", "abnormal"], ("F0", "P1"), [] if faults else parts
 
 
 def _mvtec(layout: Layout, root: Path, faults: list[str]) -> Parts:  # noqa: ARG001 (one of several)
@@ -166,7 +178,7 @@ def _mvtec(layout: Layout, root: Path, faults: list[str]) -> Parts:  # noqa: ARG
             faults.append(f"{root / 'test'}: has no folder of a defect beside {GOOD}")
     classes = [GOOD, *(name for name in test if name != GOOD)]
     parts = [Part(f"train/{GOOD}", "train", GOOD), *(Part(f"test/{name}", "test", name) for name in classes)]
-    return classes, ("F0",), [] if faults else parts
+    return classes, ("F0", "P1"), [] if faults else parts
 
 
 def _classes(layout: Layout, root: Path, faults: list[str]) -> Parts:
@@ -180,12 +192,14 @@ def _classes(layout: Layout, root: Path, faults: list[str]) -> Parts:
         if layout.normal not in classes:
             faults.append(f"normal: {layout.normal!r} is none of the classes {', '.join(classes)}")
         classes = [layout.normal, *(name for name in classes if name != layout.normal)]
+    if len(set(classes)) < len(classes):
+        faults.append(f"classes: {', '.join(classes)} names one more than once")
     if not faults and len(classes) < 2:
         faults.append(f"{root}: needs a folder for each of two classes or more, has {', '.join(every) or 'none'}")
     parts = [Part(f"{part}/{name}".lstrip("/"), part or "all", name)
              for part, names in inside.items() for name in classes if name in names or not split]  # fmt: skip
     by_source, by_seed = ("C0", "C1") if layout.normal is None else ("F0", "P1")
-    return classes, (by_seed, by_source) if split else (by_seed,), [] if faults else parts
+    return classes, (by_source, by_seed) if split else (by_seed,), [] if faults else parts
 
 
 PARTS = {Folder: _published, Mvtec: _mvtec, Classes: _classes}

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 UNNAMED = "none stated"
+ANY = "any"  # stands for all abnormal classes together, where the first class is the only normal one
 Side = Literal[8, 16, 32, 64, 128, 256]
 
 
@@ -72,9 +73,15 @@ class ImageFiles(Layout):
 
     source: ClassVar[str] = "data.folders"
 
+    elsewhere: ClassVar[frozenset[str]] = Layout.elsewhere | {"max_pixels"}
+
     fit: Literal["squash", "crop"] = field(
         default="squash", metadata=_says("images that are not square: squash: resized all the same, crop: their centre")
     )
+    sixteen_bits: Literal["refuse", "scale"] = field(
+        default="refuse", metadata=_says("grey images of 16 bits: refuse, or scale: 0-65535 to 0-255")
+    )
+    max_pixels: int = field(default=50_000_000, metadata=_says("images of more pixels are bad", ge=1, le=89_000_000))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.faults import DataError
+from data.published import Published
 from data.source import Sample, Source, stamp
 
 # split -> (images file, labels file, number of samples)
@@ -18,6 +19,14 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 60_000),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 10_000),
 }
+MNIST = Published(
+    name="mnist",
+    torchvision="MNIST",
+    folders=("MNIST/raw", "raw", "."),
+    files=tuple(name for images, labels, _ in FILES.values() for name in (images, labels)),
+    suffixes=("", ".gz"),
+    foreign="FashionMNIST",
+)
 SIDE = 28
 UNSIGNED_BYTE = 0x08  # third byte of an IDX file: the type of its entries
 
@@ -32,11 +41,13 @@ def read(root: Path | None) -> Source:
     Raises:
         DataError: if there is no root, a file is damaged, or the download fails.
     """
-    if root is None:
-        raise DataError("mnist is read from a folder: set data.root to where its files are, or shall be")
-    whole = [folder for folder in _folders(root) if not _missing(folder)]
-    folder = whole[0] if whole else _download(root)
-    splits = {split: _read_split(folder, split) for split in FILES}
+    return read_idx_files(MNIST, root)
+
+
+def read_idx_files(published: Published, root: Path | None) -> Source:
+    """`read` for any dataset that comes in four files like MNIST's."""
+    folder = published.folder(root)
+    splits = {split: _read_split(published, folder, split) for split in FILES}
     places = [(split, position) for split, (_, labels) in splits.items() for position in range(len(labels))]
 
     def samples(first: int, stop: int) -> Iterator[Sample]:
@@ -45,16 +56,17 @@ def read(root: Path | None) -> Source:
             sample_id = f"{split}-{position:05d}"
             yield Sample(images[position, np.newaxis], int(labels[position]), FILES[split][0], split, sample_id)
 
-    files = [_find(folder, name) for names in FILES.values() for name in names[:2]]
+    files = [published.path(folder, name) for name in published.files]
     return Source(len(places), samples, identity=stamp(files))
 
 
-def _read_split(folder: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _read_split(published: Published, folder: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     images_name, labels_name, count = FILES[split]
-    images = read_idx(_find(folder, images_name), (count, SIDE, SIDE))
-    labels = read_idx(_find(folder, labels_name), (count,))
+    images = read_idx(published.path(folder, images_name), (count, SIDE, SIDE))
+    labels_path = published.path(folder, labels_name)
+    labels = read_idx(labels_path, (count,))
     if labels.max() > 9:
-        raise DataError(f"{_find(folder, labels_name)}: expected labels 0 to 9, found {labels.max()}")
+        raise DataError(f"{labels_path}: expected labels 0 to 9, found {labels.max()}")
     return images, labels
 
 
@@ -95,38 +107,6 @@ def _content(path: Path, limit: int) -> bytes:
         raise DataError(f"{path}: truncated: expected a whole gzip file") from error
     except (OSError, zlib.error) as error:
         raise DataError(f"{path}: expected a readable file: {error}") from error
-
-
-def _folders(root: Path) -> list[Path]:
-    return [root / "MNIST" / "raw", root / "raw", root]
-
-
-def _missing(folder: Path) -> list[str]:
-    names = [name for images, labels, _ in FILES.values() for name in (images, labels)]
-    return [name for name in names if not _candidates(folder, name)]
-
-
-def _candidates(folder: Path, name: str) -> list[Path]:
-    return [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
-
-
-def _find(folder: Path, name: str) -> Path:
-    return _candidates(folder, name)[0]
-
-
-def _download(root: Path) -> Path:
-    try:
-        from torchvision.datasets import MNIST  # slow, and rarely needed
-
-        MNIST(root=str(root), download=True)
-    except (ImportError, OSError, RuntimeError) as error:
-        nearest = min(_folders(root), key=lambda folder: len(_missing(folder)))
-        raise DataError(
-            f"mnist is not under data.root = {root} (missing in {nearest}: {', '.join(_missing(nearest))}), "
-            f"and torchvision cannot download it there: {error}; put these files there, plain or .gz, or "
-            "set data.root to the folder that has them"
-        ) from error
-    return root / "MNIST" / "raw"
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.catalog import ANY, DATASETS, FIRST_IS_NORMAL
+from data.catalog import DATASETS, FIRST_IS_NORMAL
+from data.layouts import ANY
 from data.loader import Dataset
 
 TRAIN_SHARE = 0.8

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -17,7 +17,10 @@ from sweep.sets import size_of
 from sweep.spec import Sweep
 from sweep.store import Store, open_store
 
-SHOWN_SKIPPED = 5  # the manifest lists all
+if TYPE_CHECKING:
+    from data.manifest import Manifest
+
+SHOWN = 5  # of what was skipped; the manifest has all
 
 
 def put(sweep: Sweep, name: str, console: Console) -> None:
@@ -50,12 +53,22 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
     except (DataError, ValueError) as error:
         raise UserError(str(error).split("\n")) from None
     console.print(f"{name}: {manifest.rows:,} images in the store, fingerprint {manifest.fingerprint[:12]}")
+    for line in _remarks(manifest, info):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def _remarks(manifest: Manifest, info: DatasetInfo) -> Iterator[str]:
+    """What a user should know of a set that was stored."""
     if manifest.skipped:
-        console.print(f"  {len(manifest.skipped):,} files could not be read and were left out, such as", style="yellow")
-        for skipped in manifest.skipped[:SHOWN_SKIPPED]:
-            console.print(f"    {skipped.source}: {skipped.reason}", markup=False)
+        yield f"skipped {len(manifest.skipped):,} that could not be read, all listed in the manifest:"
+        yield from (f"  {skipped.source}: {skipped.reason}" for skipped in manifest.skipped[:SHOWN])
     if manifest.duplicates:
-        console.print(f"  {manifest.duplicates:,} images stand twice, so that both sides of a split may have them")
+        splits = set(info.protocols) & set(catalog.BY_SOURCE)
+        where = "of the test split stand in the train split, too" if splits else "stand there once more"
+        yield f"warning: {manifest.duplicates:,} images {where}, pixel for pixel"
+    for title, count in zip(info.classes, info.counts, strict=False):
+        if manifest.counts[title] != count:
+            yield f"warning: {manifest.counts[title]:,} images of class {title}, published: {count:,}"
 
 
 def missing(store: Store, sweep: Sweep) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from data.layouts import LAYOUTS, Layout
+from data.layouts import LAYOUTS
 from models import catalog as detectors
 from sweep.spec import Budget, Cluster, Data, TrialOptions, named_studies
 from sweep.study import Fractions, Range, Study
@@ -54,24 +54,26 @@ def text() -> str:
 
 def _keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
+        if not field.repr:  # filled in, not said
+            continue
         path = f"{prefix}.{name}" if prefix else name
         yield f"  {path}{_default(field)}: {field.description}"
 
 
 def _layouts() -> Iterator[str]:
-    """Keys of all layouts, then what each adds."""
-    shared = {field.name for field in dataclasses.fields(Layout)}
-    yield from (f"  data.sets.NAME.{line}" for line in _fields(Layout, shared))
+    """Keys of own sets, each once, with the layouts that have it where not all do."""
     for name, layout in LAYOUTS.items():
-        yield f"  layout: {name}: {layout.__doc__}"
-        own = {field.name for field in dataclasses.fields(layout)} - shared - {"layout"}
-        yield from (f"    data.sets.NAME.{line}" for line in _fields(layout, own))
-
-
-def _fields(layout: type[Layout], names: set[str]) -> Iterator[str]:
-    for field in dataclasses.fields(layout):
-        if field.name in names:
-            yield f"{field.name}{_shown(field.default)}: {field.metadata['description']}"
+        yield f"  data.sets.NAME.layout: {name}: {layout.__doc__}"
+    owners: dict[str, list[str]] = {}
+    fields = {}
+    for name, layout in LAYOUTS.items():
+        for field in dataclasses.fields(layout):
+            owners.setdefault(field.name, []).append(name)
+            fields[field.name] = field
+    for name, field in fields.items():
+        if name != "layout":
+            some = "" if len(owners[name]) == len(LAYOUTS) else f" ({', '.join(owners[name])})"
+            yield f"  data.sets.NAME.{name}{_shown(field.default)}: {field.metadata['description']}{some}"
 
 
 def _shown(value: Any) -> str:

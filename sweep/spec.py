@@ -84,9 +84,12 @@ class Data(Section):
         "fail", description="images that cannot be read: fail: an error; skip: counted, and listed in the manifest"
     )
     sets: Mapping[str, OwnSet] = Field(
-        {}, description="your own image folders by a name of yours, e.g. {bottles: {layout: mvtec, root: FOLDER}}"
+        {},
+        description="your own image folders by a name of yours, e.g. {bottles: {layout: mvtec, root: FOLDER}}; below",
     )
-    found: Mapping[str, Contents] = Field({}, description="filled in: what your own sets hold")
+    found: Mapping[str, Contents] = Field(
+        {}, repr=False, description="filled in: what own sets hold, as stored or listed"
+    )
 
     @field_validator("sets")
     @classmethod
