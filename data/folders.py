@@ -125,7 +125,8 @@ def _folders(root: Path, below: str, faults: list[str]) -> list[str]:
     """Names of the folders in a folder, hidden ones left out."""
     try:
         with os.scandir(root / below) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            names = [entry.name for entry in entries if os.path.isdir(entry.path)]
+            return sorted(name for name in names if not name.startswith("."))
     except OSError as error:
         faults.append(f"{root / below}: cannot be read: {error.strerror}")
         return []

@@ -95,14 +95,14 @@ def split(
     groups = _group_numbers(dataset)
     train, test_normal = rule(dataset, is_normal, split_seed, groups)
     test_abnormal = _merged(dataset, is_abnormal)
-    test_abnormal = test_abnormal[~np.isin(groups[test_abnormal], groups[train])]
+    test_abnormal = test_abnormal[~_meets(test_abnormal, train, groups)]
     validation_normal = validation_abnormal = np.empty(0, np.int64)
     _refuse_empty(dataset, protocol, abnormal, train, test_normal, test_abnormal)
     if validation is not None:
         random = np.random.RandomState([split_seed, VALIDATION_STREAM])
         train, validation_normal = _carve(train, validation[0], random, "training normals", groups)
         test_abnormal, validation_abnormal = _carve(test_abnormal, validation[1], random, "test's abnormals", groups)
-        test_normal = test_normal[~np.isin(groups[test_normal], groups[validation_abnormal])]
+        test_normal = test_normal[~_meets(test_normal, validation_abnormal, groups)]
         _refuse_empty(dataset, protocol, abnormal, train, test_normal, test_abnormal)
     test = np.concatenate([test_normal, test_abnormal])
     validated = np.concatenate([validation_normal, validation_abnormal])
@@ -120,11 +120,12 @@ def split(
 def _by_source(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:  # noqa: ARG001 (a rule)
     """The source's own split; the seed draws nothing but the validation."""
     train, test = (np.flatnonzero(normal & (dataset.source_split == part)) for part in ("train", "test"))
-    both = np.intersect1d(groups[train], groups[test])
-    if len(both):
+    torn = test[_meets(test, train, groups)]
+    if len(torn):
+        names = sorted(set(dataset.groups[torn].tolist()))
         raise ValueError(
-            f"{dataset.name} has {len(both)} groups on both sides of its own split, such as "
-            f"{dataset.groups[both[0]]!r}: use a protocol that draws the sides"
+            f"{dataset.name} has {len(names)} groups on both sides of its own split, such as {names[0]!r}: "
+            "use a protocol that draws the sides"
         )
     return train, test
 
@@ -132,26 +133,31 @@ def _by_source(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices)
 def _by_seed(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:
     """80 % of all normals, drawn as the published code draws them, which knows no groups."""
     merged = _merged(dataset, normal)
-    units, unit_of = _units(groups[merged])
     random = np.random.RandomState(split_seed)
-    place = np.empty(len(units), np.int64)  # of each unit in the drawn order, those for the test from `count` on
-    count = 0
-    drawn = []
-    for kind in _kinds(dataset, normal, groups, units):
-        order = np.arange(len(kind))
-        random.shuffle(order)
-        drawn.append(np.split(kind[order], [int(TRAIN_SHARE * len(kind))]))
-        count += len(drawn[-1][0])
-    place[np.concatenate([side for sides in zip(*drawn, strict=True) for side in sides])] = np.arange(len(units))
-    shuffled = np.argsort(place[unit_of], kind="stable")
-    cut = int(np.count_nonzero(place[unit_of] < count))
-    return merged[shuffled[:cut]], merged[shuffled[cut:]]
+    if not (dataset.groups[merged] != "").any():
+        return _drawn(merged, random)
+    units, unit_of = _units(groups[merged])
+    sides = zip(*(_drawn(kind, random) for kind in _kinds(dataset, normal, groups, units)), strict=True)
+    place = np.empty(len(units), np.int64)  # in the order of the draw
+    train, test = (np.concatenate([np.empty(0, np.int64), *drawn]) for drawn in sides)
+    place[np.concatenate([train, test])] = np.arange(len(units))
+    ordered = np.argsort(place[unit_of], kind="stable")
+    count = np.count_nonzero(place[unit_of] < len(train))
+    return merged[ordered[:count]], merged[ordered[count:]]
+
+
+def _drawn(candidates: Indices, random: np.random.RandomState) -> Sides:
+    drawn = np.arange(len(candidates))
+    random.shuffle(drawn)
+    count = int(TRAIN_SHARE * len(candidates))
+    return candidates[drawn[:count]], candidates[drawn[count:]]
 
 
 def _kinds(dataset: Dataset, normal: Mask, groups: Indices, units: Indices) -> list[Indices]:
     """Positions of the units that hold the same classes beside normal ones, for each such set of classes."""
     others: dict[int, set[int]] = {}
-    mixed = np.flatnonzero(~normal & np.isin(groups, units))
+    rest = np.flatnonzero(~normal)
+    mixed = rest[_meets(rest, units, groups)]
     for group, label in zip(groups[mixed].tolist(), dataset.labels[mixed].tolist(), strict=True):
         others.setdefault(group, set()).add(label)
     kinds: dict[frozenset[int], list[int]] = {}
@@ -208,11 +214,18 @@ def _group_numbers(dataset: Dataset) -> Indices:
 
 def _units(groups: Indices) -> tuple[Indices, Indices]:
     """Groups in order of their first sample, and of each sample the position of its group among them."""
-    found, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    position = np.empty(len(found), np.int64)
-    position[order] = np.arange(len(found))
-    return found[order], position[inverse]
+    positions = np.arange(len(groups))
+    first = np.zeros(groups.max(initial=0) + 1, np.int64)
+    first[groups[::-1]] = positions[::-1]
+    begins = first[groups] == positions
+    return groups[begins], (np.cumsum(begins) - 1)[first[groups]]
+
+
+def _meets(side: Indices, other: Indices, groups: Indices) -> Mask:
+    """Who of a side shares a group with the other side; bool, as long as the side."""
+    taken = np.zeros(len(groups), np.bool_)
+    taken[groups[other]] = True
+    return taken[groups[side]]
 
 
 def _refuse_empty(
