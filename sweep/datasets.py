@@ -37,9 +37,10 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
     from data import shards  # numpy, pyarrow and Pillow: a second that no other verb should pay
     from data.faults import DataError
 
-    info = _readable_here(sweep, name)
+    _refuse_unknown(sweep, name)
     root = None if sweep.data.root is None else Path(sweep.data.root).expanduser()
     try:
+        info = _as_its_source_is(sweep, name)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(f"preparing {name}", total=None)
             manifest = shards.put(
@@ -216,9 +217,8 @@ def _refuse_unknown(sweep: Sweep, name: str) -> None:
         raise UserError(unknown("dataset", name, known))
 
 
-def _readable_here(sweep: Sweep, name: str) -> DatasetInfo:
+def _as_its_source_is(sweep: Sweep, name: str) -> DatasetInfo:
     """A dataset as its source has it now, whatever the store may hold."""
-    _refuse_unknown(sweep, name)
     if name not in sweep.data.sets:
         return catalog.dataset(name)
     layout = sweep.data.sets[name]

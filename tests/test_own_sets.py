@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 import yaml
 from image_folders import ANIMALS, MVTEC, PUBLISHED, write_images
+from rich.console import Console
 from sweeps import ROOT, environment, plan_of, sweep
 
+from sweep import datasets
 from sweep.cluster import platform
 from sweep.faults import UserError
 from sweep.plan import expand
@@ -123,35 +126,50 @@ def test_classes_and_protocols_of_an_own_set_are_checked(folder: Path) -> None:
     )
 
 
-def test_a_stored_set_is_planned_without_its_folder(folder: Path) -> None:
-    config = written(folder, body(folder, bottles(folder)))
-    before = plan_of(config)
-    assert before["trials"] == 2
-    put = sweep("data", "put", "bottles", config)
-    assert put.returncode == 0 and put.stdout.startswith("bottles: 39 images in the store, fingerprint"), put.stderr
+def put(found: Sweep, name: str) -> list[str]:
+    """Lines that the verb prints."""
+    console = Console(file=io.StringIO(), width=200)
+    datasets.put(found, name, console)
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_stored_set_is_planned_verified_and_listed_without_its_folder(folder: Path) -> None:
+    raw = body(folder, bottles(folder))
+    before = resolve(raw)
+    assert put(before, "bottles")[0].startswith("bottles: 39 images in the store, fingerprint")
     shutil.rmtree(folder / "bottle")
-    assert plan_of(config) == before
-    gone = sweep("data", "put", "bottles", config)
-    assert gone.returncode == 1 and f"error: {folder / 'bottle'}: no such folder" in gone.stderr
-    verified = sweep("data", "verify", config, "bottles")
-    assert verified.returncode == 0 and "ok" in verified.stdout, verified.stderr
-    listed = json.loads(sweep("data", "list", config, "--json").stdout)
-    entry = next(entry for entry in listed if entry["name"] == "bottles")
+    after = resolve(raw)
+    assert after == before
+    with pytest.raises(UserError, match="no such folder"):
+        put(after, "bottles")
+    assert datasets.verify(after, "bottles", Console(file=io.StringIO()))
+    entry = next(entry for entry in datasets.listing(after) if entry["name"] == "bottles")
     assert entry["counts"] == {"good": 30, "crack": 4, "hole": 5} and entry["protocols"] == ["F0", "P1"]
+    with pytest.raises(UserError, match="unknown dataset 'botles', did you mean 'bottles'"):
+        put(after, "botles")
 
 
 def test_put_says_what_was_skipped_and_what_stands_in_both_splits(folder: Path) -> None:
     (folder / "bottle/train/good/000.png").write_bytes(b"no image")
     shutil.copy(folder / "bottle/train/good/001.png", folder / "bottle/test/good/copy.png")
-    config = written(folder, body(folder, bottles(folder)))
-    refused = sweep("data", "put", "bottles", config)
-    assert refused.returncode == 1 and "000.png: is no image" in refused.stderr
-    put = sweep("data", "put", "bottles", config, "--set", "data.on_bad=skip")
-    assert put.returncode == 0, put.stderr
-    assert put.stdout.splitlines()[1:] == [
+    raw = body(folder, bottles(folder))
+    with pytest.raises(UserError, match=r"000\.png: is no image"):
+        put(resolve(raw), "bottles")
+    raw["data"]["on_bad"] = "skip"
+    assert put(resolve(raw), "bottles")[1:] == [
         "  skipped 1 that could not be read, all listed in the manifest:",
         "    train/good/000.png: is no image, or of an unknown kind",
         "  warning: 1 images of the test split stand in the train split, too, pixel for pixel",
+    ]
+
+
+def test_a_private_set_whose_counts_are_not_the_published_ones_is_put_with_a_warning(folder: Path) -> None:
+    write_images(folder / "ffob", {"normal": 3, "full-weapon": 1})
+    raw = body(folder, {}, datasets=["ffob"])
+    raw["data"]["root"] = str(folder)
+    assert put(resolve(raw), "ffob")[1:] == [
+        "  warning: 3 images of class normal, published: 67,672",
+        "  warning: 1 images of class full-weapon, published: 4,680",
     ]
 
 
@@ -174,7 +192,7 @@ def test_a_plan_of_own_sets_loads_neither_numpy_nor_torch(folder: Path) -> None:
         done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
         assert "2 trials = 0 done" in done.stdout, done.stderr
         assert done.stdout.splitlines()[-1] == "[]", done.stdout
-        assert sweep("data", "put", "bottles", config).returncode == 0
+        put(load(config), "bottles")
 
 
 def test_the_schema_shows_the_keys_of_own_sets() -> None:
@@ -191,8 +209,8 @@ def test_the_readmes_example_is_put_planned_and_trained(folder: Path) -> None:
     example = shown.group(1).replace("FOLDER", str(folder)).replace("./results", str(folder / "store"))
     config = folder / "my-images.yaml"
     config.write_text(example)
-    put = sweep("data", "put", "bottles", config)
-    assert put.returncode == 0 and put.stdout.startswith("bottles: 39 images in the store"), put.stderr
+    stored = sweep("data", "put", "bottles", config)
+    assert stored.returncode == 0 and stored.stdout.startswith("bottles: 39 images in the store"), stored.stderr
     asked = load(config, [])
     planned = expand(asked, platform(asked)).fixed
     assert plan_of(config)["trials"] == len({trial.key for trial in planned})
