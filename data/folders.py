@@ -111,6 +111,8 @@ def _listed(layout: Layout) -> tuple[Contents, list[Listed]]:
         grouped = isinstance(layout, Classes) and layout.groups == "folder"
         label = classes.index(part.title)
         files += [Listed(path, part.split, label, _group(path, part.path) if grouped else "") for path in paths]
+    for name in sorted(_torn(files)):
+        faults.append(f"{root}: folder {name} stands in train and in test: its images shall stay on one side")
     if faults:
         more = [f"... and {len(faults) - FAULTS:,} more"] if len(faults) > FAULTS else []
         raise DataError("\n".join([*faults[:FAULTS], *more]))
@@ -154,6 +156,12 @@ def _group(path: str, part: str) -> str:
     """Name of the folder inside the class folder; "" for an image that lies in the class folder itself."""
     inner, slash, _ = path.removeprefix(f"{part}/").partition("/")
     return inner if slash else ""
+
+
+def _torn(files: list[Listed]) -> set[str]:
+    """Groups on both sides of the folder's own split."""
+    train, test = ({file.group for file in files if file.split == split} for split in SPLITS)
+    return (train & test) - {""}
 
 
 Parts = tuple[list[str], tuple[str, ...], list[Part]]

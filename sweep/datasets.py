@@ -12,6 +12,7 @@ from rich.table import Table
 
 from data import catalog
 from data.catalog import DatasetInfo
+from data.faults import DataError
 from sweep.faults import UserError, unknown
 from sweep.sets import size_of
 from sweep.spec import Sweep
@@ -35,7 +36,6 @@ def put(sweep: Sweep, name: str, console: Console) -> None:
 def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
     """`put` for an open store."""
     from data import shards  # numpy, pyarrow and Pillow: a second that no other verb should pay
-    from data.faults import DataError
 
     _refuse_unknown(sweep, name)
     root = None if sweep.data.root is None else Path(sweep.data.root).expanduser()
@@ -139,10 +139,11 @@ def _show(faults: list[str], console: Console) -> None:
 
 
 def listing(sweep: Sweep) -> list[dict[str, Any]]:
-    """Every dataset of the catalog, with what the store holds of it."""
+    """Every built-in dataset and every one of the user's own, with what the store holds of it."""
     store = open_store(sweep.storage)
     found: list[dict[str, Any]] = []
-    for name, info in sweep.data.datasets().items():
+    for name, known in sweep.data.datasets().items():
+        info = known or _listed_here(sweep, name)
         preparations: list[str | None] = [*store.names(f"datasets/{name}")] or [None]
         for preparation in preparations:
             entry: dict[str, Any] = {
@@ -164,14 +165,17 @@ def listing(sweep: Sweep) -> list[dict[str, Any]]:
 def table(found: list[dict[str, Any]]) -> Table:
     """The listing for a person; `--json` has the count of every class."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("dataset", "stored as", "images", "size", "classes", "of each", "protocols", "fingerprint"):
-        shown.add_column(heading)
+    for heading in ("dataset", "stored as", "images", "MB", "protocols", "fingerprint"):
+        shown.add_column(heading, no_wrap=True)
+    shown.add_column("images of each class")
     for entry in found:
         images = "-" if entry["images"] is None else f"{entry['images']:,}"
-        fingerprint = (entry["fingerprint"] or "-")[:12]
+        size = "-" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:,.1f}"
+        counts = entry["counts"] or dict.fromkeys(entry["classes"] or ())
+        classes = ", ".join(name if count is None else f"{name} {count:,}" for name, count in counts.items())
         shown.add_row(
-            entry["name"], entry["preparation"] or "not stored", images, _size_of(entry["bytes"]),
-            str(len(entry["classes"] or ())), _spread(entry["counts"]), ", ".join(entry["protocols"] or ()), fingerprint,
+            entry["name"], entry["preparation"] or "not stored", images, size,
+            ", ".join(entry["protocols"] or ()), (entry["fingerprint"] or "-")[:12], classes,
         )  # fmt: skip
     return shown
 
@@ -209,6 +213,14 @@ def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
         "skipped": len(manifest.skipped),
         "duplicates": manifest.duplicates,
     }
+
+
+def _listed_here(sweep: Sweep, name: str) -> DatasetInfo | None:
+    """An own set as its folder is; None where that cannot be read here."""
+    try:
+        return _as_its_source_is(sweep, name)
+    except DataError:
+        return None
 
 
 def _refuse_unknown(sweep: Sweep, name: str) -> None:

@@ -72,6 +72,7 @@ def _stored(store: Store, name: str, layout: Layout, size: int | None) -> Conten
         if not store.exists(path):
             return None
         fields: Any = json.loads(store.get(path))
-        return Contents(tuple(fields["classes"]), int(fields["rows"]), tuple(fields["protocols"]))
+        found = Contents(tuple(fields["classes"]), int(fields["rows"]), tuple(fields["protocols"]))
     except (StoreError, ValueError, TypeError, KeyError):
         return None
+    return found if found.protocols else None

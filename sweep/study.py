@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from data import catalog
 from data.catalog import DatasetInfo
+from data.layouts import ANY
 from models import catalog as detectors
 from models.catalog import DetectorInfo
 from models.scoring import LAMBDAS
@@ -268,6 +269,8 @@ class Study(BaseModel):
             faults.append("axes: only a study of kind grid has them")
         if self.objective == "transfer" and len(self.abnormal) < 2:
             faults.append("objective: transfer needs at least 2 abnormal classes; use objective: labelled")
+        if self.kind == "search" and ANY in self.abnormal and self.resolved_objective() == "transfer":
+            faults.append(f"abnormal: {ANY} is every class, so none is left that was not tuned on; name classes")
         _raise(faults)
         return self
 

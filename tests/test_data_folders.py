@@ -105,6 +105,13 @@ def test_images_of_one_folder_inside_a_class_are_a_group(root: Path) -> None:
     assert {sample.group for sample in samples(Classes(root=str(root)))} == {""}
 
 
+def test_a_group_in_train_and_in_test_is_a_fault(root: Path) -> None:
+    write_images(root, {f"{part}/{name}/scan 1": 1 for part in ("train", "test") for name in ("a", "b")})
+    assert faults(Classes(root=str(root), groups="folder")) == [
+        ": folder scan 1 stands in train and in test: its images shall stay on one side"
+    ]
+
+
 def test_hidden_and_other_files_are_left_alone_and_links_are_followed(root: Path, tmp_path: Path) -> None:
     write_images(root, {"a": 2})
     write_images(tmp_path / "elsewhere", {"b": 3})

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import digits, mnist
+from data import digits, fashion_mnist, mnist
 from data.catalog import dataset
 from data.faults import DataError
 
@@ -81,6 +81,33 @@ def test_mnist_is_found_in_every_layout_and_read_in_file_order(
         (60_000, "t10k-images-idx3-ubyte", 0),
     ):
         assert np.array_equal(samples[position].image, written[name][row][np.newaxis])
+
+
+def test_fashion_mnist_is_read_where_torchvision_lays_it_and_never_mistaken_for_mnist(
+    root: Path, written: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for path in root.iterdir():
+        (folder / path.name).symlink_to(path)
+    found = list(fashion_mnist.read(tmp_path).samples(59_999, 60_001))
+    assert [(sample.split, sample.label) for sample in found] == [
+        ("train", written["train-labels-idx1-ubyte"][-1]),
+        ("test", written["t10k-labels-idx1-ubyte"][0]),
+    ]
+    import torchvision.datasets
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", offline)
+    for inside in (tmp_path / "FashionMNIST", folder):
+        with pytest.raises(DataError, match=r"mnist is not under data\.root = .*no network"):
+            mnist.read(inside)
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", offline)
+    with pytest.raises(DataError, match=r"fashion_mnist is not under data\.root = .*missing in .*FashionMNIST.raw"):
+        fashion_mnist.read(root)
+
+
+def offline(**_: object) -> None:
+    raise OSError("no network")
 
 
 def test_compressed_and_plain_files_give_the_same_samples(

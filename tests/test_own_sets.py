@@ -126,6 +126,26 @@ def test_classes_and_protocols_of_an_own_set_are_checked(folder: Path) -> None:
     )
 
 
+def test_a_search_that_reports_other_classes_than_it_tuned_on_cannot_hunt_all_of_them(folder: Path) -> None:
+    search = {"kind": "search", "detectors": ["ganomaly"], "objective": "transfer"}
+    found = faults(body(folder, bottles(folder), abnormal=["hole", "any"], **search))
+    assert found == [
+        "sweep.studies[0]: abnormal: any is every class, so none is left that was not tuned on; name classes"
+    ]
+
+
+def test_own_sets_are_listed_as_their_folders_are_until_they_are_stored(folder: Path) -> None:
+    found = resolve(body(folder, bottles(folder), datasets=["digits"]))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(datasets.table(datasets.listing(found)))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"bottles +not stored +- +- +F0, P1 +- +good, crack, hole", shown)
+    put(found, "bottles")
+    console.print(datasets.table(datasets.listing(found)))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"bottles +s16-bilinear-1-\w{8} +39 +0\.0 +F0, P1 +\w{12} +good 30, crack 4, hole 5", shown)
+
+
 def put(found: Sweep, name: str) -> list[str]:
     """Lines that the verb prints."""
     console = Console(file=io.StringIO(), width=200)
