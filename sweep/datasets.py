@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +114,6 @@ def verify(sweep: Sweep, name: str | None, console: Console, repair: bool = Fals
 
 def _faults(store: Store, name: str, preparation: str) -> list[str]:
     from data import shards
-    from data.faults import DataError
 
     try:
         return [str(fault) for fault in shards.verify(store, name, preparation)]
@@ -124,7 +123,7 @@ def _faults(store: Store, name: str, preparation: str) -> list[str]:
 
 def _mended(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> list[str]:
     """What is still wrong when a set was put again."""
-    if name not in catalog.DATASETS or _preparation(sweep, name) != preparation:
+    if name not in sweep.data.datasets() or sweep.preparation(name) != preparation:
         return [f"CONFIG describes no set {name} that is prepared as {preparation}: data.size decides, and --set can"]
     try:
         put_into(store, sweep, name, console)
@@ -178,18 +177,6 @@ def table(found: list[dict[str, Any]]) -> Table:
             ", ".join(entry["protocols"] or ()), (entry["fingerprint"] or "-")[:12], classes,
         )  # fmt: skip
     return shown
-
-
-def _size_of(size: int | None) -> str:
-    return "-" if size is None else f"{size / 1e6:,.1f} MB"
-
-
-def _spread(counts: Mapping[str, int] | None) -> str:
-    """The least and the greatest number of images of a class."""
-    if not counts:
-        return "-"
-    least, most = min(counts.values()), max(counts.values())
-    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
