@@ -245,6 +245,23 @@ DATASETS: dict[str, DatasetInfo] = {
             layout=Classes(root="ffob", classes=("normal", "full-weapon"), normal="normal", groups="folder"),
             access="given out by the UK Home Office to few",
         ),
+        DatasetInfo(
+            name="xray_synthetic",
+            source="data.xray_synthetic",
+            classes=("normal", "gun", "gun-parts", "knife"),
+            channels=3,
+            sizes=SIZES,
+            default_size=64,
+            images=8_115,
+            protocols=("P1",),
+            default_protocol="P1",
+            needs_root=False,
+            revision=1,
+            interpolation="bilinear",
+            description="patches of 160 rendered dual-energy scans of bags, a stand-in for private sets",
+            licence="MIT",
+            citation="rendered by this program; no real scan is in it",
+        ),
     )
 }
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.faults import DataError
-from data.layouts import ImageFiles
+from data.layouts import ImageFiles, Layout
 from data.source import Plain, Sample, Skipped
 
 EIGHT_BITS = ("1", "L", "P", "RGB", "LA", "PA", "La", "RGBA", "RGBa", "RGBX")
@@ -39,20 +39,48 @@ def sample(path: Path, layout: ImageFiles, skip_bad: bool, **fields: Any) -> Sam
     Raises:
         DataError: for a bad one otherwise.
     """
+    image = read(path, layout, skip_bad, source=str(fields["source"]), fit=layout.fit)
+    return image if isinstance(image, Skipped) else Sample(image=image, **fields)
+
+
+def read(
+    path: Path,
+    layout: Layout,
+    skip_bad: bool,
+    *,
+    source: str,
+    fit: str = "squash",
+    shape: tuple[int, int] | None = None,
+) -> npt.NDArray[np.uint8] | Skipped:
+    """An image file as uint8 [C, H, W], of its own size; a bad one is `Skipped` if the user chose so.
+
+    Args:
+        path: of the file.
+        layout: says how it is read.
+        skip_bad: what becomes of a bad one.
+        source: its name where it is skipped.
+        fit: as `pixels` has it.
+        shape: height and width that it must have; None for any.
+
+    Raises:
+        DataError: for a bad one otherwise.
+    """
     try:
-        image = pixels(path, layout.channels, layout.fit, layout.sixteen_bits, layout.max_pixels)
+        image = pixels(path, layout.channels, fit, layout.sixteen_bits, layout.max_pixels)
+        if shape is not None and image.shape[1:] != shape:
+            raise BadImageError("is to be shown turned, as its EXIF data say: what is known of it may not be turned")
+        return image
     except BadImageError as bad:
         if skip_bad:
-            return Skipped(str(fields["source"]), str(bad))
+            return Skipped(source, str(bad))
         raise DataError(f"{path}: {bad}; mend or remove it, or go on without such images: data.on_bad: skip") from None
-    return Sample(image=image, **fields)
 
 
-def parameters(layout: ImageFiles) -> dict[str, Plain]:
+def parameters(layout: Layout) -> dict[str, Plain]:
     """How images are read, for the manifest."""
     return {
         "channels": layout.channels,
-        "fit": layout.fit,
+        **({"fit": layout.fit} if isinstance(layout, ImageFiles) else {}),
         "sixteen_bits": layout.sixteen_bits,
         "alpha": "over black",
         "orientation": "EXIF applied",

@@ -46,7 +46,7 @@ class Layout:
     source: ClassVar[str]
     revision: ClassVar[int] = 1  # raised whenever reading changes a pixel, a label or an order
     elsewhere: ClassVar[frozenset[str]] = frozenset(  # in the preparation id by themselves, or of no effect
-        {"root", "size", "interpolation", "licence", "citation"}
+        {"root", "size", "interpolation", "max_pixels", "licence", "citation"}
     )
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -58,6 +58,10 @@ class Layout:
     interpolation: Literal["bilinear", "bicubic", "lanczos", "box"] = field(
         default="bilinear", metadata=_says("how images are resized: bilinear, bicubic, lanczos, box; recorded")
     )
+    sixteen_bits: Literal["refuse", "scale"] = field(
+        default="refuse", metadata=_says("grey images of 16 bits: refuse, or scale: 0-65535 to 0-255")
+    )
+    max_pixels: int = field(default=50_000_000, metadata=_says("images of more pixels are bad", ge=1, le=89_000_000))
     licence: str = field(default=UNNAMED, metadata=_says("of the images, for the manifest"))
     citation: str = field(default=UNNAMED, metadata=_says("of the images, for the manifest"))
 
@@ -73,15 +77,9 @@ class ImageFiles(Layout):
 
     source: ClassVar[str] = "data.folders"
 
-    elsewhere: ClassVar[frozenset[str]] = Layout.elsewhere | {"max_pixels"}
-
     fit: Literal["squash", "crop"] = field(
         default="squash", metadata=_says("images that are not square: squash: resized all the same, crop: their centre")
     )
-    sixteen_bits: Literal["refuse", "scale"] = field(
-        default="refuse", metadata=_says("grey images of 16 bits: refuse, or scale: 0-65535 to 0-255")
-    )
-    max_pixels: int = field(default=50_000_000, metadata=_says("images of more pixels are bad", ge=1, le=89_000_000))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,4 +115,50 @@ class Mvtec(ImageFiles):
     layout: Literal["mvtec"] = field(default="mvtec", metadata=_says("train/good, test/good, test/DEFECT"))
 
 
-LAYOUTS: dict[str, type[Layout]] = {"folder": Folder, "classes": Classes, "mvtec": Mvtec}
+@dataclass(frozen=True, kw_only=True)
+class Scans(Layout):
+    """X-ray scans with boxes around threats, cut into patches by the recipe of the University Baggage Dataset."""
+
+    source: ClassVar[str] = "data.scans"
+
+    layout: Literal["scans"] = field(default="scans", metadata=_says("X-ray scans with boxes, cut into patches"))
+    images: str = field(default="", metadata=_says("folder of the scans below root; empty: root"))
+    annotations: str = field(
+        default="", metadata=_says("CSV file, or folder of VOC or YOLO files, below root; empty: looked for in root")
+    )
+    format: Literal["auto", "csv", "voc", "yolo"] = field(
+        default="auto", metadata=_says("of the annotations; auto: whichever is there")
+    )
+    classes: tuple[str, ...] = field(
+        default=(), metadata=_says("legal classes of boxes, in this order; none: all that occur, by name")
+    )
+    unannotated: Literal["bad", "benign"] = field(
+        default="bad", metadata=_says("scans that no annotation names: bad: as one that cannot be read, or benign")
+    )
+    window: int = field(default=64, metadata=_says("side of the windows in pixels of the scaled scan", ge=8, le=1024))
+    stride: int = field(default=32, metadata=_says("pixels from one window to the next", ge=1, le=1024))
+    scale: float | None = field(
+        default=None,
+        metadata=_says(
+            "scans are resized by this factor first; none: the factor nearest to 1 at which windows reach at least "
+            "half of the boxes of every class; printed by put",
+            ge=0.01, le=10,
+        ),
+    )  # fmt: skip
+    iou: float = field(default=0.3, metadata=_says("a window is abnormal if its IoU with a box is greater", ge=0, lt=1))
+    partial: Literal["left_out", "normal"] = field(
+        default="left_out",
+        metadata=_says("windows with less IoU than that, but some: left_out, or normal as in the published recipe"),
+    )
+    crops: bool = field(default=True, metadata=_says("one more abnormal patch for every box: the square around it"))
+    blank: float = field(
+        default=0.9, metadata=_says("normal windows with a greater share of air are left out; 1: none", ge=0, le=1)
+    )
+    normal_from: Literal["all", "benign"] = field(
+        default="all",
+        metadata=_says("scans that give normal windows; benign: those without a box, whose machine may differ"),
+    )
+    per_scan: int = field(default=64, metadata=_says("most patches of one class from one scan; 0: no limit", ge=0))
+
+
+LAYOUTS: dict[str, type[Layout]] = {"folder": Folder, "classes": Classes, "mvtec": Mvtec, "scans": Scans}

@@ -12,11 +12,11 @@ from pydantic import Field
 from data import catalog
 from data.catalog import DatasetInfo
 from data.faults import DataError
-from data.layouts import Classes, Contents, Folder, Layout, Mvtec
+from data.layouts import Classes, Contents, Folder, Layout, Mvtec, Scans
 from sweep.faults import UserError
 from sweep.store import Store, StoreError, open_store
 
-OwnSet = Annotated[Folder | Classes | Mvtec, Field(discriminator="layout")]
+OwnSet = Annotated[Folder | Classes | Mvtec | Scans, Field(discriminator="layout")]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
