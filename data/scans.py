@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from data import box_files
 from data.boxes import NORMAL, Annotations, Scan, checked
 from data.faults import DataError
-from data.layouts import Contents, Layout, Scans
+from data.layouts import ANY, Contents, Layout, Scans
 
 if TYPE_CHECKING:  # plans read annotations without numpy
     import numpy as np
@@ -139,4 +139,9 @@ def _threats(layout: Scans, found: Annotations) -> tuple[str, ...]:
     threats = layout.classes or found.titles()
     if not threats:
         raise DataError(f"{layout.root}: no box in any annotation: nothing there is abnormal")
+    if len({*threats, NORMAL, ANY, ""}) < len(threats) + 3:
+        raise DataError(
+            f"classes {', '.join(threats)}: must be different names, and none of them {NORMAL}, which is what lies in "
+            f"no box, or {ANY}, which is all classes of boxes together"
+        )
     return threats

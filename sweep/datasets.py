@@ -60,6 +60,11 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
 
 def _remarks(manifest: Manifest, info: DatasetInfo) -> Iterator[str]:
     """What a user should know of a set that was stored."""
+    told = manifest.parameters
+    if "reached" in told:
+        yield f"{', '.join(f'{title} {count:,}' for title, count in manifest.counts.items())} patches"
+        chosen = "chosen from the boxes" if told["scale_from"] == "boxes" else "as told"
+        yield f"scale {told['scale']} ({chosen}): windows reach IoU > {told['iou']} with boxes of {told['reached']}"
     if manifest.skipped:
         yield f"skipped {len(manifest.skipped):,} that could not be read, all listed in the manifest:"
         yield from (f"  {skipped.source}: {skipped.reason}" for skipped in manifest.skipped[:SHOWN])

@@ -13,7 +13,7 @@ from PIL import Image
 from data import catalog, protocols, scans, shards, xray_synthetic
 from data.catalog import DatasetInfo
 from data.faults import DataError
-from data.layouts import Scans
+from data.layouts import ANY, Scans
 from data.loader import Dataset, load
 from data.source import Sample, Skipped
 from sweep.store import open_store
@@ -151,6 +151,25 @@ def test_scans_without_any_box_are_no_dataset(root: Path) -> None:
         scans.contents(layout(root))
 
 
+@pytest.mark.parametrize("classes", [("gun", "gun"), ("gun", "normal"), ("any",), ("gun", "")])
+def test_names_that_mean_something_else_are_no_classes(classes: tuple[str, ...], root: Path) -> None:
+    with pytest.raises(DataError, match="must be different names, and none of them normal"):
+        scans.contents(layout(root, classes=classes))
+
+
+@pytest.mark.parametrize("problem", ["turned", "sixteen bits", "too large"])
+def test_a_scan_that_is_not_what_its_boxes_are_for_is_bad(root: Path, problem: str) -> None:
+    if problem == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6  # a quarter turn
+        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(root / "scan 01.png", exif=exif)
+    if problem == "sixteen bits":
+        Image.fromarray(np.full((HEIGHT, WIDTH), 40_000, np.uint16)).save(root / "scan 01.png")
+    source = scans.read(layout(root, max_pixels=100 if problem == "too large" else 10_000), False)
+    with pytest.raises(DataError, match={"turned": "turned", "sixteen bits": "16 bits"}.get(problem, "more than max")):
+        list(source.samples(1, 2))
+
+
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return stored(catalog.dataset("xray_synthetic"), tmp_path_factory.mktemp("synthetic"))
@@ -167,7 +186,7 @@ def test_no_scan_is_on_two_sides(
     root: Path, tmp_path: Path, synthetic: Dataset, split_seed: int, validation: tuple[float, float] | None
 ) -> None:
     for dataset in (own(root, tmp_path), synthetic):
-        for abnormal in (*dataset.classes[1:], catalog.ANY):
+        for abnormal in (*dataset.classes[1:], ANY):
             if dataset is not synthetic and validation:
                 continue  # too few scans to carve from
             parted = protocols.split(dataset, "P1v" if validation else "P1", abnormal, split_seed, validation)
@@ -175,7 +194,7 @@ def test_no_scan_is_on_two_sides(
             assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
             assert not dataset.labels[parted.train].any()
             hunted = dataset.labels[parted.test][parted.test_labels == 1]
-            assert abnormal == catalog.ANY or set(hunted) == {dataset.classes.index(abnormal)}
+            assert abnormal == ANY or set(hunted) == {dataset.classes.index(abnormal)}
 
 
 def test_the_stand_in_is_what_the_catalog_says(synthetic: Dataset) -> None:
