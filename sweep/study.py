@@ -159,11 +159,13 @@ class Study(BaseModel):
         if value in ("all", ("all",), ["all"]):
             return tuple(dict.fromkeys(name for dataset in sets for name in dataset.abnormal))
         names = tuple(str(name) for name in _some(value, "all, or a list of class names"))
+        # Datasets of one study may differ in their classes, as those that `all` stands for do.
+        anywhere = {name for dataset in sets for name in dataset.huntable}
         _raise(
             f"{dataset.name} has {unknown('class', name, dataset.huntable)}"
             for dataset in sets
             for name in names
-            if name not in dataset.huntable
+            if name not in anywhere or not set(names) & set(dataset.huntable)
         )
         return names
 

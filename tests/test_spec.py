@@ -230,6 +230,15 @@ def test_a_size_that_no_detector_takes_is_refused() -> None:
     assert faults[0].startswith("data.size: input should be 16, 32")
 
 
+def test_datasets_of_one_study_may_differ_in_their_classes() -> None:
+    sweep = sweep_of({"datasets": ["digits", "xray_synthetic"], "abnormal": "all"})
+    assert set(sweep.studies[0].abnormal) == {*"0123456789", "gun", "gun-parts", "knife"}
+    assert Sweep.model_validate(sweep.model_dump(mode="json")) == sweep
+    (fault,) = faults_in_study(datasets=["digits", "xray_synthetic"], abnormal=["gun"])
+    assert "digits has unknown class 'gun'" in fault
+    assert len(faults_in_study(datasets=["digits", "xray_synthetic"], abnormal=[1, "gun", "bomb"])) == 2
+
+
 def test_all_classes_are_hunted_unless_some_are_named() -> None:
     study = {key: value for key, value in STUDY.items() if key != "abnormal"}
     sweep = resolve({"storage": "./r", "sweep": {"studies": [study]}})
