@@ -45,8 +45,9 @@ def read(
         DataError: if there are no images, or no annotations, or more than one format of them.
     """
     found = _images(root / images)
-    format, files = _annotation_files(root / annotations, format)  # noqa: A001
-    return Annotations(found, tuple(files), tuple(_READERS[format](files, _Names(found), classes)))
+    names = _Names(found)
+    format, files = _annotation_files(root / annotations, format, names)  # noqa: A001
+    return Annotations(found, tuple(files), tuple(_READERS[format](files, names, classes)))
 
 
 def _from_csv(files: list[Path], names: _Names, classes: tuple[str, ...]) -> Iterator[Row]:  # noqa: ARG001
@@ -169,7 +170,7 @@ _READERS: dict[str, Callable[[list[Path], _Names, tuple[str, ...]], Iterator[Row
 }  # fmt: skip
 
 
-def _annotation_files(place: Path, format: str) -> tuple[str, list[Path]]:  # noqa: A002
+def _annotation_files(place: Path, format: str, names: _Names) -> tuple[str, list[Path]]:  # noqa: A002
     """The format, and its files in the order of their paths."""
     if format and format not in FORMATS:
         raise DataError(f"format {format!r} of annotations is not known: use one of {', '.join(FORMATS)}")
@@ -182,6 +183,8 @@ def _annotation_files(place: Path, format: str) -> tuple[str, list[Path]]:  # no
         "voc": [path for path in here if path.suffix == ".xml"],
         "yolo": [path for path in here if path.name in NAMES_FILES or path.suffix == ".txt"],
     }
+    if not format and not any(names.find(path.with_suffix("").as_posix()) for path in by_format["yolo"]):
+        by_format["yolo"] = []  # a README.txt is no annotation
     there = [known for known, files in by_format.items() if files and format in ("", known)]
     if not there:
         raise DataError(

@@ -154,6 +154,13 @@ def test_a_box_that_is_nothing_but_rounding_has_no_area(tmp_path: Path) -> None:
     assert "no area inside its scan" in faults(tmp_path)["a.png"]
 
 
+def test_texts_beside_other_annotations_are_none(tmp_path: Path) -> None:
+    images(tmp_path, ("a.png",))
+    csv(tmp_path, "a.png,200,100,gun,1,1,50,50")
+    (tmp_path / "README.txt").write_text("Academic use only.")
+    assert found(tmp_path) == [Scan("a.png", *SIDES, (Box("gun", 1, 1, 50, 50),))]
+
+
 def test_other_programs_columns_are_read(tmp_path: Path) -> None:
     images(tmp_path / "deep", ("a.png",))
     csv(tmp_path, "img\\..\\a.png, gun , 1, 1, 50, 50", columns="filename,class,xmin,ymin,xmax,ymax")

@@ -247,6 +247,19 @@ def test_a_preparation_names_every_parameter_that_decides_content(layout: type[L
         "classes": ("a",),
         "normal": "a",
         "groups": "folder",
+        "images": "a",
+        "annotations": "a.csv",
+        "format": "csv",
+        "unannotated": "benign",
+        "window": 32,
+        "stride": 8,
+        "scale": 0.5,
+        "iou": 0.5,
+        "partial": "normal",
+        "crops": False,
+        "blank": 1.0,
+        "normal_from": "benign",
+        "per_scan": 8,
     }
     for name in asdict(plain).keys() - {"size", "interpolation", "layout"}:
         other = replace(plain, **{name: {**unchanged, **changed}[name]})  # type: ignore[arg-type]

@@ -106,18 +106,6 @@ def test_a_threats_scan_gives_no_normal_windows_on_request(root: Path) -> None:
     assert all(sample.label or int(sample.source[5:7]) % 2 == 0 for sample in samples(root, normal_from="benign"))
 
 
-def test_every_parameter_has_its_own_preparation(root: Path) -> None:
-    changed: list[dict[str, Any]] = [
-        {},
-        {"stride": 8},
-        {"scale": 0.5},
-        {"partial": "normal"},
-        {"blank": 1},
-        {"per_scan": 3},
-    ]
-    assert len({layout(root, **keys).digest() for keys in changed}) == len(changed)
-
-
 def spoil(root: Path) -> None:
     text = (root / "boxes.csv").read_text()
     text = text.replace("scan 01.png,gun,20", "scan 01.png,gun,70").replace("scan 06.png,", "scan 60.png,")
