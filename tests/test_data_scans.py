@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from data import catalog, protocols, scans, shards, xray_synthetic
 from data.catalog import DatasetInfo
@@ -16,6 +19,9 @@ from data.faults import DataError
 from data.layouts import ANY, Scans
 from data.loader import Dataset, load
 from data.source import Sample, Skipped
+from sweep import datasets
+from sweep.faults import UserError
+from sweep.spec import Sweep, resolve
 from sweep.store import open_store
 
 WIDTH, HEIGHT = 96, 80
@@ -156,6 +162,31 @@ def test_a_scan_that_is_not_what_its_boxes_are_for_is_bad(root: Path, problem: s
     source = scans.read(layout(root, max_pixels=100 if problem == "too large" else 10_000), False)
     with pytest.raises(DataError, match={"turned": "turned", "sixteen bits": "16 bits"}.get(problem, "more than max")):
         list(source.samples(1, 2))
+
+
+def test_a_user_puts_his_scans_and_is_told_how_they_were_cut(root: Path, tmp_path: Path) -> None:
+    said = StringIO()
+    datasets.put(sweep_of(tmp_path, root=str(root)), "xray", Console(file=said, width=200))
+    first, counts, scale = said.getvalue().splitlines()
+    assert first.startswith("xray: ") and "images in the store" in first
+    assert re.fullmatch(r"  normal \d+, gun \d+, knife \d+ patches", counts)
+    assert scale == "  scale 1.0 (chosen from the boxes): windows reach IoU > 0.3 with boxes of gun 6/6, knife 3/3"
+
+
+def test_what_a_user_says_of_his_scans_is_checked(root: Path, tmp_path: Path) -> None:
+    assert sweep_of(tmp_path, root=str(root)).studies[0].abnormal == ("gun", "knife")
+    with pytest.raises(UserError) as caught:
+        sweep_of(tmp_path, root=str(root), stride=0, partial="some", scale=100, strid=3)
+    told = "\n".join(caught.value.faults)
+    for key in ("stride", "partial", "scale", "strid"):
+        assert f"data.sets.xray{'' if key == 'strid' else '.' + key}: " in told
+    assert "did you mean 'stride'?" in told
+
+
+def sweep_of(folder: Path, **keys: Any) -> Sweep:
+    study = {"name": "s", "kind": "error_bars", "datasets": ["xray"], "detectors": ["knn"], "abnormal": "all"}
+    own_sets = {"xray": {"layout": "scans", "window": 32, "stride": 16, **keys}}
+    return resolve({"storage": str(folder / "store"), "data": {"sets": own_sets}, "sweep": {"studies": [study]}})
 
 
 @pytest.fixture(scope="module")
