@@ -93,14 +93,29 @@ class AnoGAN(Detector):
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
         """R(x) and D(x) of the paper's score A = (1 - 0.1) R + 0.1 D: both losses at the best code found."""
+        residual, discrimination, _ = self.nearest(batch)
+        return {"reconstruction": residual, "latent": discrimination}
+
+    def discriminator_features(self, batch: Tensor) -> Tensor:
+        """f(x), the last map before the classifier."""
+        f: Tensor = self.discriminator.features(batch)
+        return f.flatten(1)
+
+    def reconstruction(self, batch: Tensor) -> Tensor:
+        """G(z) at the best code found; as slow as scoring."""
+        _, _, z = self.nearest(batch)
+        fake: Tensor = self.generator(z)
+        return fake
+
+    def nearest(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Both losses [B] each and the code [B, nz, 1, 1] of the best search of each image."""
         f = self.discriminator.features(batch)
-        found = [self.losses(batch, f, self.search(batch, f, start)) for start in self.starts(batch.device)]
+        codes = [self.search(batch, f, start) for start in self.starts(batch.device)]
+        found = [self.losses(batch, f, z) for z in codes]
         residual, discrimination = (torch.stack(losses) for losses in zip(*found, strict=True))
-        best = _total(residual, discrimination).argmin(0, keepdim=True)
-        return {
-            "reconstruction": residual.gather(0, best)[0],
-            "latent": discrimination.gather(0, best)[0],
-        }
+        best = _total(residual, discrimination).argmin(0)
+        image = torch.arange(len(batch), device=batch.device)
+        return residual[best, image], discrimination[best, image], torch.stack(codes)[best, image]
 
     def starts(self, device: torch.device) -> list[Tensor]:
         """Codes [1, nz, 1, 1] that the searches begin at: more restarts add to them and change none."""

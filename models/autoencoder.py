@@ -57,3 +57,8 @@ class Autoencoder(Detector):
     def components(self, batch: Tensor) -> dict[str, Tensor]:
         """Mean |x - x^| over pixels, [B]."""
         return {"score": (batch - self.network(batch)).abs().flatten(1).mean(1)}
+
+    def reconstruction(self, batch: Tensor) -> Tensor:
+        """x^."""
+        copied: Tensor = self.network(batch)
+        return copied

@@ -5,7 +5,8 @@ A detector of your own subclasses `Detector` and goes into a sweep as `package.m
 - with an `epochs` hyperparameter it is trained batch by batch: write `step`, and `begin_epoch` if
   epochs differ;
 - without, it is handed all training images once: write `fit`;
-- either way write `components`, the parts of its anomaly score.
+- either way write `components`, the parts of its anomaly score;
+- where it has them, `discriminator_features` and `reconstruction`, which figures are drawn from.
 
 Weights, buffers and every optimiser that is an attribute (`models.adam.Adam`, or torch's) are saved and
 resumed without more code.
@@ -14,6 +15,7 @@ resumed without more code.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -149,11 +151,17 @@ class Detector(nn.Module):
             ValueError: on another dtype or shape.
         """
         self._check(batch, torch.float32)
+        with self.evaluating():
+            return self.components(batch)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """In evaluation mode and without gradients; every module's mode is as before at the end."""
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             with torch.no_grad():
-                return self.components(batch)
+                yield
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -185,6 +193,26 @@ class Detector(nn.Module):
     def components(self, batch: Tensor) -> dict[str, Tensor]:
         """What `score` does, to be written by a detector; must draw no random number."""
         raise NotImplementedError(f"{type(self).__name__} has no components to score by")
+
+    def discriminator_features(self, batch: Tensor) -> Tensor | None:
+        """What the discriminator judges by, float32 [B, F]; None for a detector without one.
+
+        For figures, within `evaluating`; must draw no random number.
+
+        Args:
+            batch: float32 [B, channels, size, size] as `normalise` gives it.
+        """
+        return None
+
+    def reconstruction(self, batch: Tensor) -> Tensor | None:
+        """What the detector makes of images, of the batch's shape and scale; None for one that makes none.
+
+        For figures, within `evaluating`; must draw no random number.
+
+        Args:
+            batch: float32 [B, channels, size, size] as `normalise` gives it.
+        """
+        return None
 
     def counters(self) -> dict[str, int]:
         """Events worth a column in the history, counted since the start; waits for the device."""

@@ -148,6 +148,18 @@ class EGBAD(Detector):
             "latent": difference.abs().sum(1),
         }
 
+    def discriminator_features(self, batch: Tensor) -> Tensor:
+        """f(x, E(x))."""
+        encode, _, discriminator = self.averaged
+        assert isinstance(discriminator, PairDiscriminator)
+        return discriminator.features(batch, discriminator.codes(encode(batch)))
+
+    def reconstruction(self, batch: Tensor) -> Tensor:
+        """G(E(x))."""
+        encode, generate, _ = self.averaged
+        fake: Tensor = generate(encode(batch))
+        return fake
+
 
 def _cross_entropy(logits: Tensor, target: float) -> Tensor:
     """Mean of -log sigmoid(logit) (target 1) or -log(1 - sigmoid(logit)) (target 0)."""

@@ -257,5 +257,15 @@ class GANomaly(Detector):
             "latent": self.rendering.code_distance(z - z_fake).flatten(1).mean(1),
         }
 
+    def discriminator_features(self, batch: Tensor) -> Tensor:
+        """f(x), the map before the classifier."""
+        f: Tensor = self.discriminator.features(batch)
+        return f.flatten(1)
+
+    def reconstruction(self, batch: Tensor) -> Tensor:
+        """x^."""
+        fake: Tensor = self.generator(batch)[0]
+        return fake
+
     def counters(self) -> dict[str, int]:
         return {"d_reinitialisations": int(self.d_reinitialisations)}

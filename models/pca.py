@@ -61,6 +61,11 @@ class PCA(Detector):
         residual = centred - (centred @ self.basis.T) @ self.basis
         return {"score": residual.square().mean(1).to(torch.float32)}
 
+    def reconstruction(self, batch: Tensor) -> Tensor:
+        """The projection onto the plane."""
+        projected = (self._centred(batch) @ self.basis.T) @ self.basis + self.average
+        return projected.to(batch.dtype).view_as(batch)
+
     def _basis_from_covariance(self, images: Tensor, components: int) -> Tensor:
         """Leading eigenvectors of the pixels' covariance, [components, pixels]."""
         covariance = self.average.new_zeros(len(self.average), len(self.average))

@@ -282,5 +282,15 @@ class SkipGANomaly(Detector):
             "latent": self.rendering.latent_distance(f_real - f_fake).flatten(1).mean(1),
         }
 
+    def discriminator_features(self, batch: Tensor) -> Tensor:
+        """f(x), nz numbers."""
+        f: Tensor = self.discriminator.features(batch)
+        return f.flatten(1)
+
+    def reconstruction(self, batch: Tensor) -> Tensor:
+        """x^."""
+        fake: Tensor = self.generator(batch)
+        return fake
+
     def counters(self) -> dict[str, int]:
         return {"d_reinitialisations": int(self.d_reinitialisations)}

@@ -127,7 +127,7 @@ class TrialOptions(Section):
     )
     keep: Literal["best", "all", "none"] = Field(
         "best",
-        description="final weights that stay: of each cell's best validated (else first) seed, all, none",
+        description="final weights, figures.npz that stay: of each cell's best validated (else first) seed, all, none",
     )
     retries: Annotated[int, Field(ge=0)] = Field(2, description="further tries of a trial that fails")
     hang_seconds: Annotated[float, Field(gt=0)] = Field(

@@ -32,6 +32,7 @@ from sweep.attempts import Interrupted
 from sweep.checkpoint import Checkpoints, State
 from sweep.device import device_of, peak, reset_peak
 from sweep.evaluation import VALIDATION, Components, Scoring, clean, legacy, loader_order, sample
+from sweep.figure_data import figure_data
 from sweep.images import Images
 from sweep.ledger import Ledger, Record
 from sweep.selections import Selections
@@ -50,7 +51,7 @@ class Options:
         cache: folder of prepared images on this node.
         cache_bytes: that it may have.
         checkpoint_seconds: least time between two resume states.
-        keep_weights: whether final weights are stored.
+        keep_weights: whether final weights and figures.npz are stored.
         slice_seconds: how often the training loop hands out a `Progress`.
         lambda_default: lambda of the metrics in the result; None for a score of one component.
         owner: who runs it, for the lease on resume states.
@@ -88,7 +89,7 @@ def run_trial(spec: TrialSpec, store: Store, options: Options) -> Generator[Prog
 
     Args:
         spec: the trial; the result's numbers are a function of it alone.
-        store: holds the dataset; takes scores, history, weights, resume state and result.
+        store: holds the dataset; takes scores, history, weights, figures.npz, resume state and result.
         options: what does not change a number.
 
     Yields:
@@ -315,13 +316,17 @@ class _Run:
     # -- result ---------------------------------------------------------------------------------
 
     def publish(self) -> Record:
-        """Put scores, history and weights, then the result, then delete the resume state."""
+        """Put scores, history, weights and what figures need, then the result, then delete the resume state."""
         key, folder = self.spec.key, f"trials/{self.spec.key}"
         if self.cause is None:
             self.store.put(f"{folder}/scores.parquet", _parquet(self._scores()))
             weights = {name: tensor.contiguous() for name, tensor in self.detector.state_dict().items()}
-            if self.options.keep_weights and self.spec.evaluations and weights:
-                self.store.put(f"{folder}/weights.safetensors", safetensors.torch.save(weights))
+            if self.options.keep_weights and self.spec.evaluations:
+                if weights:
+                    self.store.put(f"{folder}/weights.safetensors", safetensors.torch.save(weights))
+                figures = self._figures()
+                if figures is not None:
+                    self.store.put(f"{folder}/figures.npz", figures)
         if self.epochs:
             self.store.put(f"{folder}/history.parquet", _parquet(pa.Table.from_pylist(self._history())))
         ledger = Ledger(self.store, sweep="")
@@ -330,6 +335,22 @@ class _Run:
             result = ledger.result(key) or result
         self.checkpoints.remove()
         return result
+
+    def _figures(self) -> bytes | None:
+        """figures.npz of the final weights."""
+        last = self.selections.chosen["last"].get("clean")
+        if last is None:
+            return None
+        return figure_data(
+            self.detector,
+            self.dataset.images,
+            self.test,
+            self.test_labels,
+            combine(last["components"], self.options.lambda_default),
+            epoch=self.epoch,
+            seed=self.spec.split_seed,
+            device=self.device,
+        )
 
     def _history(self) -> list[dict[str, float]]:
         names = dict.fromkeys(name for row in self.history for name in row)

@@ -1,4 +1,4 @@
-"""Which final weights stay: `keep: best` leaves those of one seed in each cell.
+"""Which final weights, and what figures need of them, stay: `keep: best` leaves those of one seed in each cell.
 
 Best is the highest validation AUROC, and without validation the first seed: never the test's.
 """
@@ -12,6 +12,7 @@ from sweep.ledger import Ledger
 from sweep.status import Survey
 
 CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
+KEPT = ("weights.safetensors", "figures.npz")
 
 
 class Weights:
@@ -49,4 +50,5 @@ class Weights:
         best, loser = ((rank, key), standing) if rank > standing[0] else (standing, (rank, key))
         self._best[cell] = best
         if loser[1] not in {kept for _, kept in self._best.values()}:  # a trial may be of two studies' cells
-            self._store.delete(f"trials/{loser[1]}/weights.safetensors")
+            for name in KEPT:
+                self._store.delete(f"trials/{loser[1]}/{name}")

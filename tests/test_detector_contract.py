@@ -224,6 +224,26 @@ class TestDetectorContract:
         assert torch.equal(batch, kept)
         assert not any(part.requires_grad for part in parts.values())
 
+    def test_what_figures_are_drawn_from_ignores_batch_mates_and_changes_nothing(self, case: Case) -> None:
+        made = case.trained()
+        batch = made.normalise(images(6))
+        kept, bits, random = batch.clone(), state_bits(made), torch.get_rng_state()
+        for method in (made.discriminator_features, made.reconstruction):
+            with made.evaluating():
+                whole, single = method(batch), method(batch[:1])
+            if whole is None or single is None:
+                assert whole is None and single is None
+                continue
+            assert whole.dtype == torch.float32 and len(whole) == 6 and whole.isfinite().all()
+            assert torch.allclose(whole[:1], single, rtol=1e-4, atol=1e-6)
+            if method == made.reconstruction:
+                assert whole.shape == batch.shape
+            else:
+                assert whole.dim() == 2
+        assert made.training or not case.info.trains_by_epoch, "the mode is as before"
+        assert state_bits(made) == bits and torch.equal(torch.get_rng_state(), random)
+        assert torch.equal(batch, kept)
+
     def test_normalising_and_training_leave_the_given_images_alone(self, case: Case) -> None:
         made = case.make()
         data = images(8)

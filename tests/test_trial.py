@@ -173,7 +173,7 @@ def test_an_interrupted_trial_goes_on_as_if_it_had_never_stopped(
     calm_store = open_store(str(tmp_path / "calm"))
     calm = finish(spec, calm_store, cache)
     assert numbers(resumed) == numbers(calm)
-    for name in ("weights.safetensors", "scores.parquet", "history.parquet"):
+    for name in ("weights.safetensors", "scores.parquet", "history.parquet", "figures.npz"):
         assert stored(store, spec, name) == stored(calm_store, spec, name), name
 
 
@@ -198,7 +198,7 @@ def test_resume_state_is_gone_when_there_is_a_result(store: Store, cache: Path) 
     spec = spec_of()
     finish(spec, store, cache, checkpoint_seconds=1e-9)
     left = {path.split("/", 2)[2] for path in store.list(f"trials/{spec.key}")}
-    assert left <= {"result.json", "scores.parquet", "history.parquet", "weights.safetensors", "lease"}
+    assert left <= {"result.json", "scores.parquet", "history.parquet", "weights.safetensors", "figures.npz", "lease"}
 
 
 def test_a_damaged_resume_state_costs_time_and_no_truth(store: Store, cache: Path) -> None:
