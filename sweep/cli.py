@@ -142,7 +142,9 @@ def report(
     assignments: Set = [],  # noqa: B006
     folder: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Write leaderboard.csv, .json, .md, .tex and results.parquet here, too."),
+        typer.Option(
+            "--out", "-o", help="Write report.html, figures, leaderboard.{csv,json,md,tex}, results.parquet here."
+        ),
     ] = None,
     selection: Annotated[str, typer.Option(help="Epoch: last, val or oracle (best on test).")] = "last",
     evaluation: Annotated[str, typer.Option(help="clean, legacy_ordered or legacy_shuffled.")] = "clean",
@@ -174,7 +176,7 @@ def report(
     else:
         found.show(out)
     if folder is not None and compare is None:
-        written += found.write(folder, words)
+        written += found.write(folder, words, opened.command("trial"))
     if bundle is not None:
         packed = found.bundle(bundle, opened.sweep, opened.platform, words)
         err.print(f"packed the scores of {packed:,} trials; to check them: python -m sweep verify {bundle}")

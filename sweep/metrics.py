@@ -123,6 +123,19 @@ def fpr95(labels: Labels, scores: Scores) -> float:
     return _steps(labels, scores).fpr95()
 
 
+def roc(labels: Labels, scores: Scores) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The ROC curve from (0, 0) to (1, 1), a point for each distinct score from the highest down.
+
+    Arguments and errors as for `evaluate`.
+
+    Returns:
+        False positive rates and true positive rates, [distinct scores + 1] each, in [0, 1], rising.
+    """
+    steps = _steps(labels, scores)
+    normal, abnormal = (np.concatenate([[0], np.cumsum(counts)]) for counts in (steps.normal, steps.abnormal))
+    return normal / steps.n_normal, abnormal / steps.n_abnormal
+
+
 def ties(scores: Scores) -> float:
     """Share of samples whose score another sample has too, in [0, 1].
 

@@ -75,7 +75,7 @@ def write(
         "results.parquet": to_parquet(rows),
     }
     out.mkdir(parents=True, exist_ok=True)
-    return [_publish(out / name, data) for name, data in contents.items()]
+    return [publish(out / name, data) for name, data in contents.items()]
 
 
 def every(rows: Iterable[Row], built: Build) -> list[Leaderboard]:
@@ -97,7 +97,7 @@ def write_sheets(
     """Write sheets as Markdown and LaTeX."""
     out.mkdir(parents=True, exist_ok=True)
     texts = {"md": _document(name.capitalize(), tables, provenance), "tex": latex.document(tables, provenance)}
-    return [_publish(out / f"{name}.{ending}", text.encode()) for ending, text in texts.items()]
+    return [publish(out / f"{name}.{ending}", text.encode()) for ending, text in texts.items()]
 
 
 def terminal(
@@ -296,7 +296,8 @@ def _harmless(name: str) -> str:
     return f"'{plain}" if plain.lstrip().startswith(FORMULA) else plain
 
 
-def _publish(path: Path, data: bytes) -> Path:
+def publish(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with beside.open("wb") as file:
         file.write(data)

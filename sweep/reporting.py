@@ -15,9 +15,10 @@ from sweep.faults import UserError, unknown
 from sweep.gather import Row
 from sweep.leaderboard import METRICS, Build, builder
 from sweep.ledger import Ledger
-from sweep.report import beside, every, terminal, write, write_sheets
+from sweep.report import beside, every, publish, terminal, write, write_sheets
 from sweep.rows import provenance, rows, scores
 from sweep.status import Survey
+from sweep.store import Missing
 from sweep.trialspec import EVALUATIONS, SELECTIONS
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Reporting:
         faults += [unknown("metric", metric, METRICS)] if metric not in METRICS else []
         if faults:
             raise UserError(faults)
-        self._ledger = ledger
+        self._survey, self._ledger = survey, ledger
         self._way = (selection, evaluation, metric)
         self.rows: list[Row] = rows(survey, ledger, usd_per_hour)
         self._built: Build = builder(self.rows)
@@ -63,12 +64,12 @@ class Reporting:
         audited = audits(self.rows, self._way[2], built=self._built)
         console.print(terminal(shown, console.width, audited, beside(self._built, shown)))
 
-    def write(self, folder: Path, command: str) -> list[Path]:
-        """Write every file of a report."""
+    def write(self, folder: Path, command: str, trial_command: str) -> list[Path]:
+        """Write every file of a report; `trial_command` shows a trial, its key following."""
         selection, evaluation, metric = self._way
         said = provenance(self._ledger, command)
         with _writing(folder):
-            return write(
+            written = write(
                 self.rows,
                 folder,
                 selection=selection,
@@ -77,6 +78,37 @@ class Reporting:
                 provenance=said,
                 built=self._built,
             )
+            return [*written, self._write_page(folder, said, trial_command)]
+
+    def _write_page(self, folder: Path, said: dict[str, object], trial_command: str) -> Path:
+        """Write report.html, and each figure as SVG and PDF into figures/."""
+        from sweep.figures import draw  # matplotlib: 0.4 s, which no other verb needs
+        from sweep.page import page
+
+        leaderboard = self._built(*self._way)
+        drawings = list(draw(leaderboard, self.rows, self._survey.searches, self._stored))
+        figures = folder / "figures"
+        figures.mkdir(exist_ok=True)
+        for drawing in drawings:
+            publish(figures / f"{drawing.name}.svg", drawing.svg)
+            publish(figures / f"{drawing.name}.pdf", drawing.pdf)
+        launches = self._ledger.specs()
+        text = page(
+            self.rows,
+            leaderboard,
+            drawings,
+            provenance=said,
+            spec=launches[-1] if launches else None,
+            trial_command=trial_command,
+            built=self._built,
+        )
+        return publish(folder / "report.html", text.encode())
+
+    def _stored(self, path: str) -> bytes | None:
+        try:
+            return self._ledger.store.get(path)
+        except Missing:
+            return None
 
     def compare(self, first: str, second: str, console: Console, folder: Path | None, command: str) -> list[Path]:
         """Print two detectors side by side, cell by cell; with a folder write comparison.{md,tex}, too.

@@ -188,7 +188,7 @@ class Search:
     def _sample(self, number: int) -> dict[str, Scalar]:
         optuna = _quiet_optuna()
         seed = zlib.crc32(f"{self.spec.id}:{number}".encode())
-        distributions = {name: _distribution(r) for name, r in sorted(self.spec.space.items())}
+        distributions = {name: distribution(r) for name, r in sorted(self.spec.space.items())}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # multivariate, liar: 2026-11
             sampler = optuna.samplers.TPESampler(
@@ -276,7 +276,8 @@ def holds(given: Mapping[str, Any], value: Scalar) -> bool:
     return isinstance(value, int | float) and given["low"] <= value <= given["high"]
 
 
-def _distribution(given: Mapping[str, Any]) -> Any:
+def distribution(given: Mapping[str, Any]) -> Any:
+    """A range of `SearchSpec.space` as Optuna has it."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if "choices" in given:

@@ -82,7 +82,7 @@ def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         mean = Entry(prefix + _number(line.mean) + mark, line.mean.best)
         classes = [_entry(line.cells.get(abnormal)) for abnormal in board.classes]
         entries = (mean, *(column[index] for column in extra.values()), *classes)
-        shown.append((line.trivial, (_label(line, lines), entries)))
+        shown.append((line.trivial, (line_label(line, lines), entries)))
     sections = tuple(
         (heading, tuple(line for is_trivial, line in shown if is_trivial == trivial))
         for heading, trivial in (("", False), ("trivial detectors", True))
@@ -101,7 +101,7 @@ def _test_set_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     lines = []
     for line in board.lines:
         cells = (line.mean, *(line.cells.get(abnormal, Cell()) for abnormal in board.classes))
-        lines.append((_label(line, board.lines), tuple(Entry(_width(cell.test_half_width)) for cell in cells)))
+        lines.append((line_label(line, board.lines), tuple(Entry(_width(cell.test_half_width)) for cell in cells)))
     caption = (
         "How far off these numbers may be because the test set is finite: half-width of the 95 % interval by "
         "DeLong, apart from the interval over seeds.  Seeds, and classes, share test images; they count as if "
@@ -125,7 +125,7 @@ def _comparison_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         won = f"{found.wins:g}/{found.n}"
         numbers = (probability(found.p), probability(line.p_holm), probability(found.p_signed_rank))
         texts = (f"{found.mean:+.3f} ± {found.half_width:.3f}", effect, won, *numbers)
-        lines.append((_label(line, board.lines), tuple(Entry(text) for text in texts)))
+        lines.append((line_label(line, board.lines), tuple(Entry(text) for text in texts)))
     captions = (
         "Unit of analysis: the class, seeds averaged, a divergence counting as chance.  Difference with the 95 % "
         "t-interval over classes; d_z: Cohen's d for pairs, mean difference over the standard deviation of the "
@@ -134,7 +134,7 @@ def _comparison_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         "Caution: classes of one dataset are dependent: they share training and test images, and what is normal in "
         "one is abnormal in another.  Take p as approximate, and say nothing of other datasets.",
     )
-    title = f"{_title(leaderboard, board)}, {_label(best, board.lines)} against the others"
+    title = f"{_title(leaderboard, board)}, {line_label(best, board.lines)} against the others"
     return Sheet(title, "detector", COMPARISON, (("", tuple(lines)),), captions)
 
 
@@ -165,7 +165,7 @@ def _paper_sheet(leaderboard: Leaderboard, board: Board, other: Leaderboard | No
                 gaps = {c: value - theirs[c] for c, value in ours.items() if value is not None}
                 rows.append((f"ours, {METRICS[metric]}", _beside(ours, board.classes, ".3f")))
                 rows.append(("difference", _beside(gaps, board.classes, "+.3f")))
-            label = _label(line, board.lines)
+            label = line_label(line, board.lines)
             sections.append((f"{label}: {title}", tuple(rows)))
             reasons = papers.differences(
                 source,
@@ -204,7 +204,7 @@ def _grid_sheet(leaderboard: Leaderboard, board: Board, grid: Grid) -> Sheet:
 def _audit_sheet(audit: Audit, metric: str) -> Sheet:
     shown = [line for line, _ in audit.lines]
     lines = [
-        (_label(line, shown), tuple(Entry(_number(means[way]) if way in means else "·") for way in audit.ways))
+        (line_label(line, shown), tuple(Entry(_number(means[way]) if way in means else "·") for way in audit.ways))
         for line, means in audit.lines
     ]
     caption = (
@@ -264,7 +264,7 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
         yield "‡ supervised: labels of the reported class chose its hyperparameters."
 
 
-def _label(line: Line, lines: Sequence[Line]) -> str:
+def line_label(line: Line, lines: Sequence[Line]) -> str:
     """Detector, variant unless it has only one, setting, and the study where it takes that to tell."""
     info = DETECTORS.get(line.detector)
     variant = "" if info is not None and len(info.variants) == 1 else line.variant

@@ -1,0 +1,148 @@
+"""Figures of a leaderboard's own numbers: error bars by class, AUROC against a hyperparameter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from sweep.figures.style import INK, LINES, WIDTH, Drawing, Look, canvas, drawn, legend, looks, printable
+from sweep.leaderboard import METRICS, Board, Cell, Grid, Leaderboard
+from sweep.sheets import line_label
+
+Looks = Mapping[str, Look]
+WIDE_NZ = "For Skip-GANomaly nz is the length of the discriminator's feature alone: its U-Net has no such bottleneck."
+
+
+def board_title(leaderboard: Leaderboard, board: Board) -> str:
+    """E.g. "digits D1: AUROC, last epoch, clean"."""
+    return f"{board.dataset} {board.protocol}: {METRICS[leaderboard.metric]}, {leaderboard.selection} epoch, " + (
+        leaderboard.evaluation.replace("_", " ")
+    )
+
+
+def error_bars(leaderboard: Leaderboard, board: Board, looked: Looks) -> Iterator[Drawing]:
+    """Each class, and the class mean, with error bars over seeds."""
+    lines = board.lines[:LINES]
+    if not lines:
+        return
+    figure, [[axes]] = canvas(1, 1, WIDTH, 3.4)
+    groups = [*board.classes, "class mean"]
+    step = 0.8 / len(lines)
+    for number, line in enumerate(lines):
+        label = line_label(line, board.lines)
+        cells = [*(line.cells.get(abnormal, Cell()) for abnormal in board.classes), line.mean]
+        shift = (number - (len(lines) - 1) / 2) * step
+        shown = [(at + shift + 0.4 * (at == len(groups) - 1), cell) for at, cell in enumerate(cells)]
+        _points(axes, [(x, cell) for x, cell in shown if cell.mean is not None], looked[label], label, joined=False)
+    axes.axvline(len(groups) - 1.3, color=INK, linewidth=0.8, alpha=0.5)
+    axes.set_xticks([*range(len(groups) - 1), len(groups) - 0.6], [printable(group) for group in groups])
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("abnormal class")
+    _measure(axes, leaderboard.metric)
+    legend(figure, axes)
+    caption = (
+        "Mean over seeds and its 95 % t-interval (none for a single seed); the dashed line is chance."
+        + _left_out(len(board.lines))
+    )
+    name = f"{board.dataset}-{board.protocol}-error-bars"
+    yield drawn(name, f"{board_title(leaderboard, board)}: by abnormal class", caption, figure)
+
+
+def against_hyperparameters(leaderboard: Leaderboard, board: Board) -> Iterator[Drawing]:
+    """One figure a study: a panel for each hyperparameter varied, a line for each detector."""
+    studies: dict[str, dict[str, list[Grid]]] = {}
+    for grid in board.grids:
+        studies.setdefault(grid.study, {}).setdefault(grid.axis, []).append(grid)
+    for study, axes_of in studies.items():
+        yield _against(leaderboard, board, study, axes_of)
+
+
+def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mapping[str, list[Grid]]) -> Drawing:
+    names = dict.fromkeys(f"{g.detector} {g.variant}" for grids in axes_of.values() for g in grids)
+    looked = looks(names)
+    columns = min(2, len(axes_of))
+    rows = math.ceil(len(axes_of) / columns)
+    figure, panels = canvas(rows, columns, WIDTH, 0.7 + 2.4 * rows, sharey=True)
+    flat = [panel for row in panels for panel in row]
+    for panel, (axis, grids) in zip(flat, axes_of.items(), strict=False):
+        place = _scale(panel, [line.value for grid in grids for line in grid.lines])
+        for grid in grids[:LINES]:
+            name = f"{grid.detector} {grid.variant}"
+            measured = [(line.value, line.mean.mean, line.mean) for line in grid.lines if line.mean.mean is not None]
+            _points(panel, [(place(value), cell) for value, _, cell in measured], looked[name], name, joined=True)
+            for value, mean, _ in measured:
+                if value == grid.default:
+                    ring(panel, place(value), mean, looked[name])
+        panel.set_xlabel(printable(axis))
+    for panel in flat[len(axes_of) :]:
+        panel.remove()
+    for number, panel in enumerate(flat[: len(axes_of)]):
+        _measure(panel, leaderboard.metric, named=number % columns == 0, classes=True)
+    entries = {label: handle for p in flat[: len(axes_of)] for handle, label in zip(*p.get_legend_handles_labels())}  # noqa: B905
+    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=4, handlelength=3.0)
+    caption = (
+        f"Class mean over {len(board.classes) if len(board.classes) < 12 else 'all'} abnormal classes, mean over seeds "
+        "and its 95 % t-interval; one value varied at a time around the default, which is ringed.  Chosen from this "
+        "figure, a value would be chosen on the test set."
+    )
+    if "nz" in axes_of and any(grid.detector == "skip_ganomaly" for grid in axes_of["nz"]):
+        caption += f"  {WIDE_NZ}"
+    axes_named = ", ".join(axes_of)
+    title = f"{board_title(leaderboard, board)}: against {axes_named}"
+    return drawn(f"{board.dataset}-{board.protocol}-{study}", title, caption, figure)
+
+
+def ring(axes: Axes, x: float, y: float, look: Look) -> None:
+    """Mark where a line stands by default."""
+    axes.plot([x], [y], "o", markersize=12, fillstyle="none", color=look.colour)
+
+
+def _points(axes: Axes, points: Sequence[tuple[float, Cell]], look: Look, label: str, *, joined: bool) -> None:
+    if not points:
+        return
+    xs = [x for x, _ in points]
+    axes.errorbar(
+        xs,
+        [cell.mean or 0.0 for _, cell in points],
+        yerr=[cell.half_width or 0.0 for _, cell in points],
+        color=look.colour,
+        marker=look.marker,
+        linestyle=look.dash if joined else "none",
+        elinewidth=1.1,
+        label=printable(label),
+    )
+
+
+def _measure(axes: Axes, metric: str, *, named: bool = True, classes: bool = False) -> None:
+    """Label the y axis, keep it within what the metric can be, and draw chance where it is known."""
+    if named:
+        axes.set_ylabel(f"{METRICS[metric]}{', class mean' if classes else ''}")
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(-0.02, low), min(1.02, high))
+    if metric == "auroc":
+        axes.axhline(0.5, color=INK, linestyle=(0, (4, 3)), linewidth=0.9, alpha=0.7)
+
+
+def _scale(axes: Axes, values: Sequence[Any]) -> Any:
+    """Scale the x axis to the values and tick those; returns where a value stands."""
+    distinct = list(dict.fromkeys(values))
+    numbers = [v for v in distinct if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) < len(distinct):
+        axes.set_xticks(range(len(distinct)), [printable(str(value)) for value in distinct])
+        return distinct.index
+    positive = [v for v in numbers if v > 0]
+    if positive and max(positive) >= 10 * min(positive):
+        if len(positive) == len(numbers):
+            axes.set_xscale("log")
+        else:
+            axes.set_xscale("symlog", linthresh=min(positive))
+    axes.set_xticks(sorted(numbers), [f"{v:g}" for v in sorted(numbers)])
+    axes.set_xticks([], minor=True)
+    return float
+
+
+def _left_out(lines: int) -> str:
+    return "" if lines <= LINES else f"  The best {LINES} of {lines} lines are drawn."

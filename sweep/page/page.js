@@ -1,0 +1,192 @@
+"use strict";
+(() => {
+  const STEP = 50; // rows of the trials' table that one press of "Show more" adds
+  const HEADS = {
+    abnormal: "class", split_seed: "split seed", auroc: "AUROC", ap: "AP", fpr95: "FPR95",
+    train_seconds: "train s", lam: "lambda",
+  };
+  const TEXT = new Set(["study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "status", "device", "key"]);
+  const OVERVIEW = ["detector", "variant", "setting", "dataset", "protocol", "abnormal", "seed", "status", "epoch",
+    "auroc", "ap", "fpr95", "train_seconds", "attempts", "study", "key"];
+  const DETAIL = ["abnormal", "seed", "split_seed", "status", "epoch", "auroc", "ap", "fpr95", "train_seconds", "key",
+    "lam", "attempts", "device", "revision"];
+
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const count = data.line.length;
+  const get = (row, name) => {
+    const column = data.columns[name];
+    return column.values[column.codes[row]];
+  };
+
+  const element = (tag, text, parent, className) => {
+    const made = document.createElement(tag);
+    if (text !== undefined && text !== null) made.textContent = text; // never markup: names come from data
+    if (className) made.className = className;
+    if (parent) parent.append(made);
+    return made;
+  };
+
+  const shown = (name, value) => {
+    if (value === null || value === undefined) return "-";
+    if (["auroc", "ap", "fpr95"].includes(name)) return value.toFixed(4);
+    if (name === "train_seconds") return value >= 10 ? value.toFixed(0) : value.toPrecision(2);
+    return String(value);
+  };
+
+  // Empty values last, whichever way; numbers by size, names as people count.
+  const names = new Intl.Collator(undefined, { numeric: true });
+  const compare = (a, b, sign) => {
+    if (a === b) return 0;
+    if (a === null || a === undefined || a === "") return 1;
+    if (b === null || b === undefined || b === "") return -1;
+    return sign * (typeof a === "number" && typeof b === "number" ? a - b : names.compare(String(a), String(b)));
+  };
+
+  // Mark the column of a button as sorted; a second press turns the order round.
+  const turn = (button, first) => {
+    const head = button.closest("th");
+    const before = head.getAttribute("aria-sort");
+    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
+    const order = before === null ? first : before === "ascending" ? "descending" : "ascending";
+    head.setAttribute("aria-sort", order);
+    return order === "ascending" ? 1 : -1;
+  };
+
+  const words = (input) => input.value.toLowerCase().split(/\s+/).filter(Boolean);
+
+  // -- the boards ---------------------------------------------------------------------------------
+
+  for (const sheet of document.querySelectorAll("[data-sheet]")) {
+    const lines = [...sheet.querySelectorAll("tbody tr:not(.heading)")];
+    for (const button of sheet.querySelectorAll("[data-sort]")) {
+      button.addEventListener("click", () => {
+        const at = Number(button.dataset.sort);
+        const sign = turn(button, at === 0 ? "ascending" : "descending");
+        const value = (line) => {
+          const cell = line.children[at];
+          if (at === 0) return cell.textContent;
+          return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
+        };
+        for (const body of sheet.querySelectorAll("tbody")) {
+          const own = lines.filter((line) => line.parentNode === body);
+          own.sort((a, b) => compare(value(a), value(b), sign));
+          body.append(...own);
+        }
+      });
+    }
+    const filter = sheet.querySelector("[data-filter]");
+    if (filter) {
+      const said = sheet.querySelector("[data-count]");
+      filter.addEventListener("input", () => {
+        const wanted = words(filter);
+        let left = 0;
+        for (const line of lines) {
+          const name = line.firstElementChild.textContent.toLowerCase();
+          line.hidden = !wanted.every((word) => name.includes(word));
+          left += line.hidden ? 0 : 1;
+        }
+        said.textContent = wanted.length ? `${left} of ${lines.length}` : "";
+      });
+    }
+  }
+
+  // -- all trials ---------------------------------------------------------------------------------
+
+  const fill = (body, rows, columns) => {
+    const made = document.createDocumentFragment();
+    for (const row of rows) {
+      const line = element("tr", null, made);
+      for (const [at, name] of columns.entries()) {
+        const cell = element(at === 0 ? "th" : "td", shown(name, get(row, name)), line);
+        if (at === 0) cell.scope = "row";
+        if (TEXT.has(name)) cell.classList.add(name === "key" ? "code" : "text");
+      }
+    }
+    body.append(made);
+  };
+
+  const table = document.getElementById("trial-table");
+  const body = table.tBodies[0];
+  const filter = document.getElementById("trial-filter");
+  const said = document.getElementById("trial-count");
+  const more = document.getElementById("trial-more");
+  let order = Array.from({ length: count }, (_, row) => row);
+  let left = order;
+  let drawn = 0;
+  let sorted = null; // [column, sign]
+  let haystacks = null; // built when first filtered
+
+  const show = () => {
+    fill(body, left.slice(drawn, drawn + STEP), OVERVIEW);
+    drawn = Math.min(left.length, drawn + STEP);
+    more.hidden = drawn >= left.length;
+    const which = left.length === count ? "" : ` of ${count.toLocaleString("en")}`;
+    said.textContent = `${left.length.toLocaleString("en")}${which} trials, ${drawn.toLocaleString("en")} shown`;
+  };
+
+  const refresh = () => {
+    const wanted = words(filter);
+    if (wanted.length && haystacks === null) {
+      haystacks = Array.from({ length: count }, (_, row) =>
+        OVERVIEW.map((name) => shown(name, get(row, name))).join(" ").toLowerCase());
+    }
+    left = wanted.length ? order.filter((row) => wanted.every((word) => haystacks[row].includes(word))) : order;
+    drawn = 0;
+    body.replaceChildren();
+    show();
+  };
+
+  const head = element("tr", null, table.tHead);
+  for (const name of OVERVIEW) {
+    const cell = element("th", null, head, TEXT.has(name) ? "" : "number");
+    cell.scope = "col";
+    const button = element("button", HEADS[name] || name.replace("_", " "), cell);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      const sign = turn(button, TEXT.has(name) ? "ascending" : "descending");
+      sorted = [name, sign];
+      order = Array.from({ length: count }, (_, row) => row);
+      order.sort((a, b) => compare(get(a, sorted[0]), get(b, sorted[0]), sorted[1]) || a - b);
+      refresh();
+    });
+  }
+  filter.addEventListener("input", refresh);
+  more.addEventListener("click", () => {
+    const at = drawn;
+    show();
+    const next = body.rows[at];
+    if (next) {
+      next.tabIndex = -1;
+      next.focus({ preventScroll: true });
+    }
+  });
+  refresh();
+
+  // -- the trials behind one number ---------------------------------------------------------------
+
+  const drill = document.getElementById("drill");
+  const details = document.getElementById("drill-table");
+  const heads = element("tr", null, details.tHead);
+  for (const name of DETAIL) element("th", HEADS[name] || name.replace("_", " "), heads).scope = "col";
+
+  const open = (button) => {
+    const line = Number(button.dataset.line);
+    const wanted = button.dataset.class;
+    const rows = order.filter((row) => data.line[row] === line && (wanted === undefined || get(row, "abnormal") === wanted));
+    rows.sort((a, b) => a - b);
+    if (!rows.length) return;
+    const first = rows[0];
+    const name = ["detector", "variant", "setting"].map((part) => get(first, part)).filter(Boolean).join(" ");
+    const where = `${get(first, "dataset")} ${get(first, "protocol")}`;
+    const which = wanted === undefined ? "all classes" : `${wanted} abnormal`;
+    document.getElementById("drill-title").textContent = `${name} on ${where}, ${which}`;
+    const settings = new Set(rows.map((row) => data.setting[row]));
+    const spelled = Object.entries(data.settings[data.setting[first]]).map(([key, value]) => `${key}=${value}`).join(", ");
+    document.getElementById("drill-settings").textContent =
+      settings.size > 1 ? `${settings.size} settings of hyperparameters; the first: ${spelled}` : spelled;
+    details.tBodies[0].replaceChildren();
+    fill(details.tBodies[0], rows, DETAIL);
+    drill.showModal();
+  };
+  for (const button of document.querySelectorAll("button.cell")) button.addEventListener("click", () => open(button));
+})();
