@@ -29,8 +29,12 @@ HOSTILE = ("<script>alert(1)</script>", "a $\\frac{x$ & b", 'x" onload="alert(1)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def figures(found: Sequence[dict[str, Any]], store: dict[str, bytes] | None = None, **how: str) -> dict[str, Drawing]:
-    return {d.name: d for d in draw(build(found, **how), found, (), (store or {}).get)}
+def figures(found: Sequence[dict[str, Any]], store: dict[str, bytes] | None = None) -> dict[str, Drawing]:
+    return {d.name: d for d in draw(build(found), found, (), (store or {}).get)}
+
+
+def nothing(path: str) -> None:
+    """A store that is empty."""
 
 
 def texts(drawing: Drawing) -> list[str]:
@@ -165,7 +169,9 @@ def test_a_board_of_many_lines_says_what_it_leaves_out() -> None:
 def test_each_axis_of_a_grid_has_a_panel_with_its_values_and_says_what_nz_is() -> None:
     found = grid_rows("nz", {8: 0.5, 64: 0.6, 100: 0.7})
     found += [{**one, "detector": "skip_ganomaly", "key": f"skip {one['key']}"} for one in found]
+    found += rows({"9": (0.5,)}, "knn")
     (drawing,) = (d for name, d in figures(found).items() if "error" not in name)
+    assert "classes 0, 1, mean" in drawing.caption, "not of all the board"
     assert {"8", "64", "100", "nz", "ganomaly repo_head", "skip_ganomaly repo_head"} <= set(texts(drawing))
     assert WIDE_NZ in drawing.caption
 
@@ -209,7 +215,7 @@ def searched(values: Sequence[float]) -> tuple[Any, Search]:
 
 def test_a_search_is_drawn_with_what_mattered() -> None:
     planned, search = searched([0.5 + 0.4 * n / 40 for n in range(40)])
-    (drawing,) = draw(build([]), [], [(planned, search)], {}.get)
+    (drawing,) = draw(build([]), [], [(planned, search)], nothing)
     assert {"history", "importance", "nz", "w_adv", "candidate"} <= set(texts(drawing))
     assert "40 of 40 candidates asked, 40 completed" in drawing.caption
     measured = importances(search, list(enumerate(search.candidates)))
@@ -219,7 +225,7 @@ def test_a_search_is_drawn_with_what_mattered() -> None:
 
 def test_a_search_that_has_hardly_begun_claims_no_importance() -> None:
     planned, search = searched([0.5, 0.6])
-    (drawing,) = draw(build([]), [], [(planned, search)], {}.get)
+    (drawing,) = draw(build([]), [], [(planned, search)], nothing)
     assert "Importance needs" in drawing.caption
     planned, search = searched([])
-    assert list(draw(build([]), [], [(planned, search)], {}.get)) == []
+    assert list(draw(build([]), [], [(planned, search)], nothing)) == []

@@ -41,7 +41,7 @@ def error_bars(leaderboard: Leaderboard, board: Board, looked: Looks) -> Iterato
     axes.set_xticks([*range(len(groups) - 1), len(groups) - 0.6], [printable(group) for group in groups])
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("abnormal class")
-    _measure(axes, leaderboard.metric)
+    measure(axes, leaderboard.metric)
     legend(figure, axes)
     caption = (
         "Mean over seeds and its 95 % t-interval (none for a single seed); the dashed line is chance."
@@ -80,13 +80,14 @@ def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mappin
     for panel in flat[len(axes_of) :]:
         panel.remove()
     for number, panel in enumerate(flat[: len(axes_of)]):
-        _measure(panel, leaderboard.metric, named=number % columns == 0, classes=True)
+        measure(panel, leaderboard.metric, named=number % columns == 0, classes=True)
     entries = {label: handle for p in flat[: len(axes_of)] for handle, label in zip(*p.get_legend_handles_labels())}  # noqa: B905
     figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=4, handlelength=3.0)
+    hunted = {abnormal for grids in axes_of.values() for g in grids for line in g.lines for abnormal in line.cells}
+    classes = ", ".join(abnormal for abnormal in board.classes if abnormal in hunted)
     caption = (
-        f"Class mean over {len(board.classes) if len(board.classes) < 12 else 'all'} abnormal classes, mean over seeds "
-        "and its 95 % t-interval; one value varied at a time around the default, which is ringed.  Chosen from this "
-        "figure, a value would be chosen on the test set."
+        f"Mean over the abnormal classes {classes}, mean over seeds and its 95 % t-interval; one value varied at a "
+        "time around the default, which is ringed.  Chosen from this figure, a value would be chosen on the test set."
     )
     if "nz" in axes_of and any(grid.detector == "skip_ganomaly" for grid in axes_of["nz"]):
         caption += f"  {WIDE_NZ}"
@@ -116,7 +117,7 @@ def _points(axes: Axes, points: Sequence[tuple[float, Cell]], look: Look, label:
     )
 
 
-def _measure(axes: Axes, metric: str, *, named: bool = True, classes: bool = False) -> None:
+def measure(axes: Axes, metric: str, *, named: bool = True, classes: bool = False) -> None:
     """Label the y axis, keep it within what the metric can be, and draw chance where it is known."""
     if named:
         axes.set_ylabel(f"{METRICS[metric]}{', class mean' if classes else ''}")

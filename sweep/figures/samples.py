@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.scoring import LAMBDAS, combine
-from sweep.figures.boards import board_title, ring
+from sweep.figures.boards import board_title, measure, ring
 from sweep.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, drawn, legend, printable
 from sweep.gather import Row
 from sweep.leaderboard import NAME, Board, Leaderboard, Line
@@ -199,9 +199,8 @@ def against_lambda(
         )  # fmt: skip
         taken = next(iter(cells.values()))[0].row["lam"]
         ring(axes, taken, interval(_class_means(cells, taken)).mean, look)
-    axes.axhline(0.5, color=INK, linestyle=(0, (4, 3)), linewidth=0.9, alpha=0.7)
+    measure(axes, leaderboard.metric, classes=True)
     axes.set_xlabel("lambda, the share of the reconstruction term in the score")
-    axes.set_ylabel("AUROC, class mean")
     legend(figure, axes, columns=3)
     caption = (
         "From stored score components, without training again; mean over seeds of the class mean, 95 % t-interval; "
