@@ -132,8 +132,11 @@ def test_the_report_is_written_with_the_columns_that_are_promised(
     run = sweep("report", launched[0], "-o", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "leaderboard.csv", "leaderboard.md", "results.parquet"
+        "leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "results.parquet",
+        "report.html", "figures",
     }  # fmt: skip
+    drawn = {path.name for path in (tmp_path / "out/figures").iterdir()}
+    assert {"digits-D1-error-bars.svg", "digits-D1-error-bars.pdf"} <= drawn
     table = pq.read_table(tmp_path / "out/results.parquet")
     assert table.column_names[: len(COLUMNS)] == list(COLUMNS)
     assert "hp_nz" in table.column_names

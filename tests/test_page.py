@@ -118,6 +118,15 @@ def test_the_page_begins_with_the_verdict_and_holds_everything() -> None:
         assert word in reader.text
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0.873 ± 0.021 (2/3)†", 0.873), ("~0.5", 0.5), ("-0.183", -0.183), ("+.5", None), ("-", None), ("·", None),
+     ("±0.037", 0.037), ("1,131,697", 1131697.0), ("24 CPU s", 24.0), ("0.04 CPU h", 144.0), ("$1.50", 1.5)],
+)  # fmt: skip
+def test_cells_sort_by_the_number_that_they_begin_with(text: str, value: float | None) -> None:
+    assert sweep.page._value(text) == (None if value is None else pytest.approx(value))
+
+
 def test_every_trial_is_in_the_page() -> None:
     data = read(SCENE).data
     shown = [entry for entry in SCENE if entry["selection"] == "last"]

@@ -31,7 +31,8 @@ TRIAL_COLUMNS = (
     "study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "split_seed", "seed", "status",
     "epoch", "auroc", "ap", "fpr95", "train_seconds", "attempts", "device", "revision", "lam", "key",
 )  # fmt: skip
-_NUMBER = re.compile(r"[~\s]*([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
+_NUMBER = re.compile(r"[~±$\s]*([-+]?[\d,]+(?:\.\d+)?(?:e[-+]?\d+)?)(?:\s(?:[CG]PU )?(s|min|h)\b)?")
+_SECONDS = {None: 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,9 @@ def _table(sheet: Sheet, places: Mapping[tuple[str, str], tuple[int, str | None]
 
 
 def _value(text: str) -> float | None:
-    """The number that a cell begins with."""
+    """The number that a cell begins with; a time in seconds."""
     found = _NUMBER.match(text)
-    return None if found is None else float(found.group(1))
+    return None if found is None else float(found.group(1).replace(",", "")) * _SECONDS[found.group(2)]
 
 
 # -- trials -----------------------------------------------------------------------------------------
