@@ -128,8 +128,12 @@ def _faults(store: Store, name: str, preparation: str) -> list[str]:
 
 def _mended(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> list[str]:
     """What is still wrong when a set was put again."""
-    if name not in sweep.data.datasets() or sweep.preparation(name) != preparation:
-        return [f"CONFIG describes no set {name} that is prepared as {preparation}: data.size decides, and --set can"]
+    info = _listed_here(sweep, name) if name in sweep.data.datasets() else None
+    if info is None or info.preparation(size_of(info, sweep.data.size)) != preparation:
+        return [
+            f"CONFIG describes no set {name} that is prepared as {preparation} and can be read here: "
+            "data.size decides, and data.sets, and --set can"
+        ]
     try:
         put_into(store, sweep, name, console)
     except UserError as error:
@@ -167,7 +171,7 @@ def listing(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def table(found: list[dict[str, Any]]) -> Table:
-    """The listing for a person; `--json` has the count of every class."""
+    """The listing for a person."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("dataset", "stored as", "images", "MB", "protocols", "fingerprint"):
         shown.add_column(heading, no_wrap=True)

@@ -18,6 +18,7 @@ from image_folders import ANIMALS, MVTEC, PUBLISHED, write_images
 from rich.console import Console
 from sweeps import ROOT, environment, plan_of, sweep
 
+from data.layouts import LAYOUTS
 from sweep import datasets
 from sweep.cluster import platform
 from sweep.faults import UserError
@@ -96,7 +97,7 @@ def test_all_faults_of_declarations_are_told_at_once_each_with_its_place(folder:
     found = faults(body(folder, sets, datasets=["digits"]))
     assert [line.partition(" (legal")[0] for line in found] == [
         "data.sets.a.layout: unknown layout 'mvtek', did you mean 'mvtec'?",
-        "data.sets.b.layout: must be given, one of folder, classes, mvtec",
+        f"data.sets.b.layout: must be given, one of {', '.join(LAYOUTS)}",
         "data.sets.c.root: must be given",
         "data.sets.d.size: input should be 8, 16, 32, 64, 128 or 256, is 33",
         "data.sets.d: unknown key 'chanels', did you mean 'channels'?",
@@ -163,6 +164,11 @@ def test_a_stored_set_is_planned_verified_and_listed_without_its_folder(folder: 
     with pytest.raises(UserError, match="no such folder"):
         put(after, "bottles")
     assert datasets.verify(after, "bottles", Console(file=io.StringIO()))
+    shard = next((folder / "store/datasets/bottles").rglob("*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert not datasets.verify(after, "bottles", Console(file=io.StringIO()), repair=True)  # from what?
+    write_images(folder / "bottle", MVTEC)
+    assert datasets.verify(after, "bottles", Console(file=io.StringIO()), repair=True)
     entry = next(entry for entry in datasets.listing(after) if entry["name"] == "bottles")
     assert entry["counts"] == {"good": 30, "crack": 4, "hole": 5} and entry["protocols"] == ["F0", "P1"]
     with pytest.raises(UserError, match="unknown dataset 'botles', did you mean 'bottles'"):
