@@ -267,15 +267,16 @@ def data_put(
 
 @data_app.command("verify")
 def data_verify(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Datasets; none: all of the store.")] = [],  # noqa: B006
+    *,
     config: Config,
-    name: Annotated[str | None, typer.Argument(help="Dataset; none: every one in the store.")] = None,
     assignments: Set = [],  # noqa: B006
     repair: Annotated[bool, typer.Option("--repair", help="Make damaged shards again from the source.")] = False,
 ) -> None:
     """Check every byte of stored datasets; exit code 1 if any is damaged."""
     from sweep.datasets import verify
 
-    if not verify(_load(config, assignments), name, out, repair):
+    if not verify(_load(config, assignments), names, out, repair):
         raise typer.Exit(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,26 +83,29 @@ def missing(store: Store, sweep: Sweep) -> list[str]:
     return [name for name in names if not store.exists(f"datasets/{name}/{sweep.preparation(name)}/manifest.json")]
 
 
-def verify(sweep: Sweep, name: str | None, console: Console, repair: bool = False) -> bool:
-    """Check every byte of one or all stored datasets; returns whether all are whole.
+def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool = False) -> bool:
+    """Check every byte of some or all stored datasets; returns whether all are whole.
 
     Args:
         sweep: names store and sources.
-        name: of a dataset; None for all.
+        names: of datasets; none for all.
         console: for what is found.
         repair: mend what is damaged from its source.
 
     Raises:
-        UserError: there is no such dataset.
+        UserError: there is no such dataset, or it is not stored.
     """
     store = open_store(sweep.storage)
-    if name is not None:
+    for name in names:
         _refuse_unknown(sweep, name)
-    stored = [found for found in store.names("datasets") if name in (None, found)]
-    if name is not None and not stored:
-        raise UserError(f"{name} is not in the store {store.url}: python -m sweep data put {name} CONFIG")
+    stored = store.names("datasets")
+    absent = [name for name in names if name not in stored]
+    if absent:
+        raise UserError(
+            [f"{name} is not in the store {store.url}: python -m sweep data put {name} CONFIG" for name in absent]
+        )
     damaged = 0
-    for found in stored:
+    for found in names or stored:
         for preparation in store.names(f"datasets/{found}"):
             faults = _faults(store, found, preparation)
             if faults and repair:

@@ -152,7 +152,9 @@ def test_datasets_are_put_verified_mended_and_listed(config: Path) -> None:
     repaired = sweep("data", "verify", config, "--repair")
     assert repaired.returncode == 0, repaired.stderr
     assert shard.name in repaired.stdout and "ok" in repaired.stdout
-    assert sweep("data", "verify", config).returncode == 0
+    assert sweep("data", "verify", "digits", config).returncode == 0
+    absent = sweep("data", "verify", "digits", "mnist", config)
+    assert absent.returncode == 1 and "data put mnist" in absent.stderr
     found = {entry["name"]: entry for entry in json.loads(sweep("data", "list", config, "--json").stdout)}
     assert found["digits"]["images"] == 1797
     assert found["mnist"]["images"] is None

@@ -163,12 +163,12 @@ def test_a_stored_set_is_planned_verified_and_listed_without_its_folder(folder: 
     assert after == before
     with pytest.raises(UserError, match="no such folder"):
         put(after, "bottles")
-    assert datasets.verify(after, "bottles", Console(file=io.StringIO()))
+    assert datasets.verify(after, ["bottles"], Console(file=io.StringIO()))
     shard = next((folder / "store/datasets/bottles").rglob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    assert not datasets.verify(after, "bottles", Console(file=io.StringIO()), repair=True)  # from what?
+    assert not datasets.verify(after, ["bottles"], Console(file=io.StringIO()), repair=True)  # from what?
     write_images(folder / "bottle", MVTEC)
-    assert datasets.verify(after, "bottles", Console(file=io.StringIO()), repair=True)
+    assert datasets.verify(after, ["bottles"], Console(file=io.StringIO()), repair=True)
     entry = next(entry for entry in datasets.listing(after) if entry["name"] == "bottles")
     assert entry["counts"] == {"good": 30, "crack": 4, "hole": 5} and entry["protocols"] == ["F0", "P1"]
     with pytest.raises(UserError, match="unknown dataset 'botles', did you mean 'bottles'"):
