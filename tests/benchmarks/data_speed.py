@@ -44,6 +44,7 @@ def pss():
 
 url, name, preparation, cache = sys.argv[1:]
 store = open_store(url)
+store.exists("nothing")  # a trial has asked its store for a result before: the client is there
 before = pss()
 began = time.perf_counter()
 dataset = load(store, name, preparation, Path(cache))
@@ -139,9 +140,10 @@ def _timed(call: Callable[[], object]) -> float:
 def _warm(store: Store, manifest: Manifest, cache: Path, n: int) -> None:
     words = [sys.executable, "-c", READER, store.url, manifest.name, manifest.preparation, str(cache)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    readers = [subprocess.Popen(words, cwd=ROOT, text=True, **pipes) for _ in range(max(n, 3))]  # type: ignore[call-overload]
-    for reader in readers:
-        assert reader.stdout.readline() == "open\n"
+    readers = []
+    for _ in range(max(n, 3)):
+        readers.append(subprocess.Popen(words, cwd=ROOT, text=True, **pipes))  # type: ignore[call-overload]
+        assert readers[-1].stdout.readline() == "open\n"
     found = []
     for reader in readers:  # one by one: the others keep their pages until all have been asked
         reader.stdin.write("say\n")
