@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +11,10 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from sweep.ledger import Ledger
-    from sweep.plan import Platform, Work
+    from sweep.opened import Opened
     from sweep.reporting import Reporting
     from sweep.spec import Sweep
     from sweep.status import Survey
-    from sweep.store import Store
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,7 +59,9 @@ def launch(
     """
     from sweep.launch import DONE, SOME_FAILED, Launch
 
-    opened = _Opened(config, assignments)
+    opened = _open(config, assignments)
+    if not dry_run:
+        opened.refuse_what_cannot_be_launched()
     state = opened.survey()
     out.print(opened.plan_table(state))
     if dry_run:
@@ -90,21 +89,64 @@ def launch(
 
 
 @app.command()
-def plan(config: Config, assignments: Set = [], as_json: Json = False) -> None:  # noqa: B006
-    """Show what would run, what is done and how long it will take.
+def plan(
+    config: Config,
+    assignments: Set = [],  # noqa: B006
+    as_json: Json = False,
+    ray_yaml: Annotated[
+        bool, typer.Option("--ray-yaml", help="Print what Ray's launcher would be given, checked by Ray.")
+    ] = False,
+) -> None:
+    """Show what would run, what is done, how long it will take and what it costs.
 
     Starts nothing.  Results of older revisions of the code are shown as stale and run again.
+    Where the store cannot be reached, what is done is unknown, and all is counted as to run.
 
     \b
     python -m sweep plan clusters/local.yaml --set sweep.study=nz
+    python -m sweep plan clusters/aws.yaml --ray-yaml
     """
-    opened = _Opened(config, assignments)
-    state = opened.survey()
-    if as_json:
-        _print_json(state.to_json(opened.platform.slots))
+    opened = _open(config, assignments)
+    state, unreached = opened.survey_if_reached()
+    if ray_yaml:
+        sys.stdout.write(opened.ray_yaml(state))
+    elif as_json:
+        _print_json(opened.plan_json(state, unreached))
     else:
-        out.print(opened.plan_table(state))
+        out.print(opened.plan_table(state, unreached))
         out.print(f"Nothing was started.  Launch: {opened.command('launch')}")
+
+
+@app.command()
+def check(
+    config: Config,
+    assignments: Set = [],  # noqa: B006
+    fix: Annotated[bool, typer.Option("--fix", help="Make what is missing and may be made: bucket and roles.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at everything that a launch needs: storage, data, slots; on a cloud the account, too.
+
+    Starts nothing.  Each line is ok or not ok, with what mends it; exit code 1 if any is not ok.
+
+    \b
+    python -m sweep check clusters/aws.yaml
+    python -m sweep check clusters/aws.yaml --fix
+    """
+    from sweep.check import check as look
+    from sweep.findings import table
+
+    found = look(_load(config, assignments), fix=fix)
+    if as_json:
+        findings = [finding.to_json() for finding in found.findings]
+        _print_json({"passed": found.passed, "findings": findings, "commands": found.commands})
+    else:
+        out.print(table(found.findings))
+        for kind, commands in found.commands.items():
+            out.print(f"run on the {kind}:" if kind == "head" else f"run on each {kind}:")
+            for command in commands:
+                out.print(f"  {command}", style="dim", markup=False, soft_wrap=True)
+    if not found.passed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -121,7 +163,7 @@ def status(
     """
     import time
 
-    opened = _Opened(config, assignments, as_launched=True, everything=everything)
+    opened = _open(config, assignments, as_launched=True, everything=everything)
     while True:
         state = opened.survey()
         if as_json:
@@ -166,7 +208,7 @@ def report(
     python -m sweep report clusters/local.yaml --compare ganomaly "ganomaly untrained"
     python -m sweep report clusters/local.yaml --bundle results.zip
     """
-    opened = _Opened(config, assignments, as_launched=True, everything=everything)
+    opened = _open(config, assignments, as_launched=True, everything=everything)
     found, words = _reporting(opened, selection, evaluation, metric), opened.command("report")
     written: list[Path] = []
     if as_json:
@@ -230,7 +272,7 @@ def trial(
     """
     from sweep.single import find, run, story
 
-    opened = _Opened(config, assignments, as_launched=True)
+    opened = _open(config, assignments, as_launched=True)
     planned = find(opened.survey(), key)
     if log:
         out.print(story(opened.ledger, planned), markup=False)
@@ -313,59 +355,10 @@ def main() -> None:
         sys.exit(0)  # the reader of our output, such as head, has seen enough
 
 
-class _Opened:
-    """A sweep with its store, its plan and the command line that names it.
+def _open(config: Path, assignments: list[str], *, as_launched: bool = False, everything: bool = False) -> Opened:
+    from sweep.opened import Opened
 
-    Those who look back (`as_launched`) see what was launched last, on the machine that it ran on;
-    with `--set` they see what the command line says, on that machine, and with `--all` (`everything`)
-    the union of all launches, each on its machine.
-    """
-
-    def __init__(
-        self, config: Path, assignments: list[str], *, as_launched: bool = False, everything: bool = False
-    ) -> None:
-        from sweep.cluster import platform
-        from sweep.ledger import Ledger
-        from sweep.plan import Platform, expand, union
-        from sweep.store import open_store
-
-        self._config, self._assignments = config, assignments
-        self.sweep: Sweep = _load(config, assignments)
-        self.store: Store = open_store(self.sweep.storage)
-        self.ledger: Ledger = Ledger(self.store, self.sweep.name)
-        launches = [
-            (type(self.sweep).model_validate({**spec["sweep"], "storage": self.sweep.storage}), spec["platform"])
-            for spec in (self.ledger.specs() if as_launched else [])
-        ]
-        if launches and not assignments:
-            self.sweep = launches[-1][0]
-        self.platform: Platform = Platform.from_dict(launches[-1][1]) if launches else platform(self.sweep)
-        self.work: Work = expand(self.sweep, self.platform)
-        if everything:
-            earlier = [expand(launched, Platform.from_dict(there)) for launched, there in launches]
-            self.work = union([*earlier, self.work])
-
-    def survey(self) -> Survey:
-        from sweep.status import survey
-
-        return survey(self.work, self.ledger)
-
-    @property
-    def usd_per_hour(self) -> float | None:
-        """Price of what one trial occupies, where it is known."""
-        price = self.sweep.cluster.usd_per_hour
-        return None if price is None else price / max(1, self.platform.slots)
-
-    def command(self, verb: str, rest: str = "") -> str:
-        """The command line of a verb on the same sweep."""
-        over = [word for assignment in self._assignments for word in ("--set", assignment)]
-        words = shlex.join(["python", "-m", "sweep", verb, str(self._config), *over])
-        return f"{words} {rest}".strip()
-
-    def plan_table(self, state: Survey) -> Any:
-        from sweep.overview import table
-
-        return table(self.sweep, self.platform, state)
+    return Opened(config, assignments, as_launched=as_launched, everything=everything)
 
 
 def _load(config: Path, assignments: list[str]) -> Sweep:
@@ -374,7 +367,7 @@ def _load(config: Path, assignments: list[str]) -> Sweep:
     return load(config, assignments)
 
 
-def _reporting(opened: _Opened, selection: str = "last", evaluation: str = "clean", metric: str = "auroc") -> Reporting:
+def _reporting(opened: Opened, selection: str = "last", evaluation: str = "clean", metric: str = "auroc") -> Reporting:
     from sweep.reporting import Reporting
 
     return Reporting(opened.survey(), opened.ledger, selection, evaluation, metric, opened.usd_per_hour)

@@ -1,4 +1,4 @@
-"""The cluster of one machine: what it offers, and a generation of trials on it.
+"""What a cluster offers, and a generation of trials on the cluster of one machine.
 
 A generation is a child process with a Ray cluster of its own, in a short private folder, so two
 sweeps side by side do not meet; when the child dies its Ray dies with it, and when this process
@@ -27,6 +27,7 @@ from sweep.faults import UserError
 from sweep.orders import Orders
 from sweep.plan import Platform
 from sweep.precision import AMPERE, multiplies_bf16, multiplies_tf32, resolve_precision
+from sweep.providers import Aws, Local
 from sweep.spec import Sweep
 from sweep.trialspec import Numerics
 
@@ -44,21 +45,29 @@ class GPU(NamedTuple):
 
 
 def platform(sweep: Sweep) -> Platform:
-    """What this machine gives each trial, and how many run at once.
+    """What a sweep's machines give each trial, and how many run at once.
 
     Raises:
         UserError: if more is asked for than there is.
     """
+    if isinstance(sweep.cluster, Aws):
+        from sweep.aws.instances import platform as of_aws  # no launch on this machine needs it
+
+        return of_aws(sweep)
+    return _this_machine(sweep, sweep.cluster)
+
+
+def _this_machine(sweep: Sweep, cluster: Local) -> Platform:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = cores if sweep.cluster.cpus == "auto" else sweep.cluster.cpus
-    found = gpus() if sweep.cluster.gpus != 0 and sweep.trial.gpus != 0 else []
+    asked = cores if cluster.cpus == "auto" else cluster.cpus
+    found = gpus() if cluster.gpus != 0 and sweep.trial.gpus != 0 else []
     faults = []
     if asked > cores:
         faults.append(f"cluster.cpus: {asked} are asked for, this process may use {cores}")
-    if sweep.cluster.gpus != "auto":
-        if sweep.cluster.gpus > len(found) and sweep.trial.gpus != 0:
-            faults.append(f"cluster.gpus: {sweep.cluster.gpus} are asked for, nvidia-smi lists {len(found)}")
-        found = found[: sweep.cluster.gpus]
+    if cluster.gpus != "auto":
+        if cluster.gpus > len(found) and sweep.trial.gpus != 0:
+            faults.append(f"cluster.gpus: {cluster.gpus} are asked for, nvidia-smi lists {len(found)}")
+        found = found[: cluster.gpus]
     share = (1.0 if found else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
     if share and not found:
         faults.append("trial.gpus: no GPU is there (nvidia-smi lists none); use --set trial.gpus=0")

@@ -17,6 +17,7 @@ OVERHEAD_SECONDS = 0.05  # of a trial that trains nothing: opening data, putting
 SAMPLE = 20  # finished trials of a cell whose seconds are read; their median says enough
 TRAIN_SHARE = 0.75  # of a dataset's images, roughly, under any protocol
 TEST_SHARE = 0.25
+GPU_CORES = 30  # cores that a GPU stands for until a trial was measured on one: a guess
 APART = ("abnormal", "seed", "split_seed", "hyperparameters")  # of a spec: no cost, or compared apart
 
 
@@ -75,7 +76,7 @@ def sampled(
 
 
 def hint(spec: TrialSpec, dataset: DatasetInfo) -> float:
-    """Seconds before anything was measured: the catalog's arithmetic, good to a factor of two."""
+    """Seconds before anything was measured: the catalog's arithmetic, good to a factor of two on a CPU."""
     info = detectors.detector(spec.detector)
     size = int(spec.preparation.split("-")[0].removeprefix("s"))
     arguments = size, dataset.channels, spec.numerics.precision
@@ -85,7 +86,8 @@ def hint(spec: TrialSpec, dataset: DatasetInfo) -> float:
     evaluations = 1 + (epochs // every if every and spec.evaluations else 0)
     training = epochs * info.cost.epoch(spec.hyperparameters, train, *arguments)
     scoring = evaluations * info.cost.score(spec.hyperparameters, test, *arguments)
-    return OVERHEAD_SECONDS + (training + scoring) / spec.numerics.threads
+    cores = spec.numerics.threads if spec.device == "cpu" else GPU_CORES
+    return OVERHEAD_SECONDS + (training + scoring) / cores
 
 
 def _alike(spec: TrialSpec) -> Hashable:

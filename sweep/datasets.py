@@ -83,6 +83,13 @@ def missing(store: Store, sweep: Sweep) -> list[str]:
     return [name for name in names if not store.exists(f"datasets/{name}/{sweep.preparation(name)}/manifest.json")]
 
 
+def described(sweep: Sweep, name: str) -> str:
+    """E.g. "cifar10 (60,000 images, 184 MB before compression)"."""
+    info = sweep.dataset(name)
+    size = size_of(info, sweep.data.size)
+    return f"{name} ({info.images:,} images, {info.images * info.channels * size**2 / 1e6:,.0f} MB before compression)"
+
+
 def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool = False) -> bool:
     """Check every byte of some or all stored datasets; returns whether all are whole.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -13,18 +15,29 @@ from sweep.spec import Sweep
 from sweep.status import Line, Survey
 
 
-def table(sweep: Sweep, platform: Platform, survey: Survey) -> Group:
-    """The plan of a sweep beside what its store holds."""
+def table(sweep: Sweep, platform: Platform, survey: Survey, unreached: str = "", machines: Sequence[str] = ()) -> Group:
+    """The plan of a sweep beside what its store holds.
+
+    Args:
+        sweep, platform, survey: what is planned.
+        unreached: why the store could not be asked what is done; "" where it was.
+        machines: lines on the machines that would be made, in place of the time on those that are there.
+    """
     counts = {name: survey.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")}
     numbers = [f"{counts['done']:,} done"]
     numbers += [f"{counts[name]:,} {name}" for name in ("failed", "pruned") if counts[name]]
     numbers.append(f"{counts['to_run']:,} to run")
-    heading = f"{sweep.name}: {counts['trials']:,} trials = {' + '.join(numbers)}"
+    sums = ", done: unknown" if unreached else f" = {' + '.join(numbers)}"
+    heading = f"{sweep.name}: {counts['trials']:,} trials{sums}"
     parts: list[Text | Table] = [Text(heading, style="bold"), _lines(survey)]
     parts += [Text(_search(planned, search), style="dim") for planned, search in survey.searches]
     if counts["stale"]:
         parts.append(Text(f"stale: {counts['stale']} trials have results of an older revision; they run again"))
-    if counts["to_run"]:
+    if unreached:
+        parts.append(Text(f"counted as if nothing were done: {unreached}", style="yellow"))
+    if machines:
+        parts += [Text(line) for line in machines]
+    elif counts["to_run"]:
         basis = "measured" if all(line.measured for line in survey.lines if line.to_run) else "estimated"
         left = duration(survey.seconds_left(platform.slots))
         parts.append(Text(f"about {left} on {slots(platform)} in {platform.numerics.precision} ({basis})"))

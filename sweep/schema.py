@@ -12,11 +12,11 @@ from pydantic_core import PydanticUndefined
 
 from data.layouts import LAYOUTS
 from models import catalog as detectors
-from sweep.spec import Budget, Cluster, Data, TrialOptions, named_studies
+from sweep.providers import PROVIDERS
+from sweep.spec import Budget, Data, TrialOptions, named_studies
 from sweep.study import Fractions, Range, Study
 
 SECTIONS: dict[str, type[BaseModel]] = {
-    "cluster": Cluster,
     "budget": Budget,
     "data": Data,
     "trial": TrialOptions,
@@ -26,6 +26,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
 def text() -> str:
     """The keys as text, one a line."""
     lines = ["storage: where results live: a folder, or s3://bucket/prefix (must be given)", ""]
+    for provider, keys in PROVIDERS.items():
+        lines += [f"cluster, provider {provider}: {keys.__doc__}", *_keys(keys, "cluster"), ""]
     for name, section in SECTIONS.items():
         lines += [f"{name}: {section.__doc__}", *_keys(section, name), ""]
     lines += ["data.sets.NAME: image folders of your own; NAME then stands for the set in studies", *_layouts(), ""]

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -30,6 +29,7 @@ from data.catalog import DatasetInfo
 from data.layouts import LAYOUTS, Contents
 from sweep import yamlfile
 from sweep.faults import UserError, unknown
+from sweep.providers import PROVIDERS, Cluster, Local, Price, Section
 from sweep.sets import OwnSet, describe, name_faults, size_of
 from sweep.study import Study
 
@@ -42,31 +42,15 @@ def _name(value: str) -> str:
     return value
 
 
-class Section(BaseModel):
-    """A mapping of the YAML; unknown keys are faults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Cluster(Section):
-    """Where trials run."""
-
-    provider: Literal["local"] = Field("local", description="local: Ray on this machine, started and stopped")
-    cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="CPU cores to use; auto: those this process may use"
-    )
-    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
-        "auto", description="GPUs to use; auto: those that nvidia-smi lists, within CUDA_VISIBLE_DEVICES"
-    )
-    usd_per_hour: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="price of this machine, shared by its slots, for the report's cost; none: not known"
-    )
-
-
 class Budget(Section):
     """What may be spent before everything is stopped, resumable."""
 
-    max_hours: Annotated[float, Field(gt=0)] | None = Field(None, description="hours a launch may take")
+    max_hours: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="hours a launch may take; on aws it must be given, since machines power themselves off by it"
+    )
+    max_usd: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="dollars that machines of a cloud may cost, as estimated from their prices"
+    )
 
 
 class Data(Section):
@@ -143,7 +127,7 @@ class Sweep(Section):
 
     name: Annotated[str, AfterValidator(_name)] = Field(description="id of the sweep in its store")
     storage: str = Field(description="where results live: a folder, or s3://bucket/prefix")
-    cluster: Cluster = Field(Cluster(), description="where trials run")
+    cluster: Cluster = Field(Local(), description="where trials run")
     budget: Budget = Field(Budget(), description="what may be spent")
     data: Data = Field(Data(), description="where images come from")
     trial: TrialOptions = Field(TrialOptions(), description="what one trial is given")
@@ -211,6 +195,7 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
     name = body.get("name")
     if name is None and storage.startswith("s3://"):
         faults.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
+    faults += _needed_on_aws(raw, storage)
     fields = {key: raw[key] for key in ("cluster", "budget", "data", "trial") if raw.get(key) is not None}
     fields |= {"name": name or f"{stem}-{label}", "storage": storage, "studies": studies}
     fields |= _described(fields, faults)
@@ -221,6 +206,21 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
     if faults:
         raise UserError(faults, heading=f"{source or stem}: {len(set(faults))} to mend")
     return sweep
+
+
+def _needed_on_aws(raw: Mapping[str, Any], storage: str) -> list[str]:
+    """What may be left out elsewhere."""
+    cluster, budget = raw.get("cluster"), raw.get("budget")
+    if not isinstance(cluster, Mapping) or cluster.get("provider") != "aws":
+        return []
+    faults = []
+    if not storage.startswith("s3://"):
+        faults.append(f"storage: must be s3://bucket/prefix on aws, where machines share no folder, is {storage!r}")
+    if not isinstance(budget, Mapping) or budget.get("max_hours") is None:
+        faults.append(
+            "budget.max_hours: must be given on aws: every machine powers itself off by it, e.g. max_hours: 12"
+        )
+    return faults
 
 
 def _described(fields: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
@@ -279,7 +279,8 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
     lines = []
     for fault in error.errors():
         path = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
-        legal = _keys_at(path)
+        provider = path.pop(1) if path[:1] == ["cluster"] and len(path) > 1 else "local"
+        legal = _keys_at(path, provider)
         if path[:2] == ["data", "sets"] and len(path) > 4:
             del path[3]  # the layout, by which pydantic tells descriptions of sets apart
         if len(path) >= 2 and path[0] == "studies":
@@ -292,6 +293,10 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             parent, _, key = place.rpartition(".")
             lines.append(f"{parent}: {unknown('key', key, legal)}")
+        elif fault["type"] == "union_tag_invalid" and path == ["cluster"]:
+            lines.append(f"{place}.provider: {unknown('provider', fault['ctx']['tag'], PROVIDERS)}")
+        elif fault["type"] == "union_tag_not_found" and path == ["cluster"]:
+            lines.append(f"{place}: must be keys and values, e.g. {{provider: local}}, is {fault['input']!r}")
         elif fault["type"].startswith("union_tag"):
             layout = fault["input"].get("layout")
             lines.append(
@@ -312,11 +317,13 @@ def _is_union_branch(part: str) -> bool:
     return "[" in part or part in {"int", "float", "str", "bool", "none", "literal", "constrained-int"}
 
 
-def _keys_at(path: Sequence[str]) -> list[str]:
+def _keys_at(path: Sequence[str], provider: str) -> list[str]:
     """Legal keys where a key at `path` stands."""
     if path[:2] == ["data", "sets"] and len(path) > 4:
         return [f.name for f in dataclasses.fields(LAYOUTS[path[3]])]
+    if path[:2] == ["cluster", "prices"] and len(path) > 3:
+        return list(Price.model_fields)
     sections: dict[str, type[BaseModel]] = {
-        "cluster": Cluster, "budget": Budget, "data": Data, "trial": TrialOptions, "studies": Study
+        "cluster": PROVIDERS[provider], "budget": Budget, "data": Data, "trial": TrialOptions, "studies": Study
     }  # fmt: skip
     return list(sections.get(path[0], Sweep).model_fields) if len(path) > 1 else list(Sweep.model_fields)

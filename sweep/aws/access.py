@@ -1,0 +1,167 @@
+"""Two roles with the least rights: the head may run and end this project's machines, workers use the bucket.
+
+Names of rights and condition keys are AWS's; each statement says what it is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.aws import api
+from sweep.aws.ray_config import TAG
+from sweep.providers import Aws
+
+SPOT_ROLE = "AWSServiceRoleForEC2Spot"  # EC2 needs it for the first spot machine of an account
+READS = (
+    "ec2:DescribeAvailabilityZones", "ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeInstanceTypes",
+    "ec2:DescribeKeyPairs", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
+)  # fmt: skip
+RUN_ON = ("image", "key-pair", "network-interface", "security-group", "spot-instances-request", "subnet")
+
+
+@dataclass(frozen=True)
+class Role:
+    """An instance profile with one role of the same name and one policy for this sweep's storage.
+
+    Attributes:
+        name: of profile and role.
+        policy_name: another for each storage, so that two sweeps do not take each other's rights away.
+        policy: the document.
+    """
+
+    name: str
+    policy_name: str
+    policy: dict[str, Any]
+
+
+TRUST = {
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+}
+
+
+def roles(cluster: Aws, storage: str, account: str) -> tuple[Role, Role]:
+    """The head's role, then the workers'."""
+    digest = hashlib.sha256(f"{cluster.region} {storage}".encode()).hexdigest()[:8]
+    stored = _storage(storage)
+    head = [*stored, *_machines(cluster, account)]
+    return (
+        Role(cluster.head_profile, f"{TAG}-{digest}", {"Version": "2012-10-17", "Statement": head}),
+        Role(cluster.worker_profile, f"{TAG}-{digest}", {"Version": "2012-10-17", "Statement": stored}),
+    )
+
+
+def _storage(storage: str) -> list[dict[str, Any]]:
+    """Objects under the prefix alone.
+
+    A listing must name the prefix.  `IfExists`, since whether there is a bucket, and whether a missing object
+    is answered by 404 or by 403, hangs on the same right without a prefix in the request.
+    """
+    bucket, _, prefix = storage.removeprefix("s3://").rstrip("/").partition("/")
+    arn = f"arn:aws:s3:::{bucket}"
+    listing: dict[str, Any] = {"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": arn}
+    if prefix:
+        listing["Condition"] = {"StringLikeIfExists": {"s3:prefix": [prefix, f"{prefix}/*"]}}
+    actions = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
+    objects = f"{arn}/{prefix}/*" if prefix else f"{arn}/*"
+    return [listing, {"Sid": "Objects", "Effect": "Allow", "Action": actions, "Resource": objects}]
+
+
+def _machines(cluster: Aws, account: str) -> list[dict[str, Any]]:
+    """What Ray's autoscaler does on the head: run, tag and terminate machines that bear our tag."""
+    ec2 = f"arn:aws:ec2:{cluster.region}"
+    asked = {"StringLike": {f"aws:RequestTag/{TAG}": "*"}}
+    owned = {"StringLike": {f"aws:ResourceTag/{TAG}": "*"}}
+    made = [f"{ec2}:{account}:{kind}/*" for kind in ("instance", "volume")]
+    used = [f"{ec2}:{'' if kind == 'image' else account}:{kind}/*" for kind in RUN_ON]
+    worker = f"arn:aws:iam::{account}:role/{cluster.worker_profile}"
+    return [
+        {"Sid": "Look", "Effect": "Allow", "Action": list(READS), "Resource": "*"},
+        {"Sid": "RunTagged", "Effect": "Allow", "Action": "ec2:RunInstances", "Resource": made, "Condition": asked},
+        {"Sid": "RunOn", "Effect": "Allow", "Action": "ec2:RunInstances", "Resource": used},
+        {
+            "Sid": "TagNew", "Effect": "Allow", "Action": "ec2:CreateTags", "Resource": made,
+            "Condition": {"StringEquals": {"ec2:CreateAction": "RunInstances"}},
+        },
+        {
+            "Sid": "TagAndEndOwn", "Effect": "Allow", "Action": ["ec2:CreateTags", "ec2:TerminateInstances"],
+            "Resource": f"{ec2}:{account}:instance/*", "Condition": owned,
+        },
+        {
+            "Sid": "PassWorkersRole", "Effect": "Allow", "Action": "iam:PassRole", "Resource": worker,
+            "Condition": {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
+        },
+    ]  # fmt: skip
+
+
+def fault(iam: Any, role: Role) -> str | None:
+    """What is wrong with a profile, None where nothing is; what else its role may do is its owner's business.
+
+    Raises:
+        BotoCoreError, ClientError: IAM does not say.
+    """
+    try:
+        held = iam.get_instance_profile(InstanceProfileName=role.name)["InstanceProfile"]["Roles"]
+    except iam.exceptions.NoSuchEntityException:
+        return f"there is no instance profile {role.name}"
+    if not held:
+        return f"instance profile {role.name} has no role"
+    if held[0]["RoleName"] != role.name:
+        return f"instance profile {role.name} holds the role {held[0]['RoleName']}, which is not ours to change"
+    try:
+        stands = iam.get_role_policy(RoleName=held[0]["RoleName"], PolicyName=role.policy_name)["PolicyDocument"]
+    except iam.exceptions.NoSuchEntityException:
+        return f"role {held[0]['RoleName']} has no policy {role.policy_name}, which gives it this storage"
+    if isinstance(stands, str):
+        stands = json.loads(stands)
+    return None if stands == role.policy else f"policy {role.policy_name} of {role.name} is not what this sweep needs"
+
+
+def make(iam: Any, role: Role) -> None:
+    """Make what is missing of a profile, its role and policy; again: nothing changes.
+
+    A profile that holds a role of another name is somebody's, and left alone.
+
+    Raises:
+        BotoCoreError, ClientError: IAM refuses.
+    """
+    tags = [{"Key": TAG, "Value": "access"}]
+    try:
+        profile = iam.get_instance_profile(InstanceProfileName=role.name)["InstanceProfile"]
+    except iam.exceptions.NoSuchEntityException:
+        profile = iam.create_instance_profile(InstanceProfileName=role.name, Tags=tags)["InstanceProfile"]
+    if not profile["Roles"]:
+        with suppress(iam.exceptions.EntityAlreadyExistsException):  # of an earlier attempt that was cut off here
+            iam.create_role(RoleName=role.name, AssumeRolePolicyDocument=json.dumps(TRUST), Tags=tags)
+        iam.add_role_to_instance_profile(InstanceProfileName=role.name, RoleName=role.name)
+    elif profile["Roles"][0]["RoleName"] != role.name:
+        return
+    iam.put_role_policy(RoleName=role.name, PolicyName=role.policy_name, PolicyDocument=json.dumps(role.policy))
+
+
+def has_spot_role(iam: Any) -> bool:
+    """Whether the account has EC2's own role for spot machines."""
+    try:
+        iam.get_role(RoleName=SPOT_ROLE)
+    except iam.exceptions.NoSuchEntityException:
+        return False
+    return True
+
+
+def make_spot_role(iam: Any) -> None:
+    """Have AWS make it, once for an account."""
+    iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+
+
+def account(region: str) -> tuple[str, str]:
+    """Account number, and who these credentials are, as AWS names them.
+
+    Raises:
+        BotoCoreError, ClientError: there are none, or AWS refuses them.
+    """
+    identity = api.client("sts", region).get_caller_identity()
+    return str(identity["Account"]), str(identity["Arn"])

@@ -1,0 +1,52 @@
+"""Clients of AWS that answer soon or not at all, and their errors in words.
+
+boto3 costs half a second, so it is imported when the first client is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SECONDS = 5  # to connect, and to wait for an answer: a person waits for `plan` and `check`
+
+
+def client(service: str, region: str) -> Any:
+    """A client of one service; the endpoint and credentials come from where every AWS tool takes them."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=SECONDS, read_timeout=2 * SECONDS, retries={"mode": "standard", "total_max_attempts": 2}
+    )
+    return boto3.session.Session().client(service, region_name=region, config=config)
+
+
+def has_credentials() -> bool:
+    """Whether there are any credentials; nobody is asked whether they are valid."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return boto3.session.Session().get_credentials() is not None
+    except BotoCoreError:
+        return False
+
+
+def errors(*also: type[Exception]) -> tuple[type[Exception], ...]:
+    """What calls of a client raise, and what else is to be caught with it."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return BotoCoreError, ClientError, *also
+
+
+def code(error: Exception) -> str:
+    """AWS's name for an error, e.g. "AccessDenied"; "" for one that is not AWS's answer."""
+    response = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def said(error: Exception) -> str:
+    """One line: what AWS, or the way to it, says."""
+    response = getattr(error, "response", None) or {}
+    message = response.get("Error", {}).get("Message") or str(error)
+    return " ".join(f"{code(error)} {message}".split())

@@ -1,0 +1,254 @@
+"""The configuration of Ray's cluster launcher for a sweep on EC2, generated; `cluster.ray` is merged last.
+
+Why each value is as it is stands beside it.  `validated` runs Ray's own checks over the result, and is the
+one place here that imports Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sweep.aws.instances import Worker
+from sweep.faults import UserError
+from sweep.providers import Aws
+from sweep.spec import Sweep
+from sweep.yamlfile import merged
+
+TAG = "anomaly-sweep"  # of everything that a sweep makes: rights, bills and removal go by it
+PROVIDER = "sweep.aws.spot_first.SpotFirst"
+CODE = "~/anomaly-sweep"  # on every machine
+ENVIRONMENT = "/opt/anomaly-sweep-venv"
+UV = "uv==0.13.9"
+PORT = 6379  # of Ray on the head
+ROOT_DEVICE = "/dev/sda1"  # of Ubuntu's images
+MACHINE = Path(__file__).parent / "machine"
+PLAIN_WIDTH = 120
+USER_DATA_BYTES = 16_384  # EC2 takes no more
+UNSHIPPED = (".git", ".venv", ".uv", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", "results")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a launch finds out before it can ask for machines.
+
+    Attributes:
+        image: id of the machine image.
+        ssh_from: network that may reach SSH.
+        deadline: when every machine powers itself off, in seconds since 1970.
+        workers: most workers at once.
+        code: folder that is shipped.
+        token: file that holds the cluster's secret.
+    """
+
+    image: str
+    ssh_from: str
+    deadline: int
+    workers: int
+    code: Path
+    token: Path
+
+
+def cluster_name(sweep: Sweep) -> str:
+    """One for each sweep of each store, the same at every launch, so that `down` finds what was made."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", sweep.name).strip("-")[:40]
+    digest = hashlib.sha256(f"{sweep.storage}\n{sweep.name}".encode()).hexdigest()[:8]
+    return f"sweep-{readable}-{digest}"
+
+
+def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str, Any]:
+    """What Ray's launcher is given."""
+    cluster = sweep.cluster
+    assert isinstance(cluster, Aws)
+    name = cluster_name(sweep)
+    tags = {**cluster.tags, TAG: sweep.name}
+    provider: dict[str, Any] = {
+        "type": "external",
+        "module": PROVIDER,
+        "region": cluster.region,
+        "cache_stopped_nodes": False,  # Ray's default stops machines, whose disks go on costing
+        "worker_types": list(cluster.worker),
+        "ssh_from": resolved.ssh_from,
+        "security_group": {"GroupName": name},
+        "key_pair": {"key_name": name},
+        "tags": tags,
+    }
+    if cluster.zones != "auto":
+        provider["availability_zone"] = ",".join(cluster.zones)
+    spot = {
+        "MarketType": "spot",  # no MaxPrice: the price on demand is the most that is paid
+        "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
+    }
+    head_node = _node(cluster, cluster.head, cluster.head_profile, tags, resolved, "head")
+    worker_node = _node(cluster, cluster.worker[0], cluster.worker_profile, tags, resolved, "worker")
+    if cluster.spot:
+        worker_node["InstanceMarketOptions"] = spot
+    generated: dict[str, Any] = {
+        "cluster_name": name,
+        "max_workers": resolved.workers,
+        "upscaling_speed": float(max(1, resolved.workers)),  # straight up: the demand is known from the start
+        "idle_timeout_minutes": cluster.idle_minutes,
+        "provider": provider,
+        "auth": {"ssh_user": cluster.ssh_user},
+        "docker": {},
+        "head_node_type": "head",
+        "available_node_types": {
+            "head": {  # no slots: what runs here would run beside Ray's books
+                "resources": {"CPU": 0, "GPU": 0}, "min_workers": 0, "max_workers": 0, "node_config": head_node
+            },
+            "worker": {  # said and not detected: types that stand for one another must look alike to Ray
+                "resources": {"CPU": worker.cpus, "GPU": worker.gpus},
+                "min_workers": 0, "max_workers": resolved.workers, "node_config": worker_node,
+            },
+        },
+        "file_mounts": {CODE: str(resolved.code), "~/.ray/auth_token": str(resolved.token)},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": list(UNSHIPPED),
+        "rsync_filter": [],
+        "initialization_commands": [],
+        "setup_commands": _setup(cluster),
+        "head_setup_commands": [],  # Ray's default installs an unpinned boto3
+        "worker_setup_commands": [],
+        "head_start_ray_commands": _head_start(cluster),
+        "worker_start_ray_commands": _worker_start(cluster, worker),
+    }  # fmt: skip
+    return merged(generated, cluster.ray)
+
+
+def text(config: dict[str, Any]) -> str:
+    """The configuration as YAML, scripts as blocks."""
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def block(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, block)
+    return yaml.dump(config, Dumper=Dumper, sort_keys=False, width=PLAIN_WIDTH)
+
+
+def commands(config: dict[str, Any]) -> dict[str, list[str]]:
+    """What is run on machines, by kind of machine."""
+    return {
+        "head": [*config["setup_commands"], *config["head_setup_commands"], *config["head_start_ray_commands"]],
+        "worker": [*config["setup_commands"], *config["worker_setup_commands"], *config["worker_start_ray_commands"]],
+    }
+
+
+def validated(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration after Ray's own checks.
+
+    Raises:
+        UserError: Ray refuses it; what is generated passes, so `cluster.ray` holds the fault.
+    """
+    from jsonschema import ValidationError
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    # It warns of two keys that its own defaults bring along.
+    logging.getLogger("ray.autoscaler._private.util").setLevel(logging.ERROR)
+    try:
+        prepared: dict[str, Any] = prepare_config(config)
+        validate_config(prepared)
+    except ValidationError as error:
+        place = ".".join(["cluster.ray", *map(str, error.absolute_path)])
+        raise UserError(f"{place}: Ray's launcher refuses it: {error.message}") from None
+    except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise UserError(f"cluster.ray: Ray's launcher refuses it: {error!r}") from None
+    return prepared
+
+
+def _node(
+    cluster: Aws, instance_type: str, profile: str, tags: dict[str, str], resolved: Resolved, role: str
+) -> dict[str, Any]:
+    """What EC2 is asked for."""
+    pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+    disk = {"VolumeSize": cluster.disk_gb, "VolumeType": "gp3", "DeleteOnTermination": True, "Encrypted": True}
+    return {
+        "InstanceType": instance_type,
+        "ImageId": resolved.image,
+        "IamInstanceProfile": {"Name": profile},  # Ray's default gives workers none, and their writes are denied
+        "InstanceInitiatedShutdownBehavior": "terminate",  # else a machine that powers itself off goes on costing
+        "BlockDeviceMappings": [{"DeviceName": ROOT_DEVICE, "Ebs": disk}],
+        "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 1},
+        "TagSpecifications": [{"ResourceType": kind, "Tags": pairs} for kind in ("instance", "volume")],
+        "UserData": first_boot(role, resolved.deadline),
+    }
+
+
+def first_boot(role: str, deadline: int) -> str:
+    """The script of a machine's first boot, with the guard that powers it off.
+
+    Args:
+        role: "head" or "worker".
+        deadline: in seconds since 1970.
+    """
+    script = (MACHINE / "first_boot.sh").read_text()
+    filled = {"DEADLINE": str(deadline), "ROLE": role, "GUARD": (MACHINE / "guard.py").read_text().rstrip()}
+    for key, value in filled.items():
+        script = script.replace(f"{{{{{key}}}}}", value)
+    assert len(script.encode()) <= USER_DATA_BYTES
+    return script
+
+
+def _environment(cluster: Aws) -> str:
+    return cluster.environment or ENVIRONMENT
+
+
+def _setup(cluster: Aws) -> list[str]:
+    """Nothing where the image has the environment; else one step, whose outcome is kept on the machine.
+
+    Every package is pinned by pyproject.toml; the folder's name in `done` changes when that file does.
+    """
+    if cluster.environment:
+        return []
+    folder = shlex.quote(ENVIRONMENT)
+    return [
+        f'done={folder}/.$(sha256sum {CODE}/pyproject.toml | cut -c1-16); test -e "$done" || ('
+        f"sudo install -d -o $(id -u) {folder} && cd {CODE} && python3 -m pip install -q --target ~/.uv {UV} && "
+        f'UV_PROJECT_ENVIRONMENT={folder} ~/.uv/bin/uv sync -q --no-dev && touch "$done")'
+    ]
+
+
+def _before(cluster: Aws) -> str:
+    """What every command of Ray is preceded by."""
+    exports = {
+        "PATH": f"{_environment(cluster)}/bin:$PATH",
+        "PYTHONPATH": "$HOME/anomaly-sweep",  # where Ray finds the provider, and trials their code
+        "RAY_AUTH_MODE": "token",  # the secret lies in ~/.ray/auth_token
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
+        "AWS_DEFAULT_REGION": cluster.region,
+    }
+    return " ".join(["export", *(f"{name}={value}" for name, value in exports.items())]) + "; ulimit -n 65536; "
+
+
+def _head_start(cluster: Aws) -> list[str]:
+    before = _before(cluster)
+    return [
+        f"chmod 600 ~/.ray/auth_token; {before}ray stop",
+        f"{before}ray start --head --port={PORT} --num-cpus=0 --num-gpus=0 --dashboard-host=127.0.0.1 "
+        "--autoscaling-config=~/ray_bootstrap_config.yaml",
+    ]
+
+
+def _worker_start(cluster: Aws, worker: Worker) -> list[str]:
+    before, head = _before(cluster), f"$RAY_HEAD_IP:{PORT}"
+    watch = f"python3 {CODE}/sweep/aws/machine/spot_notice.py --ray {_environment(cluster)}/bin/ray --head {head}"
+    return [
+        f"chmod 600 ~/.ray/auth_token; {before}ray stop",
+        # From now on the guard watches the head.  The first boot's script may not have come so far.
+        f"sudo install -d -m 1777 /run/sweep; echo {head} > /run/sweep/head",
+        f"{before}ray start --address={head} --num-cpus={worker.cpus} --num-gpus={worker.gpus}",
+        f"{before}flock -n /tmp/sweep-spot-notice setsid {watch} > /tmp/sweep-spot-notice.log 2>&1 < /dev/null &",
+    ]

@@ -1,0 +1,111 @@
+"""The verb check: whether a sweep could run as its YAML says.  Nothing is started.
+
+The store is written to, with a probe that is deleted again; `fix` makes what may be made.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep import cluster
+from sweep.datasets import missing
+from sweep.faults import UserError
+from sweep.findings import Finding
+from sweep.overview import slots
+from sweep.providers import Aws
+from sweep.spec import Sweep
+from sweep.store import StoreError, open_store
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        findings: in the order in which a user would mend them.
+        commands: what would be run on machines, by kind of machine; {} where there are none but this one.
+    """
+
+    findings: tuple[Finding, ...]
+    commands: dict[str, list[str]]
+
+    @property
+    def passed(self) -> bool:
+        return all(finding.state != "not ok" for finding in self.findings)
+
+
+def check(sweep: Sweep, *, fix: bool = False) -> Checked:
+    """Look at everything that a launch needs; `fix`: make what is missing and may be made."""
+    if not isinstance(sweep.cluster, Aws):
+        return Checked((storage(sweep), *data(sweep), _slots(sweep)), {})
+    from sweep.aws import checks  # boto3 costs half a second
+
+    bucket = checks.bucket(sweep, fix=fix)
+    reached = all(finding.state != "not ok" for finding in bucket)
+    stored = (storage(sweep), *data(sweep)) if reached else _unreached()
+    return Checked((*bucket, *stored, *checks.machines(sweep, fix=fix), _slots(sweep)), checks.commands(sweep))
+
+
+def storage(sweep: Sweep) -> Finding:
+    """Whether the store takes, keeps and gives up an object, and refuses to overwrite one that is put once."""
+    path = f"checks/{uuid.uuid4().hex}"
+    try:
+        store = open_store(sweep.storage)
+        try:
+            first, second = store.put_once(path, b"first"), store.put_once(path, b"second")
+            kept = store.get(path)
+        finally:
+            store.delete(path)
+        gone = not store.exists(path)
+    except StoreError as error:
+        return Finding("storage", "not ok", str(error))
+    if not (first and not second and kept == b"first"):
+        mend = "use AWS's own S3 or a server with conditional writes (If-None-Match)"
+        return Finding("storage", "not ok", f"{store.url} lets a second writer overwrite what is put once", mend)
+    if not gone:
+        return Finding("storage", "not ok", f"{store.url} does not delete {path}")
+    return Finding("storage", "ok", f"{store.url}: a probe was written, refused a second time, read and deleted")
+
+
+def data(sweep: Sweep) -> Iterator[Finding]:
+    """Whether each dataset is in the store, or where it would be read from."""
+    try:
+        absent = missing(open_store(sweep.storage), sweep)
+    except StoreError as error:
+        yield Finding("data", "unknown", f"the store does not say what it holds: {error}")
+        return
+    for name in sorted({name for study in sweep.studies for name in study.datasets}):
+        yield Finding(f"data {name}", "ok", "in the store") if name not in absent else _source(sweep, name)
+
+
+def _source(sweep: Sweep, name: str) -> Finding:
+    """A dataset that is not in the store yet.  Its files are not read here: that may mean a download."""
+    put = f"python -m sweep data put {name} CONFIG"
+    if not sweep.dataset(name).needs_root:
+        return Finding(f"data {name}", "ok", "not in the store yet; comes with a package, a launch puts it")
+    if sweep.data.root is None:
+        mend = f"--set data.root=FOLDER, then {put}"
+        return Finding(
+            f"data {name}", "not ok", "not in the store, and data.root names no folder to read it from", mend
+        )
+    root = Path(sweep.data.root).expanduser()
+    if not root.is_dir() or not any(root.iterdir()):
+        said = f"not in the store, and {root} holds nothing; where torchvision can, it downloads it there"
+        return Finding(f"data {name}", "unknown", said, put)
+    return Finding(f"data {name}", "unknown", f"not in the store yet; a launch reads it from {root}, or now:", put)
+
+
+def _slots(sweep: Sweep) -> Finding:
+    try:
+        return Finding("slots", "ok", slots(cluster.platform(sweep)))
+    except UserError as error:
+        return Finding("slots", "not ok", "; ".join(error.faults))
+
+
+def _unreached() -> Iterator[Finding]:
+    """In place of the store's lines where the lines before say that it cannot be reached."""
+    for name in ("storage", "data"):
+        yield Finding(name, "unknown", "not tried before the bucket is ok")

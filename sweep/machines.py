@@ -1,0 +1,63 @@
+"""What a plan says of machines that a launch would make: how many, for how long, at what price, from what."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from sweep.aws import ray_config, resolve
+from sweep.aws.estimate import Estimate, estimate, lines
+from sweep.aws.instances import worker
+from sweep.datasets import described, missing
+from sweep.providers import Aws
+from sweep.spec import Sweep
+from sweep.status import Survey
+from sweep.store import Store, StoreError
+
+ROOT = Path(__file__).resolve().parent.parent  # the tree that would be shipped
+
+
+def told(sweep: Sweep, store: Store, found: Estimate, unreached: str) -> list[str]:
+    """Lines of a plan: machines, time, dollars, and what would be uploaded first."""
+    return [*lines(sweep, found, worker(sweep)), _uploads(sweep, store, unreached)]
+
+
+def ray_yaml(sweep: Sweep, survey: Survey) -> str:
+    """The configuration that Ray's launcher would be given, after Ray's own checks.
+
+    Raises:
+        UserError: Ray refuses what `cluster.ray` makes of it, or the image or the network cannot be found out.
+    """
+    cluster, hours = sweep.cluster, sweep.budget.max_hours
+    assert isinstance(cluster, Aws) and hours is not None
+    resolved = ray_config.Resolved(
+        image=resolve.image(cluster),
+        ssh_from=resolve.ssh_from(cluster),
+        deadline=int(time.time() + hours * 3600),
+        workers=max(1, estimate(sweep, survey).workers),
+        code=ROOT,
+        token=token_file(sweep),
+    )
+    config = ray_config.configuration(sweep, worker(sweep), resolved)
+    ray_config.validated(config)
+    return ray_config.text(config)
+
+
+def token_file(sweep: Sweep, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where a launch keeps the secret of a sweep's cluster, for its owner alone."""
+    cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "anomaly-sweep/clusters" / ray_config.cluster_name(sweep) / "auth_token"
+
+
+def _uploads(sweep: Sweep, store: Store, unreached: str) -> str:
+    if unreached:
+        return "to upload: unknown"
+    try:
+        names = missing(store, sweep)
+    except StoreError as error:
+        return f"to upload: unknown ({error})"
+    if not names:
+        return "to upload: nothing, the datasets are in the store"
+    return f"to upload: {', '.join(described(sweep, name) for name in names)}"

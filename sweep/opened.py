@@ -1,0 +1,110 @@
+"""A sweep as a verb sees it: its YAML with its store, ledger and plan, and what is said of it."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+
+from sweep.cluster import platform
+from sweep.faults import UserError
+from sweep.ledger import Ledger
+from sweep.overview import table
+from sweep.plan import Platform, Work, expand, union
+from sweep.providers import Aws, Local
+from sweep.spec import Sweep, load
+from sweep.status import Survey, survey
+from sweep.store import Store, StoreError, open_store
+
+
+class Opened:
+    """A sweep with its store, its plan and the command line that names it.
+
+    Those who look back (`as_launched`) see what was launched last, on the machine that it ran on;
+    with `--set` they see what the command line says, on that machine, and with `--all` (`everything`)
+    the union of all launches, each on its machine.
+    """
+
+    def __init__(
+        self, config: Path, assignments: list[str], *, as_launched: bool = False, everything: bool = False
+    ) -> None:
+        self._config, self._assignments = config, assignments
+        self.sweep: Sweep = load(config, assignments)
+        self.store: Store = open_store(self.sweep.storage)
+        self.ledger: Ledger = Ledger(self.store, self.sweep.name)
+        launches = [
+            (type(self.sweep).model_validate({**spec["sweep"], "storage": self.sweep.storage}), spec["platform"])
+            for spec in (self.ledger.specs() if as_launched else [])
+        ]
+        if launches and not assignments:
+            self.sweep = launches[-1][0]
+        self.platform: Platform = Platform.from_dict(launches[-1][1]) if launches else platform(self.sweep)
+        self.work: Work = expand(self.sweep, self.platform)
+        if everything:
+            earlier = [expand(launched, Platform.from_dict(there)) for launched, there in launches]
+            self.work = union([*earlier, self.work])
+
+    def survey(self) -> Survey:
+        """The plan beside what the store holds."""
+        return survey(self.work, self.ledger)
+
+    def survey_if_reached(self) -> tuple[Survey, str]:
+        """As `survey`; where the store cannot be reached, the plan beside an empty one, and why."""
+        try:
+            return self.survey(), ""
+        except StoreError as error:
+            with tempfile.TemporaryDirectory() as nothing:
+                return survey(self.work, Ledger(open_store(nothing), self.sweep.name)), str(error)
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of what one trial occupies, where it is known."""
+        price = self.sweep.cluster.usd_per_hour if isinstance(self.sweep.cluster, Local) else None
+        return None if price is None else price / max(1, self.platform.slots)
+
+    def command(self, verb: str, rest: str = "") -> str:
+        """The command line of a verb on the same sweep."""
+        over = [word for assignment in self._assignments for word in ("--set", assignment)]
+        words = shlex.join(["python", "-m", "sweep", verb, str(self._config), *over])
+        return f"{words} {rest}".strip()
+
+    def plan_table(self, state: Survey, unreached: str = "") -> Group:
+        """The plan for a person; `unreached` as `survey_if_reached` says."""
+        machines: list[str] = []
+        if isinstance(self.sweep.cluster, Aws):
+            from sweep.aws.estimate import estimate
+            from sweep.machines import told
+
+            machines = told(self.sweep, self.store, estimate(self.sweep, state), unreached)
+        return table(self.sweep, self.platform, state, unreached, machines)
+
+    def plan_json(self, state: Survey, unreached: str) -> dict[str, Any]:
+        """The plan for programs."""
+        found = state.to_json(self.platform.slots)
+        if unreached:
+            found |= {"done": None, "failed": None, "pruned": None, "stale": None, "store": unreached}
+        if isinstance(self.sweep.cluster, Aws):
+            from sweep.aws.estimate import estimate
+
+            found["aws"] = estimate(self.sweep, state).to_json()
+        return found
+
+    def ray_yaml(self, state: Survey) -> str:
+        """What Ray's launcher would be given."""
+        if not isinstance(self.sweep.cluster, Aws):
+            raise UserError("--ray-yaml: provider local needs no launcher of Ray's; it is for provider aws")
+        from sweep.machines import ray_yaml
+
+        return ray_yaml(self.sweep, state)
+
+    def refuse_what_cannot_be_launched(self) -> None:
+        """Before anything is started."""
+        if self.sweep.cluster.provider != "local":
+            raise UserError(
+                f"cluster.provider: launching on {self.sweep.cluster.provider} is not there yet, and nothing was "
+                f"started; what works: {self.command('check')} and {self.command('plan')}; and on this machine, "
+                "into the same storage, launch with --set 'cluster={provider: local}'"
+            )
