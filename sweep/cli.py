@@ -169,7 +169,7 @@ def status(
         if as_json:
             _print_json({**state.to_json(opened.platform.slots), "failures": _failures(state)})
         else:
-            out.print(opened.plan_table(state))
+            out.print(opened.status_table(state))
             for cause, keys in _failures(state).items():
                 line = f"{len(keys)} x {cause}   log: {opened.command('trial', f'{keys[0]} --log')}"
                 out.print(line, style="red", markup=False, soft_wrap=True)

@@ -71,14 +71,18 @@ class Opened:
         words = shlex.join(["python", "-m", "sweep", verb, str(self._config), *over])
         return f"{words} {rest}".strip()
 
-    def plan_table(self, state: Survey, unreached: str = "") -> Group:
-        """The plan for a person; `unreached` as `survey_if_reached` says."""
-        machines: list[str] = []
-        if isinstance(self.sweep.cluster, Aws):
-            from sweep.aws.estimate import estimate
-            from sweep.machines import told
+    def status_table(self, state: Survey) -> Group:
+        """What the store holds of the plan, for a person."""
+        return table(self.sweep, self.platform, state)
 
-            machines = told(self.sweep, self.store, estimate(self.sweep, state), unreached)
+    def plan_table(self, state: Survey, unreached: str = "") -> Group:
+        """The plan for a person, with machines and dollars; `unreached` as `survey_if_reached` says."""
+        if not isinstance(self.sweep.cluster, Aws):
+            return table(self.sweep, self.platform, state, unreached)
+        from sweep.aws.estimate import estimate
+        from sweep.machines import told
+
+        machines = told(self.sweep, self.store, estimate(self.sweep, state), unreached)
         return table(self.sweep, self.platform, state, unreached, machines)
 
     def plan_json(self, state: Survey, unreached: str) -> dict[str, Any]:

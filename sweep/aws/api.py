@@ -5,6 +5,8 @@ boto3 costs half a second, so it is imported when the first client is asked for.
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
 from typing import Any
 
 SECONDS = 5  # to connect, and to wait for an answer: a person waits for `plan` and `check`
@@ -12,22 +14,32 @@ SECONDS = 5  # to connect, and to wait for an answer: a person waits for `plan` 
 
 def client(service: str, region: str) -> Any:
     """A client of one service; the endpoint and credentials come from where every AWS tool takes them."""
-    import boto3
     from botocore.config import Config
 
     config = Config(
         connect_timeout=SECONDS, read_timeout=2 * SECONDS, retries={"mode": "standard", "total_max_attempts": 2}
     )
-    return boto3.session.Session().client(service, region_name=region, config=config)
+    return _session(_settings()).client(service, region_name=region, config=config)
+
+
+def _settings() -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+
+
+@lru_cache(maxsize=2)
+def _session(settings: tuple[tuple[str, str], ...]) -> Any:  # noqa: ARG001  (others, another session)
+    """One for all clients: EC2's own description, of which each session reads a copy, takes a second to read."""
+    import boto3
+
+    return boto3.session.Session()
 
 
 def has_credentials() -> bool:
     """Whether there are any credentials; nobody is asked whether they are valid."""
-    import boto3
     from botocore.exceptions import BotoCoreError
 
     try:
-        return boto3.session.Session().get_credentials() is not None
+        return _session(_settings()).get_credentials() is not None
     except BotoCoreError:
         return False
 

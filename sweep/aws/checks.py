@@ -51,7 +51,7 @@ def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
         return
     iam = api.client("iam", cluster.region)
     for role, kind in zip(access.roles(cluster, sweep.storage, account), ("head", "worker"), strict=True):
-        yield _looked(f"{kind} profile", lambda role=role: _role(iam, role, fix))  # type: ignore[misc]
+        yield _looked(f"{kind} profile", lambda role=role, kind=kind: _role(iam, role, kind, fix))  # type: ignore[misc]
     if cluster.spot:
         yield _looked("spot role", lambda: _spot_role(iam, fix))
     yield from _quotas(cluster)
@@ -134,8 +134,8 @@ def _is_private(s3: Any, name: str) -> bool:
     return all(found.get(key) for key in PRIVATE)
 
 
-def _role(iam: Any, role: access.Role, fix: bool) -> Finding:
-    name = f"{role.name.removeprefix('sweep-')} profile"
+def _role(iam: Any, role: access.Role, kind: str, fix: bool) -> Finding:
+    name = f"{kind} profile"
     fault = access.fault(iam, role)
     if fault is not None and fix:
         access.make(iam, role)

@@ -1,0 +1,125 @@
+"""The verbs check and plan on clusters of this machine and of EC2, as a user runs them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from s3_servers import S3Server
+from sweeps import sweep, write_config
+
+from sweep.check import check
+from sweep.findings import Finding, table
+from sweep.spec import load
+
+STUDY = {"detectors": ["constant"], "abnormal": [0]}
+NOWHERE = {
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_ACCESS_KEY_ID": "x",
+    "AWS_SECRET_ACCESS_KEY": "x",
+    "AWS_MAX_ATTEMPTS": "1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "NO_PROXY": "127.0.0.1",
+}
+
+
+@pytest.fixture
+def on_aws(tmp_path: Path) -> Path:
+    """A sweep on EC2 whose network and image need not be asked for."""
+    cluster = {"provider": "aws", "image": "ami-0123456789abcdef0", "ssh_from": "203.0.113.7", "worker": "g5.xlarge"}
+    return write_config(tmp_path, [STUDY], cluster=cluster, budget={"max_hours": 2}, storage="s3://sweep-bucket/x")
+
+
+def test_this_machine_is_checked_and_left_as_it_was(tmp_path: Path) -> None:
+    config = write_config(tmp_path, [STUDY])
+    run = sweep("check", config, "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert {f["name"]: f["state"] for f in found["findings"]} == {"storage": "ok", "data digits": "ok", "slots": "ok"}
+    assert (found["passed"], found["commands"]) == (True, {})
+    assert list((tmp_path / "store").rglob("checks/*")) == []
+
+
+def test_what_this_machine_has_not_is_not_ok_with_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the store's folder should be")
+    config = write_config(tmp_path, [{**STUDY, "datasets": ["mnist"]}], cluster={"cpus": 9999})
+    run = sweep("check", config)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert "9999 are asked for" in run.stdout
+    assert run.stdout.count("not ok") >= 2
+
+
+def test_data_that_nobody_can_read_are_not_ok_and_data_in_the_store_are(tmp_path: Path) -> None:
+    config = write_config(tmp_path, [{**STUDY, "datasets": ["digits", "mnist"]}])
+    assert sweep("data", "put", "digits", config).returncode == 0
+    findings = {f.name: f for f in check(load(config)).findings}
+    assert (findings["data digits"].state, findings["data digits"].said) == ("ok", "in the store")
+    assert findings["data mnist"].state == "not ok" and "data.root" in findings["data mnist"].mend
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/file").touch()
+    findings = {f.name: f for f in check(load(config, [f"data.root={tmp_path / 'raw'}"])).findings}
+    assert findings["data mnist"].state == "unknown" and "data put mnist" in findings["data mnist"].mend
+
+
+def test_a_store_that_cannot_be_reached_leaves_what_is_done_unknown(on_aws: Path) -> None:
+    run = sweep("plan", on_aws, **NOWHERE)
+    assert run.returncode == 0, run.stderr
+    assert "1 trials, done: unknown" in run.stdout
+    assert "to upload: unknown" in run.stdout
+    plan = json.loads(sweep("plan", on_aws, "--json", **NOWHERE).stdout)
+    assert (plan["trials"], plan["done"], plan["to_run"]) == (1, None, 1)
+    assert "127.0.0.1:9" in plan["store"]
+    assert plan["aws"]["workers"] == 1
+
+
+def test_a_plan_on_ec2_says_machines_dollars_and_uploads(on_aws: Path, moto: S3Server) -> None:
+    cats = ["--set", "sweep.studies.0.datasets=[cifar10]", "--set", "sweep.studies.0.abnormal=[cat]"]
+    environment = {**moto.environment(), "AWS_ENDPOINT_URL": moto.endpoint}
+    run = sweep("plan", on_aws, *cats, **environment)
+    assert run.returncode == 0, run.stderr
+    said = " ".join(run.stdout.split())
+    assert "1 trials = 0 done + 1 to run" in said
+    assert "aws us-east-1: 1 worker g5.xlarge" in said
+    assert "one GPU is enough" in said
+    assert "dollars of instances: about $" in said
+    assert "to upload: cifar10 (60,000 images, 184 MB before compression)" in said
+
+
+def test_the_configuration_for_rays_launcher_is_printed_and_was_checked_by_ray(on_aws: Path, moto: S3Server) -> None:
+    run = sweep("plan", on_aws, "--ray-yaml", **moto.environment())
+    assert run.returncode == 0, run.stderr
+    config = yaml.safe_load(run.stdout)
+    assert config["provider"]["module"] == "sweep.aws.spot_first.SpotFirst"
+    assert config["provider"]["ssh_from"] == "203.0.113.7/32"
+    bad = sweep("plan", on_aws, "--ray-yaml", "--set", "cluster.ray.max_wrkers=1", **moto.environment())
+    assert bad.returncode == 1
+    assert "max_wrkers" in bad.stderr and "Traceback" not in bad.stderr
+
+
+def test_a_launch_on_ec2_is_refused_before_anything_is_touched(on_aws: Path) -> None:
+    run = sweep("launch", on_aws, "-y", **NOWHERE)
+    assert run.returncode == 1
+    assert "launching on aws is not there yet, and nothing was started" in run.stderr
+    assert "python -m sweep check" in run.stderr and "python -m sweep plan" in run.stderr
+
+
+def test_rays_launcher_has_no_part_in_a_sweep_on_this_machine(tmp_path: Path) -> None:
+    run = sweep("plan", write_config(tmp_path, [STUDY]), "--ray-yaml")
+    assert run.returncode == 1
+    assert "it is for provider aws" in run.stderr
+
+
+def test_every_finding_is_shown_with_its_mend() -> None:
+    from rich.console import Console
+
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(table([Finding("disk", "ok", "fine"), Finding("quota", "not ok", "too small [x]", "ask: https://y")]))
+    text = console.export_text()
+    assert "too small [x]" in text and "-> ask: https://y" in text
