@@ -114,7 +114,7 @@ def plan(
         _print_json(opened.plan_json(state, unreached))
     else:
         out.print(opened.plan_table(state, unreached))
-        out.print(f"Nothing was started.  Launch: {opened.command('launch')}")
+        out.print(f"Nothing was started.  Launch: {opened.command('launch')}", markup=False, soft_wrap=True)
 
 
 @app.command()

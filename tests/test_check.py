@@ -89,7 +89,8 @@ def test_a_plan_on_ec2_says_machines_dollars_and_uploads(on_aws: Path, moto: S3S
     assert "aws us-east-1: 1 worker g5.xlarge" in said
     assert "one GPU is enough" in said
     assert "dollars of instances: about $" in said
-    assert "to upload: cifar10 (60,000 images, 184 MB before compression)" in said
+    assert "to upload: cifar10 (60,000 images, 46 MB before compression)" in said, "at 16 x 16, as the file says"
+    assert "datasets=[cifar10]" in said, "the command to launch is whole"
 
 
 def test_the_configuration_for_rays_launcher_is_printed_and_was_checked_by_ray(on_aws: Path, moto: S3Server) -> None:
