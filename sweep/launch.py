@@ -72,13 +72,13 @@ class Launch:
             with lease.held(patience=lease.ttl_seconds), Scratch() as scratch:
                 cluster = LocalCluster(scratch, self.platform)
                 try:
-                    with _interrupted(partial(_at_once, cluster)):
+                    with _interrupted(cluster.stop_file.touch):
                         cluster.start()
-                        put_missing(self.sweep, self.store, self.console)
-                    if cluster.stop_file.exists():
-                        return self._stopped()
-                    number = self.ledger.put_spec(self._record())
-                    return self._generations(number, lease, cluster)
+                        if not cluster.stop_file.exists():
+                            with _interrupted(_at_once):
+                                put_missing(self.sweep, self.store, self.console)
+                        number = self.ledger.put_spec(self._record())
+                        return self._generations(number, lease, cluster)
                 finally:
                     cluster.kill()
         except KeyboardInterrupt:
@@ -219,9 +219,12 @@ def _interrupted(by: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _at_once(cluster: LocalCluster) -> None:
-    """Before trials run there is nothing to wait for; where Python drops the exception, the file remains."""
-    cluster.stop_file.touch()
+def _at_once() -> None:
+    """Before trials run there is nothing to wait for.
+
+    Not while a process is being started: an exception that falls into a fork's hooks is dropped by
+    Python, and leaves logging's lock taken for ever.
+    """
     raise KeyboardInterrupt
 
 
