@@ -212,7 +212,7 @@ def report(
     found, words = _reporting(opened, selection, evaluation, metric), opened.command("report")
     written: list[Path] = []
     if as_json:
-        _print_json(found.rows)
+        _print_json(found.records())
     elif compare is not None:
         written += found.compare(*compare, out, folder, words)
     else:

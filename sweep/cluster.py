@@ -88,6 +88,8 @@ def _this_machine(sweep: Sweep, cluster: Local) -> Platform:
     slots = asked // cpus
     if share:
         slots = min(slots, int(len(found) / share))
+    if sweep.exclusive:
+        slots = 1
     slow = precision == "bf16" and not multiplies_bf16(capability)
     return Platform(
         device=names[0] if share else "cpu",

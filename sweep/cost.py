@@ -78,14 +78,16 @@ def sampled(
 def hint(spec: TrialSpec, dataset: DatasetInfo) -> float:
     """Seconds before anything was measured: the catalog's arithmetic, good to a factor of two on a CPU."""
     info = detectors.detector(spec.detector)
-    size = int(spec.preparation.split("-")[0].removeprefix("s"))
-    arguments = size, dataset.channels, spec.numerics.precision
+    arguments = spec.size, dataset.channels, spec.numerics.precision
     train, test = int(dataset.images * TRAIN_SHARE), int(dataset.images * TEST_SHARE)
     epochs = int(spec.hyperparameters.get("epochs", 1))
     every = spec.eval_every
     evaluations = 1 + (epochs // every if every and spec.evaluations else 0)
     training = epochs * info.cost.epoch(spec.hyperparameters, train, *arguments)
     scoring = evaluations * info.cost.score(spec.hyperparameters, test, *arguments)
+    if spec.timing is not None:
+        batches = spec.timing.warmup + spec.timing.repetitions
+        scoring = info.cost.score(spec.hyperparameters, batches * sum(spec.timing.batch_sizes), *arguments)
     cores = spec.numerics.threads if spec.device == "cpu" else GPU_CORES
     return OVERHEAD_SECONDS + (training + scoring) / cores
 

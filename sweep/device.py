@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import torch
@@ -29,6 +30,18 @@ def device_of(spec: TrialSpec) -> torch.device:
     for products in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
         products.fp32_precision = "ieee"  # cuDNN's default is TF32; training says what it wants (models.numerics)
     return torch.device("cuda")
+
+
+def hardware(device: torch.device) -> str:
+    """Name of the GPU, or of this machine's processor as far as it says one."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
 
 
 def reset_peak(device: torch.device) -> None:

@@ -79,8 +79,7 @@ def gather(
         key = trial.key
         result = results.get(key)
         common = _common(trial, key, sweep, tried.get(key, ()), result, usd_per_hour)
-        if common["status"] == "missing" and any(older in finished for older in older_keys(trial.spec)):
-            common["status"] = "stale"
+        common["status"] = status(trial.spec, result, tried.get(key, ()), finished)
         found = {} if result is None else _metrics(trial, key, result, read)
         wanted = dict.fromkeys((s, e) for e in trial.spec.evaluations for s in selections(trial.spec))
         for selection, evaluation in wanted | found:
@@ -92,6 +91,20 @@ def gather(
                 row["status"] = "missing"
             rows.append(row)
     return rows
+
+
+def status(
+    spec: TrialSpec,
+    result: Mapping[str, Any] | None,
+    attempts: Sequence[Mapping[str, Any]],
+    finished: Container[str],
+) -> str:
+    """What became of a planned trial; see `gather` for its arguments and for what each status means."""
+    if result is not None:
+        return str(result["status"])
+    if has_failed(attempts):
+        return "failed"
+    return "stale" if any(older in finished for older in older_keys(spec)) else "missing"
 
 
 def selections(spec: TrialSpec) -> tuple[str, ...]:
@@ -118,11 +131,8 @@ def _common(
         "kind": trial.kind, "setting": trial.setting, "axis": trial.axis,
         "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
     }  # fmt: skip
-    if result is None:
-        row["status"] = "failed" if has_failed(attempts) else "missing"
-    else:
+    if result is not None:
         row |= {name: result.get(name) for name in PROVENANCE} | _cost(spec, result, usd_per_hour)
-        row["status"] = result["status"]
         row["attempts"] = max(len(attempts), result.get("attempts") or 0)
         if trial.lam is None or result["lam"] is None:
             row["lam"] = result["lam"]

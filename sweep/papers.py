@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -129,6 +129,43 @@ def differences(
     if theirs and theirs != protocol:
         yield f"protocol: theirs {theirs}, ours {protocol}"
     yield "seeds: a table of single numbers, with neither how many runs nor their spread"
+
+
+RUNTIME_SOURCES = {"ganomaly_paper_tab4": "GANomaly 2018, Table 4"}
+_RUNTIME_UNITS = {
+    "ganomaly": "its published code prints the mean of the first 100 test batches of 64, in ms a batch, and does not "
+    "wait for the GPU",
+    "egbad": "its authors' code prints seconds a batch of 100",
+    "anogan": "no code of its authors is published",
+}
+
+
+def printed_runtime(detector: str, dataset: str) -> tuple[float, str] | None:
+    """Milliseconds that a paper printed for a detector, and the key of their source; None where none did."""
+    return _runtimes().get((detector, dataset))
+
+
+def runtime_differences(detectors: Iterable[str], ours: str) -> Iterator[str]:
+    """Why a paper's milliseconds and ours are not the same experiment, one reason each.
+
+    Args:
+        detectors: whose milliseconds are shown.
+        ours: our hardware and versions.
+    """
+    yield f"hardware: theirs an NVIDIA GTX Titan X with PyTorch 0.3.0, ours {ours}"
+    units = [f"{detector}: {_RUNTIME_UNITS[detector]}" for detector in detectors if detector in _RUNTIME_UNITS]
+    yield f"unit: the paper says ms, and not of how many images; {'; '.join(units)}"
+    yield "repetitions: single numbers, with neither how many runs nor their spread"
+
+
+@lru_cache(maxsize=1)
+def _runtimes() -> dict[tuple[str, str], tuple[float, str]]:
+    """By detector and dataset."""
+    text = (files("sweep") / "paper_runtime.csv").read_text(encoding="utf-8")
+    return {
+        (row["detector"], row["dataset"]): (float(row["milliseconds"]), row["source"])
+        for row in csv.DictReader(text.splitlines())
+    }
 
 
 @lru_cache(maxsize=1)

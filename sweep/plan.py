@@ -7,6 +7,7 @@ for them; a plan counts how many may still be asked.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,9 @@ from models.scoring import LAMBDAS
 from sweep.search import SearchSpec, holds
 from sweep.spec import Sweep
 from sweep.study import LAMBDA, Study, settings
-from sweep.trialspec import KEY_LENGTH, Numerics, Scalar, TrialSpec, Validation, canonical_json
+from sweep.trialspec import KEY_LENGTH, Numerics, Scalar, Timing, TrialSpec, Validation, canonical_json
+
+WARMUP_SHARE = 10  # a tenth as many batches as are timed are scored before
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Planned:
         spec: the trial.
         objective: of a search: "transfer", or "labelled" for supervised choices.
         axis, value: of a grid.
-        reported: False for candidates of a search, which no leaderboard shows.
+        reported: False for candidates of a search, which no leaderboard shows; trials of a runtime study
+            are reported in a table of their own.
     """
 
     study: str
@@ -145,6 +149,8 @@ def expand(sweep: Sweep, platform: Platform) -> Work:
                         searches += _searches(base)
                     elif study.kind == "grid":
                         fixed += _grid(base)
+                    elif study.kind == "runtime":
+                        fixed += _runtime(base)
                     else:
                         fixed += base.trials()
     return Work(tuple(fixed), tuple(searches), datasets)
@@ -207,6 +213,7 @@ class _Base:
         seed: int,
         *,
         tuning: bool = False,
+        timing: Timing | None = None,
         validation: Validation | None = None,
         setting: str = "",
         **fields: Any,
@@ -215,6 +222,7 @@ class _Base:
         held_out = validation or (study.validation.frozen() if study.validation else None)
         protocol = study.protocol or self.dataset.default_protocol
         split_seed = seed if study.split_seed == "follow" else study.split_seed
+        judged = not tuning and timing is None
         spec = TrialSpec(
             detector=info.name,
             revision=info.revision,
@@ -229,16 +237,26 @@ class _Base:
             split_seed=split_seed,
             seed=seed,
             validation=held_out,
-            evaluations=() if tuning else study.evaluations,
-            eval_every=0 if tuning else info.eval_every if study.eval_every is None else study.eval_every,
+            evaluations=study.evaluations if judged else (),
+            eval_every=0 if not judged else info.eval_every if study.eval_every is None else study.eval_every,
             numerics=self.numerics(hyperparameters),
             device=self.platform.device,
+            timing=timing,
         )
         return Planned(
             study=study.name, kind=study.kind, detector=info.name, variant=self.variant, setting=setting,
             dataset=self.dataset.name, protocol=spec.protocol, abnormal=abnormal, split_seed=split_seed, seed=seed,
             lam=lam, spec=spec, reported=not tuning, **fields,
         )  # fmt: skip
+
+
+def _runtime(base: _Base) -> Iterator[Planned]:
+    """Once: neither class, seed nor training change how long scoring takes."""
+    repetitions = base.study.repetitions
+    timing = Timing(warmup=math.ceil(repetitions / WARMUP_SHARE), repetitions=repetitions)
+    hyperparameters, lam = base.settings({"epochs": 0} if base.info.trains_by_epoch else None)
+    for abnormal in base.classes()[:1]:
+        yield base.planned(hyperparameters, lam, abnormal, base.seeds()[0], timing=timing)
 
 
 def _grid(base: _Base) -> Iterator[Planned]:

@@ -21,6 +21,7 @@ from sweep import latex, papers
 from sweep.audit import Audit, audits
 from sweep.gather import Row, to_parquet
 from sweep.leaderboard import METRICS, Board, Build, Cell, Leaderboard, Line, builder
+from sweep.runtimes import Runtime
 from sweep.sheets import Sheet, sheets
 from sweep.trialspec import SELECTIONS
 
@@ -34,6 +35,10 @@ CSV_COLUMNS = (
     "test_half_width", "diverged", "failed", "stale", "counted", "gap", "behind", "behind_half_width",
     "effect", "p", "p_holm", "p_signed_rank", "parameters", "train_seconds", "cpu_hours", "gpu_hours", "usd",
     "paper_source", "paper_why_different",
+)  # fmt: skip
+RUNTIME_COLUMNS = (
+    "detector", "variant", "dataset", "size", "batch_size", "milliseconds", "low", "high", "n", "hardware", "numerics",
+    "torch", "status", "paper", "paper_source", "study", "key",
 )  # fmt: skip
 EMPTY = "Nothing is planned that could be shown here."
 LABEL_WIDTH = 34  # of the terminal's first column; longer labels are folded
@@ -52,8 +57,11 @@ def write(
     provenance: Mapping[str, object] | None = None,
     catalog: Mapping[str, DetectorInfo] = DETECTORS,
     built: Build | None = None,
+    timed: Sequence[Runtime] = (),
 ) -> list[Path]:
-    """Write leaderboard.{csv,json,md,tex} and results.parquet, each whole or not at all.
+    """Write leaderboard.{csv,json,md,tex}, results.parquet and, of runtime studies, runtime.csv.
+
+    Each file is written whole or not at all.
 
     Args:
         rows: of `sweep.gather.gather`.
@@ -62,6 +70,7 @@ def write(
         provenance: printed above the tables, e.g. {"command": ..., "commit": ...}.
         catalog: see `sweep.leaderboard.build`.
         built: of `sweep.leaderboard.builder` for these rows, where some are built already.
+        timed: of `sweep.runtimes.runtimes`.
     """
     built = built or builder(rows, catalog)
     board = built(selection, evaluation, metric)
@@ -70,10 +79,10 @@ def write(
     contents = {
         "leaderboard.csv": csv_text(every(rows, built)).encode(),
         "leaderboard.json": json_text(every(rows, built), provenance).encode(),
-        "leaderboard.md": markdown(board, provenance, audited, other).encode(),
-        "leaderboard.tex": latex.document(sheets(board, audited, other), provenance).encode(),
+        "leaderboard.md": markdown(board, provenance, audited, other, timed).encode(),
+        "leaderboard.tex": latex.document(sheets(board, audited, other, timed), provenance).encode(),
         "results.parquet": to_parquet(rows),
-    }
+    } | ({"runtime.csv": runtime_csv(timed).encode()} if timed else {})
     out.mkdir(parents=True, exist_ok=True)
     return [publish(out / name, data) for name, data in contents.items()]
 
@@ -101,10 +110,14 @@ def write_sheets(
 
 
 def terminal(
-    leaderboard: Leaderboard, width: int = 100, audited: Sequence[Audit] = (), other: Leaderboard | None = None
+    leaderboard: Leaderboard,
+    width: int = 100,
+    audited: Sequence[Audit] = (),
+    other: Leaderboard | None = None,
+    timed: Sequence[Runtime] = (),
 ) -> Group:
     """The boards for a terminal `width` columns wide; wide ones go on in further blocks of columns."""
-    return shown(sheets(leaderboard, audited, other), width)
+    return shown(sheets(leaderboard, audited, other, timed), width)
 
 
 def shown(tables: Iterable[Sheet], width: int = 100) -> Group:
@@ -127,10 +140,11 @@ def markdown(
     provenance: Mapping[str, object] | None = None,
     audited: Sequence[Audit] = (),
     other: Leaderboard | None = None,
+    timed: Sequence[Runtime] = (),
 ) -> str:
     """The boards as GitHub-flavoured Markdown, headed by where they come from."""
-    text = _document("Leaderboard", sheets(leaderboard, audited, other), provenance)
-    return text if leaderboard.boards else f"{text}\n{EMPTY}\n"
+    text = _document("Leaderboard", sheets(leaderboard, audited, other, timed), provenance)
+    return text if leaderboard.boards or timed else f"{text}\n{EMPTY}\n"
 
 
 def _document(title: str, tables: Iterable[Sheet], provenance: Mapping[str, object] | None) -> str:
@@ -165,6 +179,24 @@ def csv_text(leaderboards: Iterable[Leaderboard]) -> str:
             for line in (*board.lines, *(line for grid in board.grids for line in grid.lines)):
                 for abnormal, cell in (*line.cells.items(), ("mean", line.mean)):
                     writer.writerow(_csv_row(found, board, line, abnormal, cell))
+    return text.getvalue()
+
+
+def runtime_csv(timed: Iterable[Runtime]) -> str:
+    """One line for each runtime and batch size, `low` and `high` being quartiles.
+
+    A trial without a result has one line without numbers.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(RUNTIME_COLUMNS)
+    for r in timed:
+        names = [*map(_harmless, (r.detector, r.variant, r.dataset)), r.size]
+        ends = [_harmless(r.hardware), r.numerics, r.torch, r.status, r.paper, r.source, _harmless(r.study), r.key]
+        for size, times in r.times.items():
+            writer.writerow([*names, size, times.median, times.low, times.high, times.n, *ends])
+        if not r.times:
+            writer.writerow([*names, *[None] * 5, *ends])
     return text.getvalue()
 
 

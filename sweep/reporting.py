@@ -16,7 +16,8 @@ from sweep.gather import Row
 from sweep.leaderboard import METRICS, Build, builder
 from sweep.ledger import Ledger
 from sweep.report import beside, every, publish, terminal, write, write_sheets
-from sweep.rows import provenance, rows, scores
+from sweep.rows import provenance, rows, scores, timed
+from sweep.runtimes import Runtime
 from sweep.status import Survey
 from sweep.store import Missing
 from sweep.trialspec import EVALUATIONS, SELECTIONS
@@ -56,13 +57,18 @@ class Reporting:
         self._survey, self._ledger = survey, ledger
         self._way = (selection, evaluation, metric)
         self.rows: list[Row] = rows(survey, ledger, usd_per_hour)
+        self.timed: list[Runtime] = timed(survey, ledger)
         self._built: Build = builder(self.rows)
 
     def show(self, console: Console) -> None:
         """Print the boards."""
         shown = self._built(*self._way)
         audited = audits(self.rows, self._way[2], built=self._built)
-        console.print(terminal(shown, console.width, audited, beside(self._built, shown)))
+        console.print(terminal(shown, console.width, audited, beside(self._built, shown), self.timed))
+
+    def records(self) -> list[dict[str, object]]:
+        """Rows, then runtimes, whose kind is "runtime"."""
+        return [*self.rows, *({"kind": "runtime", **asdict(runtime)} for runtime in self.timed)]
 
     def write(self, folder: Path, command: str, trial_command: str) -> list[Path]:
         """Write every file of a report; `trial_command` shows a trial, its key following."""
@@ -77,6 +83,7 @@ class Reporting:
                 metric=metric,
                 provenance=said,
                 built=self._built,
+                timed=self.timed,
             )
             return [*written, self._write_page(folder, said, trial_command)]
 
@@ -101,6 +108,7 @@ class Reporting:
             spec=launches[-1] if launches else None,
             trial_command=trial_command,
             built=self._built,
+            timed=self.timed,
         )
         return publish(folder / "report.html", text.encode())
 
@@ -131,10 +139,16 @@ class Reporting:
             return write_sheets(made, folder, "comparison", provenance(self._ledger, command))
 
     def bundle(self, path: Path, sweep: Sweep, platform: Platform, command: str) -> int:
-        """Pack rows, per-sample scores, results and spec into one zip; returns how many trials have scores."""
+        """Pack rows, per-sample scores, results and spec into one zip; returns how many trials have scores.
+
+        Raises:
+            UserError: of runtime studies alone, whose times nobody can recompute.
+        """
         from sweep.bundle import pack
         from sweep.report import csv_text
 
+        if self.timed and not self.rows:
+            raise UserError("a bundle packs scores, to be recomputed, and a runtime study has none; use -o FOLDER")
         results = self._ledger.results({row["key"] for row in self.rows})
         paths = [f"trials/{key}/scores.parquet" for key, found in sorted(results.items()) if found["status"] == "ok"]
         with _writing(path):

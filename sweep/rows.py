@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sweep.gather import Row, gather
 from sweep.ledger import Ledger
 from sweep.plan import Platform
+from sweep.runtimes import Runtime, runtimes
 from sweep.status import Survey, reported
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ def rows(survey: Survey, ledger: Ledger, usd_per_hour: float | None = None) -> l
         finished=survey.finished,
         usd_per_hour=usd_per_hour,
     )
+
+
+def timed(survey: Survey, ledger: Ledger) -> list[Runtime]:
+    """Of every trial of a runtime study of a plan, holes included."""
+    planned = [p for p in survey.planned if p.spec.timing is not None]
+    results = ledger.results({p.key for p in planned} & survey.finished)
+    return runtimes(planned, results, survey.attempts, survey.finished)
 
 
 def scores(ledger: Ledger, key: str) -> pa.Table:

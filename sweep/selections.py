@@ -83,7 +83,7 @@ class Selections:
 
     def validation(self, labels: npt.NDArray[Any], lam: float | None) -> dict[str, Any] | None:
         """Validation AUROC after the last epoch over lambda, `lam` among them; None without validation."""
-        last = self.chosen["last"].get(VALIDATION)
+        last = self.chosen.get("last", {}).get(VALIDATION)
         if last is None:
             return None
         lambdas: list[float | None] = [None] if lam is None else [*sorted({*LAMBDAS, lam})]

@@ -9,6 +9,8 @@ from models.catalog import DETECTORS
 from sweep import papers
 from sweep.audit import Audit
 from sweep.leaderboard import LOWER_IS_BETTER, METRICS, Board, Cell, Grid, Leaderboard, Line
+from sweep.runtimes import Milliseconds, Runtime
+from sweep.trialspec import Timing
 
 CLASS_MEAN = "class mean"
 
@@ -37,14 +39,18 @@ class Sheet:
 
 
 def sheets(
-    leaderboard: Leaderboard, audited: Sequence[Audit] = (), other: Leaderboard | None = None
+    leaderboard: Leaderboard,
+    audited: Sequence[Audit] = (),
+    other: Leaderboard | None = None,
+    timed: Sequence[Runtime] = (),
 ) -> Iterator[Sheet]:
-    """Each board with its comparisons, what the papers say, and its grids; then the audits.
+    """Each board with its comparisons, what the papers say, and its grids; then audits and runtimes.
 
     Args:
         leaderboard: what is shown.
         audited: of `sweep.audit.audits`.
         other: the same rows by another metric, for papers' values that may be either.
+        timed: of `sweep.runtimes.runtimes`.
     """
     others = {(board.dataset, board.protocol): board for board in (other.boards if other else ())}
     for board in leaderboard.boards:
@@ -60,6 +66,8 @@ def sheets(
             yield _grid_sheet(leaderboard, board, grid)
     for audit in audited:
         yield _audit_sheet(audit, METRICS[leaderboard.metric])
+    if timed:
+        yield _runtime_sheet(timed)
 
 
 def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
@@ -217,6 +225,55 @@ def _audit_sheet(audit: Audit, metric: str) -> Sheet:
     return Sheet(
         f"{audit.dataset} {audit.protocol}: {metric}, audit", "detector", columns, (("", tuple(lines)),), (caption,)
     )
+
+
+def _runtime_sheet(timed: Sequence[Runtime]) -> Sheet:
+    sizes = sorted({size for runtime in timed for size in runtime.times} | set(Timing().batch_sizes))
+    sections: dict[str, list[tuple[str, tuple[Entry, ...]]]] = {}
+    for runtime in timed:
+        where = f"{runtime.dataset}, {runtime.size} x {runtime.size}, {runtime.hardware}, {runtime.numerics}"
+        study = f", {runtime.study}" if len({other.study for other in timed}) > 1 else ""
+        info = DETECTORS.get(runtime.detector)
+        variant = "" if info is not None and len(info.variants) == 1 else f" {runtime.variant}"
+        mark = {"failed": "✗", "stale": "§"}.get(runtime.status, "")
+        times = [Entry(_milliseconds(runtime.times.get(size)) + mark) for size in sizes]
+        paper = Entry("" if runtime.paper is None else f"{runtime.paper:g}")
+        sections.setdefault(where + study, []).append((f"{runtime.detector}{variant}", (*times, paper)))
+    columns = (*(f"batch {size}" for size in sizes), "paper, ms")
+    shown = tuple((where, tuple(lines)) for where, lines in sections.items())
+    return Sheet("Runtime: milliseconds to score an image", "detector", columns, shown, tuple(_runtime_captions(timed)))
+
+
+def _runtime_captions(timed: Sequence[Runtime]) -> Iterator[str]:
+    counts = sorted({times.n for runtime in timed for times in runtime.times.values()})
+    if counts:
+        yield (
+            f"Median (quartiles) over {' or '.join(map(str, counts))} batches after warm-up, a batch's time over its "
+            "images.  From pixels to scores in the host's memory, synchronised, copies to and from a GPU included; "
+            "BatchNorm in evaluation mode, one slot, nothing else of the sweep beside it.  Networks have their initial "
+            "weights: what they have learned takes no time."
+        )
+    beside = [runtime for runtime in timed if runtime.paper is not None]
+    for source in dict.fromkeys(runtime.source for runtime in beside):
+        ran = dict.fromkeys(f"{r.hardware} with torch {r.torch}" for r in beside if r.torch and r.source == source)
+        names = dict.fromkeys(r.detector for r in beside if r.source == source)
+        reasons = papers.runtime_differences(names, ", ".join(ran) or beside[0].hardware)
+        yield f"paper: {papers.RUNTIME_SOURCES[source]}, not the same experiment.  {'.  '.join(reasons)}."
+    if any(not runtime.times for runtime in timed):
+        yield "- there is no result yet."
+    if any(runtime.status == "failed" for runtime in timed):
+        yield "✗ the trial failed."
+    if any(runtime.status == "stale" for runtime in timed):
+        yield "§ there is a result of an older revision of the code alone; the trial runs again."
+
+
+def _milliseconds(times: Milliseconds | None) -> str:
+    """E.g. "2.79 (2.71 to 2.95)"."""
+    if times is None:
+        return "-"
+    three = (times.median, times.low, times.high)
+    median, low, high = (f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".") for value in three)
+    return f"{median} ({low} to {high})"
 
 
 def _title(leaderboard: Leaderboard, board: Board) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 from rich.console import Console
 
@@ -78,6 +79,11 @@ def story(ledger: Ledger, planned: Planned) -> str:
         for entry in result["metrics"]:
             where = f"{entry['selection']}, {entry['evaluation']}, epoch {entry['epoch']}"
             lines.append(f"  AUROC {entry['auroc']:.4f}  AP {entry['ap']:.4f}  FPR95 {entry['fpr95']:.4f}  ({where})")
+        for times in result.get("timings", ()):
+            each = 1000 * median(times["seconds"]) / times["batch_size"]
+            lines.append(
+                f"  batches of {times['batch_size']}: {each:.3g} ms an image, median of {len(times['seconds'])}"
+            )
         lines.append(f"  {result['seconds']:.1f} s, {result['train_seconds']:.1f} s of them training")
     for number, attempt in enumerate(ledger.attempts_of(planned.key), start=1):
         lines += [

@@ -158,6 +158,22 @@ class Sweep(Section):
             raise ValueError(f"studies need names of their own; used twice: {', '.join(doubled)}")
         return self
 
+    @model_validator(mode="after")
+    def _runtimes_stand_alone(self) -> Sweep:
+        others = [study.name for study in self.studies if study.kind != "runtime"]
+        if self.exclusive and others:
+            timed = [study.name for study in self.studies if study.kind == "runtime"]
+            raise ValueError(
+                f"studies of kind runtime ({', '.join(timed)}) are timed with nothing beside them: "
+                f"give the others ({', '.join(others)}) a sweep of their own"
+            )
+        return self
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether its trials run one at a time, nothing beside them: those of runtime studies."""
+        return any(study.kind == "runtime" for study in self.studies)
+
 
 _STUDIES = TypeAdapter(tuple[Study, ...])
 _TOP = ("cluster", "budget", "storage", "data", "trial", "sweep")

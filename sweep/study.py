@@ -23,8 +23,12 @@ from sweep.trialspec import EVALUATIONS, Scalar, Validation
 
 TRANSFER_CLASSES = 4  # fewest abnormal classes of which one half can tune for the other
 FIRST_TUNING_SEED = 1000  # training seeds of searches; those of reported trials stay below
-Kind = Literal["error_bars", "search", "grid"]
-SEARCH_ONLY = ("space", "candidates", "parallel", "tuning_seeds", "objective", "per")
+Kind = Literal["error_bars", "search", "grid", "runtime"]
+ONLY = {  # keys that one kind alone has
+    "search": ("space", "candidates", "parallel", "tuning_seeds", "objective", "per"),
+    "runtime": ("repetitions",),
+}
+FEWEST_REPETITIONS = 3  # of which there are quartiles
 LAMBDA = "lambda"
 DEFAULT_SPACE = (
     "nz",
@@ -74,7 +78,11 @@ class Study(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
         description="name within the sweep: letters, digits, '.', '_' and '-'"
     )
-    kind: Kind = Field(description="error_bars: the same over seeds; search: Optuna chooses; grid: one value at a time")
+    kind: Kind = Field(
+        description="error_bars: the same over seeds; search: Optuna chooses; grid: one value at a time; "
+        "runtime: milliseconds to score an image, in batches of 1 and 64: each detector once, untrained, on the first "
+        "class and seed, with nothing beside it, hence in a sweep of runtime studies alone"
+    )
     datasets: tuple[str, ...] = Field(description="names of datasets, e.g. [digits]")
     protocol: str | None = Field(None, description="who is trained and tested on; none: each dataset's default")
     validation: Fractions | None = Field(
@@ -120,6 +128,9 @@ class Study(BaseModel):
     per: Literal["fold", "cell"] = Field("fold", description="search: one Optuna study a fold, or one a cell")
     axes: Mapping[str, tuple[bool | int | float | str, ...]] = Field(
         {}, description="grid: values by hyperparameter, varied one at a time around the default"
+    )
+    repetitions: Annotated[int, Field(ge=FEWEST_REPETITIONS)] = Field(
+        100, description="runtime: timed batches of each size, after a tenth as many that are not timed"
     )
 
     @field_validator("seeds", "tuning_seeds", mode="before")
@@ -257,14 +268,17 @@ class Study(BaseModel):
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Study:
         faults = []
-        if self.kind != "search":
-            fields = type(self).model_fields
-            given = [key for key in SEARCH_ONLY if getattr(self, key) != fields[key].default]
-            faults += [f"{key}: only a study of kind search has it" for key in given]
-        elif not any(self.space_of(detectors.detector(d)) for d in self.detectors):
-            faults.append("detectors: none of them has a hyperparameter in the search space")
-        else:
-            faults += self._lambda_faults()
+        fields = type(self).model_fields
+        for kind, keys in ONLY.items():
+            given = [key for key in keys if self.kind != kind and getattr(self, key) != fields[key].default]
+            faults += [f"{key}: only a study of kind {kind} has it" for key in given]
+        if self.kind == "runtime":
+            faults += self._runtime_faults()
+        if self.kind == "search":
+            if any(self.space_of(detectors.detector(d)) for d in self.detectors):
+                faults += self._lambda_faults()
+            else:
+                faults.append("detectors: none of them has a hyperparameter in the search space")
         if self.kind == "grid" and not self.axes:
             faults.append("axes: must be given, e.g. axes: {nz: [16, 64]}")
         if self.kind != "grid" and self.axes:
@@ -275,6 +289,17 @@ class Study(BaseModel):
             faults.append(f"abnormal: {ANY} is every class, so none is left that was not tuned on; name classes")
         _raise(faults)
         return self
+
+    def _runtime_faults(self) -> list[str]:
+        """Times are taken of scoring in evaluation mode, with initial weights."""
+        faults = []
+        if self.evaluations != ("clean",):
+            faults.append("evaluations: a study of kind runtime times clean scoring alone; leave it out")
+        if self.validation is not None:
+            faults.append("validation: a study of kind runtime judges nothing; leave it out")
+        if any("epochs" in values for values in self.hyperparameters.values()):
+            faults.append("hyperparameters: epochs: a study of kind runtime trains none; leave it out")
+        return faults
 
     def _lambda_faults(self) -> list[str]:
         """A search compares candidates at lambdas that trials record."""

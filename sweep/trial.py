@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,15 +30,17 @@ from models.scoring import combine
 from sweep import metrics
 from sweep.attempts import Interrupted
 from sweep.checkpoint import Checkpoints, State
-from sweep.device import device_of, peak, reset_peak
+from sweep.device import device_of, hardware, peak, reset_peak
 from sweep.evaluation import VALIDATION, Components, Scoring, clean, legacy, loader_order, sample
 from sweep.figure_data import figure_data
 from sweep.images import Images
 from sweep.ledger import Ledger, Record
 from sweep.selections import Selections
 from sweep.store import Store
-from sweep.trialspec import TrialSpec
+from sweep.timing import IMAGES, scoring_times
+from sweep.trialspec import Timing, TrialSpec
 
+T = TypeVar("T")
 FORMAT = 1
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -153,6 +155,7 @@ class _Run:
         self.evaluated = True  # what there was to evaluate so far
         self.train_seconds = 0.0
         self.cause: str | None = None
+        self.timings: list[dict[str, Any]] = []
         self.checkpoints = Checkpoints(store, spec.key, options.owner, options.checkpoint_seconds)
 
     # -- training -------------------------------------------------------------------------------
@@ -165,6 +168,9 @@ class _Run:
             began = time.perf_counter()
             self.detector.fit(self.train_images.whole())
             self.train_seconds = time.perf_counter() - began
+        if self.spec.timing is not None:
+            yield from self.time_scoring(self.spec.timing)
+            return
         if not self.evaluated or self.epochs == 0:
             yield from self.evaluate()
         if self._stops_early():
@@ -245,15 +251,20 @@ class _Run:
         self.selections.take(self.epoch, scored, aurocs)
         self.evaluated = True
 
-    def _paced(self, scoring: Scoring) -> Generator[Progress, bool | None, Components]:
+    def time_scoring(self, timing: Timing) -> Generator[Progress, bool | None, None]:
+        """Time the scoring of test images.  Interrupted, it begins anew."""
+        images = self.dataset.images.view(np.ndarray)[self.test[:IMAGES]]
+        self.timings = yield from self._paced(scoring_times(self.detector, images, timing, self.device))
+
+    def _paced(self, scoring: Generator[None, None, T]) -> Generator[Progress, bool | None, T]:
         """Run a scoring to its end, with a sign of life now and then."""
         sliced = time.perf_counter()
         while True:
             try:
                 next(scoring)
             except StopIteration as ended:
-                components: Components = ended.value
-                return components
+                found: T = ended.value
+                return found
             if time.perf_counter() - sliced >= self.options.slice_seconds:
                 self._checkpoint(asked=(yield Progress(self.epoch, self.epochs, 0, 0)))
                 sliced = time.perf_counter()
@@ -279,7 +290,8 @@ class _Run:
 
     def _checkpoint(self, *, asked: bool | None) -> None:
         """Write the resume state when it is due, beside the training; when it is asked for, at once."""
-        if asked or (self.step == 0 and self.checkpoints.due):
+        beside = self.spec.timing is None  # what is timed has nothing beside it, no write of a state either
+        if asked or (beside and self.step == 0 and self.checkpoints.due):
             self.checkpoints.write(self._state())
         if asked:
             self.checkpoints.finish()
@@ -318,7 +330,7 @@ class _Run:
     def publish(self) -> Record:
         """Put scores, history, weights and what figures need, then the result, then delete the resume state."""
         key, folder = self.spec.key, f"trials/{self.spec.key}"
-        if self.cause is None:
+        if self.selections.chosen and self.cause is None:
             self.store.put(f"{folder}/scores.parquet", _parquet(self._scores()))
             weights = {name: tensor.contiguous() for name, tensor in self.detector.state_dict().items()}
             if self.options.keep_weights and self.spec.evaluations:
@@ -386,6 +398,7 @@ class _Run:
             "attempts": self.options.attempts,
             "host": platform.node(),
             **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "ray", "gpus")},
+            **({} if self.spec.timing is None else {"timings": self.timings, "hardware": hardware(self.device)}),
         }
 
 

@@ -62,6 +62,21 @@ class Validation:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """How a trial of a runtime study times scoring.
+
+    Attributes:
+        batch_sizes: images that are scored at once, each size timed apart.
+        warmup: batches of each size that are scored before the first timed one.
+        repetitions: batches of each size that are timed.
+    """
+
+    batch_sizes: tuple[int, ...] = (1, 64)
+    warmup: int = 10
+    repetitions: int = 100
+
+
+@dataclass(frozen=True)
 class TrialSpec:
     """Everything that the metrics of one trial depend on.
 
@@ -79,10 +94,11 @@ class TrialSpec:
         split_seed: draws the split, and nothing else.
         seed: draws initial weights, batches and every other random number of the training.
         evaluations: how test samples are scored, e.g. ("clean",); empty for trials of a search,
-            which see no test row.
+            which see no test row, and of a runtime study, which judge none.
         eval_every: epochs between evaluations; 0 evaluates after the last epoch alone.
         numerics: arithmetic.
         device: kind of the device, "cpu" or the name of a GPU.
+        timing: of a runtime study; None for every other trial, whose key knows nothing of it.
     """
 
     detector: str
@@ -102,6 +118,12 @@ class TrialSpec:
     eval_every: int = 1
     numerics: Numerics = field(default_factory=Numerics)
     device: str = "cpu"
+    timing: Timing | None = None
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels, with which the id of a preparation begins."""
+        return int(self.preparation.split("-")[0].removeprefix("s"))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form: only dicts, lists, strings, numbers, booleans and None."""
@@ -110,12 +132,16 @@ class TrialSpec:
         found["validation"] = None if self.validation is None else dict(vars(self.validation))
         found["evaluations"] = list(self.evaluations)
         found["numerics"] = dict(vars(self.numerics))
+        if self.timing is None:
+            del found["timing"]
+        else:
+            found["timing"] = {**vars(self.timing), "batch_sizes": list(self.timing.batch_sizes)}
         return found
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> TrialSpec:
         """Inverse of `to_dict`."""
-        validation = found["validation"]
+        validation, timing = found["validation"], found.get("timing")
         return cls(
             **{
                 **found,
@@ -123,6 +149,7 @@ class TrialSpec:
                 "evaluations": tuple(found["evaluations"]),
                 "validation": None if validation is None else Validation(**validation),
                 "numerics": Numerics(**found["numerics"]),
+                "timing": None if timing is None else Timing(**{**timing, "batch_sizes": tuple(timing["batch_sizes"])}),
             }
         )
 

@@ -181,7 +181,7 @@ def _unreported(bundle: Bundle, rows: list[Row]) -> Iterator[str]:
 
     try:
         sweep, platform = Sweep.model_validate(bundle.spec["sweep"]), Platform.from_dict(bundle.spec["platform"])
-        planned = expand(sweep, platform).fixed
+        planned = [trial for trial in expand(sweep, platform).fixed if trial.spec.timing is None]
     except (ValidationError, UserError, KeyError, TypeError, ValueError, AttributeError) as error:
         yield f"the spec is not one that this version can plan: {str(error).splitlines()[0]}"
         return

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from aws_sweeps import sweep_on_aws
+from aws_sweeps import STUDY, sweep_on_aws
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -208,3 +208,12 @@ def test_precision_is_the_workers_and_not_that_of_the_machine_that_plans(monkeyp
     assert platform(sweep_on_aws({"worker": "m6i.large"})).numerics.precision == "float32"
     assert platform(sweep_on_aws({"worker": "g4dn.xlarge"})).numerics.precision == "float32"
     assert platform(sweep_on_aws({"worker": ["g5.xlarge", "g6.xlarge"]})).numerics.precision == "bf16"
+
+
+def test_a_runtime_study_has_one_slot_on_one_worker_of_one_type() -> None:
+    timed = {"name": "table-1", "studies": [{**STUDY, "kind": "runtime"}]}
+    with pytest.raises(UserError, match=r"choose one, e\.g\. --set cluster\.worker=g5\.xlarge"):
+        worker(sweep_on_aws(sweep=timed))
+    assert platform(sweep_on_aws({"worker": "g5.12xlarge", "max_workers": 8}, sweep=timed)).slots == 1
+    found = estimated([(6, 5 * HOUR)], {"max_workers": 8}, sweep=timed)
+    assert (found.workers, found.slots) == (1, 1)

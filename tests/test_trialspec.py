@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.trialspec import Numerics, TrialSpec, Validation
+from sweep.trialspec import Numerics, Timing, TrialSpec, Validation
 
 EXAMPLE = TrialSpec(
     detector="ganomaly",
@@ -68,7 +68,7 @@ CHANGES: dict[str, Any] = {
     "detector": "other", "revision": 2, "variant": "paper", "hyperparameters": {"nz": 1}, "dataset": "digits",
     "preparation": "s64-bilinear-1", "protocol": "M1", "protocol_revision": 2, "scoring_revision": 2,
     "abnormal": "3", "split_seed": 1, "seed": 1, "validation": Validation(), "evaluations": (),
-    "eval_every": 2, "numerics": Numerics(threads=2), "device": "gpu",
+    "eval_every": 2, "numerics": Numerics(threads=2), "device": "gpu", "timing": Timing(),
 }  # fmt: skip
 
 
@@ -80,9 +80,15 @@ def test_key_changes_with_every_field(name: str) -> None:
 scalars = st.one_of(st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text())
 
 
-@given(hyperparameters=st.dictionaries(st.text(), scalars, max_size=5), validated=st.booleans())
-def test_a_spec_survives_json(hyperparameters: dict[str, Any], validated: bool) -> None:
-    spec = dataclasses.replace(EXAMPLE, hyperparameters=hyperparameters, validation=Validation() if validated else None)
+timings = st.none() | st.builds(
+    Timing, st.lists(st.integers(1, 64), min_size=1).map(tuple), st.integers(), st.integers()
+)
+
+
+@given(hyperparameters=st.dictionaries(st.text(), scalars, max_size=5), validated=st.booleans(), timing=timings)
+def test_a_spec_survives_json(hyperparameters: dict[str, Any], validated: bool, timing: Timing | None) -> None:
+    validation = Validation() if validated else None
+    spec = dataclasses.replace(EXAMPLE, hyperparameters=hyperparameters, validation=validation, timing=timing)
     again = TrialSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
     assert again == spec
     assert again.key == spec.key

@@ -69,7 +69,8 @@ def estimate(sweep: Sweep, survey: Survey) -> Estimate:
     limit = max_hours * 3600 - start
     needed = fewest_slots(jobs, limit)
     workers_needed = None if needed is None else -(-needed // each.slots)
-    workers = min(cluster.max_workers, workers_needed or cluster.max_workers) if jobs else 0
+    most = 1 if sweep.exclusive else cluster.max_workers
+    workers = min(most, workers_needed or most) if jobs else 0
     wall = start + makespan(jobs, workers * each.slots) if jobs else 0.0
     prices = quotes(cluster)
     head, of_worker = prices[cluster.head], prices[cluster.worker[0]]

@@ -115,6 +115,11 @@ def worker(sweep: Sweep) -> Worker:
     if share and not gpus:
         faults.append(f"trial.gpus: {', '.join(cluster.worker)} has no GPU; use --set trial.gpus=0")
     trial_cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
+    if sweep.exclusive and len(types) > 1:
+        faults.append(
+            "cluster.worker: times of a runtime study compare on one type alone; choose one, e.g. "
+            f"--set cluster.worker={cluster.worker[0]}"
+        )
     if trial_cpus > cpus:
         faults.append(f"trial.cpus: {trial_cpus} are asked for, a worker has {cpus}")
     if faults:
@@ -122,6 +127,8 @@ def worker(sweep: Sweep) -> Worker:
     slots = cpus // trial_cpus
     if share:
         slots = min(slots, int(gpus / share))
+    if sweep.exclusive:
+        slots = 1
     device = " or ".join(dict.fromkeys(t.gpu for t in types)) if share else "cpu"
     return Worker(types, cpus, gpus, device, trial_cpus, share, slots)
 
@@ -143,7 +150,7 @@ def platform(sweep: Sweep) -> Platform:
     return Platform(
         device=each.device,
         numerics=Numerics(precision=precision, threads=each.trial_cpus),
-        slots=each.slots * sweep.cluster.max_workers,
+        slots=1 if sweep.exclusive else each.slots * sweep.cluster.max_workers,
         cpus=each.trial_cpus,
         gpus=each.trial_gpus,
         caution="trial.precision: bf16 is slower than float32 there, for want of units for it" if slow else "",

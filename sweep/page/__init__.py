@@ -21,6 +21,7 @@ from sweep.figures.style import INK, Drawing
 from sweep.gather import Row
 from sweep.leaderboard import METRICS, NAME, Board, Build, Leaderboard, builder
 from sweep.report import beside
+from sweep.runtimes import Runtime
 from sweep.sheets import CLASS_MEAN, Sheet, line_label, sheets
 from sweep.verdict import Account, account, verdicts
 
@@ -74,6 +75,7 @@ def page(
     spec: Mapping[str, Any] | None = None,
     trial_command: str = "python -m sweep trial CONFIG",
     built: Build | None = None,
+    timed: Sequence[Runtime] = (),
 ) -> str:
     """The page as text.
 
@@ -85,6 +87,7 @@ def page(
         spec: resolved spec of the latest launch, shown whole.
         trial_command: shows a trial, its key following.
         built: of `sweep.leaderboard.builder` for the rows, where it was made already.
+        timed: of `sweep.runtimes.runtimes`.
     """
     import jinja2
     from jinja2.utils import htmlsafe_json_dumps
@@ -108,7 +111,9 @@ def page(
         verdicts=verdicts(leaderboard),
         account=found,
         cost=_duration(found),
-        tables=list(_tables(rows, leaderboard, lines, built or builder(rows))),
+        tables=list(_tables(rows, leaderboard, lines, built or builder(rows), timed)),
+        timed=len(timed),
+        untimed=sum(not runtime.times for runtime in timed),
         figures=inlined,
         left_out=left_out,
         data=htmlsafe_json_dumps(trials, allow_nan=False, separators=(",", ":")),
@@ -125,13 +130,17 @@ def page(
 
 
 def _tables(
-    rows: Sequence[Row], leaderboard: Leaderboard, lines: Mapping[tuple[str, ...], int], built: Build
+    rows: Sequence[Row],
+    leaderboard: Leaderboard,
+    lines: Mapping[tuple[str, ...], int],
+    built: Build,
+    timed: Sequence[Runtime],
 ) -> Iterator[Table]:
     other = beside(built, leaderboard)
     for board in leaderboard.boards:
         for number, sheet in enumerate(sheets(replace(leaderboard, boards=(board,)), (), other)):
             yield _table(sheet, _places(board, lines) if number == 0 and board.lines else {})
-    for sheet in sheets(replace(leaderboard, boards=()), audits(rows, leaderboard.metric, built=built)):
+    for sheet in sheets(replace(leaderboard, boards=()), audits(rows, leaderboard.metric, built=built), timed=timed):
         yield _table(sheet, {})
 
 
