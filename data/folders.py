@@ -105,7 +105,7 @@ def _listed(layout: Layout) -> tuple[Contents, list[Listed]]:
         faults.append(f"{root}: a class cannot be named {ANY}, which stands for all abnormal ones together")
     files: list[Listed] = []
     for part in parts:
-        paths = _images(root, part.path, faults)
+        paths = image_paths(root, part.path, faults)
         if not paths:
             faults.append(f"{root / part.path}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
         grouped = isinstance(layout, Classes) and layout.groups == "folder"
@@ -134,8 +134,12 @@ def _folders(root: Path, below: str, faults: list[str]) -> list[str]:
         return []
 
 
-def _images(root: Path, below: str, faults: list[str]) -> list[str]:
-    """Paths of the images in a folder and in its folders."""
+def image_paths(root: Path, below: str, faults: list[str]) -> list[str]:
+    """Images in a folder below the root ("": the root itself) and in its folders, hidden ones left out, by name.
+
+    Returns:
+        paths below the root, "/"-separated; what is wrong goes into `faults`.
+    """
 
     def unreadable(error: OSError) -> None:
         faults.append(f"{error.filename}: cannot be read: {error.strerror}")
@@ -146,7 +150,7 @@ def _images(root: Path, below: str, faults: list[str]) -> list[str]:
         inside = Path(folder).relative_to(root).as_posix()
         for name in names:
             if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
-                found.append(f"{inside}/{name}")
+                found.append(f"{inside}/{name}".removeprefix("./"))
     faults += [f"{root / below}: the name {name!r} is not UTF-8" for name in found if not name.isprintable()
                and any("\ud800" <= letter <= "\udfff" for letter in name)]  # fmt: skip
     return sorted(found)

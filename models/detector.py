@@ -229,12 +229,20 @@ class Detector(nn.Module):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Go on where `training_state` was taken, bit for bit; the detector must be built alike."""
-        for name, buffer in self.named_buffers():
-            if name in state["weights"] and buffer.shape != state["weights"][name].shape:
-                buffer.data = buffer.new_empty(state["weights"][name].shape)  # `fit` chose the shape
-        self.load_state_dict(state["weights"])
+        self.load_weights(state["weights"])
         for name, optimiser in self._optimisers().items():
             optimiser.load_state_dict(_copy(state["optimisers"][name]))
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the `state_dict` of a detector that was built alike, e.g. to score with it.
+
+        Raises:
+            RuntimeError: it is that of another network; names each difference.
+        """
+        for name, buffer in self.named_buffers():
+            if name in weights and buffer.shape != weights[name].shape:
+                buffer.data = buffer.new_empty(weights[name].shape)  # `fit` chose the shape
+        self.load_state_dict(weights)
 
     def _batch_norms(self) -> Iterator[nn.Module]:
         return (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from sweep.opened import Opened
     from sweep.reporting import Reporting
     from sweep.spec import Sweep
-    from sweep.status import Survey
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -167,10 +166,10 @@ def status(
     while True:
         state = opened.survey()
         if as_json:
-            _print_json({**state.to_json(opened.platform.slots), "failures": _failures(state)})
+            _print_json({**state.to_json(opened.platform.slots), "failures": state.failures()})
         else:
             out.print(opened.status_table(state))
-            for cause, keys in _failures(state).items():
+            for cause, keys in state.failures().items():
                 line = f"{len(keys)} x {cause}   log: {opened.command('trial', f'{keys[0]} --log')}"
                 out.print(line, style="red", markup=False, soft_wrap=True)
         if not watch:
@@ -285,6 +284,35 @@ def trial(
 
 
 @app.command()
+def score(
+    storage: Annotated[str, typer.Argument(help="Results: FOLDER or s3://BUCKET/PREFIX.", metavar="STORE")],
+    key: Annotated[str, typer.Argument(help="Key of a trial, the first digits of it, or best.", metavar="KEY")],
+    images: Annotated[Path, typer.Argument(help="Images, also in folders of it.", metavar="FOLDER")],
+    name: Annotated[str | None, typer.Option("--sweep", help="One of the store's sweeps; none: launched last.")] = None,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Where scores and image sheet go.")] = Path("scores"),
+    on_bad: Annotated[str, typer.Option(help="Images that cannot be read: fail, or skip.")] = "fail",
+    as_json: Json = False,
+) -> None:
+    """Score new images with a trained detector.
+
+    They are prepared as those that it was trained on.  Writes scores.csv, the most anomalous first, and a
+    sheet of these, with what the detector makes of them where it reconstructs.  `best` is the detector of the
+    highest validation AUROC among those with kept weights; without validation, of the highest test AUROC, clean.
+
+    \b
+    python -m sweep score results best FOLDER
+    python -m sweep score s3://bucket/prefix 3f2a FOLDER -o out/ --on-bad skip
+    """
+    from sweep.score import score as score_images
+
+    found = score_images(storage, key, images, folder, sweep=name, on_bad=on_bad, console=err)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        out.print(found.text(), markup=False, soft_wrap=True)
+
+
+@app.command()
 def schema() -> None:
     """Print every key of the YAML.
 
@@ -371,14 +399,6 @@ def _reporting(opened: Opened, selection: str = "last", evaluation: str = "clean
     from sweep.reporting import Reporting
 
     return Reporting(opened.survey(), opened.ledger, selection, evaluation, metric, opened.usd_per_hour)
-
-
-def _failures(state: Survey) -> dict[str, list[str]]:
-    """Keys of trials without a result by the cause of their last attempt."""
-    causes: dict[str, list[str]] = {}
-    for key, attempts in state.attempts.items():
-        causes.setdefault(f"{attempts[-1]['status']}: {attempts[-1]['cause']}", []).append(key)
-    return causes
 
 
 def _print_json(value: Any) -> None:

@@ -65,9 +65,8 @@ def figure_data(
     if features is not None:
         found |= {"features": _half(_projected(features, seed)), "feature_labels": labels[drawn].astype(np.uint8)}
     chosen, hard = extremes(labels, scores)
-    reconstructions = _in_batches(detector, detector.reconstruction, images[test[chosen]], device)
-    if reconstructions is not None:
-        pixels = np.clip((reconstructions * detector.std + detector.mean) * 255, 0, 255)
+    pixels = reconstructed(detector, images[test[chosen]], device)
+    if pixels is not None:
         found |= {
             "originals": _small(images[test[chosen]]),
             "reconstructions": _small(pixels),
@@ -94,6 +93,12 @@ def extremes(labels: npt.NDArray[Any], scores: Numbers) -> tuple[npt.NDArray[np.
     hard = [kind[::-1][:count] for count, kind in kinds]
     chosen = np.concatenate([*easy, *hard]).astype(np.int64)
     return chosen, np.arange(len(chosen)) >= sum(map(len, easy))
+
+
+def reconstructed(detector: Detector, images: Images, device: torch.device) -> Numbers | None:
+    """What a detector makes of images uint8 [N, C, S, S]: of that shape, in [0, 255]; None for one that makes none."""
+    made = _in_batches(detector, detector.reconstruction, images, device)
+    return None if made is None else np.clip((made * detector.std + detector.mean) * 255, 0, 255)
 
 
 def _in_batches(detector: Detector, method: Any, images: Images, device: torch.device) -> Numbers | None:

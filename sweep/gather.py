@@ -196,13 +196,12 @@ def samples_of(table: pa.Table, evaluation: str, epoch: int, lam: float | None) 
     return ids, chosen["label"].to_numpy(), mixed
 
 
-def to_parquet(rows: Sequence[Row]) -> bytes:
-    """results.parquet: `COLUMNS`, then every `hp_<name>`, null where a detector has no such thing.
+def to_table(rows: Sequence[Row]) -> pa.Table:
+    """Rows with `COLUMNS`, then every `hp_<name>`, null where a detector has no such thing.
 
     A hyperparameter that is a number here and text there is text.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     schema = {name: types[kind] for name, kind in COLUMNS.items()}
@@ -214,8 +213,16 @@ def to_parquet(rows: Sequence[Row]) -> bytes:
         texts = [None if value is None else str(value) for value in values] if kind == pa.string() else values
         return pa.array(texts, type=kind)
 
+    return pa.table({name: column(name, kind) for name, kind in schema.items()})
+
+
+def to_parquet(rows: Sequence[Row]) -> bytes:
+    """results.parquet: `to_table` as a file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({name: column(name, kind) for name, kind in schema.items()}), sink)
+    pq.write_table(to_table(rows), sink)
     data: bytes = sink.getvalue().to_pybytes()
     return data
 

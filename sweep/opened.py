@@ -15,6 +15,7 @@ from sweep.ledger import Ledger
 from sweep.overview import table
 from sweep.plan import Platform, Work, expand, union
 from sweep.providers import Aws, Local
+from sweep.rows import launched
 from sweep.spec import Sweep, load
 from sweep.status import Survey, survey
 from sweep.store import Store, StoreError, open_store
@@ -35,16 +36,13 @@ class Opened:
         self.sweep: Sweep = load(config, assignments)
         self.store: Store = open_store(self.sweep.storage)
         self.ledger: Ledger = Ledger(self.store, self.sweep.name)
-        launches = [
-            (type(self.sweep).model_validate({**spec["sweep"], "storage": self.sweep.storage}), spec["platform"])
-            for spec in (self.ledger.specs() if as_launched else [])
-        ]
+        launches = list(launched(self.ledger, self.sweep.storage)) if as_launched else []
         if launches and not assignments:
             self.sweep = launches[-1][0]
-        self.platform: Platform = Platform.from_dict(launches[-1][1]) if launches else platform(self.sweep)
+        self.platform: Platform = launches[-1][1] if launches else platform(self.sweep)
         self.work: Work = expand(self.sweep, self.platform)
         if everything:
-            earlier = [expand(launched, Platform.from_dict(there)) for launched, there in launches]
+            earlier = [expand(sweep, ran_on) for sweep, ran_on in launches]
             self.work = union([*earlier, self.work])
 
     def survey(self) -> Survey:

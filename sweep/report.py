@@ -293,9 +293,9 @@ def _csv_row(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: 
     numbers = [mean, cell.sd, cell.n, cell.n_planned, low, high, cell.paper, difference]
     ends = [cell.test_half_width, cell.diverged, cell.failed, cell.stale, cell.counted]
     whole = _csv_of_line(line) if abnormal == "mean" else [None] * 12
-    own = [_harmless(line.study), _harmless(line.setting)]
+    own = [harmless(line.study), harmless(line.setting)]
     return [
-        *map(_harmless, names),
+        *map(harmless, names),
         *how,
         *numbers,
         *own,
@@ -322,7 +322,7 @@ def _csv_paper(found: Leaderboard, board: Board, line: Line, abnormal: str, cell
     return [papers.SOURCES[printed.source].title, "; ".join(reasons)]
 
 
-def _harmless(name: str) -> str:
+def harmless(name: str) -> str:
     """On one line, and no formula whatever spreadsheet opens it."""
     plain = _plain(name)
     return f"'{plain}" if plain.lstrip().startswith(FORMULA) else plain

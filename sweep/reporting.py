@@ -74,7 +74,7 @@ class Reporting:
         """Write every file of a report; `trial_command` shows a trial, its key following."""
         selection, evaluation, metric = self._way
         said = provenance(self._ledger, command)
-        with _writing(folder):
+        with writing(folder):
             written = write(
                 self.rows,
                 folder,
@@ -135,7 +135,7 @@ class Reporting:
         console.print(shown(made, console.width))
         if folder is None:
             return []
-        with _writing(folder):
+        with writing(folder):
             return write_sheets(made, folder, "comparison", provenance(self._ledger, command))
 
     def bundle(self, path: Path, sweep: Sweep, platform: Platform, command: str) -> int:
@@ -151,7 +151,7 @@ class Reporting:
             raise UserError("a bundle packs scores, to be recomputed, and a runtime study has none; use -o FOLDER")
         results = self._ledger.results({row["key"] for row in self.rows})
         paths = [f"trials/{key}/scores.parquet" for key, found in sorted(results.items()) if found["status"] == "ok"]
-        with _writing(path):
+        with writing(path):
             return pack(
                 path,
                 self.rows,
@@ -164,7 +164,8 @@ class Reporting:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """What cannot be written is told with the mend."""
     try:
         yield
     except OSError as error:

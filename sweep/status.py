@@ -68,6 +68,13 @@ class Survey:
         """Expected wall seconds of what is to run."""
         return sum(line.seconds for line in self.lines) / max(1, slots)
 
+    def failures(self) -> dict[str, list[str]]:
+        """Keys of trials without a result by the cause of their last attempt."""
+        causes: dict[str, list[str]] = {}
+        for key, attempts in self.attempts.items():
+            causes.setdefault(f"{attempts[-1]['status']}: {attempts[-1]['cause']}", []).append(key)
+        return causes
+
     def to_json(self, slots: int) -> dict[str, Any]:
         """What `plan --json` prints."""
         return {

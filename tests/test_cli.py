@@ -37,7 +37,9 @@ def test_these_verbs_load_neither_torch_nor_ray_nor_optuna(words: list[str], con
     assert run.stderr == "loaded: "
 
 
-@pytest.mark.parametrize("verb", ["launch", "plan", "check", "status", "report", "verify", "trial", "schema", "data"])
+@pytest.mark.parametrize(
+    "verb", ["launch", "plan", "check", "status", "report", "verify", "score", "trial", "schema", "data"]
+)
 def test_every_verb_has_help_that_teaches(verb: str) -> None:
     run = sweep(verb, "--help")
     assert run.returncode == 0

@@ -103,7 +103,7 @@ def _strips(board: Board, abnormal: str, label: str, arrays: Kept) -> Drawing:
     for (axes,), rank, chosen in zip(panels, ("easiest", "hardest"), (~hard, hard), strict=True):
         original, made = arrays["originals"][chosen], arrays["reconstructions"][chosen]
         labels = arrays["image_labels"][chosen]
-        axes.imshow(_mosaic(original, made), interpolation="nearest", aspect="equal")
+        axes.imshow(mosaic(original, made), interpolation="nearest", aspect="equal")
         side = original.shape[-1]
         pitch = side + GAP
         axes.set_yticks([pitch * n + side / 2 for n in range(3)], ["original", "reconstruction", "difference"])
@@ -130,20 +130,28 @@ def _strips(board: Board, abnormal: str, label: str, arrays: Kept) -> Drawing:
 GAP = 2  # pixels between images
 
 
-def _mosaic(original: npt.NDArray[np.uint8], made: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """Three rows of images side by side, RGBA [H, W, 4] in [0, 1], see-through between them."""
+def mosaic(original: npt.NDArray[np.uint8], made: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.float64]:
+    """Images side by side over their reconstructions and differences, if there are any; see-through between them.
+
+    Args:
+        original, made: [K, C, S, S].
+
+    Returns:
+        RGBA in [0, 1], [H, W, 4].
+    """
     from matplotlib import colormaps
 
-    first, second = (_rgb(images.astype(float) / 255) for images in (original, made))
-    difference = np.abs(original.astype(float) - made).mean(1) / 127.5
-    bright = colormaps["cividis"](np.clip(difference, 0, 1))[..., :3]
+    rows = [_rgb(original.astype(float) / 255)]
+    if made is not None:
+        difference = np.abs(original.astype(float) - made).mean(1) / 127.5
+        rows += [_rgb(made.astype(float) / 255), colormaps["cividis"](np.clip(difference, 0, 1))[..., :3]]
     count, side = len(original), original.shape[-1]
     pitch = side + GAP
-    mosaic = np.zeros((3 * pitch - GAP, max(1, count * pitch - GAP), 4))
-    for row, images in enumerate((first, second, bright)):
+    found = np.zeros((len(rows) * pitch - GAP, max(1, count * pitch - GAP), 4))
+    for row, images in enumerate(rows):
         for column, image in enumerate(images):
-            mosaic[row * pitch :, column * pitch :][:side, :side] = np.dstack([image, np.ones((side, side))])
-    return mosaic
+            found[row * pitch :, column * pitch :][:side, :side] = np.dstack([image, np.ones((side, side))])
+    return found
 
 
 def _rgb(images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
