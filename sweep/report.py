@@ -191,8 +191,8 @@ def runtime_csv(timed: Iterable[Runtime]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RUNTIME_COLUMNS)
     for r in timed:
-        names = [*map(_harmless, (r.detector, r.variant, r.dataset)), r.size]
-        ends = [_harmless(r.hardware), r.numerics, r.torch, r.status, r.paper, r.source, _harmless(r.study), r.key]
+        names = [*map(harmless, (r.detector, r.variant, r.dataset)), r.size]
+        ends = [harmless(r.hardware), r.numerics, r.torch, r.status, r.paper, r.source, harmless(r.study), r.key]
         for size, times in r.times.items():
             writer.writerow([*names, size, times.median, times.low, times.high, times.n, *ends])
         if not r.times:

@@ -144,18 +144,3 @@ def test_writers_and_deleters_of_one_folder_do_not_disturb_each_other(local: Loc
 
     at_once([partial(churn, name) for name in "abcd"])
     assert local.names("") == []
-
-
-def test_put_once_of_a_small_object_costs_less_than_a_millisecond_besides_fsync(
-    local: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    data = os.urandom(2_000)
-
-    def seconds(turn: int) -> float:
-        start = time.perf_counter()
-        for n in range(50):
-            local.put_once(f"trials/{turn}-{n}/result.json", data)
-        return (time.perf_counter() - start) / 50
-
-    assert min(seconds(turn) for turn in range(8)) < 0.001
