@@ -138,8 +138,10 @@ class _Sizes(dict[str, tuple[int, int] | None]):
     def __missing__(self, image: str) -> tuple[int, int] | None:
         from PIL import Image  # here: plans ask for no size
 
+        from data.images import KINDS
+
         try:
-            with Image.open(self._files[image]) as opened:
+            with Image.open(self._files[image], formats=KINDS) as opened:
                 self[image] = opened.size
         except (OSError, ValueError, Image.DecompressionBombError):
             self[image] = None

@@ -8,6 +8,7 @@ their whole range; floating point; several frames; more pixels than the cap, whi
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from data.source import Plain, Sample, Skipped
 
 EIGHT_BITS = ("1", "L", "P", "RGB", "LA", "PA", "La", "RGBA", "RGBa", "RGBX")
 ONE_OF_SEVERAL = ("MPO",)  # a photograph with previews of itself: the first is it
+KINDS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # others may run programs, as EPS does
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the cap is below, and is told of
 
 
 class BadImageError(ValueError):
@@ -102,7 +106,9 @@ def pixels(path: Path, channels: int, fit: str, sixteen_bits: str, max_pixels: i
         BadImageError: if it cannot be read, or there is no rule for what it is.
     """
     try:
-        with Image.open(path) as image:
+        if path.exists() and not path.is_file():
+            raise BadImageError("is no regular file")  # a pipe would be waited for
+        with Image.open(path, formats=KINDS) as image:
             _refuse(image, sixteen_bits, max_pixels)
             image.load()
             upright = ImageOps.exif_transpose(image)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -157,6 +158,18 @@ def test_a_bad_file_is_one_error_or_one_skip_that_says_why(kind: str, tmp_path: 
 def test_a_file_that_is_not_there_is_bad(tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match="cannot be read: No such file"):
         read(tmp_path / "nothing.png")
+
+
+def test_a_pipe_is_bad_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(BadImageError, match="is no regular file"):
+        read(tmp_path / "pipe.png")
+
+
+def test_what_would_run_a_program_to_be_read_is_no_image(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "image.png", "EPS")
+    with pytest.raises(BadImageError, match="is no image, or of an unknown kind"):
+        read(tmp_path / "image.png")
 
 
 def test_a_photograph_with_previews_is_read(tmp_path: Path) -> None:
