@@ -138,7 +138,8 @@ def _annotations(layout: Scans) -> Annotations:
 def _threats(layout: Scans, found: Annotations) -> tuple[str, ...]:
     threats = layout.classes or found.titles()
     if not threats:
-        raise DataError(f"{layout.root}: no box in any annotation: nothing there is abnormal")
+        faults = [f"{row.where}: {row.fault}" for row in found.rows if row.fault][:FAULTS_SHOWN]
+        raise DataError("\n".join([f"{layout.root}: no box in any annotation: nothing there is abnormal", *faults]))
     if len({*threats, NORMAL, ANY, ""}) < len(threats) + 3:
         raise DataError(
             f"classes {', '.join(threats)}: must be different names, and none of them {NORMAL}, which is what lies in "

@@ -145,6 +145,12 @@ def test_scans_without_any_box_are_no_dataset(root: Path) -> None:
         scans.contents(layout(root))
 
 
+def test_where_no_box_can_be_read_it_is_said_why(root: Path) -> None:
+    (root / "boxes.csv").write_text("image,class,xmin,ymin,xmax,ymax\nscan 01.png,gun,1,2,x,4\n")
+    with pytest.raises(DataError, match=r"no box in any annotation[^\n]*\nboxes\.csv line 2: a number is missing"):
+        scans.contents(layout(root))
+
+
 @pytest.mark.parametrize("classes", [("gun", "gun"), ("gun", "normal"), ("any",), ("gun", "")])
 def test_names_that_mean_something_else_are_no_classes(classes: tuple[str, ...], root: Path) -> None:
     with pytest.raises(DataError, match="must be different names, and none of them normal"):
