@@ -65,8 +65,9 @@ class Published:
             getattr(datasets, self.torchvision)(root=str(root), download=True)
         except (ImportError, OSError, RuntimeError) as error:
             plain = ", plain or .gz" if ".gz" in self.suffixes else ""
+            told = " ".join(str(error).split())  # torchvision's has a line for each mirror
             raise DataError(
                 f"{self.name} is not under data.root = {root} (missing in {nearest}: "
-                f"{', '.join(self._missing(nearest))}), and torchvision cannot download it there: {error}; "
+                f"{', '.join(self._missing(nearest))}), and torchvision cannot download it there: {told}; "
                 f"put these files there{plain}, or set data.root to the folder that has them"
             ) from error
