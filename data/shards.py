@@ -247,6 +247,12 @@ class _Making:
         if not shards:
             first = f"; the first: {skipped[0].source}: {skipped[0].reason}" if skipped else ""
             raise DataError(f"{self.info.name}: its source gives no image, {len(skipped)} could not be read{first}")
+        empty = [title for label, title in enumerate(self.info.classes) if not counts[label]]
+        if empty:
+            raise DataError(
+                f"{self.info.name}: its source gives no image of class {', '.join(empty)} ({len(skipped)} could not be "
+                "read): no trial could train on it or hunt it; mend its images, or leave it out"
+            )
         return Manifest(
             name=self.info.name,
             preparation=self.preparation,
@@ -288,16 +294,19 @@ class _Making:
         data = fetch(self.store, record)
         if data is None:
             return None
-        fields = json.loads(data)
-        if fields["identity"] != self.identity or fields["shard"] is None:
-            return None
-        shard = Shard(**fields["shard"])
+        try:
+            fields = json.loads(data)
+            if fields["identity"] != self.identity or fields["shard"] is None:
+                return None
+            shard = Shard(**fields["shard"])
+            skipped = tuple(Skipped(**entry) for entry in fields["skipped"])
+        except (ValueError, TypeError, KeyError):
+            return None  # damaged: its shard is made again
         path = f"{self._folder}/{shard.file}"
         data = fetch(self.store, path)
         if data is None or fault(path, shard, data) is not None:
             return None
         rows = decode(data, (self.info.channels, self.size, self.size))
-        skipped = tuple(Skipped(**entry) for entry in fields["skipped"])
         return _Made(shard, data, rows, skipped, row_fingerprints(rows.images))
 
     def _make(self, number: int) -> _Made:

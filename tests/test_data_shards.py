@@ -227,6 +227,14 @@ def test_a_shard_left_by_a_killed_put_of_another_source_or_damaged_is_made_again
     assert ranges == [(800, 1000), (1200, 1400)]
 
 
+@pytest.mark.parametrize("record", [b'{"identity"', b"[]", b"{}"])
+def test_a_damaged_record_of_a_killed_put_is_no_record(store: Store, record: bytes) -> None:
+    whole = put_digits(store)
+    store.delete(f"{DIGITS}/manifest.json")
+    store.put(f"{DIGITS}/unfinished/00000.json", record)
+    assert put_digits(store) == whole
+
+
 def test_other_content_left_by_a_killed_put_is_replaced(store: Store) -> None:
     store.put(f"{DIGITS}/part-00003.parquet", b"of another version of the source")
     put_digits(store)
@@ -369,6 +377,21 @@ def test_a_source_of_which_nothing_can_be_read_is_refused(
     with pytest.raises(DataError, match=r"gives no image, 2 could not be read; the first: 0\.png: truncated"):
         put(store, made_up, size=8, root=None)
     assert objects(store) == {}
+
+
+def test_a_class_of_which_nothing_can_be_read_is_refused(
+    store: Store, made_up: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = Source(
+        30,
+        lambda first, stop: (
+            found for found in bad_read(None).read(first, stop) if isinstance(found, Sample) and found.label == 0
+        ),
+    )
+    monkeypatch.setattr(sys.modules[__name__], "read", lambda _: half)
+    with pytest.raises(DataError, match="gives no image of class"):
+        put(store, made_up, size=8, root=None)
+    assert read_manifest(store, made_up, "s8-bilinear-1") is None
 
 
 def test_every_row_names_its_content(store: Store) -> None:
