@@ -170,6 +170,10 @@ class DamagedManifestError(DataError):
     """The manifest in the store is not what was written."""
 
 
+class NewerManifestError(DataError):
+    """A newer version of this program wrote the manifest: it is not damaged, and nothing here mends it."""
+
+
 def folder(name: str, preparation: str) -> str:
     """Path in the store of a dataset's shards and manifest."""
     return f"datasets/{name}/{preparation}"
@@ -184,7 +188,8 @@ def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
     """The manifest of a stored dataset; None where the dataset is not (wholly) stored.
 
     Raises:
-        DataError: if a newer version wrote it, or it is damaged; says the mend.
+        NewerManifestError: if a newer version wrote it.
+        DamagedManifestError: if it is damaged; says the mend.
     """
     path = manifest_path(name, preparation)
     if not store.exists(path):
@@ -197,7 +202,7 @@ def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DamagedManifestError(f"{where}: the manifest is damaged; {mend(name)}") from error
     if manifest is None:
-        raise DataError(
+        raise NewerManifestError(
             f"{where}: format {fields['format']} was written by a newer version of this program, and "
             f"this one reads up to {FORMAT}; update it, or use another store"
         )

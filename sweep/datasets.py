@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from data.manifest import Manifest
 
 SHOWN = 5  # of what was skipped; the manifest has all
+OK, DAMAGED, UNFINISHED, NEWER = "ok", "damaged", "unfinished", "of a newer version"
+MENDABLE = {DAMAGED, UNFINISHED}
 
 
 def put(sweep: Sweep, name: str, console: Console) -> None:
@@ -103,52 +105,62 @@ def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool 
         UserError: there is no such dataset, or it is not stored.
     """
     store = open_store(sweep.storage)
-    for name in names:
-        _refuse_unknown(sweep, name)
     stored = store.names("datasets")
+    for name in names:
+        if name not in stored:
+            _refuse_unknown(sweep, name)
     absent = [name for name in names if name not in stored]
     if absent:
         raise UserError(
             [f"{name} is not in the store {store.url}: python -m sweep data put {name} CONFIG" for name in absent]
         )
-    damaged = 0
+    if not stored:
+        console.print(f"no dataset is stored in {store.url}", soft_wrap=True, markup=False)
+    states = set()
     for found in names or stored:
         for preparation in store.names(f"datasets/{found}"):
-            faults = _faults(store, found, preparation)
-            if faults and repair:
-                console.print(f"{found} {preparation}: damaged, being mended")
+            state, faults = _state(store, found, preparation)
+            if state in MENDABLE and repair:
+                console.print(f"{found} {preparation}: {state}, being mended")
                 _show(faults, console)
-                faults = _mended(store, sweep, found, preparation, console)
-            console.print(f"{found} {preparation}: {'damaged' if faults else 'ok'}")
+                state, faults = _mended(store, sweep, found, preparation, console)
+            console.print(f"{found} {preparation}: {state}")
             _show(faults, console)
-            damaged += bool(faults)
-    if damaged and not repair:
-        console.print("mend what is damaged from its source: the same command with --repair")
-    return not damaged
+            states.add(state)
+    if states & MENDABLE and not repair:
+        console.print("mend it from its source: the same command with --repair")
+    return states <= {OK}
 
 
-def _faults(store: Store, name: str, preparation: str) -> list[str]:
+def _state(store: Store, name: str, preparation: str) -> tuple[str, list[str]]:
+    """How a stored set is, and what is wrong with it."""
     from data import shards
+    from data.manifest import DamagedManifestError, NewerManifestError, read_manifest
 
     try:
-        return [str(fault) for fault in shards.verify(store, name, preparation)]
-    except DataError as error:
-        return [str(error)]
+        if read_manifest(store, name, preparation) is None:
+            return UNFINISHED, []
+        faults = [str(fault) for fault in shards.verify(store, name, preparation)]
+    except DamagedManifestError as error:
+        return DAMAGED, [str(error)]
+    except NewerManifestError as error:
+        return NEWER, [str(error)]
+    return DAMAGED if faults else OK, faults
 
 
-def _mended(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> list[str]:
-    """What is still wrong when a set was put again."""
+def _mended(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> tuple[str, list[str]]:
+    """How a set is when it was put again, and what is still wrong with it."""
     info = _listed_here(sweep, name) if name in sweep.data.datasets() else None
     if info is None or info.preparation(size_of(info, sweep.data.size)) != preparation:
-        return [
+        return DAMAGED, [
             f"CONFIG describes no set {name} that is prepared as {preparation} and can be read here: "
             "data.size decides, and data.sets, and --set can"
         ]
     try:
         put_into(store, sweep, name, console)
     except UserError as error:
-        return list(error.faults)
-    return _faults(store, name, preparation)
+        return DAMAGED, list(error.faults)
+    return _state(store, name, preparation)
 
 
 def _show(faults: list[str], console: Console) -> None:
@@ -157,11 +169,12 @@ def _show(faults: list[str], console: Console) -> None:
 
 
 def listing(sweep: Sweep) -> list[dict[str, Any]]:
-    """Every built-in dataset and every one of the user's own, with what the store holds of it."""
+    """Every built-in dataset, every one of the user's own, and whatever else is stored, with what the store holds."""
     store = open_store(sweep.storage)
     found: list[dict[str, Any]] = []
-    for name, known in sweep.data.datasets().items():
-        info = known or _listed_here(sweep, name)
+    described = sweep.data.datasets()
+    for name in dict.fromkeys([*described, *store.names("datasets")]):
+        info = (described[name] or _listed_here(sweep, name)) if name in described else None
         preparations: list[str | None] = [*store.names(f"datasets/{name}")] or [None]
         for preparation in preparations:
             entry: dict[str, Any] = {
@@ -199,14 +212,16 @@ def table(found: list[dict[str, Any]]) -> Table:
 
 
 def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
-    from data.manifest import DamagedManifestError, read_manifest
+    from data.manifest import DamagedManifestError, NewerManifestError, read_manifest
 
     try:
         manifest = read_manifest(store, name, preparation)
     except DamagedManifestError:
-        return {"fingerprint": "damaged"}
+        return {"fingerprint": DAMAGED}
+    except NewerManifestError:
+        return {"fingerprint": NEWER}
     if manifest is None:
-        return {"fingerprint": "unfinished"}
+        return {"fingerprint": UNFINISHED}
     return {
         "classes": list(manifest.classes),
         "channels": manifest.shape[0],

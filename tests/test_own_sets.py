@@ -175,6 +175,29 @@ def test_a_stored_set_is_planned_verified_and_listed_without_its_folder(folder: 
         put(after, "botles")
 
 
+def test_what_verify_cannot_judge_it_does_not_call_damaged(folder: Path) -> None:
+    told = io.StringIO()
+    settings = resolve(body(folder, bottles(folder)))
+    assert datasets.verify(settings, [], Console(file=told)) and "no dataset is stored" in told.getvalue()
+    put(settings, "bottles")
+    manifest = next((folder / "store/datasets/bottles").rglob("manifest.json"))
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
+    assert not datasets.verify(settings, ["bottles"], Console(file=told), repair=True)
+    assert ": of a newer version" in told.getvalue() and "damaged" not in told.getvalue()
+    assert {entry["fingerprint"] for entry in datasets.listing(settings)} == {None, "of a newer version"}
+    manifest.unlink()
+    assert not datasets.verify(settings, ["bottles"], Console(file=told)) and ": unfinished" in told.getvalue()
+    assert datasets.verify(settings, ["bottles"], Console(file=told), repair=True)
+
+
+def test_what_another_configuration_stored_is_listed_and_verified(folder: Path) -> None:
+    put(resolve(body(folder, bottles(folder))), "bottles")
+    others = resolve({**body(folder, {"animals": {"layout": "classes", "root": str(folder / "animals")}})})
+    entry = next(entry for entry in datasets.listing(others) if entry["name"] == "bottles")
+    assert entry["images"] == sum(MVTEC.values())
+    assert datasets.verify(others, ["bottles"], Console(file=io.StringIO()))
+
+
 def test_put_says_what_was_skipped_and_what_stands_in_both_splits(folder: Path) -> None:
     (folder / "bottle/train/good/000.png").write_bytes(b"no image")
     shutil.copy(folder / "bottle/train/good/001.png", folder / "bottle/test/good/copy.png")
