@@ -204,8 +204,6 @@ DATASETS: dict[str, DatasetInfo] = {
         DatasetInfo(
             name="uba",
             source="data.folders",
-            # Skip-GANomaly's text: 230,275 patches in all, 107,472 of them normal, which adds up.  GANomaly's
-            # text has 230,275 normal ones besides the 122,803 abnormal, and ratios that follow only from that.
             classes=("normal", "gun", "gun-parts", "knife"),
             counts=(107_472, 45_855, 13_452, 63_496),
             channels=3,
@@ -223,7 +221,8 @@ DATASETS: dict[str, DatasetInfo] = {
             layout=Classes(
                 root="uba", classes=("normal", "gun", "gun-parts", "knife"), normal="normal", groups="folder"
             ),
-            access="private to its authors and never released",
+            access="private to its authors and never released; counted as in Skip-GANomaly's text, 230,275 patches "
+            "with 107,472 normal ones, which adds up; GANomaly's has 230,275 normal ones besides 122,803 abnormal",
         ),
         DatasetInfo(
             name="ffob",
