@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import re
 import subprocess
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -19,7 +20,7 @@ SOURCES = [name for name in FILES if name.endswith(".py")]
 
 def test_every_installed_package_is_pinned_exactly() -> None:
     pins = {pin.partition(" ;")[0] for pin in PROJECT["tool"]["uv"]["constraint-dependencies"]}
-    for found in importlib.metadata.distributions():
+    for found in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")]):  # not what Ray brings inside
         name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
         assert f"{name}=={found.version}" in pins, "run uv lock, then tests/pin.py"
 
