@@ -85,6 +85,19 @@ def missing(store: Store, sweep: Sweep) -> list[str]:
     return [name for name in names if not store.exists(f"datasets/{name}/{sweep.preparation(name)}/manifest.json")]
 
 
+def unusable(store: Store, sweep: Sweep) -> list[str]:
+    """Datasets of a sweep that its store has not, or of which the manifest is damaged: `put_into` mends both."""
+    from data.manifest import DamagedManifestError, read_manifest
+
+    found = missing(store, sweep)
+    for name in sorted({name for study in sweep.studies for name in study.datasets} - {*found}):
+        try:
+            read_manifest(store, name, sweep.preparation(name))
+        except DamagedManifestError:
+            found.append(name)
+    return found
+
+
 def described(sweep: Sweep, name: str) -> str:
     """E.g. "cifar10 (60,000 images, 184 MB before compression)"."""
     info = sweep.dataset(name)

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from sweep.cluster import GenerationDied, LocalCluster, Scratch
-from sweep.datasets import missing, put_into
+from sweep.datasets import put_into, unusable
 from sweep.faults import UserError
 from sweep.lease import Held, Lease
 from sweep.ledger import Ledger
@@ -170,13 +170,13 @@ class Launch:
 
 
 def put_missing(sweep: Sweep, store: Store, console: Console) -> None:
-    """Put every dataset of the sweep that the store has not.
+    """Put every dataset of the sweep that the store has not, or of which it has a damaged manifest.
 
     Raises:
         UserError: naming every source that cannot be read here, with the mend.
     """
     faults: list[str] = []
-    for name in missing(store, sweep):
+    for name in unusable(store, sweep):
         try:
             put_into(store, sweep, name, console)
         except UserError as error:

@@ -18,7 +18,7 @@ from data.unseen import Unseen
 from models import catalog
 from models.detector import Detector, build
 from models.scoring import combine
-from sweep.evaluation import Components, clean
+from sweep.evaluation import Components, clean, finished
 from sweep.faults import UserError
 from sweep.figure_data import reconstructed
 from sweep.images import Images
@@ -88,13 +88,7 @@ class TrainedDetector:
             as `score`.
         """
         self._check(images)
-        scoring = clean(self.network, Images(images, np.arange(len(images)), self.device))
-        while True:
-            try:
-                next(scoring)
-            except StopIteration as ended:
-                found: Components = ended.value
-                return found
+        return finished(clean(self.network, Images(images, np.arange(len(images)), self.device)))
 
     def reconstruct(self, images: Pixels) -> Pixels | None:
         """What the detector makes of images, uint8 of their shape; None for one that reconstructs nothing.

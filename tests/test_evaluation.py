@@ -17,9 +17,8 @@ from models.detector import Detector, build
 from sweep.evaluation import (
     LEGACY_BATCH,
     VALIDATION,
-    Components,
-    Scoring,
     clean,
+    finished,
     legacy,
     loader_order,
     sample,
@@ -51,15 +50,6 @@ def taken(pixels: Tensor) -> Images:
     return Images(pixels.numpy(), np.arange(len(pixels)), torch.device("cpu"))
 
 
-def finish(scoring: Scoring) -> Components:
-    while True:
-        try:
-            next(scoring)
-        except StopIteration as ended:
-            found: Components = ended.value
-            return found
-
-
 def bits(made: Detector) -> bytes:
     return b"".join(value.numpy().tobytes() for value in made.state_dict().values())
 
@@ -72,8 +62,8 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 def test_no_evaluation_changes_a_weight_a_statistic_a_mode_or_a_random_state(detector: Detector) -> None:
     before, random = bits(detector), torch.get_rng_state()
     modes = [module.training for module in detector.modules()]
-    finish(clean(detector, taken(images(70))))
-    finish(legacy(detector, taken(images(70)), np.arange(70)))
+    finished(clean(detector, taken(images(70))))
+    finished(legacy(detector, taken(images(70)), np.arange(70)))
     assert bits(detector) == before
     assert [module.training for module in detector.modules()] == modes
     assert torch.equal(torch.get_rng_state(), random)
@@ -82,12 +72,12 @@ def test_no_evaluation_changes_a_weight_a_statistic_a_mode_or_a_random_state(det
 def test_clean_scores_ignore_the_order_and_legacy_ones_do_not(detector: Detector) -> None:
     data = images(100)
     order = np.random.RandomState(1).permutation(100)
-    whole, shuffled = finish(clean(detector, taken(data))), finish(clean(detector, taken(data).arranged(order)))
+    whole, shuffled = finished(clean(detector, taken(data))), finished(clean(detector, taken(data).arranged(order)))
     for name, values in whole.items():
         np.testing.assert_allclose(shuffled[name], values[order], rtol=1e-5, atol=1e-7)
     straight, mixed = (
-        finish(legacy(detector, taken(data), np.arange(100))),
-        finish(legacy(detector, taken(data), order)),
+        finished(legacy(detector, taken(data), np.arange(100))),
+        finished(legacy(detector, taken(data), order)),
     )
     assert any(not np.allclose(straight[name], mixed[name], rtol=1e-3) for name in straight)
 
@@ -95,7 +85,7 @@ def test_clean_scores_ignore_the_order_and_legacy_ones_do_not(detector: Detector
 def test_legacy_scores_are_the_published_loops(detector: Detector) -> None:
     """Batches of 64 through networks in training mode, one after the other."""
     data, order = images(150), np.random.RandomState(2).permutation(150)
-    found = finish(legacy(detector, taken(data), order))
+    found = finished(legacy(detector, taken(data), order))
     plain = trained("ganomaly" if type(detector).__name__ == "GANomaly" else "skip_ganomaly")
     plain.train()
     expected: dict[str, list[Tensor]] = {}
@@ -120,7 +110,7 @@ def test_every_image_is_scored_once_and_none_alone(count: int, detector: Detecto
             return found
 
     detector.__class__ = Counting
-    found = finish(legacy(detector, taken(images(count)), np.arange(count)))
+    found = finished(legacy(detector, taken(images(count)), np.arange(count)))
     assert all(values.shape == (count,) for values in found.values())
     assert sum(sizes) == count
     assert count == 1 or min(sizes) > 1

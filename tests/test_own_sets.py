@@ -22,9 +22,11 @@ from data.layouts import LAYOUTS
 from sweep import datasets
 from sweep.cluster import platform
 from sweep.faults import UserError
+from sweep.launch import put_missing
 from sweep.plan import expand
 from sweep.schema import text
 from sweep.spec import Sweep, load, resolve
+from sweep.store import open_store
 
 STUDY = {"name": "own", "kind": "error_bars", "detectors": ["knn"], "seeds": 1}
 
@@ -152,6 +154,20 @@ def put(found: Sweep, name: str) -> list[str]:
     console = Console(file=io.StringIO(), width=200)
     datasets.put(found, name, console)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_launch_puts_again_what_has_a_damaged_manifest(folder: Path) -> None:
+    found = resolve(body(folder, bottles(folder)))
+    store, console = open_store(found.storage), Console(file=io.StringIO())
+    assert datasets.unusable(store, found) == ["bottles"]
+    put_missing(found, store, console)
+    assert datasets.unusable(store, found) == []
+    (manifest,) = (folder / "store/datasets/bottles").rglob("manifest.json")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole[:-9])
+    assert datasets.unusable(store, found) == ["bottles"]
+    put_missing(found, store, console)
+    assert manifest.read_bytes() == whole
 
 
 def test_a_stored_set_is_planned_verified_and_listed_without_its_folder(folder: Path) -> None:
