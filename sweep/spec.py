@@ -308,7 +308,8 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
             place = ".".join(path)
         if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             parent, _, key = place.rpartition(".")
-            lines.append(f"{parent}: {unknown('key', key, legal)}")
+            own = _SWEEP_ONLY if parent == "sweep" else ()
+            lines.append(f"{parent}: {unknown('key', key, {*legal, *own})}")
         elif fault["type"] == "union_tag_invalid" and path == ["cluster"]:
             lines.append(f"{place}.provider: {unknown('provider', fault['ctx']['tag'], PROVIDERS)}")
         elif fault["type"] == "union_tag_not_found" and path == ["cluster"]:
@@ -324,13 +325,17 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
         else:
             for message in str(fault["msg"]).removeprefix("Value error, ").splitlines():
                 shown = "" if fault["type"] == "value_error" else f", is {fault['input']!r}"
-                lines.append(f"{place}: {message[:1].lower()}{message[1:]}{shown}")
+                said = f"{message[:1].lower()}{message[1:]}"
+                if shown and lines and lines[-1].startswith(f"{place}: ") and lines[-1].endswith(shown):
+                    lines[-1] = f"{lines[-1].removesuffix(shown)}, or {said.removeprefix('input should be ')}{shown}"
+                else:
+                    lines.append(f"{place}: {said}{shown}")
     return lines
 
 
 def _is_union_branch(part: str) -> bool:
     """Whether a part of pydantic's path names an alternative of a type, which no file contains."""
-    return "[" in part or part in {"int", "float", "str", "bool", "none", "literal", "constrained-int"}
+    return "[" in part or part.startswith("constrained-") or part in {"int", "float", "str", "bool", "none", "literal"}
 
 
 def _keys_at(path: Sequence[str], provider: str) -> list[str]:

@@ -103,6 +103,17 @@ def test_each_fault_says_what_is_legal(keys: dict[str, Any], message: str) -> No
     assert any(message in fault for fault in faults), faults
 
 
+def test_a_value_of_no_legal_kind_is_one_fault_with_every_kind() -> None:
+    faults = faults_of({"storage": "./r", "trial": {"gpus": "two"}, "sweep": {"study": "quickstart"}})
+    (fault,) = faults
+    assert fault.startswith("trial.gpus: input should be 'auto', or a valid number") and fault.endswith(", is 'two'")
+
+
+def test_a_mistyped_key_of_the_sweep_finds_those_that_no_study_has() -> None:
+    (fault,) = faults_of({"storage": "./r", "sweep": {"study": "quickstart", "studys": 1}})
+    assert "did you mean 'study'" in fault and "studies" in fault
+
+
 def test_a_named_study_takes_the_keys_of_the_sweep() -> None:
     sweep = resolve({"storage": "./r", "sweep": {"study": "quickstart", "seeds": 2, "abnormal": [5, 6, 7, 8]}})
     assert {study.seeds for study in sweep.studies} == {(0, 1)}
