@@ -360,7 +360,8 @@ def _publish(move: Callable[[str, str], None], temporary: str, target: str) -> N
         try:
             return move(temporary, target)
         except FileNotFoundError:
-            with suppress(FileNotFoundError):
+            # makedirs says that a folder exists also when it vanished since: no word about the target.
+            with suppress(FileNotFoundError, FileExistsError):
                 os.makedirs(os.path.dirname(target), exist_ok=True)
     return move(temporary, target)
 
