@@ -35,7 +35,7 @@ What differs between the variants stands in `RENDERINGS`.
   says it follows "regardless of using any tricks"; hence D never gets new weights.
 - Learning rate 2e-3, called "initial" without a word on what follows: the linear decay that the
   same authors' Skip-GANomaly names (`models.adam.linear_decay`).
-- 15 epochs, the text's number for MNIST; for CIFAR-10 and baggage it says 25, which a study may set.
+- 15 epochs, on cifar10 and uba 25; the text does not speak of other datasets.
 - Nothing is said of the scale of the pixels: [-1, 1], the range of tanh, on every dataset.
 
 Ours, the numbers being the same: the published step of `repo_head` sends each batch through D

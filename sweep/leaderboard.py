@@ -412,8 +412,4 @@ def _default(axis: str, beside: list[Row], info: DetectorInfo | None, variant: s
     column = "lam" if axis == "lambda" else f"hp_{axis}"
     if beside:
         return beside[0].get(column)
-    if info is None or variant not in info.variants:
-        return None
-    chosen = info.variants[variant]
-    defaults = {parameter.name: parameter.default for parameter in info.fields}
-    return {"lambda": chosen.lam, **defaults, **chosen.overrides, **chosen.fixed}.get(axis)
+    return None if info is None or variant not in info.variants else info.default(variant, axis)

@@ -189,7 +189,8 @@ class _Base:
         ]
 
     def settings(self, given: Mapping[str, Any] | None = None) -> tuple[dict[str, Scalar], float | None]:
-        return settings(self.info, self.variant, {**self.study.given(self.info), **(given or {})})
+        here = self.info.variant(self.variant).on.get(self.dataset.name, {})
+        return settings(self.info, self.variant, {**here, **self.study.given(self.info), **(given or {})})
 
     def seeds(self) -> tuple[int, ...]:
         """A deterministic detector runs once per split."""

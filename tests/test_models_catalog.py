@@ -81,6 +81,21 @@ def test_a_variants_overrides_are_defaults_that_a_study_may_replace() -> None:
     assert resolve(info, "paper", {"lr": 1e-4})["lr"] == 1e-4
 
 
+@pytest.mark.parametrize(
+    ("variant", "name", "value"),
+    [
+        ("repo_head", "lr", 2e-4),
+        ("paper", "lr", 2e-3),
+        ("paper", "epochs", None),  # datasets differ
+        ("untrained", "epochs", 0),
+        ("repo_head", "lambda", 0.0),
+        ("repo_head", "steps", None),  # of another detector
+    ],
+)
+def test_default_of_a_hyperparameter_by_variant(variant: str, name: str, value: float | None) -> None:
+    assert GANOMALY.default(variant, name) == value
+
+
 @pytest.mark.parametrize(("given", "value"), [("2e-4", 2e-4), (1, 1.0), ("1", 1.0), (0.5, 0.5), (0, 0.0)])
 def test_floats_are_coerced(given: object, value: float) -> None:
     lr = resolve(GANOMALY, "repo_head", {"lr": given})["lr"]

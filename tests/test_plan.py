@@ -68,6 +68,14 @@ def test_untrained_stays_untrained_whatever_the_study_says() -> None:
     assert epochs == {"repo_head": 7, "untrained": 0}
 
 
+def test_a_variant_may_train_longer_on_one_dataset_unless_the_study_says_otherwise() -> None:
+    asked: dict[str, Any] = {"variants": ["paper"], "datasets": ["digits", "cifar10"], "abnormal": "all"}
+    epochs = {planned.dataset: planned.spec.hyperparameters["epochs"] for planned in work_of(**asked).fixed}
+    assert epochs == {"digits": 15, "cifar10": 25}
+    short = work_of(**asked, hyperparameters={"all": {"epochs": 2}}).fixed
+    assert {planned.spec.hyperparameters["epochs"] for planned in short} == {2}
+
+
 def test_grid_varies_one_hyperparameter_at_a_time_around_the_default() -> None:
     fixed = work_of(kind="grid", seeds=1, abnormal=[0], axes={"nz": [8, 16], "w_con": [1, 50], "lambda": [0.5]}).fixed
     assert [planned.setting for planned in fixed] == [
