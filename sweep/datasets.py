@@ -38,6 +38,7 @@ def put(sweep: Sweep, name: str, console: Console) -> None:
 def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
     """`put` for an open store."""
     from data import shards  # numpy, pyarrow and Pillow: a second that no other verb should pay
+    from data.manifest import manifest_path
 
     _refuse_unknown(sweep, name)
     root = None if sweep.data.root is None else Path(sweep.data.root).expanduser()
@@ -56,19 +57,20 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
     except (DataError, ValueError) as error:
         raise UserError(str(error).split("\n")) from None
     console.print(f"{name}: {manifest.rows:,} images in the store, fingerprint {manifest.fingerprint[:12]}")
-    for line in _remarks(manifest, info):
+    listed = f"{store.url}/{manifest_path(name, manifest.preparation)}"
+    for line in _remarks(manifest, info, listed):
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
-def _remarks(manifest: Manifest, info: DatasetInfo) -> Iterator[str]:
-    """What a user should know of a set that was stored."""
+def _remarks(manifest: Manifest, info: DatasetInfo, listed: str) -> Iterator[str]:
+    """What a user should know of a set that was stored; `listed` is where its manifest is."""
     told = manifest.parameters
     if "reached" in told:
         yield f"{', '.join(f'{title} {count:,}' for title, count in manifest.counts.items())} patches"
         chosen = "chosen from the boxes" if told["scale_from"] == "boxes" else "as told"
         yield f"scale {told['scale']} ({chosen}): windows reach IoU > {told['iou']} with boxes of {told['reached']}"
     if manifest.skipped:
-        yield f"skipped {len(manifest.skipped):,} that could not be read, all listed in the manifest:"
+        yield f"skipped {len(manifest.skipped):,} that could not be read, all listed in {listed}:"
         yield from (f"  {skipped.source}: {skipped.reason}" for skipped in manifest.skipped[:SHOWN])
     if manifest.duplicates:
         splits = set(info.protocols) & set(catalog.BY_SOURCE)
