@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from sweeps import (
+    TIMEOUT,
     command,
     descendants,
     environment,
@@ -261,7 +262,7 @@ def test_ctrl_c_while_data_are_put_ends_at_once_and_the_same_command_goes_on(tmp
     process = subprocess.Popen(command("launch", config, "-y"), env=environment(), stdout=subprocess.PIPE, text=True)
     wait_until((tmp_path / "store/sweeps/test/lease").exists, process)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130, output
     assert "stopped; the same command goes on where it was\n" in output
     assert "Traceback" not in output
@@ -313,7 +314,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     wait_until(lambda: started.exists() and len(descendants(process.pid)) > 5, process)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode != 0
     assert "Traceback" not in output
     wait_until(lambda: not orphans())
