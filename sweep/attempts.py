@@ -25,6 +25,7 @@ def attempt(
     *,
     job: Mapping[str, Any],
     error: BaseException | None = None,
+    cause: str = "",
     frame: FrameType | None = None,
 ) -> dict[str, Any]:
     """Record of an attempt.
@@ -33,18 +34,17 @@ def attempt(
         status: how it ended.
         job: what the process was given.
         error: what was raised, in the trial or about its process.
+        cause: one line; may be left out where `error` says it.
         frame: where a hung trial stood.
 
     Returns:
         JSON-ready: status, cause (one line), log (traceback, or what Ray says of the death), host,
         pid, time (seconds since 1970), key, launch.
     """
+    log = "".join(traceback.format_stack(frame)) if frame is not None else ""
     if error is not None:
-        cause = one_line(error)
+        cause = cause or one_line(error)
         log = "".join(traceback.format_exception(error))
-    else:
-        cause = f"no progress for {job['hang_seconds']:g} s"
-        log = "".join(traceback.format_stack(frame)) if frame is not None else ""
     return {
         "status": status,
         "cause": cause,

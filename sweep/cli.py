@@ -56,7 +56,8 @@ def launch(
 
     Exit codes: 0 done, 1 your input or the store, 2 some trials failed, 3 stopped by the budget, 130 by Ctrl-C.
     """
-    from sweep.launch import DONE, SOME_FAILED, Launch
+    from sweep.exits import DONE, SOME_FAILED
+    from sweep.launch import Launch
 
     opened = _open(config, assignments)
     if not dry_run:

@@ -1,9 +1,13 @@
-"""A generation: the process that starts Ray on this machine and drives one Tuner.
+"""A generation: the process that drives one Tuner, on a Ray of its own or on one that it attaches to.
 
-Started as `python -m sweep.generation SCRATCH CPUS GPUS EVENTS` by `sweep.cluster`, with the environment
-that it sets.  Ray starts at once; orders are read from standard input when they come.  Says what happens
-as JSON lines on the file descriptor EVENTS; ends when its quota of trials is used up, when nothing is
-left, when the stop file appears, or when standard input ends without orders.
+Started by `sweep.ray_cluster`, with the environment that it sets, as
+
+    python -m sweep.generation SCRATCH EVENTS CPUS GPUS    starts Ray on this machine, and ends it
+    python -m sweep.generation SCRATCH EVENTS HOST:PORT    attaches to the Ray cluster there
+
+Ray starts at once; orders are read from standard input when they come.  Says what happens as JSON lines on
+the file descriptor EVENTS; ends when its quota of trials is used up, when nothing is left, when the stop
+file appears, or when standard input ends without orders.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import logging
 import os
 import sys
 import threading
-from typing import TextIO
+from typing import Any, TextIO
 
 import ray
 
@@ -22,22 +26,13 @@ from sweep import ray_patches
 from sweep.orders import Orders
 
 
-def main(scratch: str, cpus: int, gpus: int, events: int) -> None:
-    """Start Ray, run the generation, end Ray."""
+def main(scratch: str, events: int, *where: str) -> None:
+    """Start Ray or attach to it, run the generation, leave Ray."""
     pipe = _standard_input()
     tuning = threading.Thread(target=importlib.import_module, args=["sweep.tune"])
     tuning.start()  # importing Tune takes as long as Ray's processes take to start
-    ray_patches.start_bare()
-    ray.init(
-        address="local",  # a cluster of our own, whatever RAY_ADDRESS says
-        num_cpus=cpus,
-        num_gpus=gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,  # results are small; images are mapped from the node's cache
-        _temp_dir=f"{scratch}/ray",
-    )
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **_attach(*where) if len(where) == 1 else
+             _start(scratch, *map(int, where)))  # fmt: skip
     tuning.join()
     try:
         with pipe, os.fdopen(events, "w", buffering=1) as said:
@@ -50,6 +45,23 @@ def main(scratch: str, cpus: int, gpus: int, events: int) -> None:
         ray.shutdown()
 
 
+def _attach(address: str) -> dict[str, Any]:
+    """Arguments of `ray.init`; the worker processes have the environment of their own machine's Ray."""
+    return {"address": address}
+
+
+def _start(scratch: str, cpus: int, gpus: int) -> dict[str, Any]:
+    ray_patches.start_bare()
+    return {
+        "address": "local",  # a cluster of our own, whatever RAY_ADDRESS says
+        "num_cpus": cpus,
+        "num_gpus": gpus,
+        "include_dashboard": False,
+        "object_store_memory": 100 * 2**20,  # results are small; images are mapped from the node's cache
+        "_temp_dir": f"{scratch}/ray",
+    }
+
+
 def _standard_input() -> TextIO:
     """Ours alone: Ray's processes would inherit it, and hold it open."""
     pipe = os.fdopen(os.dup(0))
@@ -60,4 +72,4 @@ def _standard_input() -> TextIO:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -88,6 +88,10 @@ class Ledger:
         paths = list(self.store.list(f"sweeps/{self.sweep}/specs"))
         return [json.loads(data) for _, data in sorted(self.store.get_many(paths))]
 
+    def spec(self, number: int) -> Record | None:
+        """What was launched by number, None where there is none."""
+        return self._read(f"sweeps/{self.sweep}/specs/{number:04d}.json")
+
     def put_spec(self, spec: Record) -> int:
         """Append what is being launched; returns its number, from 1."""
         number = len(self.store.names(f"sweeps/{self.sweep}/specs")) + 1

@@ -95,6 +95,11 @@ class Progress:
         self._expected_left = sum(line.seconds for line in survey.lines)
         self._expected = self._took = 0.0  # of what has finished since
 
+    def counts(self) -> dict[str, int]:
+        """Trials now: done, failed, pruned, running, and to run, which those running are, too."""
+        counts = {name: self._sum(name) for name in ("done", "failed", "pruned", "running")}
+        return {**counts, "to_run": self._sum("waiting") + counts["running"]}
+
     def say(self, text: str, style: str = "") -> None:
         """One line that stays."""
         self._console.print(Text(text, style=style), highlight=False, soft_wrap=True)

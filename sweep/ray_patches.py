@@ -38,7 +38,8 @@ def take_waiting_workers() -> None:
     """Let trials run in the workers that Ray has started in advance.
 
     Tune asks for an environment of its own, a few variables, so Ray starts other processes (1.6 s)
-    and the waiting ones stay idle.  Ours have their variables from the process that started Ray.
+    and the waiting ones stay idle.  Ours have their variables from the process that started Ray; those of
+    a cluster that others started have not, so it is left as it comes there.
     """
     from ray.tune.execution.class_cache import _ActorClassCache
 

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from models import catalog as detectors
 from sweep.faults import UserError
-from sweep.launch import commit, default_cache, put_missing
+from sweep.generations import default_cache
+from sweep.launch import commit, put_missing
 from sweep.ledger import Ledger, Record
 from sweep.plan import Planned
 from sweep.spec import Sweep

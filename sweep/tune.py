@@ -1,19 +1,18 @@
 """Plan + queue -> Ray Tune: one Tuner per generation, in a process of its own.
 
-The only room that knows Ray Tune.  Tune places trials, reuses their processes and tells of those
+With `sweep.actor` the only room that knows Ray Tune.  Tune places trials, reuses their processes and tells of those
 that died; what is to be run, tried again or forgotten is decided by `sweep.queue` from the ledger,
 and Tune's own experiment state is scratch that nobody restores.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
+import math
 import os
-import sys
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,110 +20,21 @@ import ray
 from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
-from models import catalog as detectors
 from sweep import ray_patches
-from sweep.attempts import Interrupted, Status, attempt, has_failed, is_out_of_memory
+from sweep.actor import TrialActor
+from sweep.attempts import Status, attempt, has_failed
 from sweep.cost import sampled
+from sweep.deaths import Death, Verdict, workers
 from sweep.ledger import Ledger, Record
 from sweep.orders import Orders
 from sweep.plan import Planned, Platform, expand
 from sweep.queue import Queue
 from sweep.spec import Sweep
+from sweep.stop import announced
 from sweep.store import StoreError, open_store
-from sweep.trialspec import TrialSpec
 
-
-class TrialActor(tune.Trainable):
-    """A process that runs one trial after another; work begins in `step`.
-
-    Tune may run `setup` on an actor that it then discards, so nothing happens there.
-    """
-
-    def setup(self, config: dict[str, Any]) -> None:
-        self._job: dict[str, Any] = json.loads(config["job"])
-        self._run: Generator[Any, bool | None, Record] | None = None
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.cleanup()
-        self.setup(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        job = self._job
-        stopping = os.path.exists(job["stop_file"])
-        importlib.import_module("sweep.trial")  # torch: seconds of a worker's first step, which is no hang
-        with _watched(job):
-            try:
-                if self._run is None:
-                    if stopping:
-                        return {"outcome": "interrupted", "done": True}
-                    self._run = _begin(job)
-                    next(self._run)
-                else:
-                    self._run.send(stopping)
-            except StopIteration as ended:
-                self._run = None
-                return {"outcome": "result", "record": json.dumps(ended.value), "done": True}
-            except Interrupted:
-                self._run = None
-                return {"outcome": "interrupted", "done": True}
-            except StoreError as error:
-                self._run = None
-                return {"outcome": "storage", "cause": str(error), "done": True}
-            except Exception as error:  # noqa: BLE001  (whatever a trial raises is an attempt with its cause)
-                self._run = None
-                status: Status = "oom" if is_out_of_memory(error) else "failed"
-                record = attempt(status, error=error, job=job)
-                return {"outcome": "attempt", "record": json.dumps(record), "done": True}
-        return {"outcome": "running"}
-
-    def cleanup(self) -> None:
-        if self._run is not None:
-            self._run.close()
-            self._run = None
-
-
-def _begin(job: Mapping[str, Any]) -> Generator[Any, bool | None, Record]:
-    from sweep.trial import Options, run_trial  # torch: two seconds of a worker's start, none of the driver's
-
-    spec = TrialSpec.from_dict(job["spec"])
-    options = Options(
-        cache=Path(job["cache"]),
-        cache_bytes=job["cache_bytes"],
-        checkpoint_seconds=job["checkpoint_seconds"],
-        keep_weights=job["keep_weights"],
-        lambda_default=detectors.detector(spec.detector).variant(spec.variant).lam,
-        owner=f"{job['sweep']} trial {spec.key}",
-        attempts=job["attempts"],
-        provenance=job["provenance"],
-    )
-    return run_trial(spec, open_store(job["storage"]), options)
-
-
-class _watched:  # noqa: N801  (a context manager, named as it reads)
-    """Ends this process when a step takes longer than `hang_seconds`, with its stack on record."""
-
-    def __init__(self, job: Mapping[str, Any]) -> None:
-        self._job = job
-
-    def __enter__(self) -> None:
-        self._timer = threading.Timer(self._job["hang_seconds"], self._give_up, [threading.get_ident()])
-        self._timer.daemon = True
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def _give_up(self, thread: int) -> None:
-        try:
-            record = attempt("hung", job=self._job, frame=sys._current_frames().get(thread))
-            ledger = Ledger(open_store(self._job["storage"]), self._job["sweep"])
-            ledger.put_attempt(self._job["key"], record)
-        finally:
-            os._exit(HUNG_EXIT)
-
-
-HUNG_EXIT = 86
+LISTING_SECONDS = 10.0  # between two lists of the cluster's nodes
+MOST_LOSSES = 10  # of one trial's machine in a generation, before the trial itself is suspected
 Say = Callable[..., None]  # (event, planned trial or None, **fields)
 
 
@@ -178,8 +88,12 @@ class Multiplexer(Searcher):
             self.stopped = f"the store failed: {result['cause']}"
             self.queue.interrupted(key)
         else:
-            self.queue.interrupted(key)
-            self._say("interrupted", self._jobs.planned[key])
+            self.give_back(key)
+
+    def give_back(self, key: str) -> None:
+        """A try was cut short and leaves no record: the trial goes on, later or elsewhere."""
+        self.queue.interrupted(key)
+        self._say("interrupted", self._jobs.planned[key])
 
     def _finish(self, key: str, record: Record) -> None:
         self._succeeded = True
@@ -198,9 +112,9 @@ class Multiplexer(Searcher):
         self._jobs.attempts[key] = self._jobs.attempts.get(key, 0) + 1
         if record["status"] == "preempted":
             self.queue.interrupted(key)
-            again = True
-        else:
-            again = self.queue.failed(key)
+            self._say("attempt", self._jobs.planned[key], record=record, again=True)
+            return
+        again = self.queue.failed(key)
         self._say("attempt", self._jobs.planned[key], record=record, again=again)
         alike = self._alike.setdefault(record["cause"], set())
         alike.add(key)
@@ -220,35 +134,82 @@ class Multiplexer(Searcher):
 
 
 class Watch(tune.Callback):
-    """What Tune alone knows: when a trial begins, and when its process dies.
+    """What Tune alone knows: when a trial begins, and when its process is gone.
 
-    Killed, out of memory, hung, or lost with its node: each is an attempt with its cause.
+    Killed, out of memory, hung, or lost with its machine: each is an attempt with its cause.
     """
 
-    def __init__(self, searcher: Multiplexer, ledger: Ledger, jobs: _Jobs, say: Say) -> None:
-        self._searcher, self._ledger, self._jobs, self._say = searcher, ledger, jobs, say
+    def __init__(
+        self, searcher: Multiplexer, ledger: Ledger, jobs: _Jobs, say: Say, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._searcher, self._ledger, self._jobs, self._say, self._clock = searcher, ledger, jobs, say, clock
+        self._running: set[str] = set()  # keys
+        self._unsettled: list[tuple[dict[str, Any], Death]] = []
+        self._losses: Counter[str] = Counter()
+        self._listed_at = -math.inf
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._say("started", self._jobs.planned[json.loads(trial.config["job"])["key"]])
+        key = json.loads(trial.config["job"])["key"]
+        self._running.add(key)
+        self._say("started", self._jobs.planned[key])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # as `Multiplexer`
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._running.discard(json.loads(trial.config["job"])["key"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         job = json.loads(trial.config["job"])
-        key = job["key"]
         try:
-            known = self._ledger.attempts_of(key)
+            known = self._ledger.attempts_of(job["key"])
         except StoreError:
             known = []  # `fail` will meet the same store, and stop
-        if len(known) > self._jobs.attempts.get(key, 0):  # it wrote its own last words: hung
-            self._searcher.fail(key, known[-1], recorded=True)
+        if len(known) > self._jobs.attempts.get(job["key"], 0):  # it wrote its own last words
+            self._running.discard(job["key"])
+            self._searcher.fail(job["key"], known[-1], recorded=True)
             return
-        error = _error_of(trial)
-        status: Status = "oom" if "OutOfMemory" in str(error) else "failed"
-        if getattr(error, "preempted", False):
-            status = "preempted"
-        self._searcher.fail(key, attempt(status, error=error, job=job))
+        self._unsettled.append((job, Death(_error_of(trial))))
+        self._settle()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._settle()
+        if self._clock() - self._listed_at >= LISTING_SECONDS:
+            self._listed_at = self._clock()
+            self._say("nodes", nodes=workers())
+
+    def close(self, patient: bool) -> None:
+        """Settle what is open; impatient, trials whose end nobody can explain yet go on at the next launch."""
+        while self._unsettled and patient:
+            time.sleep(1.0)
+            self._settle()
+        for job, _ in self._unsettled:
+            self._searcher.give_back(job["key"])
+
+    def _settle(self) -> None:
+        for job, death in list(self._unsettled):
+            verdict = death.verdict()
+            if verdict is not None:
+                self._unsettled.remove((job, death))
+                self._judge(job, death.error, verdict)
+
+    def _judge(self, job: dict[str, Any], error: Exception, verdict: Verdict) -> None:
+        key = job["key"]
+        begun = key in self._running
+        self._running.discard(key)
+        if verdict.of == "process":
+            status: Status = "oom" if "OutOfMemory" in str(error) else "failed"
+            self._searcher.fail(key, attempt(status, error=error, job=job))
+        elif not begun:
+            self._searcher.queue.interrupted(key)
+        elif verdict.of == "notice":
+            self._searcher.give_back(key)
+        else:
+            self._losses[key] += 1
+            poison = self._losses[key] > MOST_LOSSES
+            self._searcher.fail(
+                key, attempt("failed" if poison else "preempted", error=error, cause=verdict.cause, job=job)
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as `Multiplexer`
 
 
 def _error_of(trial: Any) -> Exception:
@@ -270,6 +231,7 @@ class _Jobs:
             "launch": orders.launch,
             "storage": sweep.storage,
             "stop_file": orders.stop_file,
+            "stop_key": orders.stop_key,
             "cache": orders.cache,
             "cache_bytes": sweep.data.cache_gb * 1e9,
             "checkpoint_seconds": sweep.trial.checkpoint_seconds,
@@ -298,7 +260,8 @@ def run(orders: Orders, events: TextIO) -> None:
         events: takes what happens, as JSON lines.
     """
     ray_patches.survive_memory_monitor()
-    ray_patches.take_waiting_workers()
+    if not orders.attached:
+        ray_patches.take_waiting_workers()
     sweep = Sweep.model_validate(orders.sweep)
     platform = orders.resolved_platform()
 
@@ -313,7 +276,10 @@ def run(orders: Orders, events: TextIO) -> None:
         say("ended", more=False, stopped=f"the store failed: {error}")
         return
     say("ready")
-    _tuner(orders, platform, searcher, Watch(searcher, ledger, jobs, say)).fit()
+    watch = Watch(searcher, ledger, jobs, say)
+    with announced(orders.stop_file, orders.stop_key):
+        _tuner(orders, platform, searcher, watch).fit()
+        watch.close(patient=searcher.stopped is None and not os.path.exists(orders.stop_file))
     stopped = searcher.stopped or ("asked to stop" if os.path.exists(orders.stop_file) else None)
     say("ended", more=not searcher.queue.finished and stopped is None, stopped=searcher.stopped)
 

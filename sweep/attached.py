@@ -1,0 +1,173 @@
+"""One launch of a sweep on a Ray cluster that runs already, from its record in the store to the report there."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from data.faults import DataError
+from sweep.bulletin import Bill, Bulletin
+from sweep.exits import INTERRUPTED, USER_ERROR
+from sweep.faults import UserError
+from sweep.generations import STOPPED, Generations, at_once, interrupted
+from sweep.launch import put_missing, refused
+from sweep.lease import Held, Lease
+from sweep.ledger import Ledger, Record
+from sweep.plan import Platform, Work, expand
+from sweep.providers import Aws
+from sweep.ray_cluster import RayCluster, Scratch
+from sweep.reporting import Reporting
+from sweep.spec import Sweep
+from sweep.status import Survey, survey
+from sweep.store import Store, StoreError, open_store
+
+ADDRESS = "127.0.0.1:6379"  # of Ray on a cluster's head
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A launch on an attached cluster.
+
+    Attributes:
+        number, record: of the launch, from the ledger.
+        sweep, work, platform: what is run, on what.
+        store, ledger: open, of the sweep.
+        console: for progress.
+    """
+
+    number: int
+    record: Record
+    sweep: Sweep
+    work: Work
+    platform: Platform
+    store: Store
+    ledger: Ledger
+    console: Console
+
+    @classmethod
+    def open(cls, storage: str, sweep_id: str, number: int, console: Console) -> Attached:
+        """A launch as its record in the store describes it.
+
+        Raises:
+            UserError: there is no such launch.
+            StoreError: the store cannot be asked.
+        """
+        store = open_store(storage)
+        ledger = Ledger(store, sweep_id)
+        record = ledger.spec(number)
+        if record is None:
+            raise UserError(f"{store.url} has no launch {number} of a sweep {sweep_id}: launch it again")
+        sweep = Sweep.model_validate({**record["sweep"], "storage": storage})
+        platform = Platform.from_dict(record["platform"])
+        return cls(number, record, sweep, expand(sweep, platform), platform, store, ledger, console)
+
+    def run(self) -> int:
+        """Run until nothing is left, and report; returns the exit code.
+
+        Raises:
+            UserError: another launch of this sweep runs, or it makes no sense to go on.
+            StoreError: the store failed; started again, the launch goes on where it was.
+            DataError: data are damaged.
+        """
+        owner = f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}, launch {self.number}"
+        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner)
+        try:
+            with (
+                lease.held(patience=lease.ttl_seconds),
+                Bulletin(
+                    self.store, self.sweep, lease, self.number, self.record, bill_of(self.sweep), self.console
+                ) as bulletin,
+            ):
+                try:
+                    code = self._generations(lease, bulletin)
+                except (UserError, StoreError, DataError) as error:
+                    bulletin.end(USER_ERROR, str(error))
+                    raise
+                state = survey(self.work, self.ledger)
+                bulletin.report(state)
+                trouble = self._put_report(state)
+                bulletin.end(code, trouble or (STOPPED if code == INTERRUPTED else None))
+                return code
+        except Held as held:
+            raise refused(self.sweep, held) from None
+
+    def _generations(self, lease: Lease, bulletin: Bulletin) -> int:
+        with Scratch() as scratch:
+            cluster = RayCluster(scratch, self.platform, os.environ.get("RAY_ADDRESS", ADDRESS))
+            try:
+                with interrupted(cluster.stop_file.touch):
+                    cluster.start()
+                    if not cluster.stop_file.exists():
+                        with interrupted(at_once):
+                            put_missing(self.sweep, self.store, self.console)
+                    bulletin.run(survey(self.work, self.ledger), self.ledger)
+                    return self._all(bulletin).run(lease, cluster)
+            except KeyboardInterrupt:
+                return INTERRUPTED
+            finally:
+                cluster.kill()
+
+    def _all(self, bulletin: Bulletin) -> Generations:
+        return Generations(
+            sweep=self.sweep,
+            work=self.work,
+            platform=self.platform,
+            ledger=self.ledger,
+            console=self.console,
+            log_command=lambda key: f"{typed('trial', self.record['argv'])} {key} --log",
+            skip_failed=bool(self.record.get("skip_failed")),
+            number=self.number,
+            provenance={name: self.record[name] for name in ("commit", "dirty")},
+            exhausted=bulletin.exhausted,
+            watch=bulletin.hear,
+        )
+
+    def _put_report(self, state: Survey) -> str | None:
+        """Put the report into the store; returns what is wrong with it.
+
+        Whatever it is: results are in the ledger, from which anybody can report, and the machines must go.
+        """
+        prefix = f"sweeps/{self.sweep.name}/report"
+        try:
+            with tempfile.TemporaryDirectory(prefix="sweep-report-") as scratch:
+                folder = Path(scratch)
+                argv = self.record["argv"]
+                Reporting(state, self.ledger).write(folder, typed("report", argv), typed("trial", argv))
+                files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+                for name, path in files.items():
+                    self.store.put(f"{prefix}/{name}", path.read_bytes())
+                for path_in_store in list(self.store.list(prefix)):
+                    if path_in_store.removeprefix(f"{prefix}/") not in files:
+                        self.store.delete(path_in_store)
+        except Exception as error:  # noqa: BLE001
+            self.console.print_exception()
+            return f"the report was not written: {type(error).__name__}: {error}"
+        return None
+
+
+def bill_of(sweep: Sweep) -> Bill | None:
+    """What lists a sweep's machines with their prices, where the place knows any."""
+    if not isinstance(sweep.cluster, Aws):
+        return None
+    from sweep.aws.bill import bill
+
+    return bill(sweep)
+
+
+def typed(verb: str, argv: Sequence[str]) -> str:
+    """The command line of another verb on the sweep that somebody launched by `argv`."""
+    words, rest = ["python", "-m", "sweep", verb], list(argv[1:])
+    while rest:
+        word = rest.pop(0)
+        if word == "--set" and rest:
+            words += [word, rest.pop(0)]
+        elif not word.startswith("-") or word.startswith("--set="):
+            words.append(word)
+    return shlex.join(words)

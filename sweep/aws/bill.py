@@ -1,0 +1,56 @@
+"""What a sweep's machines on EC2 cost: every one that bears its tags, with its price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sweep.aws import api
+from sweep.aws.prices import Quote, quotes
+from sweep.aws.ray_config import TAG, cluster_name
+from sweep.heads import Node
+from sweep.providers import Aws
+from sweep.spec import Sweep
+
+PAID = ("pending", "running", "stopping", "shutting-down")  # until it is said to be terminated
+
+
+def bill(sweep: Sweep) -> Callable[[], list[Node] | None]:
+    """What lists a sweep's machines, terminated ones for as long as EC2 shows them (about an hour).
+
+    Prices are looked up once, when the first list is made.  The list is None when EC2 does not answer.
+    """
+    cluster = sweep.cluster
+    assert isinstance(cluster, Aws)
+    priced: dict[str, Quote] = {}
+    filters = [
+        {"Name": f"tag:{TAG}", "Values": [sweep.name]},
+        {"Name": "tag:ray-cluster-name", "Values": [cluster_name(sweep)]},
+    ]
+
+    def listed() -> list[Node] | None:
+        if not priced:
+            priced.update(quotes(cluster))
+        try:
+            pages = api.client("ec2", cluster.region).get_paginator("describe_instances").paginate(Filters=filters)
+            found = [one for page in pages for group in page["Reservations"] for one in group["Instances"]]
+        except api.errors():
+            return None
+        return [_node(instance, priced) for instance in found]
+
+    return listed
+
+
+def _node(instance: dict[str, Any], priced: dict[str, Quote]) -> Node:
+    spot = instance.get("InstanceLifecycle") == "spot"
+    quote = priced.get(instance["InstanceType"])
+    price = None if quote is None else quote.spot if spot else quote.on_demand
+    return Node(
+        name=instance["InstanceId"],
+        type=instance["InstanceType"],
+        market="spot" if spot else "on demand",
+        zone=instance.get("Placement", {}).get("AvailabilityZone", ""),
+        since=instance["LaunchTime"].timestamp(),
+        alive=instance["State"]["Name"] in PAID,
+        usd_per_hour=price,
+    )

@@ -1,0 +1,166 @@
+"""Keeps the head's record true while a launch runs, and holds the launch's budget against it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from sweep import heads
+from sweep.heads import Head, Node, State
+from sweep.lease import Lease
+from sweep.ledger import Ledger, Record
+from sweep.progress import Progress
+from sweep.spec import Sweep
+from sweep.status import Survey
+from sweep.store import Store, StoreError
+
+TELL_SECONDS = 10.0  # between two writings without a change
+BILL_SECONDS = 30.0  # between two questions to a place about its machines
+COUNTED = ("trials", "done", "failed", "pruned", "to_run")
+Bill = Callable[[], list[Node] | None]  # machines of the sweep as its place lists them, None when it does not answer
+
+
+class Bulletin:
+    """Writes the record every ten seconds and at each change, from a thread of its own.
+
+    What is not ours is left alone: while the lease of the sweep is lost, nothing is written.
+
+    Args:
+        store, sweep, lease: of the launch; the lease is held.
+        number, record: of the launch, from the ledger.
+        bill: lists the machines with their prices; None where the place does not know any.
+        console: hears of what cannot be done.
+    """
+
+    def __init__(
+        self, store: Store, sweep: Sweep, lease: Lease, number: int, record: Record, bill: Bill | None, console: Console
+    ) -> None:
+        self._store, self._sweep, self.lease, self._bill, self._console = store, sweep, lease, bill, console
+        self._started = float(record.get("started") or record["time"])
+        hours = sweep.budget.max_hours
+        deadline = record.get("deadline", None if hours is None else self._started + hours * 3600)
+        before = heads.read(store, sweep.name)
+        same = before is not None and before.launch == number
+        self._head = Head(
+            launch=number,
+            state="starting",
+            since=before.since if before is not None and same else time.time(),
+            deadline=deadline,
+            restarts=before.restarts + (not before.ended) if before is not None and same else 0,
+            nodes=before.nodes if before is not None and same else (),
+        )
+        self._lock = threading.Lock()
+        self._changed, self._ended = threading.Event(), threading.Event()
+        self._billed_at = float("-inf")
+        self._told_unpriced = False
+        self._thread = threading.Thread(target=self._write_until_ended, name="head record", daemon=True)
+
+    def __enter__(self) -> Bulletin:
+        self._changed.set()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._changed.set()
+        self._thread.join()
+
+    def run(self, state: Survey, ledger: Ledger) -> None:
+        """The launch runs; earlier drivers of it may have."""
+        index = ledger.index()
+        tried = ledger.attempts(index, {p.key for p in state.planned} & index.attempts.keys())
+        lost = [a for attempts in tried.values() for a in attempts if a["status"] == "preempted"]
+        preemptions = sum(attempt["launch"] == self._head.launch for attempt in lost)
+        self._change(state="running", preemptions=preemptions, **_counts(state))
+
+    def hear(self, event: Record | None, progress: Progress) -> None:
+        """Take in what a generation says."""
+        with self._lock:
+            counts: dict[str, Any] = progress.counts()
+            head = replace(self._head, **counts)
+            if event is not None and event["event"] == "nodes" and self._bill is None:
+                now = time.time()
+                seen = [Node(node["name"], since=now, alive=node["alive"]) for node in event["nodes"]]
+                head = replace(head, nodes=heads.merged(head.nodes, seen, now))
+            preempted = event is not None and event["event"] == "attempt" and event["record"]["status"] == "preempted"
+            self._head = replace(head, preemptions=head.preemptions + preempted)
+        if preempted:
+            self._changed.set()
+
+    def report(self, state: Survey) -> None:
+        """Nothing runs any more, and the report is being made."""
+        self._change(state="reporting", running=0, **_counts(state))
+
+    def end(self, code: int, cause: str | None = None) -> None:
+        """The last word, written when this returns.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        self.__exit__()
+        self._look_at_machines()
+        with self._lock:
+            self._head = replace(self._head, state="ended", exit_code=code, cause=cause, running=0)
+        self._write()
+
+    def exhausted(self) -> str | None:
+        """Which budget is used up."""
+        budget, head = self._sweep.budget, self._head
+        if head.deadline is not None and time.time() > head.deadline:
+            return "the launch's time limit" if budget.max_hours is None else f"budget.max_hours={budget.max_hours:g}"
+        if budget.max_usd is None or self._bill is None:
+            return None
+        if head.usd is not None and head.usd >= budget.max_usd:
+            return f"budget.max_usd={budget.max_usd:g}"
+        return None
+
+    def _change(self, *, state: State, **counts: Any) -> None:
+        with self._lock:
+            self._head = replace(self._head, state=state, **counts)
+        self._changed.set()
+
+    def _write_until_ended(self) -> None:
+        while not self._ended.is_set():
+            self._changed.wait(TELL_SECONDS)
+            self._changed.clear()
+            if time.monotonic() - self._billed_at >= BILL_SECONDS:
+                self._look_at_machines()
+            try:
+                self._write()
+            except StoreError as error:  # the launch goes on without being seen; its own writes tell what is wrong
+                self._console.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
+
+    def _look_at_machines(self) -> None:
+        """Machines as their place lists them; while it does not answer, those that are known go on costing."""
+        self._billed_at = time.monotonic()
+        seen = self._bill() if self._bill is not None else None
+        now = time.time()
+        with self._lock:
+            nodes = self._head.nodes if seen is None else heads.merged(self._head.nodes, seen, now)
+            usd = None if self._bill is None else heads.dollars(nodes, self._started, now)
+            self._head = replace(self._head, nodes=nodes, usd=usd)
+        if (
+            self._bill is not None
+            and usd is None
+            and self._sweep.budget.max_usd is not None
+            and not self._told_unpriced
+        ):
+            self._told_unpriced = True
+            unknown = ", ".join(sorted({node.type or node.name for node in nodes if node.usd_per_hour is None}))
+            said = f"budget.max_usd cannot be held: no price of {unknown} is known; give cluster.prices"
+            self._console.print(said, markup=False, soft_wrap=True)
+
+    def _write(self) -> None:
+        with self._lock:
+            head = self._head
+        if not self.lease.lost:
+            heads.write(self._store, self._sweep.name, head)
+
+
+def _counts(state: Survey) -> Mapping[str, int]:
+    return {name: state.count(name) for name in COUNTED}

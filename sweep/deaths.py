@@ -1,0 +1,86 @@
+"""Why a trial's process is gone: by itself, which is a failure, or with its machine, which is none.
+
+Ray's error says it only where the machine was drained before.  Else Ray is asked which node the process ran
+on, and whether that node lives; after a cut connection it knows only when the node has missed its health
+checks, so an answer may take a minute.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from ray._private.state import state as cluster
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+
+from sweep.actor import Preempted
+
+PATIENCE_SECONDS = 90.0  # a node that does not answer is dead after about a minute by Ray's defaults
+
+
+class Verdict(NamedTuple):
+    """Whose end it was.
+
+    Attributes:
+        of: "process"; "machine", lost or drained; "notice", heeded by the trial itself.
+        cause: one line; "" where the error says it.
+    """
+
+    of: Literal["process", "machine", "notice"]
+    cause: str = ""
+
+
+@dataclass
+class Death:
+    """A process that is gone, of which it may not be known yet why.
+
+    Attributes:
+        error: what Tune was told.
+        since: reading of the monotonic clock.
+    """
+
+    error: Exception
+    since: float = field(default_factory=time.monotonic)
+
+    def verdict(self) -> Verdict | None:
+        """Why, None while Ray does not know."""
+        if isinstance(self.error, RayTaskError) and isinstance(self.error.cause, Preempted):
+            return Verdict("notice")
+        actor = getattr(self.error, "actor_id", None)
+        if getattr(self.error, "preempted", False):
+            return Verdict("machine", "the machine was taken away, as announced")
+        if actor is None:
+            return Verdict("process")
+        try:
+            table = cluster.actor_table(actor)
+            node = _node(table)
+        except RayError:
+            table, node = {}, None
+        if node is not None and not node["Alive"]:
+            why = " ".join(str(node.get("DeathReasonMessage") or "").split())
+            return Verdict("machine", f"the machine {node['NodeManagerAddress']} was lost{f' ({why})' if why else ''}")
+        if not isinstance(self.error, ActorUnavailableError) or table.get("State") == "DEAD":
+            return Verdict("process")
+        if time.monotonic() - self.since > PATIENCE_SECONDS:
+            return Verdict("machine", "the connection to the trial's machine was lost")
+        return None
+
+
+def _node(actor: dict[str, Any]) -> dict[str, Any] | None:
+    """Entry of the node that a process ran on, None where Ray has none."""
+    wanted = actor.get("Address", {}).get("NodeID")
+    return next((node for node in cluster.node_table() if node["NodeID"] == wanted), None)
+
+
+def workers() -> list[dict[str, Any]]:
+    """Nodes that have slots, by address: whether any lives there, or all that were are lost."""
+    try:
+        nodes = cluster.node_table()
+    except RayError:
+        return []
+    offering = [node for node in nodes if node["Resources"].get("CPU") or not node["Alive"]]  # the dead offer nothing
+    by_address = {
+        node["NodeManagerAddress"]: node["Alive"] for node in sorted(offering, key=lambda node: node["Alive"])
+    }
+    return [{"name": address, "alive": alive} for address, alive in by_address.items()]

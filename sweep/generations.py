@@ -1,0 +1,171 @@
+"""Generation after generation until nothing is left, the budget is used up, or it is asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from sweep.exits import BUDGET, DONE, INTERRUPTED, SOME_FAILED
+from sweep.faults import UserError
+from sweep.lease import Lease
+from sweep.ledger import Ledger, Record
+from sweep.plan import Platform, Work
+from sweep.progress import Progress
+from sweep.ray_cluster import GenerationDied, RayCluster
+from sweep.spec import Sweep
+from sweep.status import Survey, survey
+from sweep.weights import Weights
+
+GENERATION_TRIALS = 2000  # a Tuner's memory and its state file grow with its trials
+DEATHS_IN_A_ROW = 3  # of the process that drives Ray, without a result between them
+STOPPED = "stopped; the same command goes on where it was"
+
+
+@dataclass(frozen=True)
+class Generations:
+    """What one launch runs.
+
+    Attributes:
+        sweep, work, platform: what is run, on what.
+        ledger: open, of the sweep.
+        console: for progress.
+        log_command: the command that shows the log of a trial, given its key.
+        skip_failed: leave trials alone that have failed before.
+        number: of this launch.
+        provenance: commit and dirty, for results.
+        exhausted: says which budget is used up, None while none is.
+        watch: hears of every event, and each second of nothing.
+    """
+
+    sweep: Sweep
+    work: Work
+    platform: Platform
+    ledger: Ledger
+    console: Console
+    log_command: Callable[[str], str]
+    skip_failed: bool
+    number: int
+    provenance: Record
+    exhausted: Callable[[], str | None]
+    watch: Callable[[Record | None, Progress], None] | None = None
+
+    def run(self, lease: Lease, cluster: RayCluster) -> int:
+        """Run until nothing is left; returns the exit code.
+
+        Args:
+            lease: of the sweep, held.
+            cluster: may have been started, or told to stop.
+
+        Raises:
+            UserError: it makes no sense to go on, and why.
+            StoreError: the store failed; the same command goes on where it was.
+        """
+        state = survey(self.work, self.ledger)
+        cause = spent = None
+        weights = Weights(self.ledger, state) if self.sweep.trial.keep == "best" else None
+        with (
+            Progress(state, self.platform.slots, self.console, self.log_command) as progress,
+            interrupted(partial(_in_order, cluster, progress)),
+        ):
+            deaths = 0
+            more = self._anything_to_run(state)
+            if more and not cluster.stop_file.exists() and (spent := self.exhausted()):
+                progress.say(f"{spent} is reached: nothing is started")
+                cluster.stop()
+            while more and not cluster.stop_file.exists():
+                more, results = False, 0
+                try:
+                    for event in self._generation(cluster):
+                        if event is not None and event["event"] == "ended":
+                            more, cause = bool(event["more"]), event["stopped"]
+                        elif event is not None and event["event"] == "result":
+                            results += 1
+                            if weights is not None:
+                                weights.take(event)
+                        progress.take(event)
+                        if self.watch is not None:
+                            self.watch(event, progress)
+                        if lease.lost and cause is None:
+                            cause = "another launch of this sweep has taken over"
+                            cluster.stop()
+                        if not cluster.stop_file.exists() and (spent := self.exhausted()):
+                            progress.say(f"{spent} is reached: stopping, resumable")
+                            cluster.stop()
+                except GenerationDied as death:
+                    deaths = 0 if results else deaths + 1
+                    progress.say(f"{death}: starting it again", style="yellow")
+                    more = not cluster.stop_file.exists()
+                    if deaths >= DEATHS_IN_A_ROW:
+                        raise UserError(
+                            f"{death}, {deaths} times in a row; the last of what it printed:\n{death.log}"
+                        ) from None
+                if more:
+                    progress.resurvey(survey(self.work, self.ledger))
+            stopped = cluster.stop_file.exists()
+        if cause is not None:
+            raise UserError(f"stopped: {cause}\nThe same command goes on where it was.")
+        if stopped and spent is not None:
+            return BUDGET
+        if stopped:
+            self.console.print(STOPPED, highlight=False)
+            return INTERRUPTED
+        final = survey(self.work, self.ledger)
+        return SOME_FAILED if final.count("failed") else DONE
+
+    def _generation(self, cluster: RayCluster) -> Iterator[dict[str, Any] | None]:
+        return cluster.generation(
+            self.sweep,
+            quota=GENERATION_TRIALS,
+            cache=self.sweep.data.cache or default_cache(),
+            provenance=self.provenance,
+            skip_failed=self.skip_failed,
+            launch=self.number,
+        )
+
+    def _anything_to_run(self, state: Survey) -> bool:
+        return bool(state.count("to_run") or (state.count("failed") and not self.skip_failed))
+
+
+def default_cache() -> str:
+    """Folder of prepared images, under the user's cache."""
+    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/anomaly-sweep"
+
+
+@contextmanager
+def interrupted(by: Callable[[], None]) -> Iterator[None]:
+    """What Ctrl-C, or SIGTERM, does meanwhile."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        by()
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def at_once() -> None:
+    """Before trials run there is nothing to wait for.
+
+    Not while a process is being started: an exception that falls into a fork's hooks is dropped by
+    Python, and leaves logging's lock taken for ever.
+    """
+    raise KeyboardInterrupt
+
+
+def _in_order(cluster: RayCluster, progress: Progress) -> None:
+    """Once: running trials write their resume state, then all ends.  Twice: now."""
+    first = not cluster.stop_file.exists()
+    progress.say("stopping: trials write their resume state (again: now)" if first else "ending now")
+    cluster.stop()

@@ -1,0 +1,213 @@
+"""The head's record: what it says of machines and dollars, who may write it, and when a budget is used up."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from io import StringIO
+from typing import Any
+
+import pytest
+from aws_sweeps import account, sweep_on_aws
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from sweeps import wait_until
+
+from sweep import heads
+from sweep.aws import api
+from sweep.aws.bill import bill
+from sweep.aws.ray_config import TAG, cluster_name
+from sweep.bulletin import Bill, Bulletin
+from sweep.heads import Head, Node, dollars, merged
+from sweep.lease import Lease
+from sweep.spec import Sweep
+from sweep.store import Store, open_store
+
+HOUR = 3600.0
+PRICES = {"m6i.large": {"on_demand": 0.1, "spot": 0.04}, "g5.xlarge": {"on_demand": 1.0, "spot": 0.4}}
+TIMES = st.floats(0, 1e6)
+NODES = st.builds(
+    Node,
+    name=st.sampled_from("abcdef"),
+    since=TIMES,
+    alive=st.booleans(),
+    usd_per_hour=st.floats(0, 10),
+)
+LISTS = st.lists(NODES, unique_by=lambda node: node.name)
+
+
+@given(st.lists(LISTS, max_size=5))
+def test_a_machine_that_was_seen_stays_and_its_dollars_never_grow_smaller(seen: list[list[Node]]) -> None:
+    known: tuple[Node, ...] = ()
+    spent, names = 0.0, set()
+    for hour, nodes in enumerate(seen):
+        now = 2e6 + hour * HOUR
+        priced = [replace(node, usd_per_hour=ord(node.name) - 96.0) for node in nodes]
+        known = merged(known, priced, now)
+        names |= {node.name for node in nodes}
+        assert {node.name for node in known} == names
+        assert {node.name for node in known if node.alive} == {node.name for node in nodes if node.alive}
+        assert all((node.until is None) == node.alive for node in known)
+        found = dollars(known, 0.0, now)
+        assert found is not None
+        if not any(node.alive for node in known):  # one that comes back was there all the time
+            assert found >= spent - 1e-6 * spent
+        spent = found
+
+
+def test_dollars_are_counted_from_the_launch_to_the_end_of_each_machine() -> None:
+    head = Node("head", since=0.0, usd_per_hour=0.1)
+    gone = Node("gone", since=2 * HOUR, alive=False, until=3 * HOUR, usd_per_hour=1.0)
+    before = Node("before", since=0.0, alive=False, until=HOUR / 2, usd_per_hour=100.0)
+    assert dollars([head, gone, before], started=HOUR, now=5 * HOUR) == pytest.approx(4 * 0.1 + 1.0)
+    assert dollars([head, Node("unpriced")], started=HOUR, now=5 * HOUR) is None
+    assert dollars([], started=HOUR, now=5 * HOUR) == 0.0
+
+
+def test_a_record_is_read_as_it_was_written_and_by_older_and_newer_versions(folder_url: str) -> None:
+    store = open_store(folder_url)
+    head = Head(3, "running", trials=5, nodes=(Node("i-1", "g5.xlarge", "spot", "us-east-1a", 1.0),), usd=0.25)
+    heads.write(store, "s", head)
+    found = heads.read(store, "s")
+    assert found is not None
+    assert replace(found, time=0.0) == head
+    assert Head.from_json({**head.to_json(), "invented": 1, "nodes": [{"name": "i-2", "invented": 1}]}).launch == 3
+    assert heads.read(store, "another") is None
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "{}", '{"launch": 1}', '{"launch": 1, "state": "asleep"}'])
+def test_what_is_no_record_is_none(folder_url: str, damaged: str) -> None:
+    store = open_store(folder_url)
+    store.put("sweeps/s/head.json", damaged.encode())
+    assert heads.read(store, "s") is None
+
+
+@contextmanager
+def bulletin_of(
+    store: Store, sweep: Sweep, machines: Bill | None = None, out: StringIO | None = None, **record: Any
+) -> Iterator[Bulletin]:
+    lease = Lease(store, f"sweeps/{sweep.name}/lease", "a test")
+    now = time.time()
+    with (
+        lease.held(),
+        Bulletin(
+            store, sweep, lease, 1, {"time": now, **record}, machines, Console(file=out or StringIO(), width=200)
+        ) as bulletin,
+    ):
+        yield bulletin
+
+
+def test_dollars_end_a_launch_and_its_dead_machines_still_count_for_the_next_driver(folder_url: str) -> None:
+    store, sweep = open_store(folder_url), sweep_on_aws(budget={"max_hours": 12, "max_usd": 3})
+    listed = [Node("i-1", since=0.0, usd_per_hour=1.0)]
+    launched = time.time() - 2 * HOUR
+    with bulletin_of(store, sweep, lambda: listed, started=launched) as bulletin:
+        wait_until(lambda: (heads.read(store, sweep.name) or Head(0, "starting")).usd)
+        assert bulletin.exhausted() is None
+    listed = [Node("i-2", since=0.0, usd_per_hour=1.0)]
+    with bulletin_of(store, sweep, lambda: listed, started=launched) as bulletin:
+        wait_until(lambda: bulletin.exhausted() == "budget.max_usd=3")
+        bulletin.end(3)
+    head = heads.read(store, sweep.name)
+    assert head is not None
+    assert (head.state, head.exit_code, head.restarts) == ("ended", 3, 1)
+    assert head.usd == pytest.approx(4.0, abs=0.1)
+    assert {node.name: node.alive for node in head.nodes} == {"i-1": False, "i-2": True}
+
+
+def test_while_a_place_does_not_answer_its_machines_go_on_costing(folder_url: str) -> None:
+    store, sweep = open_store(folder_url), sweep_on_aws()
+    standing = Head(1, "running", nodes=(Node("i-1", since=0.0, usd_per_hour=2.0),))
+    heads.write(store, sweep.name, standing)
+    with bulletin_of(store, sweep, lambda: None, started=time.time() - HOUR) as bulletin:
+        bulletin.end(0)
+    head = heads.read(store, sweep.name)
+    assert head is not None
+    assert head.usd == pytest.approx(2.0, abs=0.1)
+
+
+def test_an_unknown_price_is_said_and_ends_nothing(folder_url: str) -> None:
+    store, sweep, out = open_store(folder_url), sweep_on_aws(budget={"max_hours": 12, "max_usd": 3}), StringIO()
+    with bulletin_of(store, sweep, lambda: [Node("i-1", "x9.huge")], out, started=0.0) as bulletin:
+        wait_until(lambda: "no price of x9.huge is known" in out.getvalue())
+        bulletin.end(0)
+    head = heads.read(store, sweep.name)
+    assert head is not None
+    assert head.usd is None
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"deadline": 1.0}, "budget.max_hours=12"),
+        ({"deadline": None}, None),
+        ({"started": 1.0}, "budget.max_hours=12"),
+        ({}, None),
+    ],
+)
+def test_the_time_limit_is_the_launchs_own_else_the_budgets(
+    folder_url: str, record: dict[str, Any], said: str | None
+) -> None:
+    with bulletin_of(open_store(folder_url), sweep_on_aws(), **record) as bulletin:
+        assert bulletin.exhausted() == said
+
+
+def test_whoever_has_lost_the_lease_writes_nothing(folder_url: str) -> None:
+    store, sweep = open_store(folder_url), sweep_on_aws()
+    with bulletin_of(store, sweep) as bulletin:
+        wait_until(lambda: heads.read(store, sweep.name) is not None)
+        holder = json.loads(store.get(f"sweeps/{sweep.name}/lease"))
+        store.put(f"sweeps/{sweep.name}/lease", json.dumps({**holder, "owner": "another", "epoch": 9}).encode())
+        store.delete(f"sweeps/{sweep.name}/head.json")
+        assert not bulletin.lease.renew()
+        bulletin.end(0)
+    assert heads.read(store, sweep.name) is None
+
+
+def test_the_bill_lists_this_sweeps_machines_with_their_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = sweep_on_aws({"worker": "g5.xlarge", "prices": PRICES})
+    tags = {TAG: sweep.name, "ray-cluster-name": cluster_name(sweep)}
+    with account(monkeypatch):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        ec2 = api.client("ec2", "us-east-1")
+        image = ec2.describe_images()["Images"][0]["ImageId"]
+
+        def run(kind: str, tags: dict[str, str], **more: Any) -> str:
+            pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+            marked = [{"ResourceType": "instance", "Tags": pairs}]
+            made = ec2.run_instances(
+                ImageId=image, InstanceType=kind, MinCount=1, MaxCount=1, TagSpecifications=marked, **more
+            )
+            name: str = made["Instances"][0]["InstanceId"]
+            return name
+
+        head = run("m6i.large", tags)
+        spot = run("g5.xlarge", tags, InstanceMarketOptions={"MarketType": "spot"})
+        gone = run("g5.xlarge", tags)
+        unpriced = run("p3.2xlarge", tags)
+        run("g5.xlarge", {**tags, TAG: "another"})
+        ec2.terminate_instances(InstanceIds=[gone])
+        listed = bill(sweep)()
+    assert listed is not None
+    found = {node.name: node for node in listed}
+    assert found.keys() == {head, spot, gone, unpriced}
+    assert (found[head].market, found[head].usd_per_hour, found[head].alive) == ("on demand", 0.1, True)
+    assert (found[spot].market, found[spot].usd_per_hour) == ("spot", 0.4)
+    assert (found[gone].usd_per_hour, found[gone].alive) == (1.0, False)
+    assert found[unpriced].usd_per_hour is None
+    assert found[head].zone.startswith("us-east-1")
+    assert abs(found[head].since - time.time()) < 600
+
+
+def test_the_bill_is_none_when_ec2_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = sweep_on_aws({"worker": "g5.xlarge", "prices": PRICES})
+    with account(monkeypatch):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        assert bill(sweep)() is None
