@@ -2,5 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 DONE, USER_ERROR, SOME_FAILED, BUDGET = 0, 1, 2, 3
 INTERRUPTED = 130  # as shells have it: 128 + SIGINT
+
+
+class Outcome(NamedTuple):
+    """How a launch ended for whoever waited for it.
+
+    Attributes:
+        code: exit code.
+        finished: whether it came to an end of its own, so that its results are to be shown.
+    """
+
+    code: int
+    finished: bool = True

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Mapping
-from pathlib import Path
 
 from sweep.aws import ray_config, resolve
 from sweep.aws.estimate import Estimate, estimate, lines
+from sweep.aws.folder import Folder
 from sweep.aws.instances import worker
 from sweep.datasets import described, missing
 from sweep.providers import Aws
 from sweep.spec import Sweep
 from sweep.status import Survey
 from sweep.store import Store, StoreError
-
-ROOT = Path(__file__).resolve().parent.parent  # the tree that would be shipped
 
 
 def told(sweep: Sweep, store: Store, found: Estimate, unreached: str) -> list[str]:
@@ -32,23 +28,19 @@ def ray_yaml(sweep: Sweep, survey: Survey) -> str:
     """
     cluster, hours = sweep.cluster, sweep.budget.max_hours
     assert isinstance(cluster, Aws) and hours is not None
+    folder = Folder(sweep)
     resolved = ray_config.Resolved(
         image=resolve.image(cluster),
         ssh_from=resolve.ssh_from(cluster),
         deadline=int(time.time() + hours * 3600),
         workers=max(1, estimate(sweep, survey).workers),
-        code=ROOT,
-        token=token_file(sweep),
+        code=folder.code,
+        token=folder.token,
+        key=folder.key,
     )
     config = ray_config.configuration(sweep, worker(sweep), resolved)
     ray_config.validated(config)
     return ray_config.text(config)
-
-
-def token_file(sweep: Sweep, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where a launch keeps the secret of a sweep's cluster, for its owner alone."""
-    cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "anomaly-sweep/clusters" / ray_config.cluster_name(sweep) / "auth_token"
 
 
 def _uploads(sweep: Sweep, store: Store, unreached: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
+from rich.console import Console, Group
+from rich.text import Text
 
+from sweep import heads, watching
 from sweep.cluster import platform
 from sweep.faults import UserError
 from sweep.ledger import Ledger
@@ -19,6 +21,10 @@ from sweep.rows import launched
 from sweep.spec import Sweep, load
 from sweep.status import Survey, survey
 from sweep.store import Store, StoreError, open_store
+
+if TYPE_CHECKING:
+    from sweep.exits import Outcome
+    from sweep.reporting import Reporting
 
 
 class Opened:
@@ -58,6 +64,11 @@ class Opened:
                 return survey(self.work, Ledger(open_store(nothing), self.sweep.name)), str(error)
 
     @property
+    def on_this_machine(self) -> bool:
+        """Whether a launch runs in its own process."""
+        return isinstance(self.sweep.cluster, Local)
+
+    @property
     def usd_per_hour(self) -> float | None:
         """Price of what one trial occupies, where it is known."""
         price = self.sweep.cluster.usd_per_hour if isinstance(self.sweep.cluster, Local) else None
@@ -69,9 +80,24 @@ class Opened:
         words = shlex.join(["python", "-m", "sweep", verb, str(self._config), *over])
         return f"{words} {rest}".strip()
 
-    def status_table(self, state: Survey) -> Group:
-        """What the store holds of the plan, for a person."""
-        return table(self.sweep, self.platform, state)
+    def head(self) -> heads.Head | None:
+        """The last word of the head that this sweep runs on; None on this machine."""
+        return None if self.on_this_machine else heads.read(self.store, self.sweep.name)
+
+    def status_table(self, state: Survey, head: heads.Head | None) -> Group:
+        """What the store holds of the plan, and what the head says, for a person."""
+        shown = table(self.sweep, self.platform, state)
+        said = [] if head is None else watching.lines(head, self.sweep.budget)
+        return Group(shown, *(Text(line) for line in said))
+
+    def status_json(self, state: Survey, head: heads.Head | None) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            **state.to_json(self.platform.slots),
+            "failures": state.failures(),
+            "head": None if head is None else head.to_json(),
+            "budget": self.sweep.budget.model_dump(mode="json"),
+        }
 
     def plan_table(self, state: Survey, unreached: str = "") -> Group:
         """The plan for a person, with machines and dollars; `unreached` as `survey_if_reached` says."""
@@ -102,11 +128,33 @@ class Opened:
 
         return ray_yaml(self.sweep, state)
 
-    def refuse_what_cannot_be_launched(self) -> None:
-        """Before anything is started."""
-        if self.sweep.cluster.provider != "local":
-            raise UserError(
-                f"cluster.provider: launching on {self.sweep.cluster.provider} is not there yet, and nothing was "
-                f"started; what works: {self.command('check')} and {self.command('plan')}; and on this machine, "
-                "into the same storage, launch with --set 'cluster={provider: local}'"
+    def launch(self, state: Survey, console: Console, *, skip_failed: bool, detach: bool) -> Outcome:
+        """Run what is left: in this process, or on the place that the YAML names."""
+        from sweep.exits import Outcome
+        from sweep.launch import Launch
+        from sweep.places import place_of
+        from sweep.remote import RemoteLaunch
+
+        place = place_of(self.sweep, state)
+        if place is not None:
+            remote = RemoteLaunch(
+                self.sweep, self.work, self.platform, self.store, self.ledger, console, place, self.command, skip_failed
             )
+            return remote.run(detach=detach)
+        local = Launch(
+            sweep=self.sweep,
+            work=self.work,
+            platform=self.platform,
+            store=self.store,
+            ledger=self.ledger,
+            console=console,
+            log_command=lambda key: self.command("trial", f"{key} --log"),
+            skip_failed=skip_failed,
+        )
+        return Outcome(local.run())
+
+    def reporting(self, selection: str = "last", evaluation: str = "clean", metric: str = "auroc") -> Reporting:
+        """The leaderboard from what the store holds now."""
+        from sweep.reporting import Reporting
+
+        return Reporting(self.survey(), self.ledger, selection, evaluation, metric, self.usd_per_hour)

@@ -27,6 +27,7 @@ RESOLVED = ray_config.Resolved(
     workers=4,
     code=Path("/somewhere/code"),
     token=Path("/somewhere/token"),
+    key=Path("/somewhere/key"),
 )
 
 
@@ -88,7 +89,11 @@ def test_every_machine_has_a_profile_a_sized_disk_tags_and_ends_when_it_powers_o
         assert [spec["ResourceType"] for spec in node["TagSpecifications"]] == ["instance", "volume"]
         for spec in node["TagSpecifications"]:
             tags = {tag["Key"]: tag["Value"] for tag in spec["Tags"]}
-            assert tags == {"team": "vision", "anomaly-sweep": "table-1"}
+            assert tags == {
+                "team": "vision",
+                "anomaly-sweep": "table-1",
+                "anomaly-sweep-cluster": config["cluster_name"],
+            }
     assert config["provider"]["cache_stopped_nodes"] is False
 
 
@@ -137,7 +142,8 @@ def test_a_sweep_has_one_name_at_every_launch_and_no_other_sweep_has_it() -> Non
     assert name == ray_config.cluster_name(sweep_on_aws({"max_workers": 2}))
     assert name != ray_config.cluster_name(sweep_on_aws(storage="s3://another/prefix"))
     config = generated()
-    assert config["provider"]["security_group"]["GroupName"] == config["provider"]["key_pair"]["key_name"] == name
+    assert config["provider"]["security_group"]["GroupName"] == name
+    assert {node["KeyName"] for node in node_configs(config)} == {name}
 
 
 def test_cluster_ray_is_merged_last() -> None:

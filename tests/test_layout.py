@@ -50,7 +50,8 @@ def test_the_readme_names_only_files_and_verbs_that_exist() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
         assert (ROOT / target).exists(), target
     verbs = set(re.findall(r"python -m sweep (\w+)", readme))
-    known = set(re.findall(r"^def (\w+)\(", (ROOT / "sweep/cli.py").read_text(), re.MULTILINE)) | {"data"}
+    sources = [path.read_text() for path in (ROOT / "sweep/verbs").glob("*.py")]
+    known = {name for text in sources for name in re.findall(r"^def (\w+)\(", text, re.MULTILINE)} | {"data"}
     assert verbs
     assert verbs <= known
 

@@ -62,7 +62,7 @@ def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
 def commands(sweep: Sweep) -> dict[str, list[str]]:
     """What this YAML would run on machines, by kind of machine; {} where no worker fits it."""
     nothing = Path("unused")
-    unasked = ray_config.Resolved("ami-00000000", "127.0.0.1/32", 0, 1, nothing, nothing)
+    unasked = ray_config.Resolved("ami-00000000", "127.0.0.1/32", 0, 1, nothing, nothing, nothing)
     try:
         return ray_config.commands(ray_config.configuration(sweep, worker(sweep), unasked))
     except UserError:

@@ -23,6 +23,7 @@ from sweep.spec import Sweep
 from sweep.yamlfile import merged
 
 TAG = "anomaly-sweep"  # of everything that a sweep makes: rights, bills and removal go by it
+CLUSTER_TAG = f"{TAG}-cluster"  # of one sweep of one store; two stores may have sweeps of one name
 PROVIDER = "sweep.aws.spot_first.SpotFirst"
 CODE = "~/anomaly-sweep"  # on every machine
 ENVIRONMENT = "/opt/anomaly-sweep-venv"
@@ -46,6 +47,7 @@ class Resolved:
         workers: most workers at once.
         code: folder that is shipped.
         token: file that holds the cluster's secret.
+        key: file of the private key for SSH, of which EC2 has the public one under the cluster's name.
     """
 
     image: str
@@ -54,6 +56,7 @@ class Resolved:
     workers: int
     code: Path
     token: Path
+    key: Path
 
 
 def cluster_name(sweep: Sweep) -> str:
@@ -68,7 +71,7 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
     cluster = sweep.cluster
     assert isinstance(cluster, Aws)
     name = cluster_name(sweep)
-    tags = {**cluster.tags, TAG: sweep.name}
+    tags = {**cluster.tags, TAG: sweep.name, CLUSTER_TAG: name}
     provider: dict[str, Any] = {
         "type": "external",
         "module": PROVIDER,
@@ -77,7 +80,6 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "worker_types": list(cluster.worker),
         "ssh_from": resolved.ssh_from,
         "security_group": {"GroupName": name},
-        "key_pair": {"key_name": name},
         "tags": tags,
     }
     if cluster.zones != "auto":
@@ -96,7 +98,7 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "upscaling_speed": float(max(1, resolved.workers)),  # straight up: the demand is known from the start
         "idle_timeout_minutes": cluster.idle_minutes,
         "provider": provider,
-        "auth": {"ssh_user": cluster.ssh_user},
+        "auth": {"ssh_user": cluster.ssh_user, "ssh_private_key": str(resolved.key)},
         "docker": {},
         "head_node_type": "head",
         "available_node_types": {
@@ -177,6 +179,7 @@ def _node(
     return {
         "InstanceType": instance_type,
         "ImageId": resolved.image,
+        "KeyName": tags[CLUSTER_TAG],
         "IamInstanceProfile": {"Name": profile},  # Ray's default gives workers none, and their writes are denied
         "InstanceInitiatedShutdownBehavior": "terminate",  # else a machine that powers itself off goes on costing
         "BlockDeviceMappings": [{"DeviceName": ROOT_DEVICE, "Ebs": disk}],
@@ -201,7 +204,7 @@ def first_boot(role: str, deadline: int) -> str:
     return script
 
 
-def _environment(cluster: Aws) -> str:
+def python_environment(cluster: Aws) -> str:
     return cluster.environment or ENVIRONMENT
 
 
@@ -220,10 +223,10 @@ def _setup(cluster: Aws) -> list[str]:
     ]
 
 
-def _before(cluster: Aws) -> str:
+def exports(cluster: Aws) -> str:
     """What every command of Ray is preceded by."""
     exports = {
-        "PATH": f"{_environment(cluster)}/bin:$PATH",
+        "PATH": f"{python_environment(cluster)}/bin:$PATH",
         "PYTHONPATH": "$HOME/anomaly-sweep",  # where Ray finds the provider, and trials their code
         "RAY_AUTH_MODE": "token",  # the secret lies in ~/.ray/auth_token
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -234,7 +237,7 @@ def _before(cluster: Aws) -> str:
 
 
 def _head_start(cluster: Aws) -> list[str]:
-    before = _before(cluster)
+    before = exports(cluster)
     return [
         f"chmod 600 ~/.ray/auth_token; {before}ray stop",
         f"{before}ray start --head --port={PORT} --num-cpus=0 --num-gpus=0 --dashboard-host=127.0.0.1 "
@@ -243,8 +246,8 @@ def _head_start(cluster: Aws) -> list[str]:
 
 
 def _worker_start(cluster: Aws, worker: Worker) -> list[str]:
-    before, head = _before(cluster), f"$RAY_HEAD_IP:{PORT}"
-    watch = f"python3 {CODE}/sweep/aws/machine/spot_notice.py --ray {_environment(cluster)}/bin/ray --head {head}"
+    before, head = exports(cluster), f"$RAY_HEAD_IP:{PORT}"
+    watch = f"python3 {CODE}/sweep/aws/machine/spot_notice.py --ray {python_environment(cluster)}/bin/ray --head {head}"
     return [
         f"chmod 600 ~/.ray/auth_token; {before}ray stop",
         # From now on the guard watches the head.  The first boot's script may not have come so far.

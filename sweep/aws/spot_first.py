@@ -36,7 +36,8 @@ class SpotFirst(AWSNodeProvider):
     Reads from Ray's provider section, besides what AWS's own provider reads:
         worker_types: instance types of a worker, in order of preference.
         ssh_from: the one network that may reach SSH.
-        security_group.GroupName, key_pair.key_name: of this sweep alone, so they can be removed after it.
+        security_group.GroupName: of this sweep alone, so it can be removed after it.
+        tags: of the security group.
     """
 
     def _create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Powers this machine off at the time limit, and a worker also when its head is gone.
+"""Powers this machine off at the time limit, a worker also without its head, a head also without its supervisor.
 
     python3 guard.py head --deadline 1767225600
     python3 guard.py worker --deadline 1767225600
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HEAD_FILE = "/run/sweep/head"  # a worker's start writes "ADDRESS:PORT" of the head's Ray into it
+SUPERVISED_FILE = "/run/sweep/supervised"  # the head's supervisor touches it every few seconds
 POLL_SECONDS = 15.0
-HEAD_GONE_SECONDS = 600.0  # without an answer of the head
-SET_UP_SECONDS = 1800.0  # until a head has set this worker up: boot, packages, Ray
+GONE_SECONDS = 600.0  # without an answer of the head, or without a touch of the supervisor
+SET_UP_SECONDS = 1800.0  # until a worker is set up, or a head is given its sweep: boot, packages, Ray
 POWER_OFF = (["shutdown", "-h", "now"], ["systemctl", "poweroff", "--force"], ["poweroff", "-f"])
 
 
@@ -29,14 +30,17 @@ class Guard:
 
     Attributes:
         deadline: of the sweep, in seconds since 1970.
-        head: address of the head's Ray, None until it is known; None in place of the function on the head itself.
-        answers: whether something listens at an address.
+        watched: what this machine is for, None until it is known: on a worker the address of the head's Ray, on a
+            head the time at which its supervisor last said that it lives.
+        answers: whether what is watched is there.
+        missing: what is said when it never came, and when it is gone.
         started: reading of the monotonic clock at the start.
     """
 
     deadline: float
-    head: Callable[[], str | None] | None
+    watched: Callable[[], str | None]
     answers: Callable[[str], bool]
+    missing: tuple[str, str]
     started: float
 
     def __post_init__(self) -> None:
@@ -47,22 +51,47 @@ class Guard:
         """Why to power off now, None to stay; `wall` is the time since 1970."""
         if wall >= self.deadline:
             return "the time limit of the sweep is reached"
-        if self.head is None:
-            return None
-        address = self.head()
-        if address is None:
+        watched = self.watched()
+        if watched is None and not self._set_up:
             waited = monotonic - self.started
-            return None if waited < SET_UP_SECONDS else f"no head has set this worker up in {waited:.0f} s"
-        if not self._set_up or self.answers(address):
+            return None if waited < SET_UP_SECONDS else f"{self.missing[0]} in {waited:.0f} s"
+        if watched is not None and (not self._set_up or self.answers(watched)):
             self._set_up, self._last_seen = True, monotonic
         silent = monotonic - self._last_seen
-        return None if silent < HEAD_GONE_SECONDS else f"the head {address} has not answered for {silent:.0f} s"
+        return None if silent < GONE_SECONDS else f"{self.missing[1]} for {silent:.0f} s"
+
+
+def worker(deadline: float, head: Callable[[], str | None], answers: Callable[[str], bool], started: float) -> Guard:
+    """Of a worker, which is for its head."""
+    missing = ("no head has set this worker up", "the head has not answered")
+    return Guard(deadline, head, answers, missing, started)
+
+
+def head(deadline: float, touched: Callable[[], str | None], started: float) -> Guard:
+    """Of a head, which is for its supervisor.  A touch counts by being another one: clocks may jump."""
+    seen: list[str] = []
+
+    def is_new(touch: str) -> bool:
+        new = seen != [touch]
+        seen[:] = [touch]
+        return new
+
+    missing = ("no sweep was started on this head", "the sweep's supervisor has shown no sign of life")
+    return Guard(deadline, touched, is_new, missing, started)
 
 
 def head_in(file: Path) -> str | None:
     """Address that the worker's start has left, None before."""
     try:
         return file.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def touched(file: Path) -> str | None:
+    """When a file was last touched, None while there is none."""
+    try:
+        return str(file.stat().st_mtime_ns)
     except OSError:
         return None
 
@@ -93,9 +122,13 @@ def main() -> None:
     parser.add_argument("role", choices=["head", "worker"])
     parser.add_argument("--deadline", type=float, required=True, help="seconds since 1970")
     parser.add_argument("--head-file", type=Path, default=Path(HEAD_FILE))
+    parser.add_argument("--supervised-file", type=Path, default=Path(SUPERVISED_FILE))
     options = parser.parse_args()
-    head = (lambda: head_in(options.head_file)) if options.role == "worker" else None
-    guard = Guard(options.deadline, head, answers, started=time.monotonic())
+    started = time.monotonic()
+    if options.role == "worker":
+        guard = worker(options.deadline, lambda: head_in(options.head_file), answers, started)
+    else:
+        guard = head(options.deadline, lambda: touched(options.supervised_file), started)
     while True:
         reason = guard.reason(time.time(), time.monotonic())
         if reason is not None:

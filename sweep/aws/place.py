@@ -1,0 +1,173 @@
+"""EC2 as a place: Ray's launcher brings the head up, everything else is asked of EC2 itself."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sweep.aws import api, checks, ray_config, resolve, teardown
+from sweep.aws.estimate import estimate
+from sweep.aws.folder import Folder
+from sweep.aws.instances import worker
+from sweep.aws.ray_config import CLUSTER_TAG, CODE, TAG, cluster_name
+from sweep.faults import UserError
+from sweep.launcher import Launcher, private_text
+from sweep.progress import duration
+from sweep.providers import Aws
+from sweep.shipping import collect
+from sweep.spec import Sweep
+from sweep.status import Survey
+
+ROOT = Path(__file__).resolve().parent.parent.parent  # the tree that is shipped
+ORDERLY_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
+ORDERLY_SHARE = 0.1  # of the time there is, where that is less
+STARTED_SECONDS = 90  # for the supervisor to say that it runs
+SUPERVISED = "/run/sweep/supervised"  # touched by the supervisor, watched by the head's guard
+
+
+@dataclass(frozen=True)
+class AwsPlace:
+    """The machines of one sweep on EC2.
+
+    Attributes:
+        sweep: whose they are.
+        survey: what is left to run, for the number of workers; only `make` needs it.
+    """
+
+    sweep: Sweep
+    survey: Survey | None = None
+
+    @property
+    def _cluster(self) -> Aws:
+        assert isinstance(self.sweep.cluster, Aws)
+        return self.sweep.cluster
+
+    @property
+    def _name(self) -> str:
+        return cluster_name(self.sweep)
+
+    @property
+    def _launcher(self) -> Launcher:
+        return Launcher(Folder(self.sweep).path)
+
+    def make(self, console: Console, deadline: float | None) -> float | None:
+        """See Place."""
+        assert deadline is not None and self.survey is not None
+        folder, say = Folder(self.sweep), partial(_say, console)
+        shipment = collect(ROOT)
+        with teardown.asking("find out what stands"):
+            kept = self._kept(folder)
+        if kept is not None:
+            limit = float(kept["deadline"])
+            left = duration(max(0.0, limit - time.time()))
+            say(f"the head of an earlier launch is up: it is kept as it was made, with {left} left")
+            config = kept["config"]
+        else:
+            limit = deadline
+            if teardown.standing(self._cluster.region, self._name):
+                say("removing what an earlier launch has left")
+                self.tear_down(console)
+            folder.make()
+            config = self._configuration(folder, deadline)
+            self._import_key(folder)
+        shipment.copy_to(folder.code)
+        say(f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {self._launcher.log}")
+        try:
+            self._launcher.up(config, say)
+        except BaseException:
+            teardown.settle(self._cluster.region, self._name)  # whoever takes down must see what was asked for
+            raise
+        with teardown.asking("look at the head"):
+            head = self._head()
+        if head is None:
+            raise UserError("the head ended while it was being set up; launch again")
+        private_text(folder.config, json.dumps({"head": head.name, "deadline": limit, "config": config}))
+        return limit - min(ORDERLY_SECONDS, ORDERLY_SHARE * max(0.0, limit - time.time()))
+
+    def submit(self, number: int) -> None:
+        """See Place."""
+        self._launcher.run(self.submission(number))
+
+    def submission(self, number: int) -> str:
+        """The command that starts the supervisor on the head, and waits until it says that it runs."""
+        python = f"{ray_config.python_environment(self._cluster)}/bin/python"
+        end = shlex.join([python, "-m", "sweep.aws.teardown", self._cluster.region, self._name, "--from-head"])
+        words = [python, "-m", "sweep.supervisor", self.sweep.storage, self.sweep.name, str(number), "--then", end]
+        return (
+            f"{ray_config.exports(self._cluster)}cd {CODE} && touch ~/.submitted && "
+            f"{{ setsid nohup {shlex.join(words)} >> ~/supervisor.log 2>&1 < /dev/null & }} && "
+            f"for second in $(seq {STARTED_SECONDS}); do test {SUPERVISED} -nt ~/.submitted && exit 0; sleep 1; done; "
+            "tail -n 20 ~/supervisor.log; exit 1"
+        )
+
+    def alive(self) -> bool | None:
+        """See Place."""
+        try:
+            return self._head() is not None
+        except api.errors():
+            return None
+
+    def standing(self) -> list[str]:
+        """See Place."""
+        return [str(thing) for thing in teardown.standing(self._cluster.region, self._name)]
+
+    def tear_down(self, console: Console) -> list[str]:
+        """See Place."""
+        removed = teardown.tear_down(self._cluster.region, self._name, partial(_say, console))
+        Folder(self.sweep).forget()
+        return removed
+
+    def commands(self) -> dict[str, list[str]]:
+        """See Place."""
+        return checks.commands(self.sweep)
+
+    def _head(self) -> teardown.Thing | None:
+        found = teardown.machines(api.client("ec2", self._cluster.region), self._name)
+        return next((m for m in found if m.role == "head" and m.state in ("pending", "running")), None)
+
+    def _kept(self, folder: Folder) -> dict[str, Any] | None:
+        """What is known here of a head that is up and was set up by this machine to the end."""
+        head = self._head()
+        if head is None or not folder.config.exists() or not folder.key.exists():
+            return None
+        made: dict[str, Any] = json.loads(folder.config.read_text())
+        return made if made["head"] == head.name else None
+
+    def _configuration(self, folder: Folder, deadline: float) -> dict[str, Any]:
+        assert self.survey is not None
+        resolved = ray_config.Resolved(
+            image=resolve.image(self._cluster),
+            ssh_from=resolve.ssh_from(self._cluster),
+            deadline=int(deadline),
+            workers=max(1, estimate(self.sweep, self.survey).workers),
+            code=folder.code,
+            token=folder.token,
+            key=folder.key,
+        )
+        return ray_config.configuration(self.sweep, worker(self.sweep), resolved)
+
+    def _import_key(self, folder: Folder) -> None:
+        """The public key under the cluster's name, in place of one of an earlier launch."""
+        tags = {**self._cluster.tags, TAG: self.sweep.name, CLUSTER_TAG: self._name}
+        pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+        try:
+            ec2 = api.client("ec2", self._cluster.region)
+            ec2.delete_key_pair(KeyName=self._name)
+            ec2.import_key_pair(
+                KeyName=self._name,
+                PublicKeyMaterial=folder.public_key.encode(),
+                TagSpecifications=[{"ResourceType": "key-pair", "Tags": pairs}],
+            )
+        except api.errors() as error:
+            raise UserError(f"EC2 does not take the key for SSH: {api.said(error)}") from None
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,215 @@
+"""Ray's cluster launcher, in a process of its own: it prints at length, exits, and reads settings at import.
+
+    python -m sweep.launcher up CONFIG MADE FD        machines, files, Ray on the head
+    python -m sweep.launcher run MADE COMMAND         a command on the head
+
+CONFIG is what Ray is given, MADE what it has made of it, both JSON.  What it prints goes to a log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.faults import UserError
+from sweep.processes import die_with_parent
+
+ROOT = Path(__file__).resolve().parent.parent
+SAID = {  # Ray's events, in words
+    "acquiring_new_head_node": "asking for the head",
+    "head_node_acquired": "the head is there, waiting for SSH",
+    "ssh_control_acquired": "copying the code to it",
+    "run_setup_cmd": "setting it up",
+    "start_ray_runtime": "starting Ray on it",
+}
+LAST_LINES = 15
+COMMAND_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Ray's launcher for one cluster.
+
+    Attributes:
+        folder: private; holds what Ray is given, what it made of it, and the log.
+        autoscaler_v2: which autoscaler runs on the head; the first does not manage spot well, the second
+            starts one worker only where machines are a list of addresses.
+    """
+
+    folder: Path
+    autoscaler_v2: bool = True
+
+    @property
+    def log(self) -> Path:
+        """What Ray printed, of every time."""
+        return self.folder / "launcher.log"
+
+    @property
+    def made(self) -> Path:
+        """What Ray made of the configuration: with subnets, groups and defaults filled in."""
+        return self.folder / "made.json"
+
+    def up(self, config: dict[str, Any], say: Callable[[str], None]) -> None:
+        """Bring the head up, or up to date; Ray that runs on it is not restarted.
+
+        Raises:
+            UserError: with the last of what Ray printed.
+        """
+        given = self.folder / "given.json"
+        private_text(given, json.dumps(config))
+        reading, writing = os.pipe()
+        child = self._child(["up", str(given), str(self.made), str(writing)], pass_fds=[writing])
+        os.close(writing)
+        try:
+            told: set[str] = set()
+            with os.fdopen(reading) as events:
+                for event in map(str.strip, events):
+                    if event in SAID and event not in told:
+                        told.add(event)
+                        say(SAID[event])
+            if child.wait():
+                raise UserError(self._failure("Ray's launcher could not bring the head up"))
+        finally:
+            _end(child)
+
+    def run(self, command: str) -> None:
+        """Run a command on the head over SSH.
+
+        Raises:
+            UserError: it failed, with the last of what it printed.
+        """
+        child = self._child(["run", str(self.made), command])
+        try:
+            failed = child.wait(COMMAND_SECONDS) != 0
+        except subprocess.TimeoutExpired:
+            failed = True
+        finally:
+            _end(child)
+        if failed:
+            raise UserError(self._failure("a command on the head failed, or did not end"))
+
+    def _child(self, words: Sequence[str], pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        settings = {
+            "PYTHONPATH": path,  # where Ray finds a provider of ours by its name
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_UP_enable_autoscaler_v2": str(int(self.autoscaler_v2)),
+            "PYTHONUNBUFFERED": "1",
+        }
+        log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "sweep.launcher", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=pass_fds,
+                env={**kept, **settings},
+                start_new_session=True,  # Ctrl-C comes to us, and we decide
+                preexec_fn=die_with_parent,
+            )
+        finally:
+            os.close(log)
+
+    def _failure(self, what: str) -> str:
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        last = [line.rstrip() for line in text.splitlines() if line.strip()][-LAST_LINES:]
+        return f"{what}; the last of {self.log}:\n" + "\n".join(f"  {line}" for line in last)
+
+
+def private_text(path: Path, text: str) -> None:
+    """Write a file that its owner alone may read."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """The child and the SSH that it runs; masters of shared connections end by themselves."""
+    if child.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _up(given: Path, made: Path, events: int) -> None:
+    from ray.autoscaler._private.event_system import CreateClusterEvent, global_event_system
+    from ray.autoscaler.sdk import create_or_update_cluster
+
+    with os.fdopen(events, "w", buffering=1) as pipe:
+
+        def tell(event: dict[str, Any]) -> None:
+            with suppress(OSError):
+                pipe.write(f"{event['event_name'].name}\n")
+
+        for event in CreateClusterEvent:
+            global_event_system.add_callback_handler(event, [tell])  # type: ignore[arg-type]  # goes by the event, not by its name
+        _forget_connections(json.loads(given.read_text()))
+        # Without no_restart Ray on a live head is started again, and what runs there dies.
+        config = create_or_update_cluster(str(given), no_restart=True, no_config_cache=True)
+    private_text(made, json.dumps(config))
+
+
+def _run(made: Path, command: str) -> None:
+    from ray.autoscaler._private import command_runner
+
+    command_runner.set_using_login_shells(False)
+    _runner(json.loads(made.read_text())).run(command, run_env="host")
+
+
+def _forget_connections(config: dict[str, Any]) -> None:
+    """Shared SSH connections to an earlier head of this name, whose address a new one may have."""
+    from getpass import getuser
+    from hashlib import sha256
+    from shutil import rmtree
+
+    user, cluster = (sha256(name.encode()).hexdigest()[:10] for name in (getuser(), config["cluster_name"]))
+    rmtree(f"/tmp/ray_ssh_{user}/{cluster}", ignore_errors=True)  # noqa: S108  (where Ray puts them)
+
+
+def _runner(config: dict[str, Any]) -> Any:
+    """What runs commands on the head, over SSH as the configuration says."""
+    from ray.autoscaler._private.providers import _get_node_provider
+    from ray.autoscaler.tags import NODE_KIND_HEAD, TAG_RAY_NODE_KIND
+
+    provider = _get_node_provider(config["provider"], config["cluster_name"])
+    nodes = provider.non_terminated_nodes({TAG_RAY_NODE_KIND: NODE_KIND_HEAD})
+    if not nodes:
+        raise SystemExit("there is no head")
+    section = config["provider"]
+    internal = bool(section.get("use_internal_ips")) and not section.get("use_external_head_ip")
+    return provider.get_command_runner(
+        "", nodes[0], config["auth"], config["cluster_name"], subprocess, internal, config.get("docker")
+    )
+
+
+def main(words: Sequence[str]) -> None:
+    """What the child does."""
+    from click import ClickException
+    from ray.autoscaler._private.subprocess_output_util import ProcessRunnerError
+    from ray.autoscaler.node_launch_exception import NodeLaunchException
+
+    try:
+        if words[0] == "up":
+            _up(Path(words[1]), Path(words[2]), int(words[3]))
+        else:
+            _run(Path(words[1]), words[2])
+    except ProcessRunnerError as error:  # what it printed stands above
+        raise SystemExit(f"status {error.code}") from None
+    except NodeLaunchException as error:
+        raise SystemExit(f"{error.category}: {error.description}") from None
+    except ClickException as error:
+        raise SystemExit(error.format_message()) from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,179 @@
+"""A launch on machines elsewhere: what this machine does before they run by themselves, and following them.
+
+From the first call that may make a machine to the moment when the supervisor runs on the head, whatever goes
+wrong here takes everything down again.  From then on nothing here is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from rich.console import Console
+
+from sweep.exits import DONE, INTERRUPTED, USER_ERROR, Outcome
+from sweep.faults import UserError
+from sweep.launch import put_missing, record
+from sweep.lease import Held, Lease
+from sweep.ledger import Ledger
+from sweep.places import Place
+from sweep.plan import Platform, Work
+from sweep.progress import duration
+from sweep.spec import Sweep
+from sweep.store import Store, StoreError
+from sweep.watching import Following, HeadGone
+
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C: a service that stops, a terminal that is closed
+
+
+@dataclass(frozen=True)
+class RemoteLaunch:
+    """One launch of a sweep on a place.
+
+    Attributes:
+        sweep, work, platform: what is run, on what.
+        store, ledger: open, of the sweep.
+        console: for progress.
+        place: the machines.
+        command: the command line of a verb on this sweep.
+        skip_failed: leave trials alone that have failed before.
+    """
+
+    sweep: Sweep
+    work: Work
+    platform: Platform
+    store: Store
+    ledger: Ledger
+    console: Console
+    place: Place
+    command: Callable[[str], str]
+    skip_failed: bool = False
+
+    def run(self, *, detach: bool) -> Outcome:
+        """Start it; unless it shall be left alone, follow it to its end and see that nothing is left.
+
+        Raises:
+            UserError: another launch of this sweep runs, data are missing, or machines cannot be had.
+            StoreError: the store failed.
+        """
+        try:
+            number = self.start()
+        except KeyboardInterrupt:
+            return Outcome(INTERRUPTED, finished=False)
+        if detach:
+            self._say(f"launch {number} runs on its own now.  {self._come_back()}")
+            return Outcome(DONE, finished=False)
+        return self.follow(number)
+
+    def start(self) -> int:
+        """Have the supervisor run on the head; the launch's number."""
+        owner = f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}"
+        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner)
+        try:
+            with lease.held(patience=lease.ttl_seconds):
+                put_missing(self.sweep, self.store, self.console)
+                with _interruptible():
+                    return self._start(lease)
+        except Held as held:
+            raise UserError(
+                f"sweep {self.sweep.name} is run by {held.owner}, for {duration(held.age)}; to see it: "
+                f"{self.command('status')} --watch; to end it: {self.command('down')}; "
+                "another one beside it: --set sweep.name=NAME"
+            ) from None
+
+    def _start(self, lease: Lease) -> int:
+        started, hours = time.time(), self.sweep.budget.max_hours
+        try:
+            deadline = self.place.make(self.console, None if hours is None else started + hours * 3600)
+            if not lease.renew():  # this machine has slept, and somebody else has launched meanwhile
+                raise _Overtaken
+            told = {"skip_failed": self.skip_failed, "deadline": deadline, "started": started}
+            number = self.ledger.put_spec({**record(self.sweep, self.platform), **told})
+            self.place.submit(number)
+        except _Overtaken:
+            raise UserError(f"another launch of sweep {self.sweep.name} has taken over; the machines are its") from None
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        self._say(f"launch {number} has been started on the head; it needs this machine no more")
+        return number
+
+    def _give_up(self, error: BaseException) -> None:
+        """Take down what was made; a second interruption leaves at once."""
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else "it failed"
+        self._say(f"{why}: taking down what was made (Ctrl-C leaves it to `down`)")
+        try:
+            removed = self.place.tear_down(self.console)
+        except (KeyboardInterrupt, UserError) as second:
+            said = "; ".join(second.faults) if isinstance(second, UserError) else "interrupted again"
+            self._say(f"{said}: machines may be left.  Remove them: {self.command('down')}", style="red")
+        else:
+            self._say(f"removed: {', '.join(removed)}" if removed else "nothing was left")
+
+    def follow(self, number: int) -> Outcome:
+        """Show progress until the launch has ended, and remove what is left then.
+
+        Raises:
+            UserError: the head is gone, or another launch has taken over.
+            StoreError: the store has not answered for minutes; the head goes on.
+        """
+        following = Following(
+            self.store, self.sweep.name, number, self.place.alive, self.sweep.budget, self.console
+        )  # fmt: skip
+        try:
+            with following:
+                head = following.to_the_end()
+        except KeyboardInterrupt:
+            self._say(f"left alone: it goes on without this machine.  {self._come_back()}")
+            return Outcome(INTERRUPTED, finished=False)
+        except HeadGone as gone:
+            self._give_up(gone)
+            raise UserError(f"{gone}; every finished trial is kept, go on with: {self.command('launch')}") from None
+        except StoreError as error:
+            raise StoreError(f"{error}\nThe head goes on without this machine.  {self._come_back()}") from error
+        self._end()
+        if head.cause:
+            self._say(f"ended: {head.cause}", style="red" if head.exit_code == USER_ERROR else "")
+        return Outcome(USER_ERROR if head.exit_code is None else head.exit_code)
+
+    def _end(self) -> None:
+        """The head ends the workers and itself; what it may not remove is removed from here."""
+        try:
+            removed = self.place.tear_down(self.console)
+        except (KeyboardInterrupt, UserError) as error:
+            said = "; ".join(error.faults) if isinstance(error, UserError) else "interrupted"
+            self._say(f"{said}: machines may be left.  Remove them: {self.command('down')}", style="red")
+        else:
+            self._say(f"removed: {', '.join(removed)}" if removed else "nothing is left of the machines")
+
+    def _come_back(self) -> str:
+        return f"To see it: {self.command('status')} --watch; to end it: {self.command('down')}"
+
+    def _say(self, text: str, style: str = "") -> None:
+        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Overtaken(Exception):
+    """The lease is somebody else's."""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM and a closed terminal are what Ctrl-C is."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,153 @@
+"""The code that a launch takes to other machines: this tree as git sees it, without secrets and big files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.faults import UserError
+
+BIG_FILE = 10 * 2**20  # bytes
+BIG_TREE = 100 * 2**20  # of all files
+MANY_FILES = 20_000
+SKIPPED = frozenset({
+    ".git", ".venv", "venv", ".uv", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache",
+    "node_modules", "results",
+})  # fmt: skip
+SECRET_NAME = re.compile(
+    r"\.env(\..+)?|.*\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk)|id_(rsa|dsa|ecdsa|ed25519)(_sk)?|\.netrc|_netrc"
+    r"|\.pypirc|\.npmrc|\.pgpass|\.htpasswd|\.git-credentials|credentials(\.json|\.ya?ml|\.csv)?"
+    r"|service[-_]?account.*\.json|client_secret.*\.json|kubeconfig|auth_token|.*\.tfstate(\.backup)?",
+    re.IGNORECASE,
+)
+TEMPLATE_NAME = re.compile(r".*\.(example|sample|template|dist)", re.IGNORECASE)
+# Shapes that issuers give to their secrets so that they can be found; assignments of an AWS secret key have none.
+SECRET_CONTENT = {
+    "a private key": re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----\s+[A-Za-z0-9+/=]{16}"),
+    "an AWS access key": re.compile(rb"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
+    "an AWS secret key": re.compile(rb"(?i)aws_?secret_?access_?key\W{1,6}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])"),
+    "a GitHub token": re.compile(rb"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})"),
+    "a Slack token": re.compile(rb"\bxox[abprs]-[0-9A-Za-z-]{20,}"),
+    "a Hugging Face token": re.compile(rb"\bhf_[A-Za-z0-9]{34}\b"),
+    "a Google API key": re.compile(rb"\bAIza[0-9A-Za-z_-]{35}\b"),
+    "a W&B or other key of an .netrc line": re.compile(rb"(?m)^machine\s+\S+\s+login\s+\S+\s+password\s+\S{8,}"),
+}
+PUBLIC_KEYS = frozenset({b"AKIAIOSFODNN7EXAMPLE", b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"})  # of AWS's manuals
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """Files of one tree.
+
+    Attributes:
+        root: of the tree.
+        files: paths below it, sorted.
+        size: of all, in bytes.
+    """
+
+    root: Path
+    files: tuple[str, ...]
+    size: int
+
+    def copy_to(self, folder: Path) -> None:
+        """Make a folder hold exactly these files; what else is in it is removed.
+
+        Raises:
+            OSError: it cannot be written, or a file has gone since.
+        """
+        beside = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(beside, ignore_errors=True)
+        for name in self.files:
+            target = beside / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self.root / name, target)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+
+
+def collect(root: Path) -> Shipment:
+    """What would be shipped of a tree: files that git tracks or would track; without git all but caches.
+
+    Raises:
+        UserError: naming every file that must not leave this machine or is too big, with the mend.
+    """
+    root = root.resolve()
+    listed = _of_git(root)
+    by_git = listed is not None
+    names = sorted(_walked(root) if listed is None else listed)
+    faults: list[str] = []
+    kept: list[str] = []
+    size = 0
+    for name in names:
+        path = root / name
+        if not path.is_file():  # removed but still tracked, or a link to nothing, a socket, a submodule
+            continue
+        bytes_ = path.stat().st_size
+        fault = _fault(root, path, bytes_)
+        if fault is None:
+            kept.append(name)
+            size += bytes_
+        else:
+            faults.append(f"{name}: {fault}")
+    if not faults and (size > BIG_TREE or len(kept) > MANY_FILES):
+        largest = sorted(kept, key=lambda name: (root / name).stat().st_size, reverse=True)[:5]
+        faults.append(
+            f"{root}: {len(kept):,} files of {size / 2**20:.0f} MB in all, at most {MANY_FILES:,} of "
+            f"{BIG_TREE // 2**20} MB are shipped; the largest: {', '.join(largest)}"
+        )
+    if faults:
+        mend = "name them in .gitignore (a tracked one: git rm --cached FILE), or move them" if by_git else "move them"
+        raise UserError(faults, heading=f"these files would be copied to every machine; {mend} out of {root}")
+    return Shipment(root, tuple(kept), size)
+
+
+def secret(name: str, content: bytes) -> str | None:
+    """What secret a file is or holds, None for none.
+
+    Args:
+        name: of the file, without folders.
+        content: all of it.
+    """
+    if SECRET_NAME.fullmatch(name) and not TEMPLATE_NAME.fullmatch(name):
+        return "a file of this name usually holds secrets"
+    for kind, shape in SECRET_CONTENT.items():
+        for found in shape.finditer(content):
+            if not any(public in found.group() for public in PUBLIC_KEYS):
+                line = content.count(b"\n", 0, found.start()) + 1
+                return f"line {line} looks like {kind}"
+    return None
+
+
+def _fault(root: Path, path: Path, size: int) -> str | None:
+    """Why a file must not be shipped."""
+    if size > BIG_FILE:
+        return f"{size / 2**20:.0f} MB; files of more than {BIG_FILE // 2**20} MB belong into the store or stay here"
+    if not path.resolve().is_relative_to(root):
+        return f"leads out of the tree, to {path.resolve()}"
+    try:
+        return secret(path.name, path.read_bytes())
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _of_git(root: Path) -> set[str] | None:
+    """Files that git tracks or would track; None outside a checkout, or without git."""
+    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        found = subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {os.fsdecode(name) for name in found.split(b"\0") if name}
+
+
+def _walked(root: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if name not in SKIPPED)
+        for name in files:
+            if not name.endswith((".pyc", ".pyo")):
+                yield str((Path(folder) / name).relative_to(root))
