@@ -1,0 +1,151 @@
+"""What leaves this machine with a launch: the tree as git sees it, no secrets, nothing big."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep import shipping
+from sweep.faults import UserError
+from sweep.shipping import SECRET_CONTENT, collect, secret
+
+ROOT = Path(__file__).parent.parent
+# Put together here, so that this file holds none and can be shipped itself.
+SECRETS = {
+    "a private key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n",
+    "an AWS access key": "AKIA" + "QYLPMN5HHHFPZAM2",
+    "an AWS secret key": "aws_secret_access_key = " + "c" * 40,
+    "a GitHub token": "ghp_" + "a1" * 18,
+    "a Slack token": "xoxb-" + "123456789012-abcdefghij",
+    "a Hugging Face token": "hf_" + "aB" * 17,
+    "a Google API key": "AIza" + "b" * 35,
+    "a W&B or other key of an .netrc line": "machine api.wandb.ai login user password " + "f" * 40,
+}
+
+
+def tree(folder: Path, files: dict[str, str | bytes], *, git: bool = True) -> Path:
+    root = folder / "tree"
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    if git:
+        subprocess.run(["git", "init", "-q", str(root)], check=True)
+    return root
+
+
+def test_this_project_can_be_shipped() -> None:
+    shipment = collect(ROOT)
+    assert {"pyproject.toml", "sweep/cli.py", "models/catalog.py", "sweep/aws/machine/guard.py"} <= set(shipment.files)
+    assert shipment.size < 20 * 2**20
+
+
+def test_what_git_tracks_or_would_track_is_shipped_and_what_it_ignores_is_not(tmp_path: Path) -> None:
+    root = tree(
+        tmp_path,
+        {
+            ".gitignore": "results\n*.log",
+            "a.py": "1",
+            "my detector's ü.py": "2",
+            "results/x": "3",
+            "a.log": "4",
+            "gone": "5",
+        },
+    )
+    subprocess.run(["git", "-C", str(root), "add", "."], check=True)
+    (root / "gone").unlink()
+    (root / "new").mkdir()
+    (root / "new/file.py").write_text("untracked")
+    shipment = collect(root)
+    assert shipment.files == (".gitignore", "a.py", "my detector's ü.py", "new/file.py")
+
+
+def test_without_git_caches_and_results_stay_here(tmp_path: Path) -> None:
+    files = {"a.py": "1", "b/c.py": "2", ".venv/x.py": "3", "b/__pycache__/c.cpython-311.pyc": "4", "results/x": "5"}
+    assert collect(tree(tmp_path, dict(files), git=False)).files == ("a.py", "b/c.py")
+
+
+def test_a_copy_is_these_files_and_no_others(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"a.sh": "#!/bin/sh", "b/c.py": "2"})
+    (root / "a.sh").chmod(0o755)
+    folder = tmp_path / "copy"
+    (folder / "b").mkdir(parents=True)
+    (folder / "b/of an earlier launch.py").write_text("old")
+    collect(root).copy_to(folder)
+    copied = {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    assert copied == {"a.sh": "#!/bin/sh", "b/c.py": "2"}
+    assert os.access(folder / "a.sh", os.X_OK)
+
+
+@pytest.mark.parametrize(
+    "name", [".env", ".env.local", "id_ed25519", "server.pem", "Credentials", "service-account-x.json", ".netrc"]
+)
+def test_a_file_named_like_a_secret_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        collect(tree(tmp_path, {"a.py": "1", f"folder/{name}": "x"}))
+    assert caught.value.faults == [f"folder/{name}: a file of this name usually holds secrets"]
+    assert ".gitignore" in caught.value.heading
+
+
+@pytest.mark.parametrize("name", [".env.example", "keys.py", "id_rsa.pub", "environment.yaml", "monkey.py"])
+def test_a_harmless_name_is_not(name: str) -> None:
+    assert secret(name, b"x") is None
+
+
+@pytest.mark.parametrize("kind", SECRET_CONTENT)
+@given(before=st.binary(max_size=50), after=st.binary(max_size=50))
+def test_a_secret_is_found_wherever_it_stands(kind: str, before: bytes, after: bytes) -> None:
+    content = before + b"\n" + SECRETS[kind].encode() + b"\n" + after
+    found = secret("settings.py", content)
+    assert found is not None
+    assert found.startswith("line ")
+
+
+def test_the_line_of_a_secret_is_named_and_all_faults_are_said_at_once(tmp_path: Path) -> None:
+    key = SECRETS["an AWS access key"]
+    root = tree(tmp_path, {"a.py": f"x\ny = '{key}'\n", "b.py": SECRETS["a GitHub token"], "c.py": "fine"})
+    with pytest.raises(UserError) as caught:
+        collect(root)
+    assert caught.value.faults == [
+        "a.py: line 2 looks like an AWS access key",
+        "b.py: line 1 looks like a GitHub token",
+    ]
+    assert key not in str(caught.value), "a secret is not printed"
+
+
+def test_the_examples_of_manuals_are_no_secrets() -> None:
+    assert secret("doc.md", b"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE") is None
+    assert secret("doc.md", b"aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY") is None
+
+
+@given(content=st.text(alphabet="abcdef0123456789 \n=_-", max_size=400))
+def test_hashes_and_ordinary_text_are_no_secrets(content: str) -> None:
+    assert secret("notes.txt", content.encode()) is None
+
+
+def test_big_files_and_big_trees_are_refused_with_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "BIG_FILE", 1000)
+    monkeypatch.setattr(shipping, "BIG_TREE", 1500)
+    root = tree(tmp_path, {"weights.pt": b"x" * 1001, "a.py": "1"})
+    with pytest.raises(UserError, match=r"weights\.pt: .*belong into the store"):
+        collect(root)
+    (root / "weights.pt").unlink()
+    for name in ("b", "c"):
+        (root / name).write_bytes(b"x" * 900)
+    with pytest.raises(UserError, match="3 files of .* in all.*the largest: [bc], [bc], a.py"):
+        collect(root)
+
+
+def test_a_link_that_leads_out_of_the_tree_is_refused(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"a.py": "1"})
+    (tmp_path / "elsewhere").write_text("2")
+    (root / "inside").symlink_to("a.py")
+    (root / "outside").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError) as caught:
+        collect(root)
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["outside"]
