@@ -137,7 +137,7 @@ def test_big_files_and_big_trees_are_refused_with_their_names(tmp_path: Path, mo
     (root / "weights.pt").unlink()
     for name in ("b", "c"):
         (root / name).write_bytes(b"x" * 900)
-    with pytest.raises(UserError, match="3 files of .* in all.*the largest: [bc], [bc], a.py"):
+    with pytest.raises(UserError, match=r"3 files of .* in all.*the largest: [bc], [bc], a\.py"):
         collect(root)
 
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sweep.aws import api
@@ -116,9 +115,6 @@ def from_head(region: str, cluster: str) -> None:
     Whatever fails before, the machine goes: powered off it is terminated.
     """
     try:
-        ray = Path(sys.executable).with_name("ray")  # first, or its autoscaler might ask for another worker
-        with suppress(OSError, subprocess.SubprocessError):
-            subprocess.run([ray, "stop"], timeout=60, check=False)
         ec2 = api.client("ec2", region)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:

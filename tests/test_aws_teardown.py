@@ -1,0 +1,160 @@
+"""What `down` leaves in EC2: nothing of this sweep, everything of others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import pytest
+from aws_sweeps import account, sweep_on_aws
+from botocore.exceptions import ClientError
+
+from sweep.aws import api, teardown
+from sweep.aws.ray_config import CLUSTER_TAG, TAG, cluster_name
+from sweep.faults import UserError
+
+REGION = "us-east-1"
+IMAGE = "ami-12c6146b"  # one of those that moto knows
+OURS, THEIRS = cluster_name(sweep_on_aws()), cluster_name(sweep_on_aws(storage="s3://another-bucket/x"))
+
+
+@pytest.fixture
+def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setattr(teardown, "POLL_SECONDS", 0.0)
+    with account(monkeypatch):
+        yield boto3.client("ec2", REGION)
+
+
+def tags(kind: str, cluster: str, **more: str) -> list[dict[str, Any]]:
+    pairs = {TAG: "table-1", CLUSTER_TAG: cluster, **more}
+    return [{"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in pairs.items()]}]
+
+
+def make(ec2: Any, cluster: str, roles: tuple[str, ...] = ("head", "worker", "worker")) -> list[str]:
+    """Machines in a group of their own, with a key pair and a disk that no machine has; ids of the machines."""
+    ec2.create_key_pair(KeyName=cluster, TagSpecifications=tags("key-pair", cluster))
+    group = ec2.create_security_group(
+        GroupName=cluster, Description="x", TagSpecifications=tags("security-group", cluster)
+    )["GroupId"]
+    ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=100, TagSpecifications=tags("volume", cluster))
+    made = []
+    for role in roles:
+        spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if role == "worker" else {}
+        (machine,) = ec2.run_instances(
+            ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="g5.xlarge", KeyName=cluster,
+            SecurityGroupIds=[group], TagSpecifications=tags("instance", cluster, **{"ray-node-kind": role}), **spot,
+        )["Instances"]  # fmt: skip
+        made.append(machine["InstanceId"])
+    return made
+
+
+def running(ec2: Any) -> set[str]:
+    pages = ec2.describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["pending", "running"]}])
+    return {i["InstanceId"] for r in pages["Reservations"] for i in r["Instances"]}
+
+
+def test_nothing_of_ours_is_left_and_everything_of_others_stays(ec2: Any) -> None:
+    ours, theirs = make(ec2, OURS), make(ec2, THEIRS, ("head",))
+    found = teardown.standing(REGION, OURS)
+    kinds = ["machine", "machine", "machine", "disk", "key pair", "security group"]
+    assert [thing.kind for thing in found] == kinds
+    assert (found[0].name, found[0].role) == (ours[0], "head")
+    assert "worker, g5.xlarge spot in us-east-1" in found[1].said
+
+    removed = teardown.tear_down(REGION, OURS, lambda text: None)
+    assert {line.split(":")[0].rpartition(" ")[2] for line in removed} == {thing.name for thing in found}
+    assert teardown.standing(REGION, OURS) == []
+    assert running(ec2) == set(theirs)
+    assert len(teardown.standing(REGION, THEIRS)) == 4
+    assert teardown.tear_down(REGION, OURS, lambda text: None) == [], "again: nothing is there, and nothing happens"
+
+
+def test_a_machine_that_somebody_stopped_goes_too(ec2: Any) -> None:
+    (machine,) = make(ec2, OURS, ("head",))
+    ec2.stop_instances(InstanceIds=[machine])
+    teardown.tear_down(REGION, OURS, lambda text: None)
+    assert teardown.standing(REGION, OURS) == []
+
+
+@dataclass
+class Slow:
+    """EC2 whose machines take a while to end, and whose groups are in use until then and a little longer."""
+
+    ec2: Any
+    looks: int = 3
+    refusals: int = 2
+    asked: list[str] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ec2, name)
+
+    def get_paginator(self, name: str) -> Any:
+        if name == "describe_instances" and self.asked:
+            self.looks -= 1
+            if self.looks > 0:
+                machine = {"InstanceId": self.asked[0], "InstanceType": "m6i.large", "State": {"Name": "shutting-down"}}
+                answer = [{"Reservations": [{"Instances": [machine]}]}]
+                return type("Pages", (), {"paginate": lambda self, **_: answer})()
+        return self.ec2.get_paginator(name)
+
+    def terminate_instances(self, InstanceIds: list[str]) -> Any:  # noqa: N803
+        self.asked += InstanceIds
+        return self.ec2.terminate_instances(InstanceIds=InstanceIds)
+
+    def delete_security_group(self, **group: str) -> Any:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise ClientError({"Error": {"Code": "DependencyViolation", "Message": "in use"}}, "DeleteSecurityGroup")
+        return self.ec2.delete_security_group(**group)
+
+
+def test_machines_are_waited_for_and_each_is_ended_once(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (machine,) = make(ec2, OURS, ("head",))
+    slow, said = Slow(ec2), list[str]()
+    monkeypatch.setattr(api, "client", lambda service, region: slow)
+    removed = teardown.tear_down(REGION, OURS, said.append)
+    assert slow.asked == [machine]
+    assert said == ["waiting for 1 machine to end"]
+    assert len(removed) == 4
+    assert teardown.standing(REGION, OURS) == []
+
+
+def test_what_does_not_go_is_named_with_the_mend(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(ec2, OURS, ("head",))
+    monkeypatch.setattr(api, "client", lambda service, region: Slow(ec2, refusals=10**6))
+    monkeypatch.setattr(teardown, "PATIENCE_SECONDS", 0.2)
+    with pytest.raises(UserError, match=r"still there after .*security group sg-.*run `down` again"):
+        teardown.tear_down(REGION, OURS, lambda text: None)
+    monkeypatch.undo()
+
+
+def test_expired_credentials_are_a_fault_and_not_a_traceback(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def expired(service: str, region: str) -> Any:
+        raise ClientError({"Error": {"Code": "RequestExpired", "Message": "Request has expired."}}, "DescribeInstances")
+
+    monkeypatch.setattr(api, "client", expired)
+    with pytest.raises(UserError, match="RequestExpired"):
+        teardown.standing(REGION, OURS)
+
+
+def test_a_head_ends_the_workers_and_then_itself(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, *_ = make(ec2, OURS)
+    foreign = make(ec2, THEIRS)
+    left: list[set[str]] = []
+    monkeypatch.setattr(teardown, "_end_this_machine", lambda region, cluster: left.append(running(ec2)))
+    teardown.main([REGION, OURS, "--from-head"])
+    assert left == [{head, *foreign}], "the workers are gone when the head powers itself off"
+
+
+def test_a_head_goes_even_when_ec2_refuses_it_everything(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def refused(service: str, region: str) -> Any:
+        raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}, "DescribeInstances")
+
+    monkeypatch.setattr(api, "client", refused)
+    monkeypatch.setattr(teardown, "_end_this_machine", lambda region, cluster: ended.append(cluster))
+    teardown.main([REGION, OURS, "--from-head"])
+    assert ended == [OURS]
