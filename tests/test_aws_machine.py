@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from sweep.aws.machine import guard as guards
-from sweep.aws.machine.guard import GONE_SECONDS, SET_UP_SECONDS, Guard, answers, head_in, power_off, touched
+from sweep.aws.machine.guard import (
+    HEAD_GONE_SECONDS,
+    SET_UP_SECONDS,
+    SUPERVISOR_GONE_SECONDS,
+    Guard,
+    answers,
+    head_in,
+    power_off,
+    touched,
+)
 from sweep.aws.machine.spot_notice import MarkAndDrain, Metadata, Notice, watch
 
 DEADLINE = 10_000.0
@@ -50,12 +59,14 @@ def test_a_head_goes_ten_minutes_after_its_supervisor_stopped_touching_the_file(
     for touch in range(3):
         os.utime(file, ns=(touch, touch)) if file.exists() else file.touch()
         assert guard.reason(0, 2_000 + 500 * touch) is None
-    assert guard.reason(0, 3_000 + GONE_SECONDS - 1) is None
-    assert "no sign of life" in (guard.reason(0, 3_000 + GONE_SECONDS) or "")
+    assert guard.reason(0, 3_000 + SUPERVISOR_GONE_SECONDS - 1) is None
+    assert "no sign of life" in (guard.reason(0, 3_000 + SUPERVISOR_GONE_SECONDS) or "")
     os.utime(file, ns=(5, 5))
-    assert guard.reason(0, 3_000 + GONE_SECONDS) is None, "it lives again, and a clock that was put back is no death"
+    assert guard.reason(0, 3_000 + SUPERVISOR_GONE_SECONDS) is None, (
+        "it lives again, and a clock that was put back is no death"
+    )
     file.unlink()
-    assert "no sign of life" in (guard.reason(0, 3_000 + 2 * GONE_SECONDS) or "")
+    assert "no sign of life" in (guard.reason(0, 3_000 + 2 * SUPERVISOR_GONE_SECONDS) or "")
 
 
 def test_a_worker_that_nobody_sets_up_goes() -> None:
@@ -72,8 +83,8 @@ def test_a_worker_stays_while_its_head_answers_and_goes_ten_minutes_after_it_sto
         assert guard.reason(0, second) is None
     seen = 4_995
     head.up = False
-    assert guard.reason(0, seen + GONE_SECONDS - 1) is None
-    assert "the head has not answered" in (guard.reason(0, seen + GONE_SECONDS) or "")
+    assert guard.reason(0, seen + HEAD_GONE_SECONDS - 1) is None
+    assert "the head has not answered" in (guard.reason(0, seen + HEAD_GONE_SECONDS) or "")
 
 
 def test_a_head_that_comes_back_in_time_starts_the_count_anew() -> None:
@@ -82,12 +93,12 @@ def test_a_head_that_comes_back_in_time_starts_the_count_anew() -> None:
     head.address, head.up = "10.0.0.5:6379", True
     assert guard.reason(0, 0) is None
     head.up = False
-    assert guard.reason(0, GONE_SECONDS - 1) is None
+    assert guard.reason(0, HEAD_GONE_SECONDS - 1) is None
     head.up = True
-    assert guard.reason(0, GONE_SECONDS) is None
+    assert guard.reason(0, HEAD_GONE_SECONDS) is None
     head.up = False
-    assert guard.reason(0, 2 * GONE_SECONDS - 1) is None
-    assert guard.reason(0, 2 * GONE_SECONDS) is not None
+    assert guard.reason(0, 2 * HEAD_GONE_SECONDS - 1) is None
+    assert guard.reason(0, 2 * HEAD_GONE_SECONDS) is not None
 
 
 def test_a_worker_that_was_set_up_late_has_the_whole_time_from_then() -> None:
@@ -96,8 +107,8 @@ def test_a_worker_that_was_set_up_late_has_the_whole_time_from_then() -> None:
     assert guard.reason(0, SET_UP_SECONDS - 1) is None
     head.address = "10.0.0.5:6379"  # written before Ray on the head is asked for the first time
     assert guard.reason(0, SET_UP_SECONDS) is None
-    assert guard.reason(0, SET_UP_SECONDS + GONE_SECONDS - 1) is None
-    assert guard.reason(0, SET_UP_SECONDS + GONE_SECONDS) is not None
+    assert guard.reason(0, SET_UP_SECONDS + HEAD_GONE_SECONDS - 1) is None
+    assert guard.reason(0, SET_UP_SECONDS + HEAD_GONE_SECONDS) is not None
 
 
 def test_a_head_answers_where_something_listens(tmp_path: Path) -> None:

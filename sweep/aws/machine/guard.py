@@ -19,7 +19,8 @@ from pathlib import Path
 HEAD_FILE = "/run/sweep/head"  # a worker's start writes "ADDRESS:PORT" of the head's Ray into it
 SUPERVISED_FILE = "/run/sweep/supervised"  # the head's supervisor touches it every few seconds
 POLL_SECONDS = 15.0
-GONE_SECONDS = 600.0  # without an answer of the head, or without a touch of the supervisor
+HEAD_GONE_SECONDS = 600.0  # a worker without an answer of its head
+SUPERVISOR_GONE_SECONDS = 600.0  # a head without a touch of its supervisor
 SET_UP_SECONDS = 1800.0  # until a worker is set up, or a head is given its sweep: boot, packages, Ray
 POWER_OFF = (["shutdown", "-h", "now"], ["systemctl", "poweroff", "--force"], ["poweroff", "-f"])
 
@@ -34,6 +35,7 @@ class Guard:
             head the time at which its supervisor last said that it lives.
         answers: whether what is watched is there.
         missing: what is said when it never came, and when it is gone.
+        patience: seconds without it.
         started: reading of the monotonic clock at the start.
     """
 
@@ -41,6 +43,7 @@ class Guard:
     watched: Callable[[], str | None]
     answers: Callable[[str], bool]
     missing: tuple[str, str]
+    patience: float
     started: float
 
     def __post_init__(self) -> None:
@@ -58,13 +61,13 @@ class Guard:
         if watched is not None and (not self._set_up or self.answers(watched)):
             self._set_up, self._last_seen = True, monotonic
         silent = monotonic - self._last_seen
-        return None if silent < GONE_SECONDS else f"{self.missing[1]} for {silent:.0f} s"
+        return None if silent < self.patience else f"{self.missing[1]} for {silent:.0f} s"
 
 
 def worker(deadline: float, head: Callable[[], str | None], answers: Callable[[str], bool], started: float) -> Guard:
     """Of a worker, which is for its head."""
     missing = ("no head has set this worker up", "the head has not answered")
-    return Guard(deadline, head, answers, missing, started)
+    return Guard(deadline, head, answers, missing, HEAD_GONE_SECONDS, started)
 
 
 def head(deadline: float, touched: Callable[[], str | None], started: float) -> Guard:
@@ -77,7 +80,7 @@ def head(deadline: float, touched: Callable[[], str | None], started: float) -> 
         return new
 
     missing = ("no sweep was started on this head", "the sweep's supervisor has shown no sign of life")
-    return Guard(deadline, touched, is_new, missing, started)
+    return Guard(deadline, touched, is_new, missing, SUPERVISOR_GONE_SECONDS, started)
 
 
 def head_in(file: Path) -> str | None:
