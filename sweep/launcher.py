@@ -163,7 +163,8 @@ def _run(made: Path, command: str) -> None:
     from ray.autoscaler._private import command_runner
 
     command_runner.set_using_login_shells(False)
-    _runner(json.loads(made.read_text())).run(command, run_env="host")
+    runner = _runner(json.loads(made.read_text()))
+    runner.run(command, run_env="host", with_output=True)  # without it Ray looks after a pipe that is not there
 
 
 def _forget_connections(config: dict[str, Any]) -> None:
@@ -188,8 +189,16 @@ def _runner(config: dict[str, Any]) -> Any:
     section = config["provider"]
     internal = bool(section.get("use_internal_ips")) and not section.get("use_external_head_ip")
     return provider.get_command_runner(
-        "", nodes[0], config["auth"], config["cluster_name"], subprocess, internal, config.get("docker")
+        "", nodes[0], config["auth"], config["cluster_name"], _Logged, internal, config.get("docker")
     )
+
+
+class _Logged:
+    """In place of the module subprocess: what a command prints goes to the log and not to Ray."""
+
+    @staticmethod
+    def check_output(command: Sequence[str]) -> None:
+        subprocess.check_call(command, stdin=subprocess.DEVNULL)
 
 
 def main(words: Sequence[str]) -> None:
@@ -197,7 +206,9 @@ def main(words: Sequence[str]) -> None:
     from click import ClickException
     from ray.autoscaler._private.subprocess_output_util import ProcessRunnerError
     from ray.autoscaler.node_launch_exception import NodeLaunchException
+    from ray.autoscaler.sdk import configure_logging
 
+    configure_logging(log_style="record", color_mode="false", verbosity=0)
     try:
         if words[0] == "up":
             _up(Path(words[1]), Path(words[2]), int(words[3]))

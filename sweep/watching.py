@@ -34,7 +34,9 @@ def lines(head: Head, budget: Budget, now: float | None = None) -> list[str]:
     """
     now = time.time() if now is None else now
     found = [f"launch {head.launch} on the head: {_state(head, now)}"]
-    if head.nodes:
+    if head.nodes and head.state == "ended":
+        found.append(f"machines: {len(head.nodes)} in all")
+    elif head.nodes:
         found.append(f"machines: {_nodes(head)}")
     if head.preemptions or head.restarts:
         found.append(f"preemptions: {head.preemptions}, restarts of the driver: {head.restarts}")

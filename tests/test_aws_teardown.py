@@ -43,8 +43,8 @@ def make(ec2: Any, cluster: str, roles: tuple[str, ...] = ("head", "worker", "wo
     for role in roles:
         spot = {"InstanceMarketOptions": {"MarketType": "spot"}} if role == "worker" else {}
         (machine,) = ec2.run_instances(
-            ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="g5.xlarge", KeyName=cluster,
-            SecurityGroupIds=[group], TagSpecifications=tags("instance", cluster, **{"ray-node-kind": role}), **spot,
+            ImageId=IMAGE, MinCount=1, MaxCount=1, InstanceType="g5.xlarge", KeyName=cluster, SecurityGroupIds=[group],
+            TagSpecifications=tags("instance", cluster, **{teardown.RAY_ROLE_TAG: role}), **spot,
         )["Instances"]  # fmt: skip
         made.append(machine["InstanceId"])
     return made
@@ -69,6 +69,12 @@ def test_nothing_of_ours_is_left_and_everything_of_others_stays(ec2: Any) -> Non
     assert running(ec2) == set(theirs)
     assert len(teardown.standing(REGION, THEIRS)) == 4
     assert teardown.tear_down(REGION, OURS, lambda text: None) == [], "again: nothing is there, and nothing happens"
+
+
+def test_the_role_of_a_machine_is_what_ray_has_put_on_it() -> None:
+    from ray.autoscaler.tags import TAG_RAY_NODE_KIND
+
+    assert teardown.RAY_ROLE_TAG == TAG_RAY_NODE_KIND
 
 
 def test_a_machine_that_somebody_stopped_goes_too(ec2: Any) -> None:

@@ -233,7 +233,7 @@ def exports(cluster: Aws) -> str:
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
         "AWS_DEFAULT_REGION": cluster.region,
     }
-    return " ".join(["export", *(f"{name}={value}" for name, value in exports.items())]) + "; ulimit -n 65536; "
+    return " ".join(["export", *(f"{name}={value}" for name, value in exports.items())]) + "; ulimit -n 65536 2>&-; "
 
 
 def _head_start(cluster: Aws) -> list[str]:

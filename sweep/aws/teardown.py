@@ -20,6 +20,7 @@ from sweep.aws import api
 from sweep.aws.ray_config import CLUSTER_TAG
 from sweep.faults import UserError
 
+RAY_ROLE_TAG = "ray-node-type"  # "head" or "worker", put on by Ray
 STANDING = ("pending", "running", "stopping", "stopped", "shutting-down")
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 600.0  # machines with GPUs take minutes to end, and groups are in use until then
@@ -169,7 +170,7 @@ def _tagged(cluster: str) -> list[dict[str, Any]]:
 
 def _machine(instance: dict[str, Any]) -> Thing:
     tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
-    role, state = tags.get("ray-node-kind", ""), instance["State"]["Name"]
+    role, state = tags.get(RAY_ROLE_TAG, ""), instance["State"]["Name"]
     market = "spot" if instance.get("InstanceLifecycle") == "spot" else "on demand"
     zone = instance.get("Placement", {}).get("AvailabilityZone", "")
     said = f"{role or 'unknown role'}, {instance['InstanceType']} {market} in {zone}, {state}"
