@@ -19,6 +19,10 @@ class UserError(Exception):
         super().__init__("\n".join(([heading] if heading else []) + self.faults))
 
 
+class AlreadyRuns(UserError):
+    """Another launch of the same sweep runs where this one would; nothing of it is to be touched."""
+
+
 def unknown(kind: str, name: object, legal: Iterable[str]) -> str:
     """Message for a name that is not one of `legal`, nearest name first."""
     names = sorted(legal)

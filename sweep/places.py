@@ -37,6 +37,9 @@ class Place(Protocol):
         """Start the supervisor of launch `number` on the head, detached from here.
 
         Again: one that runs is left alone.  Returns when it is known to run.
+
+        Raises:
+            AlreadyRuns: the supervisor of another launch runs there.
         """
 
     def alive(self) -> bool | None:

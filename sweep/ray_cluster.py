@@ -8,7 +8,6 @@ does the process.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
@@ -27,13 +26,12 @@ from typing import Any
 
 from sweep.orders import Orders
 from sweep.plan import Platform
+from sweep.processes import DIES_WITH_PARENT, die_with_parent
 from sweep.spec import Sweep
 
 SCRATCH_PREFIX = "sweep-"  # in the system's folder for temporary files: Ray's socket paths must be short
 LONGEST_PARENT = 30  # characters: of the 107 that a socket's path may have, Ray takes most
-PR_SET_PDEATHSIG = 1
 SILENCE_SECONDS = 600.0  # of a process that says every ten seconds which nodes there are
-DIES_WITH_PARENT = sys.platform == "linux"  # a process whose parent is killed, and Ray's so with their driver
 
 
 class Scratch:
@@ -213,12 +211,6 @@ def _environment(*, attached: bool) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
     return {**kept, **quiet, **entry, "PYTHONPATH": path}
-
-
-def die_with_parent() -> None:
-    """A launch that is killed must not leave its processes behind; only Linux can promise that."""
-    if DIES_WITH_PARENT:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _lines(descriptor: int) -> Iterator[dict[str, Any] | None]:

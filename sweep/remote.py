@@ -17,8 +17,9 @@ from types import FrameType
 
 from rich.console import Console
 
+from sweep import heads
 from sweep.exits import DONE, INTERRUPTED, USER_ERROR, Outcome
-from sweep.faults import UserError
+from sweep.faults import AlreadyRuns, UserError
 from sweep.launch import put_missing, record
 from sweep.lease import Held, Lease
 from sweep.ledger import Ledger
@@ -27,7 +28,7 @@ from sweep.plan import Platform, Work
 from sweep.progress import duration
 from sweep.spec import Sweep
 from sweep.store import Store, StoreError
-from sweep.watching import Following, HeadGone
+from sweep.watching import SILENT_SECONDS, Following, HeadGone
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C: a service that stops, a terminal that is closed
 
@@ -81,23 +82,27 @@ class RemoteLaunch:
                 with _interruptible():
                     return self._start(lease)
         except Held as held:
-            raise UserError(
-                f"sweep {self.sweep.name} is run by {held.owner}, for {duration(held.age)}; to see it: "
-                f"{self.command('status')} --watch; to end it: {self.command('down')}; "
-                "another one beside it: --set sweep.name=NAME"
-            ) from None
+            raise self._refusal(f"sweep {self.sweep.name} is run by {held.owner}, for {duration(held.age)}") from None
+        except AlreadyRuns as other:
+            raise self._refusal(str(other)) from None
+
+    def _refusal(self, what: str) -> UserError:
+        return UserError(f"{what}.  {self._come_back()}; another one beside it: --set sweep.name=NAME")
 
     def _start(self, lease: Lease) -> int:
         started, hours = time.time(), self.sweep.budget.max_hours
+        head = heads.read(self.store, self.sweep.name)
+        if head is not None and not head.ended and started - head.time < SILENT_SECONDS and self.place.alive():
+            raise AlreadyRuns(f"launch {head.launch} of sweep {self.sweep.name} runs")  # its driver is being restarted
         try:
             deadline = self.place.make(self.console, None if hours is None else started + hours * 3600)
             if not lease.renew():  # this machine has slept, and somebody else has launched meanwhile
-                raise _Overtaken
+                raise AlreadyRuns(f"another launch of sweep {self.sweep.name} has taken over")
             told = {"skip_failed": self.skip_failed, "deadline": deadline, "started": started}
             number = self.ledger.put_spec({**record(self.sweep, self.platform), **told})
             self.place.submit(number)
-        except _Overtaken:
-            raise UserError(f"another launch of sweep {self.sweep.name} has taken over; the machines are its") from None
+        except AlreadyRuns:
+            raise
         except BaseException as error:
             self._give_up(error)
             raise
@@ -157,10 +162,6 @@ class RemoteLaunch:
 
     def _say(self, text: str, style: str = "") -> None:
         self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-
-
-class _Overtaken(Exception):
-    """The lease is somebody else's."""
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from types import FrameType
 
 from sweep import exits, heads
 from sweep.heads import Head
-from sweep.ray_cluster import die_with_parent
+from sweep.processes import die_with_parent
 from sweep.store import StoreError, open_store
 
 SUPERVISED_FILE = "/run/sweep/supervised"

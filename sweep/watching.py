@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sweep import heads
 from sweep.faults import UserError
-from sweep.heads import Head
+from sweep.heads import Head, Node
 from sweep.progress import PLAIN_SECONDS, duration
 from sweep.spec import Budget
 from sweep.store import Store, StoreError
@@ -34,7 +34,7 @@ def lines(head: Head, budget: Budget, now: float | None = None) -> list[str]:
     """
     now = time.time() if now is None else now
     found = [f"launch {head.launch} on the head: {_state(head, now)}"]
-    if head.nodes and head.state == "ended":
+    if head.nodes and head.ended:
         found.append(f"machines: {len(head.nodes)} in all")
     elif head.nodes:
         found.append(f"machines: {_nodes(head)}")
@@ -49,7 +49,7 @@ def progress(head: Head) -> str:
     """One line on trials."""
     said = f"{head.done:,} of {head.trials:,} done, {head.running:,} running, {head.to_run:,} to run"
     said += "".join(f", {number:,} {name}" for name, number in _troubles(head).items() if number)
-    alive = sum(bool(node.get("alive")) for node in head.nodes)
+    alive = sum(node.alive for node in head.nodes)
     said += f"; {alive} machine{'s' if alive != 1 else ''}"
     return said if head.usd is None else f"{said}, {head.usd:.2f} dollars"
 
@@ -59,7 +59,7 @@ def _troubles(head: Head) -> dict[str, int]:
 
 
 def _state(head: Head, now: float) -> str:
-    if head.state == "ended":
+    if head.ended:
         cause = f": {head.cause}" if head.cause else ""
         return f"ended {duration(max(0.0, now - head.time))} ago with exit code {head.exit_code}{cause}"
     silent = max(0.0, now - head.time)
@@ -69,10 +69,14 @@ def _state(head: Head, now: float) -> str:
 
 def _nodes(head: Head) -> str:
     """E.g. "1 m6i.large on demand, 2 g5.xlarge spot; 1 gone"."""
-    kinds = Counter(f"{node.get('type')} {node.get('market')}" for node in head.nodes if node.get("alive"))
-    gone = sum(not node.get("alive") for node in head.nodes)
+    kinds = Counter(_kind(node) for node in head.nodes if node.alive)
+    gone = sum(not node.alive for node in head.nodes)
     alive = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none now"
     return f"{alive}; {gone} gone" if gone else alive
+
+
+def _kind(node: Node) -> str:
+    return " ".join(filter(None, [node.type, node.market])) or "of unknown type"
 
 
 class HeadGone(UserError):
@@ -132,7 +136,7 @@ class Following:
             head = self._read()
             if head is not None:
                 self._tell(head)
-                if head.state == "ended":
+                if head.ended:
                     return head
             silent = self.clock() - self._heard
             if silent >= SILENT_SECONDS and self.clock() - self._looked >= SILENT_SECONDS:
@@ -192,14 +196,14 @@ def _events(before: Head | None, head: Head) -> list[str]:
     found = []
     if before is None or before.state != head.state:
         found.append(f"the head: {head.state}")
-    known = {node.get("name") for node in before.nodes if node.get("alive")} if before is not None else set()
-    now = {node.get("name"): node for node in head.nodes if node.get("alive")}
+    known = {node.name for node in before.nodes if node.alive} if before is not None else set()
+    now = {node.name: node for node in head.nodes if node.alive}
     found += [
-        f"machine {name} is there: {node.get('type')} {node.get('market')} in {node.get('zone')}"
+        f"machine {name} is there: {_kind(node)}{f' in {node.zone}' if node.zone else ''}"
         for name, node in now.items()
         if name not in known
     ]
-    found += [f"machine {name} is gone" for name in sorted(map(str, known - set(now)))]
+    found += [f"machine {name} is gone" for name in sorted(known - set(now))]
     for name, count in _counts(head).items():
         more = count - (_counts(before)[name] if before is not None else 0)
         if more > 0:

@@ -17,7 +17,7 @@ from sweep.aws.estimate import estimate
 from sweep.aws.folder import Folder
 from sweep.aws.instances import worker
 from sweep.aws.ray_config import CLUSTER_TAG, CODE, TAG, cluster_name
-from sweep.faults import UserError
+from sweep.faults import AlreadyRuns, UserError
 from sweep.launcher import Launcher, private_text
 from sweep.progress import duration
 from sweep.providers import Aws
@@ -28,7 +28,8 @@ from sweep.status import Survey
 ROOT = Path(__file__).resolve().parent.parent.parent  # the tree that is shipped
 ORDERLY_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
 ORDERLY_SHARE = 0.1  # of the time there is, where that is less
-STARTED_SECONDS = 90  # for the supervisor to say that it runs
+STARTED_SECONDS = 90  # for the supervisor to show that it runs
+SUPERVISED_ALREADY = "supervised on this machine already"  # the supervisor's refusal of another launch
 SUPERVISED = "/run/sweep/supervised"  # touched by the supervisor, watched by the head's guard
 
 
@@ -93,7 +94,12 @@ class AwsPlace:
 
     def submit(self, number: int) -> None:
         """See Place."""
-        self._launcher.run(self.submission(number))
+        try:
+            self._launcher.run(self.submission(number))
+        except UserError as error:
+            if SUPERVISED_ALREADY in str(error):
+                raise AlreadyRuns(f"the head of sweep {self.sweep.name} runs another launch") from None
+            raise
 
     def submission(self, number: int) -> str:
         """The command that starts the supervisor on the head, and waits until it says that it runs."""
@@ -102,7 +108,7 @@ class AwsPlace:
         words = [python, "-m", "sweep.supervisor", self.sweep.storage, self.sweep.name, str(number), "--then", end]
         return (
             f"{ray_config.exports(self._cluster)}cd {CODE} && touch ~/.submitted && "
-            f"{{ setsid nohup {shlex.join(words)} >> ~/supervisor.log 2>&1 < /dev/null & }} && "
+            f"{shlex.join(words)} --log ~/supervisor.log --detach && "
             f"for second in $(seq {STARTED_SECONDS}); do test {SUPERVISED} -nt ~/.submitted && exit 0; sleep 1; done; "
             "tail -n 20 ~/supervisor.log; exit 1"
         )
