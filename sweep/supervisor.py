@@ -274,7 +274,8 @@ def _say_into(log: Path) -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for ours, standard in ((nothing, 0), (descriptor, 1), (descriptor, 2)):
         os.dup2(ours, standard)
-        os.close(ours)
+    os.close(nothing)
+    os.close(descriptor)
 
 
 if __name__ == "__main__":
