@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import tempfile
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -28,6 +33,8 @@ from sweep.spec import Sweep
 from sweep.status import Survey, survey
 from sweep.store import Store, StoreError, open_store
 
+HANDOVER_SECONDS = 20.0  # for whoever made the machines to let go of the sweep's lease
+ECHO_SECONDS = 2.0
 ADDRESS = "127.0.0.1:6379"  # of Ray on a cluster's head
 
 
@@ -71,6 +78,9 @@ class Attached:
     def run(self) -> int:
         """Run until nothing is left, and report; returns the exit code.
 
+        SIGTERM and SIGINT stop it in order.  So does SIGUSR1, after which the launch has not ended: it is to go
+        on, as the same launch, where this machine's time has run out.
+
         Raises:
             UserError: another launch of this sweep runs, or it makes no sense to go on.
             StoreError: the store failed; started again, the launch goes on where it was.
@@ -79,17 +89,22 @@ class Attached:
         owner = f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}, launch {self.number}"
         lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner)
         try:
+            _acquire(lease)
             with (
-                lease.held(patience=lease.ttl_seconds),
+                lease.held(),
                 Bulletin(
                     self.store, self.sweep, lease, self.number, self.record, bill_of(self.sweep), self.console
                 ) as bulletin,
             ):
                 try:
-                    code = self._generations(lease, bulletin)
+                    with _noticing(signal.SIGUSR1) as suspended:
+                        code = self._generations(lease, bulletin)
                 except (UserError, StoreError, DataError) as error:
                     bulletin.end(USER_ERROR, str(error))
                     raise
+                if code == INTERRUPTED and suspended.is_set():
+                    bulletin.suspend()
+                    return code
                 state = survey(self.work, self.ledger)
                 bulletin.report(state)
                 trouble = self._put_report(state)
@@ -127,6 +142,7 @@ class Attached:
             provenance={name: self.record[name] for name in ("commit", "dirty")},
             exhausted=bulletin.exhausted,
             watch=bulletin.hear,
+            echo_seconds=ECHO_SECONDS,
         )
 
     def _put_report(self, state: Survey) -> str | None:
@@ -150,6 +166,40 @@ class Attached:
             self.console.print_exception()
             return f"the report was not written: {type(error).__name__}: {error}"
         return None
+
+
+def _acquire(lease: Lease) -> None:
+    """Take the lease of a holder that is dead, or lives and lets go of it soon.
+
+    Raises:
+        Held: somebody keeps it.
+    """
+    until = time.monotonic() + HANDOVER_SECONDS
+    while True:
+        try:
+            lease.acquire(patience=lease.ttl_seconds)
+            return
+        except Held:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.5)
+
+
+@contextmanager
+def _noticing(number: int) -> Iterator[threading.Event]:
+    """Make a signal stop the launch in order, and notice that it came."""
+    came = threading.Event()
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        came.set()
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(number, notice)
+    try:
+        yield came
+    finally:
+        signal.signal(number, before)
 
 
 def bill_of(sweep: Sweep) -> Bill | None:

@@ -21,6 +21,7 @@ from sweep.store import Store, StoreError
 
 TELL_SECONDS = 10.0  # between two writings without a change
 BILL_SECONDS = 30.0  # between two questions to a place about its machines
+SUSPENDED = "suspended: it goes on in the next run"
 COUNTED = ("trials", "done", "failed", "pruned", "to_run")
 Bill = Callable[[], list[Node] | None]  # machines of the sweep as its place lists them, None when it does not answer
 
@@ -51,7 +52,7 @@ class Bulletin:
             state="starting",
             since=before.since if before is not None and same else time.time(),
             deadline=deadline,
-            restarts=before.restarts + (not before.ended) if before is not None and same else 0,
+            restarts=before.restarts + _died(before) if before is not None and same else 0,
             nodes=before.nodes if before is not None and same else (),
         )
         self._lock = threading.Lock()
@@ -102,10 +103,21 @@ class Bulletin:
         Raises:
             StoreError: it could not be written.
         """
+        self._close(state="ended", exit_code=code, cause=cause)
+
+    def suspend(self) -> None:
+        """The last word of a launch that has not ended.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        self._close(state="starting", cause=SUSPENDED)
+
+    def _close(self, **fields: Any) -> None:
         self.__exit__()
         self._look_at_machines()
         with self._lock:
-            self._head = replace(self._head, state="ended", exit_code=code, cause=cause, running=0)
+            self._head = replace(self._head, running=0, **fields)
         self._write()
 
     def exhausted(self) -> str | None:
@@ -160,6 +172,11 @@ class Bulletin:
             head = self._head
         if not self.lease.lost:
             heads.write(self._store, self._sweep.name, head)
+
+
+def _died(head: Head) -> bool:
+    """Whether whoever wrote it has had no last word."""
+    return not head.ended and head.cause != SUSPENDED
 
 
 def _counts(state: Survey) -> Mapping[str, int]:

@@ -16,9 +16,10 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 import threading
-from typing import Any, TextIO
+from typing import TextIO
 
 import ray
 
@@ -31,8 +32,12 @@ def main(scratch: str, events: int, *where: str) -> None:
     pipe = _standard_input()
     tuning = threading.Thread(target=importlib.import_module, args=["sweep.tune"])
     tuning.start()  # importing Tune takes as long as Ray's processes take to start
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **_attach(*where) if len(where) == 1 else
-             _start(scratch, *map(int, where)))  # fmt: skip
+    if len(where) == 1:
+        _leave_signals_to_parent()
+        ray.init(address=where[0], log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        _start(scratch, *map(int, where))
+    _leave_signals_to_parent()  # Ray has made itself a way to end
     tuning.join()
     try:
         with pipe, os.fdopen(events, "w", buffering=1) as said:
@@ -45,21 +50,27 @@ def main(scratch: str, events: int, *where: str) -> None:
         ray.shutdown()
 
 
-def _attach(address: str) -> dict[str, Any]:
-    """Arguments of `ray.init`; the worker processes have the environment of their own machine's Ray."""
-    return {"address": address}
-
-
-def _start(scratch: str, cpus: int, gpus: int) -> dict[str, Any]:
+def _start(scratch: str, cpus: int, gpus: int) -> None:
     ray_patches.start_bare()
-    return {
-        "address": "local",  # a cluster of our own, whatever RAY_ADDRESS says
-        "num_cpus": cpus,
-        "num_gpus": gpus,
-        "include_dashboard": False,
-        "object_store_memory": 100 * 2**20,  # results are small; images are mapped from the node's cache
-        "_temp_dir": f"{scratch}/ray",
-    }
+    ray.init(
+        address="local",  # a cluster of our own, whatever RAY_ADDRESS says
+        num_cpus=cpus,
+        num_gpus=gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=100 * 2**20,  # results are small; images are mapped from the node's cache
+        _temp_dir=f"{scratch}/ray",
+    )
+
+
+def _leave_signals_to_parent() -> None:
+    """It ends this process in order, by the stop file, or kills it; job systems signal whole families at once.
+
+    Not before Ray's own processes are started: they would inherit it.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _standard_input() -> TextIO:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -43,6 +43,7 @@ class Generations:
         provenance: commit and dirty, for results.
         exhausted: says which budget is used up, None while none is.
         watch: hears of every event, and each second of nothing.
+        echo_seconds: for which a second signal is taken for the first one's, sent along by somebody between.
     """
 
     sweep: Sweep
@@ -56,6 +57,7 @@ class Generations:
     provenance: Record
     exhausted: Callable[[], str | None]
     watch: Callable[[Record | None, Progress], None] | None = None
+    echo_seconds: float = 0.0
 
     def run(self, lease: Lease, cluster: RayCluster) -> int:
         """Run until nothing is left; returns the exit code.
@@ -73,7 +75,7 @@ class Generations:
         weights = Weights(self.ledger, state) if self.sweep.trial.keep == "best" else None
         with (
             Progress(state, self.platform.slots, self.console, self.log_command) as progress,
-            interrupted(partial(_in_order, cluster, progress)),
+            interrupted(_Stop(cluster, progress, self.echo_seconds)),
         ):
             deaths = 0
             more = self._anything_to_run(state)
@@ -164,8 +166,20 @@ def at_once() -> None:
     raise KeyboardInterrupt
 
 
-def _in_order(cluster: RayCluster, progress: Progress) -> None:
+@dataclass
+class _Stop:
     """Once: running trials write their resume state, then all ends.  Twice: now."""
-    first = not cluster.stop_file.exists()
-    progress.say("stopping: trials write their resume state (again: now)" if first else "ending now")
-    cluster.stop()
+
+    cluster: RayCluster
+    progress: Progress
+    echo_seconds: float
+    _asked_at: float | None = None
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if self._asked_at is not None and now - self._asked_at < self.echo_seconds:
+            return
+        first = not self.cluster.stop_file.exists()
+        self._asked_at = now
+        self.progress.say("stopping: trials write their resume state (again: now)" if first else "ending now")
+        self.cluster.stop()

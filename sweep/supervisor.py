@@ -5,7 +5,9 @@
 One for each sweep and machine.  A driver that dies is started again, until it has died several times in a row
 without a new result.  While it lives it touches a file by which the machine's guard knows that somebody is there.
 When the launch has ended, however it did, `sweeps/SWEEP/head.json` says so, and then COMMAND is run, once: it
-takes the machines away.  SIGTERM, or Ctrl-C, ends the launch in order: trials write their resume state.
+takes the machines away.  SIGTERM, or Ctrl-C, ends the launch in order: trials write their resume state.  SIGUSR1
+does the same to this machine's work alone: the launch has not ended, COMMAND is not run, and the same command
+goes on with it, here or elsewhere.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ class Supervisor:
         storage, sweep, number: name the launch.
         deaths: in a row after which it gives up.
         pause: seconds before the first new start; each further death doubles it.
+        suspended: whether it was asked to leave the launch to a later run.
     """
 
     storage: str
@@ -58,25 +61,32 @@ class Supervisor:
     deaths: int = DEATHS_IN_A_ROW
     pause: float = 1.0
     _driver: subprocess.Popen[bytes] | None = None
+    suspended: bool = False
     _stopping: bool = False
 
     def run(self) -> int:
-        """Until the launch has ended; returns its exit code."""
+        """Until the launch has ended, or is suspended; returns its exit code."""
         head = self._head()
         if head is not None and head.launch == self.number and head.ended and head.exit_code is not None:
             return head.exit_code  # an earlier supervisor was cut off between this and its last command
         code, cause = self._outcome()
+        if self.suspended and code != exits.INTERRUPTED:
+            self.suspended = False  # it had come to its end
+        if self.suspended:
+            tell(f"launch {self.number} of {self.sweep} is suspended")
+            return code
         tell(f"launch {self.number} of {self.sweep} has ended with exit code {code}")
         self._write_end(code, cause)
         return code
 
-    def stop(self) -> None:
+    def stop(self, *, suspend: bool = False) -> None:
         """In order; asked again, now.  Called by a signal, so it takes no lock."""
         self._stopping = True
+        self.suspended = self.suspended or suspend  # whoever ends this machine next does not end the launch
         driver = self._driver
         if driver is not None and driver.returncode is None:
             with suppress(ProcessLookupError):
-                os.kill(driver.pid, signal.SIGTERM)
+                os.kill(driver.pid, signal.SIGUSR1 if suspend else signal.SIGTERM)
 
     def _outcome(self) -> tuple[int, str]:
         """Exit code of the launch, and the last words about it."""
@@ -106,7 +116,7 @@ class Supervisor:
             preexec_fn=die_with_parent,  # the supervisor that comes next starts one of its own
         )
         if self._stopping:  # asked between our look and its start
-            self.stop()
+            self.stop(suspend=self.suspended)
         assert self._driver.stdout is not None
         last: deque[str] = deque(maxlen=LAST_LINES)
         with self._driver.stdout as said:
@@ -239,10 +249,10 @@ def main() -> int:
     supervisor = Supervisor(options.storage, options.sweep, options.number, options.deaths, options.pause)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        supervisor.stop()
+        del frame
+        supervisor.stop(suspend=number == signal.SIGUSR1)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, stop)
     ended = threading.Event()
     touching = threading.Thread(target=touch, args=[options.supervised, ended], name="supervised", daemon=True)
@@ -250,7 +260,7 @@ def main() -> int:
     try:
         return supervisor.run()
     finally:
-        if options.then:
+        if options.then and not supervisor.suspended:
             tell(f"running: {options.then}")
             status = subprocess.run(options.then, shell=True, stdin=subprocess.DEVNULL).returncode  # noqa: S602
             tell(f"that ended with status {status}")

@@ -24,11 +24,13 @@ from heads import (
     wait_for_lines,
 )
 from ray_nodes import RayNodes, ray_nodes
+from rich.console import Console
 from sweeps import descendants, kill_everything, logged, plan_of, results_of, write_config
 
-from sweep.attached import typed
+from sweep import attached
+from sweep.attached import Attached, typed
+from sweep.faults import UserError
 from sweep.lease import Lease
-from sweep.store import open_store
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 STEPS = 20  # of an epoch of `faulty_detectors:Logged` on digits
@@ -68,7 +70,7 @@ class Place:
         """Notice path of a worker that runs a trial."""
         for notice, process in self.workers.items():
             for pid in descendants(process.pid):
-                if b"ray::TrialActor.train" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"ray::ResourceTrainable.train" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return notice
         raise AssertionError("no worker runs a trial")
 
@@ -197,11 +199,12 @@ def test_a_time_limit_ends_the_launch_resumable(place: Place, tmp_path: Path) ->
     assert "time limit" in run.stdout
 
 
-def test_a_sweep_that_runs_elsewhere_is_refused_and_its_record_left_alone(tmp_path: Path) -> None:
-    config = configure(tmp_path, epochs=1)
-    number = put_launch(config)
-    with Lease(open_store(str(tmp_path / "store")), "sweeps/test/lease", "ada@elsewhere").held():
-        run = drive(tmp_path, number)
-    assert run.returncode == 1
-    assert "ada@elsewhere" in run.stdout
+def test_a_sweep_that_runs_elsewhere_is_refused_and_its_record_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attached, "HANDOVER_SECONDS", 0.0)
+    number = put_launch(configure(tmp_path, epochs=1))
+    launch = Attached.open(str(tmp_path / "store"), "test", number, Console(quiet=True))
+    with Lease(launch.store, "sweeps/test/lease", "ada@elsewhere").held(), pytest.raises(UserError, match="ada@else"):
+        launch.run()
     assert head_of(tmp_path) is None
