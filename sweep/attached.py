@@ -34,6 +34,7 @@ from sweep.status import Survey, survey
 from sweep.store import Store, StoreError, open_store
 
 HANDOVER_SECONDS = 20.0  # for whoever made the machines to let go of the sweep's lease
+STOP_SECONDS = 300.0  # for trials to write their resume state: machines cost meanwhile, or are about to go
 ECHO_SECONDS = 2.0
 ADDRESS = "127.0.0.1:6379"  # of Ray on a cluster's head
 
@@ -142,6 +143,7 @@ class Attached:
             provenance={name: self.record[name] for name in ("commit", "dirty")},
             exhausted=bulletin.exhausted,
             watch=bulletin.hear,
+            patience=STOP_SECONDS,
             echo_seconds=ECHO_SECONDS,
         )
 

@@ -52,19 +52,18 @@ class Death:
             return Verdict("machine", "the machine was taken away, as announced")
         if actor is None:
             return Verdict("process")
+        patient = time.monotonic() - self.since <= PATIENCE_SECONDS
         try:
             table = cluster.actor_table(actor)
             node = _node(table)
         except RayError:
-            table, node = {}, None
+            return None if patient else Verdict("process")
         if node is not None and not node["Alive"]:
             why = " ".join(str(node.get("DeathReasonMessage") or "").split())
             return Verdict("machine", f"the machine {node['NodeManagerAddress']} was lost{f' ({why})' if why else ''}")
         if not isinstance(self.error, ActorUnavailableError) or table.get("State") == "DEAD":
             return Verdict("process")
-        if time.monotonic() - self.since > PATIENCE_SECONDS:
-            return Verdict("machine", "the connection to the trial's machine was lost")
-        return None
+        return None if patient else Verdict("machine", "the connection to the trial's machine was lost")
 
 
 def _node(actor: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -43,6 +44,7 @@ class Generations:
         provenance: commit and dirty, for results.
         exhausted: says which budget is used up, None while none is.
         watch: hears of every event, and each second of nothing.
+        patience: seconds that trials may take to write their resume state once all are asked to stop.
         echo_seconds: for which a second signal is taken for the first one's, sent along by somebody between.
     """
 
@@ -57,6 +59,7 @@ class Generations:
     provenance: Record
     exhausted: Callable[[], str | None]
     watch: Callable[[Record | None, Progress], None] | None = None
+    patience: float = math.inf
     echo_seconds: float = 0.0
 
     def run(self, lease: Lease, cluster: RayCluster) -> int:
@@ -77,7 +80,7 @@ class Generations:
             Progress(state, self.platform.slots, self.console, self.log_command) as progress,
             interrupted(_Stop(cluster, progress, self.echo_seconds)),
         ):
-            deaths = 0
+            deaths, last_run = 0, time.monotonic()
             more = self._anything_to_run(state)
             if more and not cluster.stop_file.exists() and (spent := self.exhausted()):
                 progress.say(f"{spent} is reached: nothing is started")
@@ -98,8 +101,14 @@ class Generations:
                         if lease.lost and cause is None:
                             cause = "another launch of this sweep has taken over"
                             cluster.stop()
-                        if not cluster.stop_file.exists() and (spent := self.exhausted()):
+                        stopping = cluster.stop_file.exists()
+                        if not stopping and (spent := self.exhausted()):
                             progress.say(f"{spent} is reached: stopping, resumable")
+                            cluster.stop()
+                        if not stopping:
+                            last_run = time.monotonic()
+                        elif time.monotonic() - last_run > self.patience:
+                            progress.say(f"no end in {self.patience:.0f} s: ending now", style="yellow")
                             cluster.stop()
                 except GenerationDied as death:
                     deaths = 0 if results else deaths + 1

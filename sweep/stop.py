@@ -6,10 +6,11 @@ every other node.  Or a node is about to be taken away: the machine's watcher le
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 
@@ -28,20 +29,21 @@ class StopFlag:
     Args:
         file: says so by being there, on the machine where the generation runs.
         key: of Ray's key-value store.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, file: str, key: str) -> None:
-        self._file, self._key = file, key.encode()
+    def __init__(self, file: str, key: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file, self._key, self._clock = file, key.encode(), clock
         self._asked = False
-        self._look_at = 0.0
+        self._look_at = -math.inf
 
     @property
     def asked(self) -> bool:
         """Ray is asked at most once a second; a head that does not answer has not asked for anything."""
         self._asked = self._asked or os.path.exists(self._file)
-        if not self._asked and time.monotonic() >= self._look_at:
+        if not self._asked and self._clock() >= self._look_at:
             self._asked = self._is_set()
-            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._look_at = self._clock() + LOOK_SECONDS
         return self._asked
 
     def _is_set(self) -> bool:

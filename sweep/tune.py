@@ -175,6 +175,11 @@ class Watch(tune.Callback):
             self._listed_at = self._clock()
             self._say("nodes", nodes=workers())
 
+    @property
+    def running(self) -> int:
+        """Trials that run, or ran on a machine of which nobody knows yet whether it is lost."""
+        return len(self._running)
+
     def close(self, patient: bool) -> None:
         """Settle what is open; impatient, trials whose end nobody can explain yet go on at the next launch."""
         while self._unsettled and patient:
@@ -207,6 +212,25 @@ class Watch(tune.Callback):
             self._searcher.fail(
                 key, attempt("failed" if poison else "preempted", error=error, cause=verdict.cause, job=job)
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as `Multiplexer`
+
+
+class Standstill(tune.Stopper):
+    """Ends the Tuner when all are asked to stop and nothing runs.
+
+    Trials that wait for a machine would wait for as long as none comes.
+    """
+
+    def __init__(self, stop_file: str, watch: Watch) -> None:
+        self._stop_file, self._watch = stop_file, watch
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return not self._watch.running and os.path.exists(self._stop_file)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as `Multiplexer`
@@ -328,6 +352,7 @@ def _tuner(orders: Orders, platform: Platform, searcher: Multiplexer, watch: Wat
             storage_path=f"{orders.scratch}/tune",
             verbose=0,
             callbacks=[watch],
+            stop=Standstill(orders.stop_file, watch),
             failure_config=tune.FailureConfig(max_failures=0),  # the queue tries again, and counts
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

@@ -190,13 +190,36 @@ def test_a_stop_reaches_trials_on_every_node_in_order(place: Place, tmp_path: Pa
     assert attempts_of(tmp_path) == []
 
 
-def test_a_time_limit_ends_the_launch_resumable(place: Place, tmp_path: Path) -> None:
-    config = configure(tmp_path, epochs=1000, pause=0.05)
-    run = drive(tmp_path, put_launch(config, deadline=time.time() + 12), **place.nodes.entry)
+def test_a_suspended_launch_has_not_ended_and_goes_on_with_the_same_command(place: Place, tmp_path: Path) -> None:
+    config = configure(tmp_path, epochs=6, pause=0.02)
+    number = put_launch(config)
+    then = ["--then", f"echo once >> {tmp_path}/then"]
+    first = supervise(tmp_path, number, *then, **place.nodes.entry)
+    wait_for_lines(place.log, 3 * STEPS, first)
+    for pid in [first.pid, *descendants(first.pid)]:  # as job systems do, to all of a family at once
+        os.kill(pid, signal.SIGUSR1)
+    assert first.wait(timeout=120) == 130
+    head = head_of(tmp_path)
+    assert head is not None
+    assert (head.state, head.exit_code) == ("starting", None)
+    assert "suspended" in (head.cause or "")
+    assert not (tmp_path / "then").exists()
+    second = supervise(tmp_path, number, *then, **place.nodes.entry)
+    assert second.wait(timeout=240) == 0, (tmp_path / "supervisor.log").read_text()
+    assert (ended_head(tmp_path).done, ended_head(tmp_path).restarts) == (2, 0)
+    assert (tmp_path / "then").read_text() == "once\n"
+    assert max(place.steps().values()) == 1, "not a step was lost"
+
+
+def test_a_time_limit_ends_a_launch_for_which_no_machine_ever_came(tmp_path: Path) -> None:
+    config = configure(tmp_path, epochs=1)
+    with ray_nodes() as nodes:
+        run = drive(tmp_path, put_launch(config, deadline=time.time() + 15), **nodes.entry)
     assert run.returncode == 3, run.stdout + run.stderr
     head = ended_head(tmp_path)
-    assert (head.exit_code, head.to_run) == (3, 2)
+    assert (head.exit_code, head.to_run, head.nodes) == (3, 2, ())
     assert "time limit" in run.stdout
+    assert "stopping" in run.stdout, "it had begun"
 
 
 def test_a_sweep_that_runs_elsewhere_is_refused_and_its_record_left_alone(
