@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from data.faults import DataError
 from sweep.bulletin import Bill, Bulletin
-from sweep.exits import INTERRUPTED, USER_ERROR
+from sweep.exits import BUDGET, INTERRUPTED, USER_ERROR
 from sweep.faults import UserError
 from sweep.generations import STOPPED, Generations, at_once, interrupted
 from sweep.launch import put_missing, refused
@@ -101,18 +101,31 @@ class Attached:
                     with _noticing(signal.SIGUSR1) as suspended:
                         code = self._generations(lease, bulletin)
                 except (UserError, StoreError, DataError) as error:
-                    bulletin.end(USER_ERROR, str(error))
+                    with suppress(StoreError):  # the supervisor writes it, when it can be written
+                        bulletin.end(USER_ERROR, str(error))
                     raise
-                if code == INTERRUPTED and suspended.is_set():
-                    bulletin.suspend()
-                    return code
-                state = survey(self.work, self.ledger)
-                bulletin.report(state)
-                trouble = self._put_report(state)
-                bulletin.end(code, trouble or (STOPPED if code == INTERRUPTED else None))
+                with interrupted(_let_be):
+                    try:
+                        if code == INTERRUPTED and suspended.is_set():
+                            bulletin.suspend()
+                        else:
+                            self._close(bulletin, code)
+                    except StoreError as error:  # that it has ended is as true; the supervisor goes on trying to say it
+                        self.console.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
                 return code
         except Held as held:
             raise refused(self.sweep, held) from None
+
+    def _close(self, bulletin: Bulletin, code: int) -> None:
+        """Report, and say that the launch has ended.
+
+        Raises:
+            StoreError: it cannot be said; that it has ended is as true.
+        """
+        state = survey(self.work, self.ledger)
+        bulletin.report(state)
+        why = {INTERRUPTED: STOPPED, BUDGET: f"{bulletin.exhausted()} is reached"}.get(code)
+        bulletin.end(code, "; ".join(filter(None, [why, self._put_report(state)])) or None)
 
     def _generations(self, lease: Lease, bulletin: Bulletin) -> int:
         with Scratch() as scratch:
@@ -202,6 +215,10 @@ def _noticing(number: int) -> Iterator[threading.Event]:
         yield came
     finally:
         signal.signal(number, before)
+
+
+def _let_be() -> None:
+    """What is under way ends by itself, and soon."""
 
 
 def bill_of(sweep: Sweep) -> Bill | None:

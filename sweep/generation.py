@@ -29,15 +29,16 @@ from sweep.orders import Orders
 
 def main(scratch: str, events: int, *where: str) -> None:
     """Start Ray or attach to it, run the generation, leave Ray."""
+    attached = len(where) == 1
+    if attached:
+        _leave_signals_to_parent()
     pipe = _standard_input()
     tuning = threading.Thread(target=importlib.import_module, args=["sweep.tune"])
     tuning.start()  # importing Tune takes as long as Ray's processes take to start
-    if len(where) == 1:
-        _leave_signals_to_parent()
+    if attached:
         ray.init(address=where[0], log_to_driver=False, logging_level=logging.ERROR)
     else:
         _start(scratch, *map(int, where))
-    _leave_signals_to_parent()  # Ray has made itself a way to end
     tuning.join()
     try:
         with pipe, os.fdopen(events, "w", buffering=1) as said:
@@ -65,12 +66,12 @@ def _start(scratch: str, cpus: int, gpus: int) -> None:
 
 
 def _leave_signals_to_parent() -> None:
-    """It ends this process in order, by the stop file, or kills it; job systems signal whole families at once.
+    """It ends this process in order, by the stop file, or kills it.
 
-    Not before Ray's own processes are started: they would inherit it.
+    Job systems signal whole families at once.  Ray and Tune would each do something of their own, so no
+    thread takes these signals; processes that are started would not either, and here none is.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
 
 
 def _standard_input() -> TextIO:
