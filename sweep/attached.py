@@ -136,7 +136,7 @@ class Attached:
                     if not cluster.stop_file.exists():
                         with interrupted(at_once):
                             put_missing(self.sweep, self.store, self.console)
-                    bulletin.run(survey(self.work, self.ledger), self.ledger)
+                    bulletin.plan(survey(self.work, self.ledger), self.ledger)
                     return self._all(bulletin).run(lease, cluster)
             except KeyboardInterrupt:
                 return INTERRUPTED

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from sweep import heads
-from sweep.heads import Head, Node, State
+from sweep.heads import Head, Node
 from sweep.lease import Lease
 from sweep.ledger import Ledger, Record
 from sweep.progress import Progress
@@ -71,26 +71,29 @@ class Bulletin:
         self._changed.set()
         self._thread.join()
 
-    def run(self, state: Survey, ledger: Ledger) -> None:
-        """The launch runs; earlier drivers of it may have."""
+    def plan(self, state: Survey, ledger: Ledger) -> None:
+        """What there is to do, and what earlier drivers of the launch met."""
         index = ledger.index()
         tried = ledger.attempts(index, {p.key for p in state.planned} & index.attempts.keys())
         lost = [a for attempts in tried.values() for a in attempts if a["status"] == "preempted"]
         preemptions = sum(attempt["launch"] == self._head.launch for attempt in lost)
-        self._change(state="running", preemptions=preemptions, **_counts(state))
+        self._change(preemptions=preemptions, **_counts(state))
 
     def hear(self, event: Record | None, progress: Progress) -> None:
         """Take in what a generation says."""
         with self._lock:
             counts: dict[str, Any] = progress.counts()
             head = replace(self._head, **counts)
+            ready = event is not None and event["event"] == "ready" and head.state != "running"
+            if ready:
+                head = replace(head, state="running")
             if event is not None and event["event"] == "nodes" and self._bill is None:
                 now = time.time()
                 seen = [Node(node["name"], since=now, alive=node["alive"]) for node in event["nodes"]]
                 head = replace(head, nodes=heads.merged(head.nodes, seen, now))
             preempted = event is not None and event["event"] == "attempt" and event["record"]["status"] == "preempted"
             self._head = replace(head, preemptions=head.preemptions + preempted)
-        if preempted:
+        if preempted or ready:
             self._changed.set()
 
     def report(self, state: Survey) -> None:
@@ -131,9 +134,9 @@ class Bulletin:
             return f"budget.max_usd={budget.max_usd:g}"
         return None
 
-    def _change(self, *, state: State, **counts: Any) -> None:
+    def _change(self, **fields: Any) -> None:
         with self._lock:
-            self._head = replace(self._head, state=state, **counts)
+            self._head = replace(self._head, **fields)
         self._changed.set()
 
     def _write_until_ended(self) -> None:

@@ -57,7 +57,7 @@ class Head:
 
     Attributes:
         launch: its number.
-        state: "ended" is final.
+        state: "starting" until Ray takes trials, "reporting" once none runs any more; "ended" is final.
         exit_code: as `sweep.exits` says; None before the end.
         cause: why it ended otherwise than done, or what went wrong at the end; None for nothing.
         time: when this was written, in seconds since 1970, as all times here.
