@@ -153,7 +153,11 @@ class Bulletin:
     def _look_at_machines(self) -> None:
         """Machines as their place lists them; while it does not answer, those that are known go on costing."""
         self._billed_at = time.monotonic()
-        seen = self._bill() if self._bill is not None else None
+        try:
+            seen = self._bill() if self._bill is not None else None
+        except Exception:  # noqa: BLE001  (a place's answer of an unknown shape; the record must go on)
+            self._console.print_exception()
+            seen = None
         now = time.time()
         with self._lock:
             nodes = self._head.nodes if seen is None else heads.merged(self._head.nodes, seen, now)

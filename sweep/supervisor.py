@@ -41,6 +41,7 @@ LONGEST_PAUSE = 60.0  # seconds before the driver is started again
 WRITE_SECONDS = 300.0  # to go on trying to write that the launch has ended: the machines cost meanwhile
 OTHERS_SECONDS = 60.0  # for which a record of another launch counts as that of a driver that lives
 FINAL = (exits.DONE, exits.USER_ERROR, exits.SOME_FAILED, exits.BUDGET, exits.INTERRUPTED)
+NOT_STARTED = 127  # as shells have it
 LAST_LINES = 20  # of what a driver said
 
 
@@ -107,23 +108,25 @@ class Supervisor:
 
     def _drive(self) -> tuple[int, str]:
         """Run a driver to its end; returns its exit status and its last words."""
-        self._driver = subprocess.Popen(
-            [sys.executable, "-m", "sweep.driver", self.storage, self.sweep, str(self.number)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C comes to us, and we decide
-            preexec_fn=die_with_parent,  # the supervisor that comes next starts one of its own
-        )
+        try:
+            self._driver = subprocess.Popen(
+                [sys.executable, "-m", "sweep.driver", self.storage, self.sweep, str(self.number)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C comes to us, and we decide
+                preexec_fn=die_with_parent,  # the supervisor that comes next starts one of its own
+            )
+        except OSError as error:  # no memory for another process, for now
+            return NOT_STARTED, str(error)
         if self._stopping:  # asked between our look and its start
             self.stop(suspend=self.suspended)
         assert self._driver.stdout is not None
         last: deque[str] = deque(maxlen=LAST_LINES)
         with self._driver.stdout as said:
             for line in said:
-                text = line.decode(errors="replace")
-                last.append(text)
-                print(text, end="", flush=True)
+                last.append(line.decode(errors="replace"))
+                say(last[-1])
         return self._driver.wait(), "".join(last).strip()
 
     def _write_end(self, code: int, cause: str) -> None:
@@ -131,9 +134,10 @@ class Supervisor:
 
         A driver that could, has written it.  The record of another launch whose driver lives is its own.
         """
-        store, until, pause = open_store(self.storage), time.monotonic() + WRITE_SECONDS, 1.0
+        until, pause = time.monotonic() + WRITE_SECONDS, 1.0
         while True:
             try:
+                store = open_store(self.storage)
                 head = heads.read(store, self.sweep)
                 ours = head is not None and head.launch == self.number
                 if head is None or (not head.ended if ours else head.ended or not _fresh(head)):
@@ -216,7 +220,13 @@ def touch(file: Path, ended: threading.Event) -> None:
 
 def tell(text: str) -> None:
     """A line of the log."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} supervisor: {text}", flush=True)
+    say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} supervisor: {text}\n")
+
+
+def say(text: str) -> None:
+    """Print; a disk that is full, or a reader that is gone, must not keep the machines."""
+    with suppress(OSError):
+        print(text, end="", flush=True)
 
 
 def main() -> int:
