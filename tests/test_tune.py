@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,9 +84,15 @@ def generation(tmp_path: Path) -> Generation:
 
 
 @pytest.fixture
-def lost(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def lost(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A node that all processes ran on, which is lost."""
-    node = {"NodeID": "n", "NodeManagerAddress": "10.0.0.7", "Alive": False, "DeathReasonMessage": "", "Resources": {}}
+    node: dict[str, Any] = {
+        "NodeID": "n",
+        "NodeManagerAddress": "10.0.0.7",
+        "Alive": False,
+        "DeathReasonMessage": "",
+        "Resources": {},
+    }
 
     class Cluster:
         def actor_table(self, actor: str) -> dict[str, Any]:
