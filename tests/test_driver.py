@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from heads import (
+from launches import (
     attempts_of,
     drive,
     ended_head,

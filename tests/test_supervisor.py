@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from heads import SWEEP, ended_head, put_launch, supervise, words
+from launches import SWEEP, ended_head, put_launch, supervise, words
 from sweeps import ROOT, descendants, environment, logged, wait_until, write_config
 
 from sweep import heads
