@@ -40,8 +40,8 @@ def lines(head: Head, budget: Budget, now: float | None = None) -> list[str]:
         found.append(f"machines: {_nodes(head)}")
     if head.preemptions or head.restarts:
         found.append(f"preemptions: {head.preemptions}, restarts of the driver: {head.restarts}")
-    limit = f" of {budget.max_usd:g} (budget.max_usd)" if budget.max_usd is not None else ""
     spent = "unknown, for want of a price" if head.usd is None else f"{head.usd:.2f}"
+    limit = f"; budget.max_usd is {budget.max_usd:g}" if budget.max_usd is not None else ""
     return [*found, f"dollars so far: {spent}{limit}"]
 
 
@@ -207,13 +207,13 @@ def _events(before: Head | None, head: Head) -> list[str]:
     for name, count in _counts(head).items():
         more = count - (_counts(before)[name] if before is not None else 0)
         if more > 0:
-            found.append(f"{more} more {name}" if before is not None else f"{more} {name}")
+            found.append(f"{name}: {more} more, {count} in all")
     return found
 
 
 def _counts(head: Head) -> dict[str, int]:
     return {
-        "trials preempted, to go on from their last state": head.preemptions,
+        "trials preempted, to go on where they were": head.preemptions,
         "trials failed": head.failed,
         "restarts of the driver": head.restarts,
     }

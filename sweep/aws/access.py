@@ -19,6 +19,7 @@ SPOT_ROLE = "AWSServiceRoleForEC2Spot"  # EC2 needs it for the first spot machin
 READS = (
     "ec2:DescribeAvailabilityZones", "ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeInstanceTypes",
     "ec2:DescribeKeyPairs", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
+    "ec2:DescribeSpotPriceHistory", "pricing:GetProducts",  # to hold dollars against budget.max_usd
 )  # fmt: skip
 RUN_ON = ("image", "key-pair", "network-interface", "security-group", "spot-instances-request", "subnet")
 

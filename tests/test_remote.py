@@ -1,0 +1,281 @@
+"""A launch on a place: what is done in which order, and what is left when it fails half-way."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray_nodes import RayNodes, ray_nodes
+from rich.console import Console
+from sweeps import ROOT, environment, results_of, wait_until, write_config
+
+from sweep import heads, watching
+from sweep.cluster import platform
+from sweep.exits import DONE, INTERRUPTED, SOME_FAILED, Outcome
+from sweep.faults import AlreadyRuns, UserError
+from sweep.heads import Head
+from sweep.lease import Held, Lease
+from sweep.ledger import Ledger
+from sweep.places import Place
+from sweep.plan import expand
+from sweep.remote import RemoteLaunch
+from sweep.spec import load
+from sweep.store import Store, open_store
+
+
+@dataclass
+class Machines:
+    """A place whose machines are a list of words.
+
+    Attributes:
+        making, submitting, removing: what else happens then.
+        up: what stands.
+        asked: every call, in order.
+        deadline: as `make` was told.
+    """
+
+    making: Callable[[], object] = lambda: None
+    submitting: Callable[[int], object] = lambda number: None
+    removing: Callable[[], object] = lambda: None
+    up: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    deadline: float | None = None
+
+    def make(self, console: Console, deadline: float | None) -> float | None:
+        self.asked.append("make")
+        self.up.append("a head")
+        self.deadline = deadline
+        self.making()
+        return None if deadline is None else deadline - 300
+
+    def submit(self, number: int) -> None:
+        self.asked.append(f"submit {number}")
+        self.submitting(number)
+
+    def alive(self) -> bool | None:
+        return bool(self.up)
+
+    def standing(self) -> list[str]:
+        return list(self.up)
+
+    def tear_down(self, console: Console) -> list[str]:
+        self.asked.append("tear down")
+        self.removing()
+        removed, self.up[:] = list(self.up), []
+        return removed
+
+    def commands(self) -> dict[str, list[str]]:
+        return {}
+
+
+class Launched:
+    """A sweep of one trivial trial, and a launch of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = write_config(
+            folder, [{"detectors": ["constant"], "abnormal": [0]}], budget={"max_hours": 2}, cluster={"cpus": 1}
+        )
+        self.sweep = load(self.config)
+        self.store: Store = open_store(self.sweep.storage)
+        self.ledger = Ledger(self.store, self.sweep.name)
+        self.output = io.StringIO()
+
+    def on(self, place: Place) -> RemoteLaunch:
+        where = platform(self.sweep)
+        console = Console(file=self.output, width=300)
+        work = expand(self.sweep, where)
+        return RemoteLaunch(
+            self.sweep, work, where, self.store, self.ledger, console, place, lambda verb: f"sweep {verb} it", False
+        )
+
+    def says(self, **head: Any) -> Callable[[int], None]:
+        """What a head says as soon as it has been given a launch."""
+        return lambda number: heads.write(self.store, self.sweep.name, Head(number, **head))
+
+    @property
+    def said(self) -> str:
+        return self.output.getvalue()
+
+
+@pytest.fixture
+def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launched:
+    monkeypatch.setattr(watching, "LOOK_SECONDS", 0.01)
+    return Launched(tmp_path)
+
+
+def test_a_launch_is_made_recorded_submitted_and_followed_and_nothing_is_left(launched: Launched) -> None:
+    place = Machines(submitting=launched.says(state="ended", exit_code=SOME_FAILED, cause="1 trial failed"))
+    before = time.time()
+    assert launched.on(place).run(detach=False) == Outcome(SOME_FAILED)
+    assert place.asked == ["make", "submit 1", "tear down"]
+    (spec,) = launched.ledger.specs()
+    assert spec["skip_failed"] is False
+    assert before <= spec["started"] <= time.time()
+    assert place.deadline == pytest.approx(spec["started"] + 7200)
+    assert spec["deadline"] == pytest.approx(spec["started"] + 6900), "as the place says, which may be sooner"
+    assert "1 trial failed" in launched.said and "removed: a head" in launched.said
+    assert list(launched.store.list("datasets")), "missing data are put before machines are made"
+
+
+def test_the_sweep_is_ours_while_machines_are_made_and_the_heads_from_then_on(launched: Launched) -> None:
+    lease = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "the driver")
+
+    def other() -> None:
+        with pytest.raises(Held):
+            lease.acquire()
+
+    place = Machines(making=other, submitting=lambda number: other())
+    assert launched.on(place).run(detach=True) == Outcome(DONE, finished=False)
+    lease.acquire()
+    assert place.up == ["a head"]
+    assert "sweep status it --watch" in launched.said and "sweep down it" in launched.said
+
+
+@pytest.mark.parametrize("stage", ["making", "submitting"])
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_fails_before_the_supervisor_runs_takes_everything_down(
+    launched: Launched, stage: str, number: signal.Signals | None
+) -> None:
+    def fail(*_: object) -> None:
+        if number is None:
+            raise UserError("no capacity")
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    place = Machines()
+    setattr(place, stage, fail)
+    if number is None:
+        with pytest.raises(UserError, match="no capacity"):
+            launched.on(place).run(detach=False)
+    else:
+        assert launched.on(place).run(detach=False) == Outcome(INTERRUPTED, finished=False)
+    assert place.up == []
+    assert "removed: a head" in launched.said
+    assert len(launched.ledger.specs()) == (stage == "submitting"), "a launch that never was is no launch"
+    Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "the next").acquire()
+
+
+def test_where_taking_down_fails_the_way_out_is_said_and_the_first_fault_is_the_one(launched: Launched) -> None:
+    def fail(words: str) -> Callable[[], None]:
+        def raising() -> None:
+            raise UserError(words)
+
+        return raising
+
+    place = Machines(making=fail("no capacity"), removing=fail("EC2 does not answer"))
+    with pytest.raises(UserError, match="no capacity"):
+        launched.on(place).run(detach=False)
+    assert "EC2 does not answer: machines may be left.  Remove them: sweep down it" in launched.said
+
+
+def test_a_second_interruption_leaves_at_once(launched: Launched) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    place = Machines(making=interrupt, removing=interrupt)
+    assert launched.on(place).run(detach=False).code == INTERRUPTED
+    assert "Remove them: sweep down it" in launched.said
+
+
+def test_a_second_launch_is_refused_and_touches_nothing(launched: Launched) -> None:
+    place = Machines()
+    lease = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head")
+    with lease.held(), pytest.raises(UserError) as caught:
+        launched.on(place).run(detach=False)
+    for words in ("is run by ubuntu@head, for", "sweep status it --watch", "sweep down it", "sweep.name=NAME"):
+        assert words in str(caught.value)
+    assert place.asked == []
+
+
+def test_a_launch_is_refused_while_a_head_speaks_whose_driver_is_being_restarted(launched: Launched) -> None:
+    launched.says(state="running")(7)
+    place = Machines(up=["a head"])
+    with pytest.raises(UserError, match="launch 7 of sweep test runs"):
+        launched.on(place).run(detach=False)
+    assert place.asked == []
+    gone = Machines(submitting=launched.says(state="ended", exit_code=0))
+    assert launched.on(gone).run(detach=False).code == DONE, "a head that is gone refuses nobody"
+
+
+def test_a_head_that_runs_another_launch_is_left_alone(launched: Launched) -> None:
+    def refuse(number: int) -> None:
+        raise AlreadyRuns("the head of sweep test runs another launch")
+
+    place = Machines(submitting=refuse)
+    with pytest.raises(UserError, match="runs another launch"):
+        launched.on(place).run(detach=False)
+    assert place.up == ["a head"]
+
+
+def test_ctrl_c_while_following_leaves_the_machines_alone(launched: Launched) -> None:
+    def submit(number: int) -> None:
+        launched.says(state="running")(number)
+        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+    place = Machines(submitting=submit)
+    assert launched.on(place).run(detach=False) == Outcome(INTERRUPTED, finished=False)
+    assert place.up == ["a head"]
+    assert "it goes on without this machine.  To see it: sweep status it --watch" in launched.said
+
+
+def test_a_head_that_is_lost_leaves_no_workers_and_the_next_command_is_said(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "SILENT_SECONDS", 0.1)
+    place = Machines()
+    launch = launched.on(place)
+    monkeypatch.setattr(place, "alive", lambda: False)
+    with pytest.raises(UserError, match=r"the head is gone.*go on with: sweep launch it"):
+        launch.run(detach=False)
+    assert place.up == []
+
+
+class OnRay(Machines):
+    """Nodes of Ray on this machine as the place: the supervisor runs as it does on a head."""
+
+    def __init__(self, nodes: RayNodes, sweep: str, storage: str, folder: Path) -> None:
+        super().__init__()
+        self._nodes, self._words, self._folder = nodes, [storage, sweep], folder
+
+    def make(self, console: Console, deadline: float | None) -> float | None:
+        self._nodes.start_worker(1)
+        return super().make(console, deadline)
+
+    def submit(self, number: int) -> None:
+        super().submit(number)
+        command = [
+            sys.executable, "-m", "sweep.supervisor", *self._words, str(number), "--detach",
+            "--log", str(self._folder / "supervisor.log"), "--supervised", str(self._folder / "supervised"),
+            "--then", f"touch {self._folder}/then",
+        ]  # fmt: skip
+        subprocess.run(command, cwd=ROOT, env=environment(**self._nodes.entry), check=True)
+        wait_until((self._folder / "supervised").exists)
+
+
+@pytest.mark.ray
+def test_a_real_supervisor_is_submitted_and_followed_to_its_end(launched: Launched, tmp_path: Path) -> None:
+    folder = tmp_path / "head"
+    folder.mkdir()
+    with ray_nodes() as nodes:
+        place = OnRay(nodes, launched.sweep.name, launched.sweep.storage, folder)
+        assert launched.on(place).run(detach=False) == Outcome(DONE), (folder / "supervisor.log").read_text()
+        (result,) = results_of(tmp_path).values()
+        assert result["status"] == "ok"
+        head = heads.read(launched.store, launched.sweep.name)
+        assert head is not None and (head.state, head.done, head.exit_code) == ("ended", 1, DONE)
+        report = {path.rpartition("/")[2] for path in launched.store.list(f"sweeps/{launched.sweep.name}/report")}
+        assert {"report.html", "leaderboard.csv"} <= report
+        wait_until((folder / "then").exists)
+    said = launched.said.splitlines()
+    assert [line for line in said if line.startswith("the head: ")][-1] == "the head: ended"
