@@ -132,13 +132,14 @@ class Opened:
         """Run what is left: in this process, or on the place that the YAML names."""
         from sweep.exits import Outcome
         from sweep.launch import Launch
-        from sweep.places import place_of
+        from sweep.places import pinned, place_of
         from sweep.remote import RemoteLaunch
 
-        place = place_of(self.sweep, state)
+        sweep = pinned(self.sweep)
+        place = place_of(sweep, state)
         if place is not None:
             remote = RemoteLaunch(
-                self.sweep, self.work, self.platform, self.store, self.ledger, console, place, self.command, skip_failed
+                sweep, self.work, self.platform, self.store, self.ledger, console, place, self.command, skip_failed
             )
             return remote.run(detach=detach)
         local = Launch(

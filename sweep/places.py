@@ -64,6 +64,21 @@ class Place(Protocol):
         """What is run on machines, by kind of machine."""
 
 
+def pinned(sweep: Sweep) -> Sweep:
+    """The sweep with the machine image that `auto` stands for now, so that the record of a launch names it.
+
+    Raises:
+        UserError: nobody says which that is.
+    """
+    if not isinstance(sweep.cluster, Aws):
+        return sweep
+    from sweep.aws import resolve
+
+    return sweep.model_copy(
+        update={"cluster": sweep.cluster.model_copy(update={"image": resolve.image(sweep.cluster)})}
+    )
+
+
 def place_of(sweep: Sweep, survey: Survey | None = None) -> Place | None:
     """The place of a sweep; None for this machine, where a launch runs in its own process.
 

@@ -38,7 +38,7 @@ def test_these_verbs_load_neither_torch_nor_ray_nor_optuna(words: list[str], con
 
 
 @pytest.mark.parametrize(
-    "verb", ["launch", "plan", "check", "status", "report", "verify", "score", "trial", "schema", "data"]
+    "verb", ["launch", "plan", "check", "status", "down", "report", "verify", "score", "trial", "schema", "data"]
 )
 def test_every_verb_has_help_that_teaches(verb: str) -> None:
     run = sweep(verb, "--help")
@@ -78,6 +78,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(config: Path) -> None:
         (["report", "CONFIG", "-o", "/dev/null/x"], ["cannot write /dev/null/x", "may write"]),
         (["report", "CONFIG", "--compare", "constant", "knn"], ["'knn' is on no board (there are: constant plain)"]),
         (["data", "put", "minst", "CONFIG"], ["did you mean 'mnist'"]),
+        (["launch", "CONFIG", "--detach"], ["--detach: provider local runs in this process"]),
         (["data", "put", "mnist", "CONFIG", "--set", "data.root=/nonexistent/x"], ["data.root"]),
     ],
 )
@@ -125,6 +126,13 @@ def test_status_and_report_show_the_latest_launch_and_with_all_every_one(config:
     assert seen() == (2, {7})
     assert seen("--all") == (3, {0, 7})
     assert seen("--set", "sweep.seeds=[3]") == (1, {3})
+
+
+def test_down_has_nothing_to_remove_on_this_machine_and_status_has_no_head(config: Path) -> None:
+    down = sweep("down", config)
+    assert (down.returncode, down.stderr) == (0, "")
+    assert "provider local makes no machines" in down.stdout
+    assert json.loads(sweep("status", config, "--json").stdout)["head"] is None
 
 
 def launched(config: Path, *assignments: str) -> None:
