@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sweep.faults import UserError
-from sweep.processes import die_with_parent
+from sweep.processes import die_with_parent, not_interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 SAID = {  # Ray's events, in words
@@ -30,7 +31,10 @@ SAID = {  # Ray's events, in words
     "run_setup_cmd": "setting it up",
     "start_ray_runtime": "starting Ray on it",
 }
-LAST_LINES = 15
+LAST_LINES = 12
+STEP = re.compile(
+    r"\tV*INFO |!!!$|^Shared connection to|^\W*\["
+)  # what Ray says of every step, and SSH of every command
 COMMAND_SECONDS = 180
 
 
@@ -66,19 +70,17 @@ class Launcher:
         given = self.folder / "given.json"
         private_text(given, json.dumps(config))
         reading, writing = os.pipe()
-        child = self._child(["up", str(given), str(self.made), str(writing)], pass_fds=[writing])
-        os.close(writing)
-        try:
+        with (
+            os.fdopen(reading) as events,
+            self._child(["up", str(given), str(self.made), str(writing)], writing) as child,
+        ):
             told: set[str] = set()
-            with os.fdopen(reading) as events:
-                for event in map(str.strip, events):
-                    if event in SAID and event not in told:
-                        told.add(event)
-                        say(SAID[event])
+            for event in map(str.strip, events):
+                if event in SAID and event not in told:
+                    told.add(event)
+                    say(SAID[event])
             if child.wait():
                 raise UserError(self._failure("Ray's launcher could not bring the head up"))
-        finally:
-            _end(child)
 
     def run(self, command: str) -> None:
         """Run a command on the head over SSH.
@@ -86,17 +88,17 @@ class Launcher:
         Raises:
             UserError: it failed, with the last of what it printed.
         """
-        child = self._child(["run", str(self.made), command])
-        try:
-            failed = child.wait(COMMAND_SECONDS) != 0
-        except subprocess.TimeoutExpired:
-            failed = True
-        finally:
-            _end(child)
+        with self._child(["run", str(self.made), command]) as child:
+            try:
+                failed = child.wait(COMMAND_SECONDS) != 0
+            except subprocess.TimeoutExpired:
+                failed = True
         if failed:
             raise UserError(self._failure("a command on the head failed, or did not end"))
 
-    def _child(self, words: Sequence[str], pass_fds: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    @contextmanager
+    def _child(self, words: Sequence[str], writing: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """This module in a process of its own, gone at the end of the block; `writing` is for it alone."""
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         settings = {
@@ -105,25 +107,41 @@ class Launcher:
             "RAY_UP_enable_autoscaler_v2": str(int(self.autoscaler_v2)),
             "PYTHONUNBUFFERED": "1",
         }
-        log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        child = None
         try:
-            return subprocess.Popen(
-                [sys.executable, "-m", "sweep.launcher", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=pass_fds,
-                env={**kept, **settings},
-                start_new_session=True,  # Ctrl-C comes to us, and we decide
-                preexec_fn=die_with_parent,
-            )
+            with not_interrupted():
+                log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "sweep.launcher", *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[] if writing is None else [writing],
+                    env={**kept, **settings},
+                    start_new_session=True,  # Ctrl-C comes to us, and we decide
+                    preexec_fn=die_with_parent,
+                )
+                os.close(log)
+                if writing is not None:
+                    os.close(writing)
+            yield child
         finally:
-            os.close(log)
+            if child is not None:
+                _end(child)
 
     def _failure(self, what: str) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        last = [line.rstrip() for line in text.splitlines() if line.strip()][-LAST_LINES:]
-        return f"{what}; the last of {self.log}:\n" + "\n".join(f"  {line}" for line in last)
+        return f"{what}; the last of {self.log}:\n" + "\n".join(f"  {line}" for line in telling(text)[-LAST_LINES:])
+
+
+def telling(text: str) -> list[str]:
+    """Lines of Ray's log that may tell a person what went wrong: neither tracebacks but for their ends, nor steps."""
+    found, inside = [], False
+    for line in text.splitlines():
+        inside = "Traceback (most recent call last)" in line or (inside and (line.startswith(" ") or not line))
+        if not inside and line.strip() and not STEP.search(line):
+            found.append(line.rstrip())
+    return found
 
 
 def private_text(path: Path, text: str) -> None:

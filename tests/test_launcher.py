@@ -31,6 +31,30 @@ def test_a_failure_is_one_fault_with_the_last_that_was_printed_and_where_the_res
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
 
 
+def test_what_is_told_of_a_log_is_what_went_wrong() -> None:
+    log = """2026-11-22 08:43:21,306\tINFO updater.py:509 -- [7/7] Starting the Ray runtime
+Shared connection to 203.0.113.10 closed.
+Traceback (most recent call last):
+  File "ray", line 10, in <module>
+    sys.exit(main())
+             ^^^^^^
+
+Exception: The current node timed out during startup.
+2026-11-22 08:44:23,362\tERR updater.py:191 -- Full traceback: Traceback (most recent call last):
+  File "updater.py", line 172, in run
+    self.do_update()
+click.exceptions.ClickException: SSH command failed.
+
+2026-11-22 08:44:23,363\tERR updater.py:194 -- !!!
+Failed to setup head node.
+"""
+    assert launcher.telling(log) == [
+        "Exception: The current node timed out during startup.",
+        "click.exceptions.ClickException: SSH command failed.",
+        "Failed to setup head node.",
+    ]
+
+
 def test_the_events_of_ray_are_ones_that_it_knows() -> None:
     from ray.autoscaler._private.event_system import CreateClusterEvent
 
