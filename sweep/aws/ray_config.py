@@ -236,12 +236,20 @@ def exports(cluster: Aws) -> str:
     return " ".join(["export", *(f"{name}={value}" for name, value in exports.items())]) + "; ulimit -n 65536 2>&-; "
 
 
+def _start(words: str) -> str:
+    """Ray waits half a minute for itself, too little where its files are read from a new disk for the first time."""
+    return f"ray start {words} || {{ ray stop --force; ray start {words}; }}"
+
+
 def _head_start(cluster: Aws) -> list[str]:
     before = exports(cluster)
     return [
         f"chmod 600 ~/.ray/auth_token; {before}ray stop",
-        f"{before}ray start --head --port={PORT} --num-cpus=0 --num-gpus=0 --dashboard-host=127.0.0.1 "
-        "--autoscaling-config=~/ray_bootstrap_config.yaml",
+        before
+        + _start(
+            f"--head --port={PORT} --num-cpus=0 --num-gpus=0 --dashboard-host=127.0.0.1 "
+            "--autoscaling-config=~/ray_bootstrap_config.yaml"
+        ),
     ]
 
 
@@ -252,6 +260,6 @@ def _worker_start(cluster: Aws, worker: Worker) -> list[str]:
         f"chmod 600 ~/.ray/auth_token; {before}ray stop",
         # From now on the guard watches the head.  The first boot's script may not have come so far.
         f"sudo install -d -m 1777 /run/sweep; echo {head} > /run/sweep/head",
-        f"{before}ray start --address={head} --num-cpus={worker.cpus} --num-gpus={worker.gpus}",
+        before + _start(f"--address={head} --num-cpus={worker.cpus} --num-gpus={worker.gpus}"),
         f"{before}flock -n /tmp/sweep-spot-notice setsid {watch} > /tmp/sweep-spot-notice.log 2>&1 < /dev/null &",
     ]
