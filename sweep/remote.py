@@ -104,14 +104,13 @@ class RemoteLaunch:
         except AlreadyRuns:
             raise
         except BaseException as error:
-            self._give_up(error)
+            self._give_up("interrupted" if isinstance(error, KeyboardInterrupt) else "it failed")
             raise
         self._say(f"launch {number} has been started on the head; it needs this machine no more")
         return number
 
-    def _give_up(self, error: BaseException) -> None:
+    def _give_up(self, why: str) -> None:
         """Take down what was made; a second interruption leaves at once."""
-        why = "interrupted" if isinstance(error, KeyboardInterrupt) else "it failed"
         self._say(f"{why}: taking down what was made (Ctrl-C leaves it to `down`)")
         try:
             removed = self.place.tear_down(self.console)
@@ -138,7 +137,7 @@ class RemoteLaunch:
             self._say(f"left alone: it goes on without this machine.  {self._come_back()}")
             return Outcome(INTERRUPTED, finished=False)
         except HeadGone as gone:
-            self._give_up(gone)
+            self._give_up("the head is gone")
             raise UserError(f"{gone}; every finished trial is kept, go on with: {self.command('launch')}") from None
         except StoreError as error:
             raise StoreError(f"{error}\nThe head goes on without this machine.  {self._come_back()}") from error

@@ -7,11 +7,13 @@ import json
 import os
 from pathlib import Path
 
+import boto3
 import pytest
 import yaml
 from s3_servers import S3Server
 from sweeps import sweep, write_config
 
+from sweep.aws.ray_config import CLUSTER_TAG, cluster_name
 from sweep.check import check
 from sweep.findings import Finding, table
 from sweep.spec import load
@@ -104,11 +106,38 @@ def test_the_configuration_for_rays_launcher_is_printed_and_was_checked_by_ray(o
     assert "max_wrkers" in bad.stderr and "Traceback" not in bad.stderr
 
 
-def test_a_launch_on_ec2_is_refused_before_anything_is_touched(on_aws: Path) -> None:
-    run = sweep("launch", on_aws, "-y", **NOWHERE)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["launch", "-y"], "cannot list s3://"),
+        (["status"], "cannot list s3://"),
+        (["down", "-y"], "EC2 does not let us find out what stands"),
+    ],
+)
+def test_a_cloud_that_cannot_be_reached_is_one_clear_fault(on_aws: Path, words: list[str], message: str) -> None:
+    verb, *more = words
+    run = sweep(verb, on_aws, *more, **NOWHERE)
     assert run.returncode == 1
-    assert "launching on aws is not there yet, and nothing was started" in run.stderr
-    assert "python -m sweep check" in run.stderr and "python -m sweep plan" in run.stderr
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_down_shows_what_is_there_asks_and_removes_it_without_the_store(on_aws: Path, moto: S3Server) -> None:
+    environment = {**moto.environment(), "AWS_ENDPOINT_URL": moto.endpoint, "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}
+    name = cluster_name(load(on_aws))
+    tags = [{"ResourceType": "key-pair", "Tags": [{"Key": CLUSTER_TAG, "Value": name}]}]
+    keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": "us-east-1"}
+    ec2 = boto3.client("ec2", endpoint_url=moto.endpoint, **keys)
+    ec2.create_key_pair(KeyName=name, TagSpecifications=tags)
+    unasked = sweep("down", on_aws, **environment)
+    assert unasked.returncode == 1
+    assert f"key pair {name}" in unasked.stdout and "add -y" in unasked.stderr
+    assert len(ec2.describe_key_pairs()["KeyPairs"]) == 1
+    down = sweep("down", on_aws, "-y", **environment)
+    assert down.returncode == 0, down.stderr
+    assert down.stdout.count(f"key pair {name}") == 2, "found, then removed"
+    assert ec2.describe_key_pairs()["KeyPairs"] == []
+    assert "nothing of this sweep is there" in sweep("down", on_aws, **environment).stdout
 
 
 def test_rays_launcher_has_no_part_in_a_sweep_on_this_machine(tmp_path: Path) -> None:
