@@ -1,0 +1,249 @@
+"""AWS in a box: an API that moto answers, a real machine behind every instance, objects in SeaweedFS, and a laptop."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from unittest.mock import patch
+
+from moto.ec2.models import elastic_network_interfaces
+from moto.moto_api._internal.models import moto_api_backend
+from s3_servers import seaweed_server
+
+from lab.api import Api, ApiServer
+from lab.capacity import Capacity
+from lab.ec2 import Ec2, Instance, public_addresses
+from lab.identities import LAPTOP, Identities
+from lab.laptop import Laptop
+from lab.machine import Image
+from lab.network import LAPTOP as LAPTOP_ADDRESS
+from lab.network import OPERATOR, Network, listening, remove_leftovers
+from lab.rights import Rights
+from lab.timeline import Timeline
+
+REGION = "us-east-1"  # as in the shipped YAML
+PORT = 5566
+ENDPOINT = f"http://{OPERATOR}:{PORT}"
+TICK_SECONDS = 0.2
+SMALL_RAY = {  # several machines share one memory and two cores, and a power cut is to be noticed in seconds
+    "RAY_agent_register_timeout_ms": "120000",
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "150000000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+class Cloud:
+    """What a test sees of the cloud; made by `cloud`.
+
+    Attributes:
+        laptop: where the user types.
+        events: what happened so far.
+        region, endpoint: of AWS.
+        image: id of a machine image, for `cluster.image`.
+        environment: folder of the image's Python environment, for `cluster.environment`.
+        ssh_from: network of the laptop, for `cluster.ssh_from`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ec2: Ec2,
+        laptop: Laptop,
+        capacity: Capacity,
+        identities: Identities,
+        timeline: Timeline,
+    ) -> None:
+        self._folder = folder
+        self.laptop = laptop
+        self.timeline = timeline
+        self.region, self.endpoint = REGION, ENDPOINT
+        self.image = ec2.image_id()
+        self.environment = str(Image().python)
+        self.ssh_from = f"{LAPTOP_ADDRESS}/32"
+        self._ec2 = ec2
+        self._capacity = capacity
+        self._identities = identities
+
+    def state(self) -> list[dict[str, Any]]:
+        """Every instance that there ever was, in order of launch."""
+        return [
+            {
+                "id": i.id, "type": i.type, "market": i.market, "zone": i.zone, "state": self._ec2.state(i.id),
+                "role": i.tags.get("ray-node-type", ""), "public": i.public, "address": i.address, "tags": i.tags,
+            }
+            for i in list(self._ec2.instances.values())
+        ]  # fmt: skip
+
+    def running(self, role: str | None = None) -> list[str]:
+        """Ids of running instances, of a role ("head", "worker") if one is given."""
+        return [i["id"] for i in self.state() if i["state"] == "running" and role in (None, i["role"])]
+
+    def run(self, instance: str, *argv: object, user: str | None = None, timeout: float = 120) -> str:
+        """What a command prints that is run on a machine without going over its network."""
+        machine = self._instance(instance).machine
+        assert machine is not None, f"{instance} is off"
+        done = machine.run(argv, timeout, user=user)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def tmp(self, instance: str) -> Path:
+        """Folder of this machine that is, or was, an instance's /tmp; Ray's logs lie there."""
+        return self._folder / f"{self._instance(instance).name}.tmp"
+
+    def shut_down(self, instance: str) -> None:
+        """Have a machine switch itself off, as its guard does."""
+        machine = self._instance(instance).machine
+        assert machine is not None, f"{instance} is off"
+        machine.run(["shutdown", "-h", "now"], user="root")  # which ends with all that runs there
+
+    def notice(self, instance: str, seconds: float = 120) -> None:
+        """Announce that a spot instance will be reclaimed, and reclaim it then."""
+        now = time.time()
+        self._instance(instance).notice = (now, now + seconds)
+        self.timeline.add("spot notice", instance, f"{seconds:g} s")
+
+    def cut_power(self, instance: str) -> None:
+        """A machine and its instance are gone at once, without a word to anybody."""
+        machine = self._instance(instance).machine
+        assert machine is not None, f"{instance} is off"
+        machine.cut_power()
+        self._ec2.terminate(instance, "power cut")
+
+    def cut_network(self, instance: str) -> None:
+        """The machine runs on, alone."""
+        machine = self._instance(instance).machine
+        assert machine is not None, f"{instance} is off"
+        machine.cut_network()
+        self.timeline.add("network cut", instance)
+
+    def join_network(self, instance: str) -> None:
+        machine = self._instance(instance).machine
+        assert machine is not None, f"{instance} is off"
+        machine.join_network()
+        self.timeline.add("network back", instance)
+
+    def capacity(self, zone: str, instance_type: str, market: str, count: int | None) -> None:
+        """How many more instances there are; zone, type and market may be "any"."""
+        self._capacity.set(zone, instance_type, market, count)
+
+    def deny_bucket(self, role: str) -> None:
+        """S3 refuses an identity, a role or "laptop", whatever its policies say."""
+        self._identities.deny_bucket(role)
+
+    def allow_bucket(self, role: str) -> None:
+        self._identities.allow_bucket(role)
+
+    def expire_credentials(self, identity: str = LAPTOP) -> None:
+        """All access keys of an identity are expired until they are renewed."""
+        self._identities.expire(identity)
+
+    def renew_credentials(self, identity: str = LAPTOP) -> None:
+        self._identities.renew(identity)
+
+    def left(self) -> dict[str, list[str]]:
+        """What still costs or still lies about: instances, machines, volumes, key pairs, security groups."""
+        return self._ec2.left()
+
+    def wait(self, condition: Callable[[], object], seconds: float, what: str) -> None:
+        """Until a condition holds.
+
+        Raises:
+            AssertionError: it has not come true; with what happened meanwhile.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            happened = "\n".join(map(str, self.timeline.events[-40:]))
+            assert not self.timeline.of("error"), happened
+            assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s\n{happened}\n{self.left()}"
+            time.sleep(0.1)
+
+    def _instance(self, id_: str) -> Instance:
+        return self._ec2.instances[id_]
+
+
+@contextmanager
+def cloud(
+    folder: Path,
+    edit: Callable[[str], str] = lambda text: text,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Cloud]:
+    """A cloud with an empty account; gone with everything in it at the end.
+
+    Args:
+        folder: empty, for logs and objects.
+        edit: changes the user data of instances before their first boot.
+        environment: further variables of who comes to a machine by SSH.
+
+    Raises:
+        ServerStartError: there is no SeaweedFS.
+    """
+    remove_leftovers()
+    moto_api_backend.reset()
+    timeline, identities, capacity = Timeline(folder / "events.log"), Identities(), Capacity()
+    credentials = identities.issue(LAPTOP, life=float("inf"))
+    image = Image(environment={"AWS_ENDPOINT_URL": ENDPOINT, **SMALL_RAY, **environment})
+    own = {
+        "AWS_ENDPOINT_URL": ENDPOINT,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": credentials.access_key,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    network = Network()
+    try:
+        with (
+            seaweed_server(folder, checks_secrets=False) as s3,
+            patch.object(elastic_network_interfaces, "random_public_ip", public_addresses()),
+        ):
+            ec2 = Ec2(network, REGION, image, folder, identities, timeline, LAPTOP_ADDRESS, edit)
+            rights = Rights(ec2.tags_of)
+            api = Api(
+                s3.endpoint, identities, capacity, ec2.default_subnet, ec2.zone_of, rights.fault, ec2.launched, timeline
+            )
+            server = ApiServer(listening(network.operator, OPERATOR, PORT), api)
+            network.add_laptop("laptop")
+            laptop = Laptop(network, "laptop", folder / "laptop", own)
+            ticking = _Ticking(ec2.tick, timeline)
+            try:
+                laptop.switch_on()
+                yield Cloud(folder, ec2, laptop, capacity, identities, timeline)
+            finally:
+                ticking.stop()
+                laptop.cut_power()
+                ec2.close()
+                server.close()
+    finally:
+        network.close()
+
+
+class _Ticking:
+    """Calls a function again and again from a thread, which the machines that it starts live as long as."""
+
+    def __init__(self, tick: Callable[[], None], timeline: Timeline) -> None:
+        self._ended = threading.Event()
+        self._tick = tick
+        self._timeline = timeline
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(TICK_SECONDS):
+            try:
+                self._tick()
+            except Exception:  # noqa: BLE001  (told to whoever waits)
+                fault = traceback.format_exc()
+                if fault not in [event.detail for event in self._timeline.of("error")]:
+                    self._timeline.add("error", "lab", fault)

@@ -1,0 +1,39 @@
+"""A cloud for tests, or the reason why there is none here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from conftest import unavailable
+from s3_servers import ServerStartError
+
+from lab.cloud import Cloud, cloud
+from lab.sweeps import TRAINED_LOG, impatient
+
+PROGRAMS = {  # and the Debian packages that they come with
+    "ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "setpriv": "util-linux",
+    "/usr/sbin/sshd": "openssh-server", "ssh": "openssh-client", "rsync": "rsync", "sudo": "sudo", "git": "git",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def lab_is_possible() -> None:
+    """Skips a test where machines cannot be made; where SWEEP_CI is 1 it fails."""
+    if os.geteuid() != 0:
+        unavailable("machines are made of namespaces, and only root may make them")
+    lacking = {package for program, package in PROGRAMS.items() if shutil.which(program) is None}
+    if lacking:
+        unavailable(f"Debian packages are missing: {' '.join(sorted(lacking))}")
+
+
+@pytest.fixture(scope="module", name="cloud")
+def a_cloud(lab_is_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A cloud that the tests of one file share."""
+    try:
+        with cloud(tmp_path_factory.mktemp("cloud"), impatient, {"TRAINED_LOG": TRAINED_LOG}) as made:
+            yield made
+    except ServerStartError as reason:
+        unavailable(str(reason))

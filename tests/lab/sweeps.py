@@ -1,0 +1,85 @@
+"""The sweeps that are launched in the lab: clusters/aws.yaml as it is shipped, but for overrides that have names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.cloud import Cloud
+
+CONFIG = "lab.yaml"
+TRAINED_LOG = "/tmp/trained.log"  # where `Logged` writes the steps that it trains, on each machine
+STEPS = 20  # of an epoch of `Logged` on digits
+SOON = {  # minutes of a machine's guard become seconds
+    "HEAD_GONE_SECONDS = 600.0": "HEAD_GONE_SECONDS = 20.0",
+    "SUPERVISOR_GONE_SECONDS = 600.0": "SUPERVISOR_GONE_SECONDS = 30.0",
+    "SET_UP_SECONDS = 1800.0": "SET_UP_SECONDS = 120.0",
+    "POLL_SECONDS = 15.0": "POLL_SECONDS = 2.0",
+}
+BUCKET = "a-bucket-of-mine"
+
+
+def overrides(cloud: Cloud) -> dict[str, Any]:
+    """What differs from the shipped YAML, and why.
+
+    The user's one line: storage.  The fake: image, environment and ssh_from, which AWS, the image and a service of
+    Amazon would say.  Size: two workers, which go soon when idle, an hour for all, and the data set that
+    comes with a package.  The machine: it has no GPU, so a trial takes a worker's four CPUs instead.
+    """
+    return {
+        "storage": f"s3://{BUCKET}/anomaly",
+        "cluster": {
+            "image": cloud.image, "environment": cloud.environment, "ssh_from": cloud.ssh_from,
+            "max_workers": 2, "idle_minutes": 0.5,
+        },
+        "budget": {"max_hours": 1},
+        "sweep": {"name": "lab", "datasets": ["digits"]},
+        "trial": {"gpus": 0, "checkpoint_seconds": 5},
+    }  # fmt: skip
+
+
+def write_sweep(cloud: Cloud, **sections: dict[str, Any]) -> None:
+    """Write the laptop's CONFIG: the shipped YAML, the overrides, and further ones by section, `sweep` as a whole."""
+    text = (cloud.laptop.checkout / "clusters/aws.yaml").read_text()
+    config = yaml.safe_load(text)
+    for section, value in overrides(cloud).items():
+        config[section] = {**config[section], **value} if isinstance(value, dict) else value
+    for section, value in sections.items():
+        config[section] = value if section == "sweep" else {**config[section], **value}
+    (cloud.laptop.checkout / CONFIG).write_text(yaml.safe_dump(config))
+
+
+def impatient(user_data: str) -> str:
+    """A first boot whose guard waits for seconds where the shipped one waits for minutes."""
+    for patience, less in SOON.items():
+        user_data = user_data.replace(patience, less)
+    return user_data
+
+
+def check(cloud: Cloud) -> None:
+    """Have `check --fix` make the bucket and the two roles."""
+    done = cloud.laptop.run(["python", "-m", "sweep", "check", CONFIG, "--fix"])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def logged(epochs: int, pause: float = 0.25, abnormal: int = 4) -> dict[str, Any]:
+    """A section `sweep`: trials that each take `epochs` x STEPS x `pause` seconds and next to no processor."""
+    name = "tests.faulty_detectors:Logged"
+    study = {
+        "name": "s", "kind": "error_bars", "detectors": [name], "datasets": ["digits"],
+        "abnormal": list(range(abnormal)), "seeds": 1, "hyperparameters": {name: {"epochs": epochs, "pause": pause}},
+    }  # fmt: skip
+    return {"name": "lab", "studies": [study]}
+
+
+def trained(cloud: Cloud, *instances: str) -> dict[str, list[int]]:
+    """Steps that machines trained, by trial, in the order of machines and steps; machines may be gone."""
+    found: dict[str, list[int]] = {}
+    for instance in instances:
+        log = cloud.tmp(instance) / Path(TRAINED_LOG).name
+        for line in log.read_text().splitlines() if log.exists() else ():
+            trial, step = line.split()
+            found.setdefault(trial, []).append(int(step))
+    return found

@@ -1,0 +1,69 @@
+"""Ray's own launcher brings up what `sweep.aws.ray_config` generates, and SpotFirst finds the way out of spot."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from lab.cloud import Cloud
+from lab.sweeps import CONFIG, write_sweep
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+UP = """
+python -m sweep check {config} --fix &&
+python -m sweep plan {config} --ray-yaml > ray.yaml &&
+token=$(awk '/^  ~.*auth_token:/ {{print $2}}' ray.yaml) && mkdir -p "$(dirname "$token")" &&
+openssl rand -hex 32 > "$token" && PYTHONPATH=$PWD ray up -y --no-config-cache ray.yaml
+"""
+DEMAND = """
+import ray, sys
+from ray.autoscaler.sdk import request_resources
+ray.init(address="auto", logging_level="ERROR", log_to_driver=False)
+request_resources(bundles=[{"CPU": 4, "GPU": 1}] * int(sys.argv[1]))
+"""
+NODES = """
+import ray
+ray.init(address="auto", logging_level="ERROR", log_to_driver=False)
+print(sum(node["Alive"] for node in ray.nodes()))
+"""
+
+
+def on_head(cloud: Cloud, code: str, *arguments: object) -> str:
+    """What a Python script prints that is run on the head, as one of Ray's drivers."""
+    (head,) = cloud.running("head")
+    setting = ["env", "RAY_AUTH_MODE=token", "PYTHONPATH=/home/ubuntu/anomaly-sweep"]
+    return cloud.run(head, *setting, f"{cloud.environment}/bin/python", "-c", code, *arguments)
+
+
+def test_without_spot_capacity_workers_come_on_demand_and_all_go(cloud: Cloud) -> None:
+    write_sweep(cloud)
+    done = cloud.laptop.run(["bash", "-c", UP.format(config=CONFIG)], timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [i["role"] for i in cloud.state()] == ["head"]
+    cloud.capacity("any", "any", "spot", 0)
+    on_head(cloud, DEMAND, 2)
+    cloud.wait(lambda: len(cloud.running("worker")) == 2, 120, "two workers are launched")
+    cloud.wait(lambda: int(on_head(cloud, NODES)) == 3, 240, "Ray has three nodes")
+    asked = [(e.subject, e.detail.partition(" ")[0]) for e in cloud.timeline.of("refused")]
+    assert asked[0] == ("g5.xlarge", "spot") and asked[-1] == ("g6.xlarge", "spot")
+    assert {(i["type"], i["market"]) for i in cloud.state() if i["role"] == "worker"} == {("g5.xlarge", "on-demand")}
+
+    # What the generated configuration asks for is what machines are.
+    config = yaml.safe_load((cloud.laptop.checkout / "ray.yaml").read_text())
+    for instance in cloud.state():
+        assert instance["tags"]["anomaly-sweep"] == config["provider"]["tags"]["anomaly-sweep"]
+    guards = [cloud.run(i, "pgrep", "-fa", "/opt/sweep/guard.py") for i in cloud.running()]
+    assert [sum(role in guard for guard in guards) for role in ("guard.py head", "guard.py worker")] == [1, 2]
+
+    # A worker that powers itself off ends its instance, and is replaced while there is demand.
+    first = cloud.running("worker")[0]
+    cloud.shut_down(first)
+    cloud.wait(lambda: first not in cloud.left()["instances"], 60, "the worker ends")
+    cloud.wait(lambda: len(cloud.running("worker")) == 2, 120, "another comes")
+
+    down = cloud.laptop.run(["bash", "-c", "PYTHONPATH=$PWD ray down -y ray.yaml"], timeout=300)
+    assert down.returncode == 0, down.stdout + down.stderr
+    cloud.wait(lambda: not cloud.left()["machines"], 60, "all machines are off")
+    assert cloud.left()["instances"] == cloud.left()["volumes"] == []
+    assert cloud.timeline.of("denied") == [], "the head's role lacks a right"
