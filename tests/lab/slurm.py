@@ -1,0 +1,95 @@
+"""Slurm on machines that are there: a controller, and a daemon on each node; Debian's Slurm 22.05 and munge.
+
+Needs the Debian packages slurmctld, slurmd, slurm-client and munge on this machine, whose root the machines have.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+
+from lab.machine import Machine
+
+PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
+UP_SECONDS = 60.0
+CONFIG = """
+ClusterName=lab
+SlurmctldHost={controller}({address})
+AuthType=auth/munge
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation=/var/spool/slurmctld
+SlurmdSpoolDir=/var/spool/slurmd
+SlurmctldPidFile=/run/slurmctld.pid
+SlurmdPidFile=/run/slurmd.pid
+SlurmctldLogFile=/var/log/slurmctld.log
+SlurmdLogFile=/var/log/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+ReturnToService=2
+SlurmdTimeout=20
+KillWait={kill_wait}
+OverTimeLimit=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+MpiDefault=none
+JobRequeue=1
+"""
+NODE = "NodeName={name} NodeAddr={address} CPUs={cpus} RealMemory=4000 State=UNKNOWN\n"
+PARTITION = "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n"
+START = """
+set -e
+umask 077
+mkdir -p /run/munge /etc/munge /etc/slurm /var/spool/slurmctld /var/spool/slurmd /var/lib/munge /var/log/munge
+install -m 400 /run/seed/munge.key /etc/munge/munge.key
+chown -R munge: /run/munge /etc/munge /var/lib/munge /var/log/munge
+chmod 755 /run/munge /etc/slurm
+install -m 644 /run/seed/slurm.conf /run/seed/cgroup.conf /etc/slurm/
+setpriv --reuid=munge --regid=munge --clear-groups munged
+umask 022
+for daemon in "$@"; do "$daemon"; done
+"""
+
+
+def seed(addresses: Mapping[str, str], *, cpus: int = 2, kill_wait: int = 5) -> dict[str, str]:
+    """Files that the seed of every machine must hold.
+
+    Args:
+        addresses: of machines by name, which is their hostname; the first is the controller and a node, too.
+        cpus: of each node.
+        kill_wait: seconds between Slurm's SIGTERM and its SIGKILL.
+    """
+    (controller, address), *_ = addresses.items()
+    nodes = "".join(NODE.format(name=name, address=where, cpus=cpus) for name, where in addresses.items())
+    config = CONFIG.format(controller=controller, address=address, kill_wait=kill_wait)
+    return {
+        "slurm.conf": config.lstrip() + nodes + PARTITION,
+        "cgroup.conf": "CgroupPlugin=cgroup/v1\n",  # with a mixture of both versions it finds neither by itself
+        "munge.key": secrets.token_hex(64),
+    }
+
+
+def start(machines: Sequence[Machine]) -> None:
+    """Start Slurm on machines that are up and have the seed, the controller first; returns when all nodes idle.
+
+    Raises:
+        RuntimeError: they do not come up.
+    """
+    for number, machine in enumerate(machines):
+        daemons = ["slurmctld", "slurmd"] if number == 0 else ["slurmd"]
+        done = machine.run(["bash", "-c", START, "start", *daemons], user="root")
+        if done.returncode:
+            raise RuntimeError(f"Slurm does not start on {machine.name}: {done.stdout}{done.stderr}")
+    deadline = time.monotonic() + UP_SECONDS
+    while states(machines[0]) != ["idle"] * len(machines):
+        if time.monotonic() > deadline:
+            log = machines[0].run(["tail", "-20", "/var/log/slurmctld.log"], user="root").stdout
+            raise RuntimeError(f"Slurm's nodes do not come up: {states(machines[0])}\n{log}")
+        time.sleep(0.2)
+
+
+def states(controller: Machine) -> list[str]:
+    """Of all nodes, as sinfo says, e.g. "idle"."""
+    return controller.run(["sinfo", "--noheader", "--Node", "--format=%T"]).stdout.split()

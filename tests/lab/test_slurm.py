@@ -1,0 +1,75 @@
+"""Slurm runs in the lab, kills a job at its walltime after a warning, and queues it again."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import unavailable
+
+from lab import slurm
+from lab.machine import Image, Machine
+from lab.network import INSIDE, Network, remove_leftovers
+
+pytestmark = pytest.mark.lab
+
+SECONDS = 120.0
+JOB = """#!/bin/bash
+#SBATCH --nodes=2 --ntasks-per-node=1 --time=00:05:00 --signal=B:USR1@240 --requeue --output=/shared/job.log
+trap 'echo warned; scontrol requeue $SLURM_JOB_ID; exit 0' USR1
+srun hostname
+[ "${SLURM_RESTART_COUNT:-0}" = 0 ] || { echo "again"; exit 0; }
+for _ in $(seq 600); do sleep 1 & wait $!; done
+"""
+
+
+@pytest.fixture
+def nodes(lab_is_possible: None, tmp_path: Path) -> Iterator[list[Machine]]:
+    """Two machines with Slurm, and a folder that both see as /shared."""
+    lacking = sorted({package for program, package in slurm.PROGRAMS.items() if shutil.which(program) is None})
+    if lacking:
+        unavailable(f"Debian packages are missing: {' '.join(lacking)}")
+    remove_leftovers()
+    network = Network()
+    addresses = {f"node{n}": f"{INSIDE}.1.{n}" for n in (10, 11)}
+    image = Image(hosts=[f"{address} {name}" for name, address in addresses.items()])
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    files = slurm.seed(addresses)
+    machines = []
+    for name, address in addresses.items():
+        network.add_machine(name, address)
+        machine = Machine(network, name, image, tmp_path, hostname=name, writable={shared: "/shared"}, seed=files)
+        machines.append(machine)
+    try:
+        for machine in machines:
+            machine.boot()
+        for machine in machines:
+            machine.wait()
+        slurm.start(machines)
+        yield machines
+    finally:
+        for machine in machines:
+            machine.cut_power()
+        network.close()
+
+
+def test_a_job_that_is_warned_before_its_walltime_queues_itself_again(nodes: list[Machine], tmp_path: Path) -> None:
+    (tmp_path / "shared/job.sh").write_text(JOB)
+    sent = nodes[0].run(["sbatch", "--parsable", "/shared/job.sh"])
+    assert sent.returncode == 0, sent.stderr
+    log = tmp_path / "shared/job.log"
+    deadline = time.monotonic() + SECONDS
+    said: list[str] = []
+    while "again" not in said:
+        if "warned" in said:  # Slurm lets a job wait for two minutes before it runs again
+            nodes[0].run(["scontrol", "update", f"JobId={sent.stdout.strip()}", "StartTime=now"], user="root")
+        assert time.monotonic() < deadline, (said, nodes[0].run(["squeue", "--long"]).stdout)
+        said += [word for word in (log.read_text().split() if log.exists() else []) if word not in said]
+        time.sleep(0.2)
+    assert "node11" in said
+    assert "warned" in said
