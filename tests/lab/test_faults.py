@@ -1,0 +1,221 @@
+"""What goes wrong, and the state in which each fault ends; in every one of them nothing is left to be paid for."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.cloud import Cloud
+from lab.sweeps import CONFIG, check, logged, trained, write_sweep
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+
+LAUNCH = ["python", "-m", "sweep", "launch", CONFIG, "-y"]
+SECONDS = 300.0  # for machines to come up, on a busy machine
+GUARDS = 240.0  # for the guards of machines to power them off, with `SOON`
+
+
+@dataclass
+class Launched:
+    """A launch that runs on the laptop.
+
+    Attributes:
+        process: of it.
+        log: what it prints.
+    """
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def code(self, timeout: float = 600) -> int:
+        return self.process.wait(timeout=timeout)
+
+
+@pytest.fixture(autouse=True)
+def as_before(cloud: Cloud) -> Iterator[None]:
+    """Each test begins with an empty account, and mends what it broke."""
+    assert not any(cloud.left().values()), cloud.left()
+    yield
+    cloud.renew_credentials()
+    for role in ("sweep-head", "sweep-worker"):
+        cloud.allow_bucket(role)
+    for market in ("spot", "on-demand"):
+        cloud.capacity("any", "any", market, None)
+    cloud.laptop.cut_power()
+    cloud.laptop.switch_on()
+    cloud.laptop.run(["python", "-m", "sweep", "down", CONFIG, "-y"], timeout=300)
+
+
+def configure(cloud: Cloud, name: str, epochs: int = 4, abnormal: int = 2, **sections: Any) -> None:
+    write_sweep(cloud, sweep={**logged(epochs, abnormal=abnormal), "name": name}, **sections)
+    check(cloud)
+
+
+def launch(cloud: Cloud, folder: Path, *words: str) -> Launched:
+    log = folder / f"launch-{len(list(folder.iterdir()))}.log"
+    with log.open("w") as output:
+        return Launched(cloud.laptop.start([*LAUNCH, *words], output), log)
+
+
+def until_training(cloud: Cloud, launched: Launched) -> str:
+    """The first worker that trains."""
+
+    def training() -> list[str]:
+        assert launched.process.poll() in (None, 0), launched.said  # 0: detached
+        return [worker for worker in cloud.running("worker") if trained(cloud, worker)]
+
+    cloud.wait(training, SECONDS, "a worker trains")
+    return training()[0]
+
+
+def nothing_runs(cloud: Cloud) -> bool:
+    left = cloud.left()
+    return not (left["instances"] or left["machines"] or left["volumes"])
+
+
+def done_again(cloud: Cloud) -> subprocess.CompletedProcess[str]:
+    """A launch of the same sweep, to its end."""
+    done = cloud.laptop.run(LAUNCH, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
+    return done
+
+
+def test_without_capacity_for_a_head_nothing_is_made(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "no-capacity")
+    cloud.capacity("any", "any", "on-demand", 0)
+    launched = launch(cloud, tmp_path)
+    assert launched.code() == 1
+    assert "InsufficientInstanceCapacity" in launched.said
+    assert "Traceback" not in launched.said
+    assert not any(cloud.left().values())
+
+
+def test_expired_credentials_are_told_before_anything_is_made(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "expired")
+    cloud.expire_credentials()
+    launched = launch(cloud, tmp_path)
+    assert launched.code() == 1
+    assert "expired" in launched.said
+    assert "Traceback" not in launched.said
+    assert not any(cloud.left().values())
+
+
+def test_workers_that_are_denied_the_bucket_fail_the_launch(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "denied")
+    cloud.deny_bucket("sweep-worker")
+    launched = launch(cloud, tmp_path)
+    assert launched.code() != 0
+    assert re.search("denie|AccessDenied|may not", launched.said), launched.said
+    cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
+
+
+def test_a_budget_that_is_reached_ends_in_order(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "budget", epochs=1000, budget={"max_hours": 0.05})
+    launched = launch(cloud, tmp_path)
+    assert launched.code() == 3, launched.said
+    cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
+
+
+def test_of_two_launches_at_once_one_is_refused(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "twice", epochs=8)
+    first = launch(cloud, tmp_path)
+    second = launch(cloud, tmp_path)
+    codes = {first.code(), second.code()}
+    refused = second if first.process.returncode == 0 else first
+    assert codes == {0, 1}, first.said + second.said
+    assert "Traceback" not in refused.said
+    assert len([i for i in cloud.state() if i["role"] == "head" and i["tags"]["anomaly-sweep"] == "twice"]) == 1
+    cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
+
+
+def test_a_head_that_is_lost_is_made_anew_by_the_next_launch(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "head-lost", epochs=8)
+    launched = launch(cloud, tmp_path)
+    until_training(cloud, launched)
+    (head,) = cloud.running("head")
+    cloud.cut_power(head)
+    assert launched.code() not in (0, 2, 3), launched.said
+    assert "Traceback" not in launched.said
+    done_again(cloud)
+
+
+def test_with_head_and_laptop_lost_the_workers_go_by_themselves(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "both-lost", epochs=1000)
+    until_training(cloud, launch(cloud, tmp_path))
+    cloud.laptop.cut_power()
+    (head,) = cloud.running("head")
+    cloud.cut_power(head)
+    cloud.wait(lambda: nothing_runs(cloud), GUARDS, "the workers power themselves off")
+    assert cloud.timeline.of("shut itself down")
+
+
+def test_a_laptop_that_is_closed_is_not_missed(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "closed", epochs=8)
+    launched = launch(cloud, tmp_path)
+    until_training(cloud, launched)
+    cloud.laptop.cut_power()
+    cloud.wait(lambda: nothing_runs(cloud), 600, "the head finishes, and ends everything")
+    cloud.laptop.switch_on()
+    status = cloud.laptop.run(["python", "-m", "sweep", "status", CONFIG])
+    assert status.returncode == 0, status.stderr
+    assert done_again(cloud).returncode == 0
+
+
+def test_a_launch_that_is_left_by_ctrl_c_goes_on(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "left", epochs=8)
+    launched = launch(cloud, tmp_path)
+    until_training(cloud, launched)
+    cloud.laptop.signal(launched.process, signal.SIGINT)
+    launched.code(timeout=60)
+    assert cloud.running("head"), "it runs on"
+    done_again(cloud)
+
+
+@pytest.mark.parametrize("stage", ["head is launched", "code is copied", "Ray starts"])
+def test_a_laptop_that_dies_while_machines_are_made_leaves_nothing_for_long(
+    cloud: Cloud, tmp_path: Path, stage: str
+) -> None:
+    configure(cloud, f"died-{stage.split()[0].lower()}")
+    launched = launch(cloud, tmp_path)
+    seen = {"head is launched": "head is there", "code is copied": "copying", "Ray starts": "starting Ray"}[stage]
+    cloud.wait(lambda: seen in launched.said, SECONDS, stage)
+    cloud.laptop.cut_power()
+    cloud.wait(lambda: nothing_runs(cloud), 2 * GUARDS, "the head powers itself off")
+    cloud.laptop.switch_on()
+    down = cloud.laptop.run(["python", "-m", "sweep", "down", CONFIG, "-y"], timeout=300)
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert not any(cloud.left().values()), "`down` removes what costs nothing, too"
+
+
+def test_down_ends_a_running_sweep_and_finds_nothing_the_second_time(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "down", epochs=1000)
+    until_training(cloud, launch(cloud, tmp_path, "--detach"))
+    down = ["python", "-m", "sweep", "down", CONFIG, "-y"]
+    first = cloud.laptop.run(down, timeout=300)
+    assert first.returncode == 0, first.stdout + first.stderr
+    cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
+    assert cloud.laptop.run(down, timeout=300).returncode == 0
+
+
+def test_a_network_that_is_cut_for_a_while_costs_no_result(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "network", epochs=12)
+    launched = launch(cloud, tmp_path)
+    worker = until_training(cloud, launched)
+    cloud.cut_network(worker)
+    cloud.wait(lambda: len(cloud.running("worker")) > 1 or worker not in cloud.running(), SECONDS, "it is missed")
+    if worker in cloud.running():
+        cloud.join_network(worker)
+    assert launched.code() == 0, launched.said
+    cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
