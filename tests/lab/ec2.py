@@ -20,6 +20,7 @@ from lab.timeline import Timeline
 
 ZONES = "abc"
 IMAGE_NAME = "this machine"
+SPOT_ROLE = "AWSServiceRoleForEC2Spot"
 SHUT_DOWN_SECONDS = 10.0
 ISO = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -109,6 +110,11 @@ class Ec2:
             subnet.map_public_ip_on_launch = True
             self.default_subnet = str(subnet.id)
         self._moto.register_image(IMAGE_NAME)
+        # As in every account that has once had a spot machine; the one that moto would make has another name.
+        get_backend("iam")[ACCOUNT]["aws"].create_role(
+            role_name=SPOT_ROLE, assume_role_policy_document="{}", path="/", permissions_boundary=None,
+            description="", tags=[], max_session_duration="3600",
+        )  # fmt: skip
         self._groups = set(self._moto.describe_security_groups())
 
     def zone_of(self, subnet: str) -> str:
