@@ -107,7 +107,7 @@ def test_expired_credentials_are_told_before_anything_is_made(cloud: Cloud, tmp_
     cloud.expire_credentials()
     launched = launch(cloud, tmp_path)
     assert launched.code() == 1
-    assert "expired" in launched.said
+    assert "ExpiredToken" in launched.said
     assert "Traceback" not in launched.said
     assert not any(cloud.left().values())
 
