@@ -62,6 +62,16 @@ def has_failed(attempts: Sequence[Mapping[str, Any]]) -> bool:
     return bool(attempts) and attempts[-1]["status"] != "preempted"
 
 
+def failures(attempts: Sequence[Mapping[str, Any]], launch: int) -> int:
+    """Tries of one launch that count against `trial.retries`; being preempted does not."""
+    return sum(record["launch"] == launch and record["status"] != "preempted" for record in attempts)
+
+
+def failed_before(attempts: Sequence[Mapping[str, Any]], launch: int) -> bool:
+    """Whether a trial without a result was left failed by an earlier launch."""
+    return has_failed(attempts) and attempts[-1]["launch"] != launch
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was exhausted: Python's, the host's as torch reports it, or the GPU's."""
     return (

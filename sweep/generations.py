@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from sweep.attempts import failed_before, failures
 from sweep.exits import BUDGET, DONE, INTERRUPTED, SOME_FAILED
 from sweep.faults import UserError
 from sweep.lease import Lease
@@ -77,7 +78,7 @@ class Generations:
         cause = spent = None
         weights = Weights(self.ledger, state) if self.sweep.trial.keep == "best" else None
         with (
-            Progress(state, self.platform.slots, self.console, self.log_command) as progress,
+            Progress(state, self.platform.slots, self.console, self.log_command, self._again) as progress,
             interrupted(_Stop(cluster, progress, self.echo_seconds)),
         ):
             deaths, last_run = 0, time.monotonic()
@@ -140,6 +141,12 @@ class Generations:
             skip_failed=self.skip_failed,
             launch=self.number,
         )
+
+    def _again(self, attempts: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether this launch tries a failed trial again, given its attempts."""
+        if self.skip_failed and failed_before(attempts, self.number):
+            return False
+        return failures(attempts, self.number) <= self.sweep.trial.retries
 
     def _anything_to_run(self, state: Survey) -> bool:
         return bool(state.count("to_run") or (state.count("failed") and not self.skip_failed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sweep.attempts import has_failed
 from sweep.status import Survey
 
 PLAIN_SECONDS = 30.0  # between two lines where there is no terminal
@@ -42,6 +43,7 @@ class Progress:
         slots: trials at once.
         console: where to show it.
         log_command: the command that shows the log of a trial, given its key.
+        again: whether a trial that has failed is tried again by this launch, given its attempts.
         clock: monotonic seconds.
     """
 
@@ -51,9 +53,10 @@ class Progress:
         slots: int,
         console: Console,
         log_command: Callable[[str], str],
+        again: Callable[[Sequence[Mapping[str, Any]]], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console, self._log_command, self._clock = console, log_command, clock
+        self._console, self._log_command, self._again, self._clock = console, log_command, again, clock
         self._slots = slots
         self._rows: dict[str, _Row] = {}
         self._began = self._said = clock()
@@ -91,6 +94,11 @@ class Progress:
             row.done += line.done
             row.failed += line.failed
             row.pruned += line.pruned
+        for p in {p.key: p for p in survey.planned}.values():
+            attempts = survey.attempts.get(p.key, ())
+            if has_failed(attempts) and self._again(attempts):
+                row = self._row(p.detector, p.variant)
+                row.waiting, row.failed = row.waiting + 1, row.failed - 1
         self._each = {(n.study, n.detector, n.variant, n.dataset): n.seconds_each for n in survey.lines}
         self._expected_left = sum(line.seconds for line in survey.lines)
         self._expected = self._took = 0.0  # of what has finished since

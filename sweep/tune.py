@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 
 from sweep import ray_patches
 from sweep.actor import TrialActor
-from sweep.attempts import Status, attempt, has_failed
+from sweep.attempts import Status, attempt, failed_before, failures
 from sweep.cost import sampled
 from sweep.deaths import Death, Verdict, workers
 from sweep.ledger import Ledger, Record
@@ -320,19 +320,10 @@ def _resume(orders: Orders, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Mul
         index.finished,
         sampled(work, work.fixed, ledger, index.finished).seconds,
         retries=sweep.trial.retries,
-        tries={key: _failures(records, orders.launch) for key, records in tried.items()},
-        skip=_failed_before(tried, orders.launch) if orders.skip_failed else (),
+        tries={key: failures(records, orders.launch) for key, records in tried.items()},
+        skip={key for key, records in tried.items() if orders.skip_failed and failed_before(records, orders.launch)},
     )
     return Multiplexer(orders, queue, ledger, jobs, say), jobs
-
-
-def _failed_before(tried: dict[str, list[Record]], launch: int) -> set[str]:
-    """Trials that earlier launches left failed."""
-    return {key for key, records in tried.items() if has_failed(records) and records[-1]["launch"] != launch}
-
-
-def _failures(attempts: list[Record], launch: int) -> int:
-    return sum(record["launch"] == launch and record["status"] != "preempted" for record in attempts)
 
 
 def _tuner(orders: Orders, platform: Platform, searcher: Multiplexer, watch: Watch) -> tune.Tuner:

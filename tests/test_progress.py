@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from sweep.plan import Platform, expand
 from sweep.progress import PLAIN_SECONDS, Progress
+from sweep.spec import resolve
 from sweep.status import Line, Survey
+from sweep.trialspec import Numerics
 
 TRIAL = {
     "key": "abc", "study": "s", "detector": "ganomaly", "variant": "repo_head", "dataset": "digits", "abnormal": "3",
@@ -26,7 +29,7 @@ class Screen:
         line = Line("s", "ganomaly", "repo_head", "digits", trials=10, to_run=10, seconds=600.0, seconds_each=60.0)
         console = Console(file=self.file, force_terminal=terminal, width=100, color_system=None)
         survey = Survey((line,), (), frozenset(), {})
-        self.progress = Progress(survey, 2, console, lambda key: f"show {key}", clock=lambda: self.now)
+        self.progress = Progress(survey, 2, console, lambda key: f"show {key}", bool, clock=lambda: self.now)
 
     def tell(self, event: str, **fields: Any) -> str:
         """What an event adds to the screen."""
@@ -96,3 +99,16 @@ def test_the_table_is_gone_when_it_ends(terminal: Screen) -> None:
     with terminal.progress:
         terminal.finish()
     assert terminal.file.getvalue().endswith("\x1b[2K")
+
+
+def test_a_failed_trial_waits_where_this_launch_tries_it_again() -> None:
+    study = {"name": "s", "kind": "error_bars", "datasets": ["digits"], "detectors": ["ganomaly"], "abnormal": [0, 1]}
+    sweep = resolve({"storage": "./r", "sweep": {"studies": [{**study, "seeds": 1}]}})
+    planned = expand(sweep, Platform(device="cpu", numerics=Numerics(), slots=1, cpus=1, gpus=0.0)).fixed
+    line = Line("s", "ganomaly", "repo_head", "digits", trials=2, failed=2)
+    tried = {p.key: [{"status": "failed", "launch": number}] for number, p in enumerate(planned, start=1)}
+    shown = Progress(
+        Survey((line,), planned, frozenset(), tried), 1, Console(file=io.StringIO()), str,
+        again=lambda attempts: attempts[-1]["launch"] == 2,
+    )  # fmt: skip
+    assert shown.counts() == {"done": 0, "failed": 1, "pruned": 0, "running": 0, "to_run": 1}
