@@ -115,8 +115,8 @@ class Cloud:
         """A machine and its instance are gone at once, without a word to anybody."""
         machine = self._instance(instance).machine
         assert machine is not None, f"{instance} is off"
+        self._ec2.terminate(instance, "power cut")  # first, or the machine would seem to have shut itself down
         machine.cut_power()
-        self._ec2.terminate(instance, "power cut")
 
     def cut_network(self, instance: str) -> None:
         """The machine runs on, alone."""
