@@ -153,8 +153,10 @@ def test_a_head_that_is_lost_is_made_anew_by_the_next_launch(cloud: Cloud, tmp_p
 
 def test_with_head_and_laptop_lost_the_workers_go_by_themselves(cloud: Cloud, tmp_path: Path) -> None:
     configure(cloud, "both-lost", epochs=1000)
-    until_training(cloud, launch(cloud, tmp_path))
+    launched = launch(cloud, tmp_path)
+    until_training(cloud, launched)
     cloud.laptop.cut_power()
+    assert launched.code() != 0
     (head,) = cloud.running("head")
     cloud.cut_power(head)
     cloud.wait(lambda: nothing_runs(cloud), GUARDS, "the workers power themselves off")
@@ -166,6 +168,7 @@ def test_a_laptop_that_is_closed_is_not_missed(cloud: Cloud, tmp_path: Path) -> 
     launched = launch(cloud, tmp_path)
     until_training(cloud, launched)
     cloud.laptop.cut_power()
+    assert launched.code() != 0
     cloud.wait(lambda: nothing_runs(cloud), 600, "the head finishes, and ends everything")
     cloud.laptop.switch_on()
     status = cloud.laptop.run(["python", "-m", "sweep", "status", CONFIG])
@@ -192,6 +195,7 @@ def test_a_laptop_that_dies_while_machines_are_made_leaves_nothing_for_long(
     seen = {"head is launched": "head is there", "code is copied": "copying", "Ray starts": "starting Ray"}[stage]
     cloud.wait(lambda: seen in launched.said, SECONDS, stage)
     cloud.laptop.cut_power()
+    assert launched.code() != 0
     cloud.wait(lambda: nothing_runs(cloud), 2 * GUARDS, "the head powers itself off")
     cloud.laptop.switch_on()
     down = cloud.laptop.run(["python", "-m", "sweep", "down", CONFIG, "-y"], timeout=300)
