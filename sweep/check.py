@@ -100,7 +100,9 @@ def _source(sweep: Sweep, name: str) -> Finding:
 
 def _slots(sweep: Sweep) -> Finding:
     try:
-        return Finding("slots", "ok", slots(cluster.platform(sweep)))
+        found = cluster.platform(sweep)
+        cluster.refuse_busy_cards(sweep)
+        return Finding("slots", "ok", "; ".join([slots(found), *found.caution.splitlines()]))
     except UserError as error:
         return Finding("slots", "not ok", "; ".join(error.faults))
 

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from typing import NamedTuple
 
+from sweep.cards import cards
 from sweep.faults import UserError
 from sweep.plan import Platform
 from sweep.precision import AMPERE, multiplies_bf16, multiplies_tf32, resolve_precision
 from sweep.providers import Aws, Local
 from sweep.spec import Sweep
 from sweep.trialspec import Numerics
-
-
-class GPU(NamedTuple):
-    """What nvidia-smi says of one: its name, and its compute capability, such as 9.0."""
-
-    name: str
-    capability: float
 
 
 def platform(sweep: Sweep) -> Platform:
@@ -37,24 +29,32 @@ def platform(sweep: Sweep) -> Platform:
 def _this_machine(sweep: Sweep, cluster: Local) -> Platform:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = cores if cluster.cpus == "auto" else cluster.cpus
-    found = gpus() if cluster.gpus != 0 and sweep.trial.gpus != 0 else []
-    faults = []
+    found = cards() if cluster.gpus != 0 and sweep.trial.gpus != 0 else []
+    faults, cautions = [], []
     if asked > cores:
         faults.append(f"cluster.cpus: {asked} are asked for, this process may use {cores}")
-    if cluster.gpus != "auto":
-        if cluster.gpus > len(found) and sweep.trial.gpus != 0:
-            faults.append(f"cluster.gpus: {cluster.gpus} are asked for, nvidia-smi lists {len(found)}")
-        found = found[: cluster.gpus]
-    share = (1.0 if found else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
-    if share and not found:
+    if cluster.gpus != "auto" and cluster.gpus > len(found) and sweep.trial.gpus != 0:
+        faults.append(f"cluster.gpus: {cluster.gpus} are asked for, nvidia-smi lists {len(found)}")
+    free = [card for card in found if not card.use]
+    alike = len({card.name for card in found}) == 1
+    chosen = found
+    if cluster.gpus != "auto":  # the name is in every key, so among unlike cards their order alone chooses
+        chosen = (sorted(found, key=lambda card: bool(card.use)) if alike else found)[: cluster.gpus]
+    elif free and alike:
+        chosen = free
+        cautions += [f"cluster.gpus: {card} is left alone: {card.use}" for card in found if card.use]
+    elif found and not free:  # what it would be
+        cautions.append("cluster.gpus: every GPU is busy; a launch would be refused until one is free")
+    share = (1.0 if chosen else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
+    if share and not chosen:
         faults.append("trial.gpus: no GPU is there (nvidia-smi lists none); use --set trial.gpus=0")
     cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
     if cpus > asked:
         faults.append(f"trial.cpus: {cpus} are asked for, the cluster has {asked}")
-    names = sorted({gpu.name for gpu in found})
+    names = sorted({card.name for card in chosen})
     if len(names) > 1:
         faults.append(f"cluster.gpus: unlike GPUs ({', '.join(names)}); choose by CUDA_VISIBLE_DEVICES")
-    capability = found[0].capability if share and found else None
+    capability = chosen[0].capability if share and chosen else None
     precision = resolve_precision(sweep.trial.precision, capability)
     if precision == "tf32" and not multiplies_tf32(capability):
         faults.append(
@@ -64,31 +64,34 @@ def _this_machine(sweep: Sweep, cluster: Local) -> Platform:
         raise UserError(faults)
     slots = asked // cpus
     if share:
-        slots = min(slots, int(len(found) / share))
+        slots = min(slots, int(len(chosen) / share))
     if sweep.exclusive:
         slots = 1
-    slow = precision == "bf16" and not multiplies_bf16(capability)
+    if precision == "bf16" and not multiplies_bf16(capability):
+        cautions.append("trial.precision: bf16 is slower than float32 here, for want of units for it")
     return Platform(
         device=names[0] if share else "cpu",
         numerics=Numerics(precision=precision, threads=cpus),
         slots=slots,
         cpus=cpus,
         gpus=share,
-        caution="trial.precision: bf16 is slower than float32 here, for want of units for it" if slow else "",
+        caution="\n".join(cautions),
+        cards=tuple(card.visible for card in chosen) if len(chosen) < len(found) else (),
     )
 
 
-def gpus() -> list[GPU]:
-    """GPUs that this process may use."""
-    try:
-        command = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    lines = [line.rpartition(",") for line in listed.splitlines() if line.strip()]
-    found = [GPU(name.strip(), float(capability)) for name, _, capability in lines]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return found
-    chosen = [part for part in visible.split(",") if part.strip() not in ("", "-1")]
-    return [found[int(part)] if part.isdigit() and int(part) < len(found) else found[0] for part in chosen]
+def refuse_busy_cards(sweep: Sweep) -> None:
+    """Leave GPUs alone that others use, as `gpus: auto` promises.
+
+    Raises:
+        UserError: there are GPUs, and every one of them is busy.
+    """
+    if not isinstance(sweep.cluster, Local) or sweep.cluster.gpus != "auto" or sweep.trial.gpus == 0:
+        return
+    found = cards()
+    if found and all(card.use for card in found):
+        uses = "; ".join(f"{card}: {card.use}" for card in found)
+        raise UserError(
+            f"cluster.gpus: auto leaves busy GPUs alone, and all are ({uses}): wait, or share them "
+            f"with --set cluster.gpus={len(found)}, or run on the CPU with --set trial.gpus=0"
+        )

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from sweep import heads, watching
-from sweep.cluster import platform
+from sweep.cluster import platform, refuse_busy_cards
 from sweep.faults import UserError
 from sweep.ledger import Ledger
 from sweep.overview import table
@@ -142,6 +142,7 @@ class Opened:
                 sweep, self.work, self.platform, self.store, self.ledger, console, place, self.command, skip_failed
             )
             return remote.run(detach=detach)
+        refuse_busy_cards(self.sweep)
         local = Launch(
             sweep=self.sweep,
             work=self.work,

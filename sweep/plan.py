@@ -34,6 +34,7 @@ class Platform:
         slots: trials at once.
         cpus, gpus: of one trial.
         caution: what whoever asked for this should know; "" for nothing.
+        cards: the GPUs to use on this machine, as CUDA_VISIBLE_DEVICES has them; () for all there are.
     """
 
     device: str
@@ -42,11 +43,13 @@ class Platform:
     cpus: int
     gpus: float
     caution: str = ""
+    cards: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Platform:
-        """Inverse of `dataclasses.asdict`."""
-        return cls(**{**fields, "numerics": Numerics(**fields["numerics"])})
+        """Inverse of `dataclasses.asdict`, also after JSON."""
+        typed = {"numerics": Numerics(**fields["numerics"]), "cards": tuple(fields.get("cards", ()))}
+        return cls(**{**fields, **typed})
 
 
 @dataclass(frozen=True)

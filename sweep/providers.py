@@ -65,7 +65,8 @@ class Local(Section):
         "auto", description="CPU cores to use; auto: those this process may use"
     )
     gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
-        "auto", description="GPUs to use; auto: those that nvidia-smi lists, within CUDA_VISIBLE_DEVICES"
+        "auto",
+        description="GPUs to use; auto: those that nvidia-smi lists, within CUDA_VISIBLE_DEVICES, and nobody is using",
     )
     usd_per_hour: Annotated[float, Field(ge=0)] | None = Field(
         None, description="price of this machine, shared by its slots, for the report's cost; none: not known"

@@ -90,7 +90,7 @@ class RayCluster:
                 stdout=log,
                 stderr=log,
                 pass_fds=[writing],
-                env=_environment(attached=self.address is not None),
+                env=_environment(() if self.address is not None else self.platform.cards, self.address is not None),
                 start_new_session=True,  # Ctrl-C comes to us, and we decide
                 preexec_fn=die_with_parent,
             )
@@ -191,7 +191,7 @@ def _whole(platform: Platform) -> list[str]:
     return [str(platform.slots * platform.cpus), str(math.ceil(platform.slots * platform.gpus))]
 
 
-def _environment(*, attached: bool) -> dict[str, str]:
+def _environment(gpus: tuple[str, ...], attached: bool = False) -> dict[str, str]:
     """Of the child, and with a Ray of its own of Ray's processes and of trials; all is read when ray is imported."""
     quiet = {
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
@@ -210,7 +210,8 @@ def _environment(*, attached: bool) -> dict[str, str]:
     entry = {} if attached else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
-    return {**kept, **quiet, **entry, "PYTHONPATH": path}
+    seen = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+    return {**kept, **quiet, **entry, **seen, "PYTHONPATH": path}
 
 
 def _lines(descriptor: int) -> Iterator[dict[str, Any] | None]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from nvidia_smi import NvidiaSmi
 from test_trial import finish, spec_of, stored
 
 from data import shards
-from sweep.cluster import GPU, gpus, platform
+from sweep.cluster import platform
 from sweep.faults import UserError
 from sweep.plan import Platform, expand
 from sweep.precision import cpu_multiplies_bf16, resolve_precision
@@ -35,20 +35,6 @@ def asking(precision: str, **trial: Any) -> Sweep:
 @pytest.fixture
 def cpuinfo(tmp_path: Path) -> Path:
     return tmp_path / "cpuinfo"
-
-
-@pytest.fixture
-def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A command of that name before all others, to be written."""
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return tmp_path / "nvidia-smi"
-
-
-def lists(command: Path, *lines: str) -> None:
-    text = "".join(f"{line}\n" for line in lines)
-    command.write_text(f'#!/bin/sh\n[ "$1" = --query-gpu=name,compute_cap ] || exit 2\nprintf %s "{text}"\n')
-    command.chmod(command.stat().st_mode | stat.S_IXUSR)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +112,8 @@ def test_a_trial_in_bf16_learns_other_weights_of_the_same_type_and_says_so(tmp_p
     torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05)
 
 
-def test_gpus_are_listed_with_their_generation_and_choose_the_precision(
-    nvidia_smi: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lists(nvidia_smi, "NVIDIA H100 80GB HBM3, 9.0", "Tesla T4, 7.5")
-    assert gpus() == [GPU("NVIDIA H100 80GB HBM3", 9.0), GPU("Tesla T4", 7.5)]
+def test_the_generation_of_a_gpu_chooses_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    NvidiaSmi(tmp_path, monkeypatch).lists(("NVIDIA H100 80GB HBM3", 9.0), ("Tesla T4", 7.5))
     for visible, device, precision in (("0", "NVIDIA H100 80GB HBM3", "bf16"), ("1", "Tesla T4", "float32")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         found = platform(asking("auto"))
