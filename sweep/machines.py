@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from sweep import ray_yaml as ray_launcher
 from sweep.aws import ray_config, resolve
 from sweep.aws.estimate import Estimate, estimate, lines
 from sweep.aws.folder import Folder
@@ -39,8 +40,8 @@ def ray_yaml(sweep: Sweep, survey: Survey) -> str:
         key=folder.key,
     )
     config = ray_config.configuration(sweep, worker(sweep), resolved)
-    ray_config.validated(config)
-    return ray_config.text(config)
+    ray_launcher.validated(config)
+    return ray_launcher.text(config)
 
 
 def _uploads(sweep: Sweep, store: Store, unreached: str) -> str:

@@ -19,10 +19,10 @@ from test_aws_teardown import IMAGE, REGION, make, running
 from sweep.aws import api, teardown
 from sweep.aws.folder import Folder
 from sweep.aws.place import AwsPlace
-from sweep.aws.ray_config import cluster_name
 from sweep.faults import AlreadyRuns, UserError
 from sweep.launcher import Launcher
 from sweep.ledger import Ledger
+from sweep.naming import cluster_name
 from sweep.places import pinned, place_of
 from sweep.plan import expand
 from sweep.spec import Sweep

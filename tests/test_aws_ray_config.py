@@ -13,9 +13,11 @@ import pytest
 import yaml
 from aws_sweeps import account, sweep_on_aws
 
+from sweep import ray_yaml
 from sweep.aws import access, ray_config
 from sweep.aws.instances import worker
 from sweep.faults import UserError
+from sweep.naming import cluster_name
 from sweep.providers import Aws
 from sweep.spec import load
 
@@ -50,12 +52,12 @@ def node_configs(config: dict[str, Any]) -> list[dict[str, Any]]:
     ],
 )
 def test_ray_accepts_what_is_generated(cluster: dict[str, Any]) -> None:
-    ray_config.validated(generated(cluster))
+    ray_yaml.validated(generated(cluster))
 
 
 def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
     sweep = load(ROOT / "clusters/aws.yaml")
-    ray_config.validated(ray_config.configuration(sweep, worker(sweep), RESOLVED))
+    ray_yaml.validated(ray_config.configuration(sweep, worker(sweep), RESOLVED))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
 )
 def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], place: str) -> None:
     with pytest.raises(UserError) as caught:
-        ray_config.validated(generated({"ray": keys}))
+        ray_yaml.validated(generated({"ray": keys}))
     assert "cluster.ray" in str(caught.value)
     assert place in str(caught.value)
 
@@ -138,9 +140,9 @@ def test_the_first_boot_powers_off_by_itself_and_fits_into_what_ec2_takes() -> N
 
 
 def test_a_sweep_has_one_name_at_every_launch_and_no_other_sweep_has_it() -> None:
-    name = ray_config.cluster_name(sweep_on_aws())
-    assert name == ray_config.cluster_name(sweep_on_aws({"max_workers": 2}))
-    assert name != ray_config.cluster_name(sweep_on_aws(storage="s3://another/prefix"))
+    name = cluster_name(sweep_on_aws())
+    assert name == cluster_name(sweep_on_aws({"max_workers": 2}))
+    assert name != cluster_name(sweep_on_aws(storage="s3://another/prefix"))
     config = generated()
     assert config["provider"]["security_group"]["GroupName"] == name
     assert {node["KeyName"] for node in node_configs(config)} == {name}
@@ -152,12 +154,12 @@ def test_cluster_ray_is_merged_last() -> None:
     assert config["idle_timeout_minutes"] == 1
     assert config["available_node_types"]["worker"]["node_config"]["EbsOptimized"] is True
     assert config["available_node_types"]["worker"]["node_config"]["ImageId"] == RESOLVED.image
-    ray_config.validated(config)
+    ray_yaml.validated(config)
 
 
 def test_the_text_is_the_configuration() -> None:
     config = generated()
-    assert yaml.safe_load(ray_config.text(config)) == config
+    assert yaml.safe_load(ray_yaml.text(config)) == config
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         config = generated()
         for node in node_configs(config):
             node["ImageId"] = image
-        yield SpotFirst.bootstrap_config(ray_config.validated(config))
+        yield SpotFirst.bootstrap_config(ray_yaml.validated(config))
         resource_cache.cache_clear()
         client_cache.cache_clear()
 

@@ -12,8 +12,9 @@ from aws_sweeps import account, sweep_on_aws
 from botocore.exceptions import ClientError
 
 from sweep.aws import api, teardown
-from sweep.aws.ray_config import CLUSTER_TAG, TAG, cluster_name
+from sweep.aws.ray_config import CLUSTER_TAG, TAG
 from sweep.faults import UserError
+from sweep.naming import cluster_name
 
 REGION = "us-east-1"
 IMAGE = "ami-12c6146b"  # one of those that moto knows

@@ -20,10 +20,11 @@ from sweeps import wait_until
 from sweep import heads
 from sweep.aws import api
 from sweep.aws.bill import bill
-from sweep.aws.ray_config import TAG, cluster_name
+from sweep.aws.ray_config import TAG
 from sweep.bulletin import Bill, Bulletin
 from sweep.heads import Head, Node, dollars, merged
 from sweep.lease import Lease
+from sweep.naming import cluster_name
 from sweep.spec import Sweep
 from sweep.store import Store, open_store
 

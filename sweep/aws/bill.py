@@ -7,8 +7,9 @@ from typing import Any
 
 from sweep.aws import api
 from sweep.aws.prices import Quote, quotes
-from sweep.aws.ray_config import TAG, cluster_name
+from sweep.aws.ray_config import TAG
 from sweep.heads import Node
+from sweep.naming import cluster_name
 from sweep.providers import Aws
 from sweep.spec import Sweep
 

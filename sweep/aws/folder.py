@@ -7,11 +7,10 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 
-from sweep.aws.ray_config import cluster_name
 from sweep.faults import UserError
 from sweep.launcher import private_text
+from sweep.naming import kept
 from sweep.spec import Sweep
 
 
@@ -27,8 +26,7 @@ class Folder:
     """
 
     def __init__(self, sweep: Sweep, environment: Mapping[str, str] = os.environ) -> None:
-        cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-        self.path = cache / "anomaly-sweep/clusters" / cluster_name(sweep)
+        self.path = kept(sweep, environment)
         self.token, self.key = self.path / "auth_token", self.path / "ssh_key"
         self.code, self.config = self.path / "code", self.path / "head.json"
 

@@ -16,9 +16,10 @@ from sweep.aws import api, checks, ray_config, resolve, teardown
 from sweep.aws.estimate import estimate
 from sweep.aws.folder import Folder
 from sweep.aws.instances import worker
-from sweep.aws.ray_config import CLUSTER_TAG, CODE, TAG, cluster_name
+from sweep.aws.ray_config import CLUSTER_TAG, CODE, TAG
 from sweep.faults import AlreadyRuns, UserError
 from sweep.launcher import Launcher, private_text
+from sweep.naming import cluster_name
 from sweep.progress import duration
 from sweep.providers import Aws
 from sweep.shipping import collect

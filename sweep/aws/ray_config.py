@@ -1,24 +1,19 @@
 """The configuration of Ray's cluster launcher for a sweep on EC2, generated; `cluster.ray` is merged last.
 
-Why each value is as it is stands beside it.  `validated` runs Ray's own checks over the result, and is the
-one place here that imports Ray.
+Why each value is as it is stands beside it.  `sweep.ray_yaml` runs Ray's own checks over the result.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sweep.aws.instances import Worker
-from sweep.faults import UserError
+from sweep.naming import cluster_name
 from sweep.providers import Aws
+from sweep.ray_yaml import UV
 from sweep.spec import Sweep
 from sweep.yamlfile import merged
 
@@ -27,11 +22,9 @@ CLUSTER_TAG = f"{TAG}-cluster"  # of one sweep of one store; two stores may have
 PROVIDER = "sweep.aws.spot_first.SpotFirst"
 CODE = "~/anomaly-sweep"  # on every machine
 ENVIRONMENT = "/opt/anomaly-sweep-venv"
-UV = "uv==0.13.9"
 PORT = 6379  # of Ray on the head
 ROOT_DEVICE = "/dev/sda1"  # of Ubuntu's images
 MACHINE = Path(__file__).parent / "machine"
-PLAIN_WIDTH = 120
 USER_DATA_BYTES = 16_384  # EC2 takes no more
 UNSHIPPED = (".git", ".venv", ".uv", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", "results")
 
@@ -57,13 +50,6 @@ class Resolved:
     code: Path
     token: Path
     key: Path
-
-
-def cluster_name(sweep: Sweep) -> str:
-    """One for each sweep of each store, the same at every launch, so that `down` finds what was made."""
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", sweep.name).strip("-")[:40]
-    digest = hashlib.sha256(f"{sweep.storage}\n{sweep.name}".encode()).hexdigest()[:8]
-    return f"sweep-{readable}-{digest}"
 
 
 def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str, Any]:
@@ -125,49 +111,12 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
     return merged(generated, cluster.ray)
 
 
-def text(config: dict[str, Any]) -> str:
-    """The configuration as YAML, scripts as blocks."""
-
-    class Dumper(yaml.SafeDumper):
-        def ignore_aliases(self, data: Any) -> bool:
-            return True
-
-    def block(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in value else None
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-    Dumper.add_representer(str, block)
-    return yaml.dump(config, Dumper=Dumper, sort_keys=False, width=PLAIN_WIDTH)
-
-
 def commands(config: dict[str, Any]) -> dict[str, list[str]]:
     """What is run on machines, by kind of machine."""
     return {
         "head": [*config["setup_commands"], *config["head_setup_commands"], *config["head_start_ray_commands"]],
         "worker": [*config["setup_commands"], *config["worker_setup_commands"], *config["worker_start_ray_commands"]],
     }
-
-
-def validated(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration after Ray's own checks.
-
-    Raises:
-        UserError: Ray refuses it; what is generated passes, so `cluster.ray` holds the fault.
-    """
-    from jsonschema import ValidationError
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    # It warns of two keys that its own defaults bring along.
-    logging.getLogger("ray.autoscaler._private.util").setLevel(logging.ERROR)
-    try:
-        prepared: dict[str, Any] = prepare_config(config)
-        validate_config(prepared)
-    except ValidationError as error:
-        place = ".".join(["cluster.ray", *map(str, error.absolute_path)])
-        raise UserError(f"{place}: Ray's launcher refuses it: {error.message}") from None
-    except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
-        raise UserError(f"cluster.ray: Ray's launcher refuses it: {error!r}") from None
-    return prepared
 
 
 def _node(
