@@ -6,7 +6,7 @@ The store is written to, with a probe that is deleted again; `fix` makes what ma
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from sweep.datasets import missing
 from sweep.faults import UserError
 from sweep.findings import Finding
 from sweep.overview import slots
-from sweep.providers import Aws
+from sweep.places import place_of
+from sweep.providers import Aws, Existing, OnPrem, Slurm
 from sweep.spec import Sweep
 from sweep.store import StoreError, open_store
 
@@ -40,13 +41,29 @@ class Checked:
 def check(sweep: Sweep, *, fix: bool = False) -> Checked:
     """Look at everything that a launch needs; `fix`: make what is missing and may be made."""
     if not isinstance(sweep.cluster, Aws):
-        return Checked((storage(sweep), *data(sweep), _slots(sweep)), {})
+        place = place_of(sweep)
+        commands = {} if place is None else place.commands()
+        return Checked((storage(sweep), *data(sweep), *_machines(sweep), _slots(sweep)), commands)
     from sweep.aws import checks  # boto3 costs half a second
 
     bucket = checks.bucket(sweep, fix=fix)
     reached = all(finding.state != "not ok" for finding in bucket)
     stored = (storage(sweep), *data(sweep)) if reached else _unreached()
     return Checked((*bucket, *stored, *checks.machines(sweep, fix=fix), _slots(sweep)), checks.commands(sweep))
+
+
+def _machines(sweep: Sweep) -> Iterable[Finding]:
+    """What is looked at of machines that are there already."""
+    match sweep.cluster:
+        case OnPrem():
+            from sweep.onprem.checks import findings
+        case Slurm():
+            from sweep.slurm.checks import findings
+        case Existing():
+            from sweep.existing.checks import findings
+        case _:
+            return ()
+    return findings(sweep)
 
 
 def storage(sweep: Sweep) -> Finding:

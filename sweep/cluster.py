@@ -6,9 +6,10 @@ import os
 
 from sweep.cards import cards
 from sweep.faults import UserError
+from sweep.hosts import Host, fitted
 from sweep.plan import Platform
 from sweep.precision import AMPERE, multiplies_bf16, multiplies_tf32, resolve_precision
-from sweep.providers import Aws, Local
+from sweep.providers import Aws, Existing, Local, OnPrem, Slurm
 from sweep.spec import Sweep
 from sweep.trialspec import Numerics
 
@@ -19,11 +20,22 @@ def platform(sweep: Sweep) -> Platform:
     Raises:
         UserError: if more is asked for than there is.
     """
-    if isinstance(sweep.cluster, Aws):
-        from sweep.aws.instances import platform as of_aws  # no launch on this machine needs it
+    match sweep.cluster:
+        case Local():
+            return _this_machine(sweep, sweep.cluster)
+        case Aws():
+            from sweep.aws.instances import platform as of_aws  # no launch on this machine needs it
 
-        return of_aws(sweep)
-    return _this_machine(sweep, sweep.cluster)
+            return of_aws(sweep)
+        case Existing():
+            from sweep.existing.api import platform as of_existing
+
+            return of_existing(sweep)
+        case OnPrem() as cluster:
+            machines = cluster.offering
+        case Slurm() as cluster:
+            machines = cluster.nodes
+    return fitted(sweep, [Host(cluster.cpus, cluster.gpus)] * machines, cluster.gpu, cluster.capability)
 
 
 def _this_machine(sweep: Sweep, cluster: Local) -> Platform:

@@ -16,7 +16,7 @@ from sweep.faults import UserError
 from sweep.ledger import Ledger
 from sweep.overview import table
 from sweep.plan import Platform, Work, expand, union
-from sweep.providers import Aws, Local
+from sweep.providers import Aws, Local, OnPrem, Slurm
 from sweep.rows import launched
 from sweep.spec import Sweep, load
 from sweep.status import Survey, survey
@@ -121,12 +121,25 @@ class Opened:
         return found
 
     def ray_yaml(self, state: Survey) -> str:
-        """What Ray's launcher would be given."""
-        if not isinstance(self.sweep.cluster, Aws):
-            raise UserError("--ray-yaml: provider local needs no launcher of Ray's; it is for provider aws")
-        from sweep.machines import ray_yaml
+        """What Ray's launcher would be given, or Slurm."""
+        match self.sweep.cluster:
+            case Aws():
+                from sweep.machines import ray_yaml
 
-        return ray_yaml(self.sweep, state)
+                return ray_yaml(self.sweep, state)
+            case OnPrem():
+                from sweep.onprem.ray_config import printed
+
+                return printed(self.sweep)
+            case Slurm():
+                from sweep.slurm.script import printed as scripts
+
+                return scripts(self.sweep)
+            case other:
+                raise UserError(
+                    f"--ray-yaml: provider {other.provider} needs no launcher of Ray's; it is for provider aws and "
+                    "onprem, and for slurm, whose scripts it prints"
+                )
 
     def launch(self, state: Survey, console: Console, *, skip_failed: bool, detach: bool) -> Outcome:
         """Run what is left: in this process, or on the place that the YAML names."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rich.console import Console
 
-from sweep.providers import Aws
+from sweep.providers import Aws, Existing, Local, OnPrem, Slurm
 from sweep.spec import Sweep
 from sweep.status import Survey
 
@@ -86,8 +86,22 @@ def place_of(sweep: Sweep, survey: Survey | None = None) -> Place | None:
         sweep: whose `cluster` says where.
         survey: what is left to run, for the number of machines; only `make` needs it.
     """
-    if isinstance(sweep.cluster, Aws):
-        from sweep.aws.place import AwsPlace  # boto3 costs half a second
+    match sweep.cluster:
+        case Local():
+            return None
+        case Aws():
+            from sweep.aws.place import AwsPlace  # boto3 costs half a second
 
-        return AwsPlace(sweep, survey)
-    return None
+            return AwsPlace(sweep, survey)
+        case OnPrem():
+            from sweep.onprem.place import OnPremPlace
+
+            return OnPremPlace(sweep)
+        case Slurm():
+            from sweep.slurm.place import SlurmPlace
+
+            return SlurmPlace(sweep)
+        case Existing():
+            from sweep.existing.place import ExistingPlace
+
+            return ExistingPlace(sweep)

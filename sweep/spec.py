@@ -29,7 +29,7 @@ from data.catalog import DatasetInfo
 from data.layouts import LAYOUTS, Contents
 from sweep import yamlfile
 from sweep.faults import UserError, unknown
-from sweep.providers import PROVIDERS, Cluster, Local, Price, Section
+from sweep.providers import PROVIDERS, SHARED_NOTHING, Cluster, Local, Price, Section
 from sweep.sets import OwnSet, describe, name_faults, size_of
 from sweep.study import Study
 
@@ -211,7 +211,7 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
     name = body.get("name")
     if name is None and storage.startswith("s3://"):
         faults.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
-    faults += _needed_on_aws(raw, storage)
+    faults += _needed_elsewhere(raw, storage)
     fields = {key: raw[key] for key in ("cluster", "budget", "data", "trial") if raw.get(key) is not None}
     fields |= {"name": name or f"{stem}-{label}", "storage": storage, "studies": studies}
     fields |= _described(fields, faults)
@@ -224,15 +224,23 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
     return sweep
 
 
-def _needed_on_aws(raw: Mapping[str, Any], storage: str) -> list[str]:
-    """What may be left out elsewhere."""
+def _needed_elsewhere(raw: Mapping[str, Any], storage: str) -> list[str]:
+    """What may be left out, or be otherwise, on this machine."""
     cluster, budget = raw.get("cluster"), raw.get("budget")
-    if not isinstance(cluster, Mapping) or cluster.get("provider") != "aws":
+    provider = cluster.get("provider", "local") if isinstance(cluster, Mapping) else "local"
+    if provider == "local" or provider not in PROVIDERS:
         return []
     faults = []
-    if not storage.startswith("s3://"):
-        faults.append(f"storage: must be s3://bucket/prefix on aws, where machines share no folder, is {storage!r}")
-    if not isinstance(budget, Mapping) or budget.get("max_hours") is None:
+    if provider in SHARED_NOTHING and not storage.startswith("s3://"):
+        faults.append(
+            f"storage: must be s3://bucket/prefix on {provider}, where machines share no folder, is {storage!r}"
+        )
+    elif not storage.startswith(("s3://", "/")):
+        faults.append(
+            f"storage: must be s3://bucket/prefix on {provider}, or an absolute folder that all machines and this one "
+            f"see, such as one on NFS; is {storage!r}"
+        )
+    if provider == "aws" and (not isinstance(budget, Mapping) or budget.get("max_hours") is None):
         faults.append(
             "budget.max_hours: must be given on aws: every machine powers itself off by it, e.g. max_hours: 12"
         )

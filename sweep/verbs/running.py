@@ -58,7 +58,10 @@ def plan(
     assignments: Set = [],  # noqa: B006
     as_json: Json = False,
     ray_yaml: Annotated[
-        bool, typer.Option("--ray-yaml", help="Print what Ray's launcher would be given, checked by Ray.")
+        bool,
+        typer.Option(
+            "--ray-yaml", help="Print what Ray's launcher would be given, checked by Ray; or Slurm's scripts."
+        ),
     ] = False,
 ) -> None:
     """Show what would run, what is done, how long it will take and what it costs.

@@ -1,0 +1,8 @@
+# Ends this sweep's Ray on one host, and nothing of anybody else's; says how many processes there were.
+found=$(ours | wc -l)
+if [ "$found" -gt 0 ]; then
+  kill $(ours) 2> /dev/null
+  for _ in $(seq 20); do [ -z "$(ours)" ] && break; sleep 0.5; done
+  kill -9 $(ours) 2> /dev/null
+fi
+echo "ended=$found"

@@ -1,0 +1,119 @@
+"""Slurm as a place: one job for a sweep, which makes Ray on its nodes and requeues itself at its walltime."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sweep.faults import UserError
+from sweep.launcher import private_text
+from sweep.naming import cluster_name
+from sweep.progress import duration
+from sweep.shipping import collect
+from sweep.slurm import queue, script
+from sweep.spec import Sweep
+
+ROOT = Path(__file__).resolve().parent.parent.parent  # the tree that is shipped
+SETTLE_SECONDS = 5.0  # for a job that has ended its sweep to leave the queue
+ORDERLY_SECONDS = 90.0  # for trials to write their resume state, when a job is taken down
+GONE_SECONDS = 120.0  # for Slurm to end a job
+LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class SlurmPlace:
+    """The job of one sweep.
+
+    Attributes:
+        sweep: whose it is.
+        clock, sleep: for tests.
+    """
+
+    sweep: Sweep
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def make(self, console: Console, deadline: float | None) -> float | None:
+        """See Place.  The code and a secret, where all nodes see them; a job that still waits is taken out."""
+        folder = script.folder_of(self.sweep)
+        shipment = collect(ROOT)
+        for job in self._jobs():
+            _say(console, f"{job}: removed, for the code that goes with it is replaced")
+        self._end(in_order=False)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.path.chmod(0o700)
+            shipment.copy_to(folder.code)
+            private_text(folder.token, secrets.token_hex(32))
+        except OSError as error:
+            raise UserError(f"cluster.folder: {error}; name one that all nodes see and you may write to") from None
+        _say(console, f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB, in {folder.code}")
+        return deadline
+
+    def submit(self, number: int) -> None:
+        """See Place.  The job waits in Slurm's queue, or runs."""
+        if not self._jobs():
+            run = script.folder_of(self.sweep).run(number)
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "node.sh").write_text(script.node(self.sweep, number))
+            queue.submit(script.job(self.sweep, number))
+
+    def alive(self) -> bool | None:
+        """See Place.  Also while the job waits, for the first time or at its walltime."""
+        try:
+            return bool(self._jobs())
+        except UserError:
+            return None
+
+    def standing(self) -> list[str]:
+        """See Place."""
+        folder = script.folder_of(self.sweep).path
+        return [*map(str, self._jobs()), *([f"{folder}, but for its logs"] if self._left(folder) else [])]
+
+    def tear_down(self, console: Console) -> list[str]:
+        """See Place.  Logs stay."""
+        removed = self.standing()
+        self._wait(SETTLE_SECONDS)
+        running = [job for job in self._jobs() if job.state == "RUNNING"]
+        if running:
+            _say(console, f"{running[0]}: its trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
+            self._end(in_order=True)
+        self._end(in_order=False)
+        for path in self._left(script.folder_of(self.sweep).path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return removed
+
+    def commands(self) -> dict[str, list[str]]:
+        """See Place."""
+        return {"node": script.node(self.sweep, 1).splitlines()}
+
+    def _jobs(self) -> list[queue.Job]:
+        return queue.jobs(cluster_name(self.sweep))
+
+    def _left(self, folder: Path) -> list[Path]:
+        return [path for path in sorted(folder.glob("*")) if path.suffix != ".log"]
+
+    def _end(self, *, in_order: bool) -> None:
+        """End every job of the sweep and wait until the queue knows none; in order, for as long as that may take."""
+        for job in self._jobs():
+            queue.end(job, in_order=in_order)
+        left = self._wait(ORDERLY_SECONDS if in_order else GONE_SECONDS)
+        if left and not in_order:
+            raise UserError(f"Slurm does not end {', '.join(map(str, left))}; ask who runs it")
+
+    def _wait(self, seconds: float) -> list[queue.Job]:
+        """Until the queue knows no job of the sweep, or so long; those that are left."""
+        until = self.clock() + seconds
+        while (left := self._jobs()) and self.clock() < until:
+            self.sleep(LOOK_SECONDS)
+        return left
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

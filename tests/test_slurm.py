@@ -1,0 +1,293 @@
+"""A sweep as a job of Slurm: its two scripts, run here with stand-ins for Slurm's and Ray's programs, and its place.
+
+That real Slurm does the same with them is shown in tests/lab.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_sweeps import STUDY
+from rich.console import Console
+
+from sweep.faults import UserError
+from sweep.naming import cluster_name
+from sweep.places import Place
+from sweep.slurm import checks, queue, script
+from sweep.slurm.place import SlurmPlace
+from sweep.spec import Sweep, resolve
+
+TIMEOUT = 60
+PROGRAMS = {  # on one node; $CALLS is told of every call
+    "srun": 'echo "srun $*" >> $CALLS; while [ "$1" != bash ]; do shift; done; exec "$@"',
+    "scontrol": 'echo "scontrol $*" >> $CALLS; [ -z "${NO_REQUEUE:-}" ]',
+    "sleep": '[ "$1" != 600 ] || exit 0; exec /bin/sleep "$@"',  # as if Slurm ended it
+    "scancel": 'echo "scancel $*" >> $CALLS',
+    "ray": """
+echo "ray $*" >> $CALLS
+[ "$(grep -c '^ray start' $CALLS)" -gt "${RAY_FAILS:-0}" ] || { echo no port; exit 1; }
+echo Ray runtime started.
+trap 'echo "ray ended" >> $CALLS; exit' TERM
+while :; do sleep 0.05; done
+""",
+    "python": """
+[ "$2" != sweep.slurm.ports ] || exec {python} "$@"
+echo "python $*" >> $CALLS
+echo "$RAY_ADDRESS $RAY_AUTH_MODE $PYTHONPATH" >> $CALLS
+trap 'echo suspended >> $CALLS; exit 130' USR1
+trap 'echo stopped >> $CALLS; exit 130' TERM
+[ -z "${EXIT:-}" ] || exit $EXIT
+echo driving >> $CALLS
+while :; do sleep 0.05; done
+""",
+}
+
+
+def on_slurm(folder: Path, **cluster: Any) -> Sweep:
+    keys = {
+        "provider": "slurm", "cpus": 3, "folder": f"{folder}/shared", "environment": f"{folder}/environment",
+        "scratch": "/tmp", **cluster,
+    }  # fmt: skip
+    body = {"name": "table-1", "studies": [STUDY]}
+    return resolve({"storage": f"{folder}/it's a store", "cluster": keys, "sweep": body})
+
+
+class Node:
+    """One node without Slurm, on which a job's scripts are run."""
+
+    def __init__(self, folder: Path, sweep: Sweep) -> None:
+        self.sweep, self.calls = sweep, folder / "calls"
+        self.folder = script.folder_of(sweep)
+        self.run = self.folder.run(7)
+        for path in (self.run, self.folder.code / "sweep", script.environment_of(_slurm(sweep)) / "bin"):
+            path.mkdir(parents=True)
+        for name, body in PROGRAMS.items():
+            program = script.environment_of(_slurm(sweep)) / "bin" / name
+            program.write_text(f"#!/bin/bash\n{body.replace('{python}', sys.executable)}\n")
+            program.chmod(0o755)
+        (self.folder.code / "sweep/slurm").mkdir()
+        (self.folder.code / "sweep/slurm/ports.py").write_text((Path(script.__file__).parent / "ports.py").read_text())
+        (self.run / "node.sh").write_text(script.node(sweep, 7))
+        (folder / "job").write_text(script.job(sweep, 7))
+        self.scratch = Path(f"/tmp/anomaly-sweep-{os.getpid()}")
+        self._job = folder / "job"
+
+    def start(self, **environment: str) -> subprocess.Popen[str]:
+        programs = script.environment_of(_slurm(self.sweep)) / "bin"
+        slurm = {
+            "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NUM_NODES": "1", "SLURM_NODEID": "0", "SLURM_STEP_ID": "0",
+            "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1", "CALLS": str(self.calls),
+        }  # fmt: skip
+        return subprocess.Popen(
+            ["bash", str(self._job)],
+            env={"PATH": f"{programs}:/usr/bin:/bin", **slurm, **environment},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def ended(self, job: subprocess.Popen[str]) -> tuple[int, str, list[str]]:
+        """Exit code of the job, what it printed, and what was called."""
+        said, _ = job.communicate(timeout=TIMEOUT)
+        assert not self.scratch.exists()
+        return job.returncode, said, [call for call in self.calls.read_text().splitlines() if "srun" not in call]
+
+    def wait_for(self, line: str, job: subprocess.Popen[str]) -> None:
+        while not self.calls.exists() or line not in self.calls.read_text():
+            assert job.poll() is None, "it has ended"
+            os.sched_yield()
+
+
+def _slurm(sweep: Sweep) -> Any:
+    return sweep.cluster
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path, on_slurm(tmp_path))
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_a_job_ends_with_the_code_of_its_sweep_and_leaves_nothing(tmp_path: Path, code: int) -> None:
+    node = Node(tmp_path, on_slurm(tmp_path))
+    returned, said, calls = node.ended(node.start(EXIT=str(code)))
+    assert returned == code, said
+    (start,) = (call for call in calls if call.startswith("ray start"))
+    assert "--head" in start and "--num-cpus=3" in start and "--include-dashboard=false" in start
+    (driver,) = (call for call in calls if call.startswith("python"))
+    assert f"sweep.supervisor {node.sweep.storage} table-1 7" in driver
+    address = re.search(r"--port=(\d+)", start)
+    assert address is not None
+    assert f"127.0.0.1:{address.group(1)} token {node.folder.code}" in calls
+    assert calls[-2:] == ["ray ended", f"scancel {os.getpid()}.0"]
+    assert not any(call.startswith("scontrol") for call in calls)
+    assert (node.run / "address").read_text().strip() == f"127.0.0.1:{address.group(1)}"
+
+
+def test_at_its_walltime_a_job_stops_in_order_and_requeues(node: Node) -> None:
+    job = node.start()
+    node.wait_for("driving", job)
+    job.send_signal(10)  # SIGUSR1
+    _, said, calls = node.ended(job)
+    assert calls.index("suspended") < calls.index(f"scontrol requeue {os.getpid()}")
+    assert "back into the queue" in said and "stopped" not in calls
+
+
+def test_a_job_that_may_not_requeue_says_how_to_go_on(node: Node) -> None:
+    job = node.start(NO_REQUEUE="1")
+    node.wait_for("driving", job)
+    job.send_signal(10)
+    code, said, _ = node.ended(job)
+    assert code == 130 and "launch the sweep again" in said
+
+
+def test_a_job_that_is_taken_down_stops_in_order_and_does_not_requeue(node: Node) -> None:
+    job = node.start()
+    node.wait_for("driving", job)
+    job.terminate()
+    code, _, calls = node.ended(job)
+    assert code == 130 and "stopped" in calls
+    assert not any(call.startswith("scontrol") for call in calls)
+
+
+def test_a_ray_that_does_not_start_fails_the_job_with_what_it_said(node: Node) -> None:
+    code, said, calls = node.ended(node.start(RAY_FAILS="99"))
+    assert code == 1 and "no port" in said
+    assert not any("sweep.supervisor" in call for call in calls)
+
+
+def test_a_ray_that_does_not_start_at_once_is_started_again_on_another_port(node: Node) -> None:
+    code, _, calls = node.ended(node.start(RAY_FAILS="2", EXIT="0"))
+    ports = [found.group(1) for call in calls if (found := re.search(r"--port=(\d+)", call))]
+    assert code == 0 and len(ports) == 3
+    assert (node.run / "address").read_text().strip() == f"127.0.0.1:{ports[-1]}"
+
+
+def test_a_second_run_knows_nothing_of_the_first(node: Node) -> None:
+    for file in ("exit_code", "address", "supervisor.pid"):
+        (node.run / file).write_text("1")
+    assert node.ended(node.start(EXIT="0"))[0] == 0
+
+
+def test_sbatch_is_asked_for_what_the_file_says(tmp_path: Path) -> None:
+    keys = {"nodes": 2, "gpus": 4, "gpu": "NVIDIA L4", "partition": "gpu", "account": "us", "qos": "long"}
+    sweep = on_slurm(tmp_path, **keys, walltime="1-00:00:00", signal_seconds=60, options=["--mem=64G", "--exclusive"])
+    options = re.findall(r"^#SBATCH (.*)$", script.job(sweep, 3), re.MULTILINE)
+    assert {
+        "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=3", "--gpus-per-node=4", "--partition=gpu",
+        "--account=us", "--qos=long", "--time=1-00:00:00", "--signal=B:USR1@60", "--open-mode=append", "--requeue",
+        "--mem=64G", "--exclusive", f"--job-name={cluster_name(sweep)}",
+    } <= set(options)  # fmt: skip
+    plain = re.findall(r"^#SBATCH --(\S+?)=", script.job(on_slurm(tmp_path), 3), re.MULTILINE)
+    assert not {"gpus-per-node", "partition", "account", "qos"} & set(plain), "else Slurm's defaults are not used"
+
+
+def test_commands_of_the_user_come_first_on_every_node(tmp_path: Path) -> None:
+    text = script.node(on_slurm(tmp_path, before=["module load cuda", "export A=1"]), 1)
+    assert text.index("module load cuda\nexport A=1\n") < text.index("ray start")
+
+
+class FakeSlurm:
+    """Its commands on PATH, with a queue in a file: a line `NUMBER STATE REASON` for each job."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(folder), prepend=":")
+        self.queue, self.calls = folder / "queue", folder / "calls"
+        self.queue.touch()
+        bodies = {
+            "squeue": f"cat '{self.queue}'",
+            "scancel": f"echo scancel \"$@\" >> '{self.calls}'; : > '{self.queue}'",
+            "sbatch": f"""
+case "$1" in
+--version) echo slurm-wlm 22.05.8 ;;
+--test-only) cat > /dev/null; echo "sbatch: Job 3 to start at noon" >&2; [ ! -e '{folder}/refuses' ] || {{
+  echo "sbatch: error: Batch job submission failed: Invalid qos" >&2; exit 1; }} ;;
+*) cat > '{folder}/submitted'; echo "12 PENDING (Priority)" >> '{self.queue}'; echo 12 ;;
+esac""",
+            "sinfo": "echo 'main 1-00:00:00'; echo 'gpu infinite'",
+        }
+        for name, body in bodies.items():
+            (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+            (folder / name).chmod(0o755)
+        self.submitted, self.refuses = folder / "submitted", folder / "refuses"
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    return FakeSlurm(folder, monkeypatch)
+
+
+def place_of(sweep: Sweep) -> SlurmPlace:
+    ticks = iter(range(1000))
+    return SlurmPlace(sweep, clock=lambda: float(next(ticks)), sleep=lambda seconds: None)
+
+
+def test_a_launch_is_one_job_however_often_it_is_submitted(slurm: FakeSlurm, tmp_path: Path) -> None:
+    sweep, console = on_slurm(tmp_path), Console(quiet=True)
+    place: Place = place_of(sweep)
+    assert place.alive() is False and place.standing() == []
+    assert place.make(console, 123.0) == 123.0
+    place.submit(1)
+    place.submit(1)
+    assert slurm.queue.read_text().count("PENDING") == 1
+    folder = script.folder_of(sweep)
+    assert (folder.code / "sweep/slurm/node.sh").exists() and folder.token.stat().st_mode & 0o077 == 0
+    assert slurm.submitted.read_text() == script.job(sweep, 1)
+    assert place.alive() is True
+    assert place.standing()[0] == "job 12 of Slurm, PENDING (Priority)"
+    Path(folder.path / "job-12.log").touch()
+    assert place.tear_down(console)[0] == "job 12 of Slurm, PENDING (Priority)"
+    assert place.standing() == [] and [path.name for path in folder.path.iterdir()] == ["job-12.log"]
+    assert place.tear_down(console) == []
+
+
+def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_path: Path) -> None:
+    slurm.queue.write_text("12 RUNNING n1\n")
+    place_of(on_slurm(tmp_path)).tear_down(Console(quiet=True))
+    assert slurm.calls.read_text() == "scancel --batch --signal=TERM 12\n"
+
+
+def test_jobs_of_the_past_are_none(slurm: FakeSlurm, tmp_path: Path) -> None:
+    slurm.queue.write_text("12 COMPLETED n1\n13 FAILED n1\n14 TIMEOUT\n")
+    assert place_of(on_slurm(tmp_path)).alive() is False
+    slurm.queue.write_text("12 COMPLETED n1\n13 PENDING (BeginTime)\n")
+    assert queue.jobs("x") == [queue.Job("13", "PENDING", "(BeginTime)")]
+
+
+def test_without_slurm_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    place = place_of(on_slurm(tmp_path))
+    assert place.alive() is None
+    with pytest.raises(UserError, match="squeue: there is no such command here; run this where"):
+        place.standing()
+    (first, *_) = checks.findings(on_slurm(tmp_path))
+    assert (first.name, first.state) == ("slurm", "not ok")
+
+
+def test_a_check_names_partitions_and_asks_slurm_for_the_rest(slurm: FakeSlurm, tmp_path: Path) -> None:
+    sweep = on_slurm(tmp_path, partition="gpu")
+    (script.environment_of(_slurm(sweep)) / "bin").mkdir(parents=True)
+    (script.environment_of(_slurm(sweep)) / "bin/ray").touch()
+    found = {finding.name: finding for finding in checks.findings(sweep)}
+    assert {name: found[name].state for name in ("slurm", "partition", "job")} == dict.fromkeys(
+        ("slurm", "partition", "job"), "ok"
+    )
+    assert "to start at noon" in found["job"].said
+    assert found["environment"].state == "unknown", "whether nodes see it is not known here"
+    slurm.refuses.touch()
+    (job,) = (finding for finding in checks.findings(sweep) if finding.name == "job")
+    assert job.state == "not ok" and "Invalid qos" in job.said
+    (partition,) = (f for f in checks.findings(on_slurm(tmp_path, partition="gpux")) if f.name == "partition")
+    assert partition.state == "not ok" and "there are: gpu, main" in partition.said
+    assert not slurm.submitted.exists()
+
+
+def test_an_environment_without_ray_is_not_ok(slurm: FakeSlurm, tmp_path: Path) -> None:
+    (found,) = (f for f in checks.findings(on_slurm(tmp_path)) if f.name == "environment")
+    assert found.state == "not ok" and "has no ray" in found.said
