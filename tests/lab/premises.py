@@ -1,0 +1,147 @@
+"""Machines that are nobody's cloud: a desk where the user types, hosts beside it, and a folder that all of them see."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.cloud import SMALL_RAY
+from lab.laptop import copy_checkout
+from lab.machine import Image, Machine
+from lab.network import INSIDE, Network, remove_leftovers
+
+USER = "ubuntu"
+SHARED = "/shared"  # stands for NFS: one file system, at one place everywhere
+CHECKOUT = f"/home/{USER}/anomaly-sweep"
+FIRST = 10  # last number of the desk's address; the hosts' follow
+
+
+def addresses(names: Sequence[str]) -> dict[str, str]:
+    """Of the desk and of hosts, by name."""
+    return {name: f"{INSIDE}.1.{FIRST + n}" for n, name in enumerate(["desk", *names])}
+
+
+class Premises:
+    """What a test sees; made by `premises`.
+
+    Attributes:
+        desk: where the user types; has the checkout, and the key to all hosts.
+        hosts: by name, in the order of their addresses.
+        shared: the folder that all see as /shared, here.
+        environment: folder of the Python environment, the same everywhere.
+    """
+
+    def __init__(
+        self, folder: Path, names: Sequence[str], files: Mapping[str, str], environment: Mapping[str, str]
+    ) -> None:
+        self.network = Network()
+        self.environment = str(Image().python)
+        self.shared = folder / "shared"
+        home, key = folder / "home", folder / "home/.ssh/id_ed25519"
+        key.parent.mkdir(parents=True)
+        self.shared.mkdir()
+        copy_checkout(home / "anomaly-sweep")
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        placed = addresses(names)
+        image = Image(USER, {**SMALL_RAY, **environment}, [f"{address} {name}" for name, address in placed.items()])
+        made = {}
+        for name, address in placed.items():
+            self.network.add_machine(name, address)
+            writable = {self.shared: SHARED, **({home: f"/home/{USER}"} if name == "desk" else {})}
+            seed = {"authorized_keys": key.with_suffix(".pub").read_text(), **files}
+            if name == "desk":
+                del seed["authorized_keys"]
+            made[name] = Machine(self.network, name, image, folder, hostname=name, writable=writable, seed=seed)
+        self.desk = made.pop("desk")
+        self.hosts: dict[str, Machine] = made
+        for machine in (self.desk, *self.hosts.values()):
+            machine.boot()
+        for machine in (self.desk, *self.hosts.values()):
+            machine.wait()
+        for place in (f"/home/{USER}", SHARED):
+            owned = self.desk.run(["chown", "-R", f"{USER}:", place], user="root")
+            assert owned.returncode == 0, owned.stderr
+
+    def run(self, *argv: object, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the checkout on the desk to its end."""
+        return subprocess.run(
+            self._typed(argv, environment),
+            capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, env={},
+        )  # fmt: skip
+
+    def start(self, *argv: object, output: Path, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a command in the checkout on the desk; what it prints goes to a file."""
+        with output.open("wb") as file:
+            return subprocess.Popen(
+                self._typed(argv, environment), stdout=file, stderr=file, stdin=subprocess.DEVNULL, env={}
+            )
+
+    def write(self, name: str, config: Mapping[str, Any]) -> str:
+        """A YAML in the checkout; returns its name."""
+        text = yaml.safe_dump(dict(config))
+        put = self.desk.entered(["tee", f"{CHECKOUT}/{name}"])
+        subprocess.run(put, input=text, text=True, check=True, stdout=subprocess.DEVNULL, env={})
+        return name
+
+    def processes(self, name: str, pattern: str) -> list[str]:
+        """Processes of a host whose command line matches."""
+        found = self.hosts[name].run(["pgrep", "-af", pattern], user="root").stdout.splitlines()
+        return [line for line in found if "pgrep" not in line]
+
+    def turn_on(self, name: str) -> None:
+        """Switch a host on again, from the image as at first; returns when it is up."""
+        self.hosts[name].boot()
+        self.hosts[name].wait()
+
+    def close(self) -> None:
+        for machine in (self.desk, *self.hosts.values()):
+            machine.cut_power()
+        self.network.close()
+
+    def _typed(self, argv: Sequence[object], environment: Mapping[str, str]) -> list[str]:
+        path = f"{self.environment}/bin:/usr/local/bin:/usr/bin:/bin"
+        mine = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "RAY_USAGE_STATS_ENABLED": "0", **environment}
+        return self.desk.entered(argv, folder=CHECKOUT, environment=mine)
+
+
+@contextmanager
+def premises(
+    folder: Path,
+    names: Sequence[str],
+    files: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Premises]:
+    """A desk and hosts; gone with everything at the end.
+
+    Args:
+        folder: empty, for logs and what is written.
+        names: of the hosts.
+        files: further files of every machine's seed; see boot.sh.
+        environment: further variables of whoever comes to a host by SSH.
+    """
+    remove_leftovers()
+    made = Premises(folder, names, files or {}, environment or {})
+    try:
+        yield made
+    finally:
+        made.close()
+        shutil.rmtree(folder / "shared", ignore_errors=True)
+
+
+def wait(condition: Callable[[], object], seconds: float, what: Callable[[], str]) -> None:
+    """Until a condition holds.
+
+    Raises:
+        AssertionError: it has not come true; with what is known.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s:\n{what()}"
+        time.sleep(0.5)

@@ -1,0 +1,97 @@
+"""A sweep as a job of Slurm: its walltime ends it, it requeues, and ends with the table of a sweep left in peace."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import unavailable
+
+from lab import slurm
+from lab.cloud import SMALL_RAY
+from lab.premises import SHARED, Premises, addresses, premises, wait
+from lab.sweeps import STEPS, logged
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
+
+NODES = ["node1", "node2"]
+SECONDS = 1000.0  # for several runs of a job, on a busy machine
+LOG = "trained.log"
+EPOCHS = 70
+LAUNCH = ["python", "-m", "sweep", "launch", "slurm.yaml", "-y"]
+
+
+@pytest.fixture
+def place(lab_is_possible: None, tmp_path: Path) -> Iterator[Premises]:
+    """A login node, which is the desk, and two nodes of Slurm."""
+    lacking = sorted({package for program, package in slurm.PROGRAMS.items() if shutil.which(program) is None})
+    if lacking:
+        unavailable(f"Debian packages are missing: {' '.join(lacking)}")
+    nodes = {name: address for name, address in addresses(NODES).items() if name != "desk"}
+    with premises(tmp_path, NODES, slurm.seed(nodes)) as made:
+        slurm.start(list(made.hosts.values()))
+        munge = made.desk.run(["bash", "-c", slurm.START, "start"], user="root")
+        assert munge.returncode == 0, munge.stderr
+        cluster = {
+            "provider": "slurm", "nodes": 2, "cpus": 1, "partition": "main", "folder": f"{SHARED}/jobs",
+            "environment": made.environment, "walltime": "00:03:00", "signal_seconds": 60,
+        }  # fmt: skip
+        config = {
+            "cluster": cluster, "storage": f"{SHARED}/store", "data": {"size": 16},
+            "trial": {"checkpoint_seconds": 2}, "sweep": logged(EPOCHS, pause=0.05, abnormal=4),
+        }  # fmt: skip
+        made.write("slurm.yaml", config)
+        made.write("here.yaml", {**config, "cluster": {"provider": "local"}, "storage": f"{SHARED}/other"})
+        yield made
+
+
+def said(place: Premises) -> str:
+    """What the job has printed, all its runs."""
+    return "".join(log.read_text() for log in (place.shared / "jobs").glob("*/*.log"))
+
+
+def board(place: Premises, config: str) -> object:
+    """The table, without what differs from run to run."""
+    done = place.run("python", "-m", "sweep", "report", config, "--json")
+    assert done.returncode == 0, done.stderr
+    return [
+        {key: row[key] for key in ("detector", "abnormal", "metric", "selection", "mean", "n")}
+        for row in json.loads(done.stdout)
+    ]
+
+
+def test_a_job_that_its_walltime_ends_requeues_and_ends_with_the_same_table(place: Premises, tmp_path: Path) -> None:
+    checked = place.run("python", "-m", "sweep", "check", "slurm.yaml", "--json")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    states = {finding["name"]: finding["state"] for finding in json.loads(checked.stdout)["findings"]}
+    assert {states[name] for name in ("slurm", "partition", "job")} == {"ok"}
+
+    log = tmp_path / "launch.log"
+    launch = place.start(*LAUNCH, output=log, TRAINED_LOG=f"{SHARED}/{LOG}", **SMALL_RAY)
+    controller = place.hosts[NODES[0]]
+
+    def ended() -> bool:
+        if launch.poll() is None and "back into the queue" in said(place):  # Slurm lets a job wait for two minutes
+            waiting = controller.run(["squeue", "--noheader", "--states=PENDING", "--format=%i"]).stdout.split()
+            for job in waiting:
+                controller.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], user="root")
+        return launch.poll() is not None
+
+    wait(ended, SECONDS, lambda: f"{log.read_text()}\n{said(place)}")
+    assert launch.returncode == 0, f"{log.read_text()}\n{said(place)}"
+    assert "back into the queue" in said(place), "its walltime has ended it"
+    lines = [line.split() for line in (place.shared / LOG).read_text().splitlines()]
+    assert len(lines) == len({tuple(line) for line in lines}), "no step was trained twice"
+    assert len(lines) == 4 * EPOCHS * STEPS
+    assert controller.run(["squeue", "--noheader"]).stdout == ""
+    for node in NODES:
+        assert place.processes(node, "ray|sweep[.]") == []
+        assert place.hosts[node].run(["bash", "-c", "ls -d /tmp/anomaly-sweep*"]).stdout == ""
+    assert [path.suffix for path in (place.shared / "jobs").glob("*/*")] == [".log"]
+
+    here = place.run("python", "-m", "sweep", "launch", "here.yaml", "-y", timeout=SECONDS)
+    assert here.returncode == 0, here.stdout + here.stderr
+    assert board(place, "slurm.yaml") == board(place, "here.yaml")
