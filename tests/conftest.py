@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ import pytest
 from s3_servers import S3Server, ServerStartError, moto_server, seaweed_server
 
 collect_ignore = [] if shutil.which("nvidia-smi") else ["test_gpu.py"]  # a machine without a GPU lacks nothing
+
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def unavailable(reason: str) -> NoReturn:
