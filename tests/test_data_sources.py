@@ -22,7 +22,7 @@ def write_idx(path: Path, array: np.ndarray, compressed: bool = False) -> None:
     header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes()
     content = header + array.tobytes()
     if compressed:
-        path.with_name(path.name + ".gz").write_bytes(gzip.compress(content, 1))
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(content, 1, mtime=0))
     else:
         path.write_bytes(content)
 
@@ -165,7 +165,7 @@ DAMAGED = {
 def test_a_damaged_idx_file_is_named_with_what_was_expected(damage: str, compressed: bool, tmp_path: Path) -> None:
     content, message = DAMAGED[damage]
     path = tmp_path / ("images.gz" if compressed else "images")
-    path.write_bytes(gzip.compress(content) if compressed else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if compressed else content)
     with pytest.raises(DataError, match=message) as caught:
         mnist.read_idx(path, SHAPE)
     assert str(path) in str(caught.value)
@@ -174,9 +174,9 @@ def test_a_damaged_idx_file_is_named_with_what_was_expected(damage: str, compres
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(HEADER + PIXELS)[:-12], "truncated: expected a whole gzip file"),
+        (gzip.compress(HEADER + PIXELS, mtime=0)[:-12], "truncated: expected a whole gzip file"),
         (b"not gzip at all", "expected a readable file"),
-        (gzip.compress(HEADER + PIXELS)[:-8] + b"wrongCRC", "expected a readable file"),
+        (gzip.compress(HEADER + PIXELS, mtime=0)[:-8] + b"wrongCRC", "expected a readable file"),
     ],
 )
 def test_a_damaged_gzip_file_is_named(content: bytes, message: str, tmp_path: Path) -> None:
