@@ -13,9 +13,10 @@ import yaml
 from s3_servers import S3Server
 from sweeps import sweep, write_config
 
-from sweep.aws.ray_config import CLUSTER_TAG, cluster_name
+from sweep.aws.ray_config import CLUSTER_TAG
 from sweep.check import check
 from sweep.findings import Finding, table
+from sweep.naming import cluster_name
 from sweep.spec import load
 
 STUDY = {"detectors": ["constant"], "abnormal": [0]}
