@@ -17,6 +17,9 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from sweep.actor import Preempted
 
 PATIENCE_SECONDS = 90.0  # a node that does not answer is dead after about a minute by Ray's defaults
+# Of an actor with a cut connection "dead" may be Tune's own doing, who ends what has failed; a node that lost its
+# power is known to be dead half a minute later.
+DEAD_PATIENCE_SECONDS = 45.0
 
 
 class Verdict(NamedTuple):
@@ -52,7 +55,8 @@ class Death:
             return Verdict("machine", "the machine was taken away, as announced")
         if actor is None:
             return Verdict("process")
-        patient = time.monotonic() - self.since <= PATIENCE_SECONDS
+        waited = time.monotonic() - self.since
+        patient = waited <= PATIENCE_SECONDS
         try:
             table = cluster.actor_table(actor)
             node = _node(table)
@@ -61,8 +65,10 @@ class Death:
         if node is not None and not node["Alive"]:
             why = " ".join(str(node.get("DeathReasonMessage") or "").split())
             return Verdict("machine", f"the machine {node['NodeManagerAddress']} was lost{f' ({why})' if why else ''}")
-        if not isinstance(self.error, ActorUnavailableError) or table.get("State") == "DEAD":
+        if not isinstance(self.error, ActorUnavailableError):
             return Verdict("process")
+        if table.get("State") == "DEAD":
+            return None if waited <= DEAD_PATIENCE_SECONDS else Verdict("process")
         return None if patient else Verdict("machine", "the connection to the trial's machine was lost")
 
 

@@ -77,14 +77,21 @@ def test_a_connection_that_is_cut_is_judged_when_ray_knows(cluster: Cluster) -> 
     assert death.verdict() is None
     assert Death(RayActorError(ACTOR, "it died")).verdict() is None
     cluster.answers = True
-    cluster.state = "DEAD"
-    found = death.verdict()
-    assert found is not None
-    assert found.of == "process"
+    cluster.state = "DEAD"  # Tune has ended it, or it is: whether its node lives will be known
+    assert death.verdict() is None
     lose(cluster)
     found = death.verdict()
     assert found is not None
     assert found.of == "machine"
+
+
+def test_a_dead_process_on_a_node_that_goes_on_living_died_by_itself(cluster: Cluster) -> None:
+    death = Death(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
+    death.since -= deaths.DEAD_PATIENCE_SECONDS + 1
+    cluster.state = "DEAD"
+    found = death.verdict()
+    assert found is not None
+    assert found.of == "process"
 
 
 def test_a_connection_that_stays_cut_is_the_machines_fault_in_the_end(cluster: Cluster) -> None:
