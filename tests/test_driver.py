@@ -33,7 +33,7 @@ from sweep.faults import UserError
 from sweep.heads import Head
 from sweep.lease import Lease
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(600)]
 STEPS = 20  # of an epoch of `faulty_detectors:Logged` on digits
 
 

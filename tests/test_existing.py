@@ -178,6 +178,7 @@ def a_cluster(log: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_a_sweep_is_one_job_that_is_followed_stopped_and_gone_on_with(tmp_path: Path) -> None:
     name = "tests.faulty_detectors:Logged"
     study = {

@@ -264,6 +264,7 @@ class OnRay(Machines):
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_a_real_supervisor_is_submitted_and_followed_to_its_end(launched: Launched, tmp_path: Path) -> None:
     folder = tmp_path / "head"
     folder.mkdir()
