@@ -94,6 +94,13 @@ def _variable(value: str) -> str:
     return value
 
 
+def _walltime(value: Any) -> str:
+    """Text: to YAML, 12:00:00 without quotes is a number."""
+    if not isinstance(value, str) or not re.fullmatch(_WALLTIME, value):
+        raise ValueError(f'must be [DAYS-]HOURS:MINUTES:SECONDS in quotes, e.g. "12:00:00", is {value!r}')
+    return value
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -240,7 +247,7 @@ class Slurm(EachOffers):
     partition: Annotated[str, AfterValidator(_word)] | None = Field(None, description="none: Slurm's default")
     account: Annotated[str, AfterValidator(_word)] | None = Field(None, description="none: your default")
     qos: Annotated[str, AfterValidator(_word)] | None = Field(None, description="quality of service; none: the default")
-    walltime: Annotated[str, Field(pattern=_WALLTIME)] = Field(
+    walltime: Annotated[str, BeforeValidator(_walltime)] = Field(
         "04:00:00", description="of one run of the job, [DAYS-]HOURS:MINUTES:SECONDS; it goes on in a further one"
     )
     signal_seconds: Annotated[int, Field(ge=30, le=3600)] = Field(

@@ -112,13 +112,7 @@ class RemoteLaunch:
     def _give_up(self, why: str) -> None:
         """Take down what was made; a second interruption leaves at once."""
         self._say(f"{why}: taking down what was made (Ctrl-C leaves it to `down`)")
-        try:
-            removed = self.place.tear_down(self.console)
-        except (KeyboardInterrupt, UserError) as second:
-            said = "; ".join(second.faults) if isinstance(second, UserError) else "interrupted again"
-            self._say(f"{said}: machines may be left.  Remove them: {self.command('down')}", style="red")
-        else:
-            self._say(f"removed: {', '.join(removed)}" if removed else "nothing was left")
+        self._take_down()
 
     def follow(self, number: int) -> Outcome:
         """Show progress until the launch has ended, and remove what is left then.
@@ -141,13 +135,13 @@ class RemoteLaunch:
             raise UserError(f"{gone}; every finished trial is kept, go on with: {self.command('launch')}") from None
         except StoreError as error:
             raise StoreError(f"{error}\nThe head goes on without this machine.  {self._come_back()}") from error
-        self._end()
+        self._take_down()
         if head.cause:
             self._say(f"ended: {head.cause}", style="red" if head.exit_code == USER_ERROR else "")
         return Outcome(USER_ERROR if head.exit_code is None else head.exit_code)
 
-    def _end(self) -> None:
-        """The head ends the workers and itself; what it may not remove is removed from here."""
+    def _take_down(self) -> None:
+        """Whatever still stands; after a launch that ended, what the head may not remove."""
         try:
             removed = self.place.tear_down(self.console)
         except (KeyboardInterrupt, UserError) as error:

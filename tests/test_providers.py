@@ -52,7 +52,11 @@ def faults_of(**sections: Any) -> list[str]:
         ({"provider": "slurm"}, "cluster.cpus: must be given"),
         ({"provider": "slurm", "cpus": 4, "partion": "x"}, "unknown key 'partion', did you mean 'partition'?"),
         ({"provider": "slurm", "cpus": 4, "partition": "a b"}, "cluster.partition: must be one word"),
-        ({"provider": "slurm", "cpus": 4, "walltime": "2 hours"}, "cluster.walltime: "),
+        (
+            {"provider": "slurm", "cpus": 4, "walltime": "2 hours"},
+            "cluster.walltime: must be [DAYS-]HOURS:MINUTES:SECONDS",
+        ),
+        ({"provider": "slurm", "cpus": 4, "walltime": 43200}, 'in quotes, e.g. "12:00:00", is 43200'),
         ({"provider": "slurm", "cpus": 4, "walltime": "00:05:00"}, "must be more than twice signal_seconds, 180"),
         ({"provider": "slurm", "cpus": 4, "options": ["--time=1"]}, "--time is set by this project (walltime)"),
         ({"provider": "slurm", "cpus": 4, "options": ["-A x"]}, "must be a long option of sbatch"),
