@@ -91,9 +91,9 @@ class Premises:
         return name
 
     def processes(self, name: str, pattern: str) -> list[str]:
-        """Processes of a host whose command line matches."""
+        """Processes of a host whose command line matches, without its first, which is the host itself."""
         found = self.hosts[name].run(["pgrep", "-af", pattern], user="root").stdout.splitlines()
-        return [line for line in found if "pgrep" not in line]
+        return [line for line in found if "pgrep" not in line and not line.startswith("1 ")]
 
     def turn_on(self, name: str) -> None:
         """Switch a host on again, from the image as at first; returns when it is up."""

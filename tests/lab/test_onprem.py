@@ -11,12 +11,12 @@ import pytest
 from lab.premises import SHARED, Premises, premises, wait
 from lab.sweeps import STEPS, logged
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
+pytestmark = pytest.mark.timeout(1200)
 
 HOSTS = ["alpha", "beta", "gamma"]
 SECONDS = 400.0  # for Ray to come up on all of them, on a busy machine
 LOG = "trained.log"
-EPOCHS = 60
+EPOCHS = 30
 LAUNCH = ["python", "-m", "sweep", "launch", "onprem.yaml", "-y"]
 
 
@@ -50,6 +50,7 @@ def of_ray(place: Premises) -> dict[str, list[str]]:
     return {name: place.processes(name, "ray|sweep") for name in HOSTS}
 
 
+@pytest.mark.lab
 def test_a_sweep_outlives_a_host_and_leaves_nothing_on_any(place: Premises, tmp_path: Path) -> None:
     checked = place.run("python", "-m", "sweep", "check", "onprem.yaml", "--json")
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -85,6 +86,7 @@ def test_a_sweep_outlives_a_host_and_leaves_nothing_on_any(place: Premises, tmp_
         assert found in ([], ["supervisor.log"])
 
 
+@pytest.mark.faults
 def test_down_ends_a_sweep_in_order_and_a_launch_goes_on_with_it(place: Premises, tmp_path: Path) -> None:
     log = tmp_path / "launch.log"
     detached = place.run(*LAUNCH, "--detach", timeout=SECONDS)
