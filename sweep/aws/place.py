@@ -28,7 +28,7 @@ from sweep.status import Survey
 
 ROOT = Path(__file__).resolve().parent.parent.parent  # the tree that is shipped
 ORDERLY_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
-ORDERLY_SHARE = 0.1  # of the time there is, where that is less
+ORDERLY_SHARE = 0.2  # of the time there is, where that is less
 STARTED_SECONDS = 90  # for the supervisor to show that it runs
 SUPERVISED_ALREADY = "supervised on this machine already"  # the supervisor's refusal of another launch
 SUPERVISED = "/run/sweep/supervised"  # touched by the supervisor, watched by the head's guard

@@ -122,7 +122,7 @@ def test_workers_that_are_denied_the_bucket_fail_the_launch(cloud: Cloud, tmp_pa
 
 
 def test_a_budget_that_is_reached_ends_in_order(cloud: Cloud, tmp_path: Path) -> None:
-    configure(cloud, "budget", epochs=1000, budget={"max_hours": 0.05})
+    configure(cloud, "budget", epochs=1000, budget={"max_hours": 0.08})
     launched = launch(cloud, tmp_path)
     assert launched.code() == 3, launched.said
     cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
