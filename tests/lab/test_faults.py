@@ -58,6 +58,7 @@ def as_before(cloud: Cloud) -> Iterator[None]:
 
 
 def configure(cloud: Cloud, name: str, epochs: int = 4, abnormal: int = 2, **sections: Any) -> None:
+    """A sweep of its own, checked; other `epochs` than another's, whose trials that are done would be this one's."""
     write_sweep(cloud, sweep={**logged(epochs, abnormal=abnormal), "name": name}, **sections)
     check(cloud)
 
@@ -141,7 +142,7 @@ def test_of_two_launches_at_once_one_is_refused(cloud: Cloud, tmp_path: Path) ->
 
 
 def test_a_head_that_is_lost_is_made_anew_by_the_next_launch(cloud: Cloud, tmp_path: Path) -> None:
-    configure(cloud, "head-lost", epochs=8)
+    configure(cloud, "head-lost", epochs=9)
     launched = launch(cloud, tmp_path)
     until_training(cloud, launched)
     (head,) = cloud.running("head")
@@ -164,7 +165,7 @@ def test_with_head_and_laptop_lost_the_workers_go_by_themselves(cloud: Cloud, tm
 
 
 def test_a_laptop_that_is_closed_is_not_missed(cloud: Cloud, tmp_path: Path) -> None:
-    configure(cloud, "closed", epochs=8)
+    configure(cloud, "closed", epochs=10)
     launched = launch(cloud, tmp_path)
     until_training(cloud, launched)
     cloud.laptop.cut_power()
@@ -177,7 +178,7 @@ def test_a_laptop_that_is_closed_is_not_missed(cloud: Cloud, tmp_path: Path) -> 
 
 
 def test_a_launch_that_is_left_by_ctrl_c_goes_on(cloud: Cloud, tmp_path: Path) -> None:
-    configure(cloud, "left", epochs=8)
+    configure(cloud, "left", epochs=11)
     launched = launch(cloud, tmp_path)
     until_training(cloud, launched)
     cloud.laptop.signal(launched.process, signal.SIGINT)
