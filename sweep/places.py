@@ -22,7 +22,9 @@ class Place(Protocol):
         """Machines, code and Ray up on the head.
 
         Again: a head that is up is kept as it was made, its code is brought up to date and Ray is not
-        restarted; what is left of one that is gone is removed first.
+        restarted; what is left of one that is gone is removed first.  Where the head is a job that `submit`
+        makes, nothing is up before, and the job of an earlier launch is ended.  Whatever this raises, `tear_down`
+        removes what it had made by then.
 
         Args:
             console: told what is being done.
@@ -46,7 +48,7 @@ class Place(Protocol):
         """Whether the head's machine is up; None where that cannot be found out now."""
 
     def standing(self) -> list[str]:
-        """What `tear_down` would remove, one line each."""
+        """What `tear_down` would remove, one line each; never none where that cannot be found out."""
 
     def tear_down(self, console: Console) -> list[str]:
         """Remove everything that was made for this sweep, whatever state it is in; again: nothing is left.
@@ -61,7 +63,7 @@ class Place(Protocol):
         """
 
     def commands(self) -> dict[str, list[str]]:
-        """What is run on machines, by kind of machine."""
+        """What is run on machines, in the shell's words by kind of machine; asks nobody."""
 
 
 def pinned(sweep: Sweep) -> Sweep:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sweep.faults import UserError
 
+ROOT = Path(__file__).resolve().parent.parent  # of this project
 BIG_FILE = 10 * 2**20  # bytes
 BIG_TREE = 100 * 2**20  # of all files
 MANY_FILES = 20_000
@@ -68,6 +69,11 @@ class Shipment:
             shutil.copy2(self.root / name, target)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
+
+
+def this_tree() -> Shipment:
+    """What a launch takes along: `collect` of this project."""
+    return collect(ROOT)
 
 
 def collect(root: Path) -> Shipment:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
 import yaml
-from aws_sweeps import STUDY
+from places import Dashboard, DashboardAnswer, on_ray, serving
 from sweeps import environment, sweep
 
 from sweep.cluster import platform
@@ -28,42 +24,8 @@ from sweep.existing import api
 from sweep.existing.checks import findings
 from sweep.faults import UserError
 from sweep.slurm.ports import free
-from sweep.spec import Sweep, resolve
 
 TIMEOUT = 240
-
-
-class Dashboard(ThreadingHTTPServer):
-    """Answers as Ray's does, with a token and without; the shapes are those of Ray 2.60."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.token, self.version = "", ray.__version__
-        self.nodes: list[dict[str, float]] = [{"CPU": 4.0}]
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Dashboard
-
-    def do_GET(self) -> None:
-        if self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
-            self.send_error(401)
-            return
-        nodes = [{"state": "ALIVE", "resources_total": has} for has in self.server.nodes]
-        nodes.append({"state": "DEAD", "resources_total": {"CPU": 99.0}})
-        said: Any = {"data": {"result": {"result": nodes}}}
-        if self.path == "/api/version":
-            said = {"ray_version": self.server.version}
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(json.dumps(said).encode())
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Nobody reads it."""
 
 
 @pytest.fixture
@@ -71,38 +33,27 @@ def dashboard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Dashb
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
-    with Dashboard() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Dashboard()) as server:
         yield server
-        server.shutdown()
-        thread.join()
-
-
-def on(dashboard: Dashboard | str, trial: dict[str, Any] | None = None, **cluster: Any) -> Sweep:
-    address = dashboard if isinstance(dashboard, str) else dashboard.address
-    keys = {"provider": "existing", "address": address, **cluster}
-    body = {"name": "n", "studies": [STUDY]}
-    return resolve({"storage": "s3://b/p", "cluster": keys, "trial": trial or {}, "sweep": body})
 
 
 def test_slots_are_those_of_the_nodes_of_now_or_what_the_file_says(dashboard: Dashboard) -> None:
     dashboard.nodes = [{"CPU": 0.0}, {"CPU": 8.0, "GPU": 2.0, "accelerator_type:L4": 1.0}, {"CPU": 3.0}]
-    found = platform(on(dashboard))
+    found = platform(on_ray(dashboard))
     assert (found.slots, found.device, found.gpus) == (2, "L4", 1.0)
-    assert platform(on(dashboard, gpu="NVIDIA L4", capability=8.9)).numerics.precision == "bf16"
-    assert platform(on(dashboard, {"gpus": 0, "cpus": 3})).slots == 3, "two on one node and one on the other"
-    assert platform(on(dashboard, {"gpus": 0}, cpus=64)).slots == 64
-    assert platform(on("http://127.0.0.1:9", cpus=64, gpus=16, gpu="NVIDIA L4")).slots == 16, "nobody need be asked"
+    assert platform(on_ray(dashboard, gpu="NVIDIA L4", capability=8.9)).numerics.precision == "bf16"
+    assert platform(on_ray(dashboard, {"gpus": 0, "cpus": 3})).slots == 3, "two on one node and one on the other"
+    assert platform(on_ray(dashboard, {"gpus": 0}, cpus=64)).slots == 64
+    assert platform(on_ray("http://127.0.0.1:9", cpus=64, gpus=16, gpu="NVIDIA L4")).slots == 16, "nobody need be asked"
 
 
 def test_gpus_without_one_name_are_refused(dashboard: Dashboard) -> None:
     dashboard.nodes = [{"CPU": 8.0, "GPU": 1.0}]
     with pytest.raises(UserError, match=r"cluster.gpu: must be given"):
-        platform(on(dashboard))
+        platform(on_ray(dashboard))
     dashboard.nodes = [{"CPU": 8.0, "GPU": 1.0, f"accelerator_type:{name}": 1.0} for name in ("L4", "T4")]
     with pytest.raises(UserError, match=r"unlike GPUs \(L4, T4\)"):
-        platform(on(dashboard))
+        platform(on_ray(dashboard))
 
 
 def test_a_secret_is_taken_from_where_ray_takes_it(
@@ -110,36 +61,36 @@ def test_a_secret_is_taken_from_where_ray_takes_it(
 ) -> None:
     dashboard.token = "secret"
     with pytest.raises(UserError, match="RAY_AUTH_TOKEN"):
-        platform(on(dashboard))
+        platform(on_ray(dashboard))
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray/auth_token").write_text("secret\n")
-    assert platform(on(dashboard)).slots == 4
+    assert platform(on_ray(dashboard)).slots == 4
     (tmp_path / "other").write_text("wrong")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
     with pytest.raises(UserError, match="does not let us in"):
-        platform(on(dashboard))
+        platform(on_ray(dashboard))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     assert api.headers() == {"Authorization": "Bearer secret"}
 
 
 def test_a_check_tells_another_ray_and_an_address_that_does_not_answer(dashboard: Dashboard) -> None:
-    states = {finding.name: finding.state for finding in findings(on(dashboard))}
+    states = {finding.name: finding.state for finding in findings(on_ray(dashboard))}
     assert states == {"ray": "ok", "nodes": "ok", "environment": "unknown"}
     dashboard.version = "2.9.3"
-    (found,) = (finding for finding in findings(on(dashboard)) if finding.name == "ray")
+    (found,) = (finding for finding in findings(on_ray(dashboard)) if finding.name == "ray")
     assert found.state == "not ok" and f"runs Ray 2.9.3, this project needs {ray.__version__}" in found.said
-    (found,) = findings(on("http://127.0.0.1:9"))
+    (found,) = findings(on_ray("http://127.0.0.1:9"))
     assert found.state == "not ok" and "does not answer" in found.said and "port-forward" in found.said
 
 
 def test_what_is_no_dashboard_is_told(dashboard: Dashboard) -> None:
-    class Missing(_Answer):
-        def do_GET(self) -> None:
+    class Missing(DashboardAnswer):
+        def do_GET(self) -> None:  # noqa: N802
             self.send_error(404)
 
     dashboard.RequestHandlerClass = Missing
     with pytest.raises(UserError, match="answers 404; is it the dashboard"):
-        platform(on(dashboard))
+        platform(on_ray(dashboard))
 
 
 @contextmanager

@@ -14,26 +14,19 @@ from typing import Any
 
 import pytest
 import yaml
-from aws_sweeps import STUDY
+from places import HOSTS, FakeSsh, on_hosts
 from rich.console import Console
 
 from sweep import ray_yaml
 from sweep.cluster import platform
-from sweep.faults import AlreadyRuns, UserError
+from sweep.faults import UserError
 from sweep.findings import Finding
 from sweep.naming import cluster_name
 from sweep.onprem import checks, ray_config
 from sweep.onprem.place import OnPremPlace
-from sweep.places import Place
-from sweep.spec import Sweep, load, resolve
+from sweep.spec import Sweep, load
 
 ROOT = Path(__file__).parent.parent
-HOSTS = ["10.0.0.1", "10.0.0.2", "gpu-3.example.org"]
-
-
-def on_hosts(storage: str = "/nfs/store", **cluster: Any) -> Sweep:
-    keys = {"provider": "onprem", "hosts": HOSTS, "cpus": 8, "ssh_user": "us", "environment": "/opt/venv", **cluster}
-    return resolve({"storage": storage, "cluster": keys, "sweep": {"name": "table-1", "studies": [STUDY]}})
 
 
 def generated(sweep: Sweep) -> dict[str, Any]:
@@ -159,35 +152,6 @@ def test_the_key_of_another_sweep_on_the_head_stays(home: Path) -> None:
     assert (home / "ray_bootstrap_key.pem").exists()
 
 
-class FakeSsh:
-    """A program named ssh: each host is a folder, in which the script is run with the host's programs first."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.hosts = folder / "hosts"
-        programs = folder / "bin"
-        for name in HOSTS:
-            (self.hosts / name / "bin").mkdir(parents=True)
-            for program in ("rsync", "pgrep"):
-                self.program(name, program, "true")
-            self.program(name, "nproc", "echo 8")
-            self.program(name, "nvidia-smi", "exit 1")
-        programs.mkdir()
-        ssh = f"""#!/bin/bash
-host="${{@: -2:1}}"
-[ -d "{self.hosts}/$host" ] || {{ echo "no route to $host" >&2; exit 255; }}
-cd "{self.hosts}/$host" && HOME="$PWD" PATH="$PWD/bin:/usr/bin:/bin" exec bash -s
-"""
-        (programs / "ssh").write_text(ssh)
-        (programs / "ssh").chmod(0o755)
-        (programs / "rsync").symlink_to("/bin/true")
-        monkeypatch.setenv("PATH", str(programs), prepend=":")
-
-    def program(self, host: str, name: str, body: str) -> None:
-        path = self.hosts / host / "bin" / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
-
-
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSsh:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -233,27 +197,17 @@ def test_a_host_that_is_not_reached_is_named_with_the_command_to_try(ssh: FakeSs
     assert found.mend.startswith("try: ssh -o BatchMode=yes") and found.mend.endswith("-l us away true")
 
 
-def test_a_place_that_is_not_reached_starts_nothing_and_says_so(ssh: FakeSsh) -> None:
-    place: Place = OnPremPlace(on_hosts(hosts=[HOSTS[0], "away"]))
+def test_a_host_that_is_not_reached_is_named_and_nothing_is_started(ssh: FakeSsh) -> None:
+    place = OnPremPlace(on_hosts(hosts=[HOSTS[0], "away"]))
     with pytest.raises(UserError, match=r"nothing was started\n.*no route to away"):
         place.make(Console(quiet=True), None)
     with pytest.raises(UserError, match=r"Ray may be left on hosts that were not reached\n.*no route to away"):
         place.tear_down(Console(quiet=True))
-    assert OnPremPlace(on_hosts(hosts=["away"])).alive() is None
 
 
-def test_where_nothing_runs_nothing_stands_and_taking_down_again_is_no_fault(ssh: FakeSsh) -> None:
-    place: Place = OnPremPlace(on_hosts())
-    assert place.alive() is False and place.standing() == []
-    assert place.tear_down(Console(quiet=True)) == []
-
-
-def test_a_head_on_which_another_launch_is_supervised_is_left_alone(ssh: FakeSsh) -> None:
+def test_the_supervisor_is_told_where_everything_is(ssh: FakeSsh) -> None:
     code = ssh.hosts / HOSTS[0] / ".anomaly-sweep" / cluster_name(on_hosts()) / "code"
     code.mkdir(parents=True)
-    ssh.program(HOSTS[0], "python", "echo 'launch 3 of this sweep is supervised on this machine already'; exit 1")
-    with pytest.raises(AlreadyRuns):
-        OnPremPlace(on_hosts()).submit(4)
     ssh.program(HOSTS[0], "python", f'echo "$@" > {code}/called')
     OnPremPlace(on_hosts()).submit(4)
     called = (code / "called").read_text()

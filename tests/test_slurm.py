@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws_sweeps import STUDY
+from places import FakeSlurm, on_slurm
 from rich.console import Console
 
 from sweep.faults import UserError
 from sweep.naming import cluster_name
-from sweep.places import Place
 from sweep.slurm import checks, queue, script
 from sweep.slurm.place import SlurmPlace
-from sweep.spec import Sweep, resolve
+from sweep.spec import Sweep
 
 TIMEOUT = 60
 PROGRAMS = {  # on one node; $CALLS is told of every call
@@ -47,15 +46,6 @@ echo driving >> $CALLS
 while :; do sleep 0.05; done
 """,
 }
-
-
-def on_slurm(folder: Path, **cluster: Any) -> Sweep:
-    keys = {
-        "provider": "slurm", "cpus": 3, "folder": f"{folder}/shared", "environment": f"{folder}/environment",
-        "scratch": "/tmp", **cluster,
-    }  # fmt: skip
-    body = {"name": "table-1", "studies": [STUDY]}
-    return resolve({"storage": f"{folder}/it's a store", "cluster": keys, "sweep": body})
 
 
 class Node:
@@ -191,31 +181,6 @@ def test_commands_of_the_user_come_first_on_every_node(tmp_path: Path) -> None:
     assert text.index("module load cuda\nexport A=1\n") < text.index("ray start")
 
 
-class FakeSlurm:
-    """Its commands on PATH, with a queue in a file: a line `NUMBER STATE REASON` for each job."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("PATH", str(folder), prepend=":")
-        self.queue, self.calls = folder / "queue", folder / "calls"
-        self.queue.touch()
-        bodies = {
-            "squeue": f"cat '{self.queue}'",
-            "scancel": f"echo scancel \"$@\" >> '{self.calls}'; : > '{self.queue}'",
-            "sbatch": f"""
-case "$1" in
---version) echo slurm-wlm 22.05.8 ;;
---test-only) cat > /dev/null; echo "sbatch: Job 3 to start at noon" >&2; [ ! -e '{folder}/refuses' ] || {{
-  echo "sbatch: error: Batch job submission failed: Invalid qos" >&2; exit 1; }} ;;
-*) cat > '{folder}/submitted'; echo "12 PENDING (Priority)" >> '{self.queue}'; echo 12 ;;
-esac""",
-            "sinfo": "echo 'main 1-00:00:00'; echo 'gpu infinite'",
-        }
-        for name, body in bodies.items():
-            (folder / name).write_text(f"#!/bin/sh\n{body}\n")
-            (folder / name).chmod(0o755)
-        self.submitted, self.refuses = folder / "submitted", folder / "refuses"
-
-
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     folder = tmp_path / "bin"
@@ -228,44 +193,38 @@ def place_of(sweep: Sweep) -> SlurmPlace:
     return SlurmPlace(sweep, clock=lambda: float(next(ticks)), sleep=lambda seconds: None)
 
 
-def test_a_launch_is_one_job_however_often_it_is_submitted(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_a_job_is_submitted_as_generated_and_only_its_logs_outlive_it(slurm: FakeSlurm, tmp_path: Path) -> None:
     sweep, console = on_slurm(tmp_path), Console(quiet=True)
-    place: Place = place_of(sweep)
-    assert place.alive() is False and place.standing() == []
-    assert place.make(console, 123.0) == 123.0
+    place = place_of(sweep)
+    place.make(console, None)
     place.submit(1)
-    place.submit(1)
-    assert slurm.queue.read_text().count("PENDING") == 1
     folder = script.folder_of(sweep)
     assert (folder.code / "sweep/slurm/node.sh").exists() and folder.token.stat().st_mode & 0o077 == 0
     assert slurm.submitted.read_text() == script.job(sweep, 1)
-    assert place.alive() is True
     assert place.standing()[0] == "job 12 of Slurm, PENDING (Priority)"
     Path(folder.path / "job-12.log").touch()
-    assert place.tear_down(console)[0] == "job 12 of Slurm, PENDING (Priority)"
-    assert place.standing() == [] and [path.name for path in folder.path.iterdir()] == ["job-12.log"]
-    assert place.tear_down(console) == []
+    place.tear_down(console)
+    assert [path.name for path in folder.path.iterdir()] == ["job-12.log"]
 
 
 def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_path: Path) -> None:
-    slurm.queue.write_text("12 RUNNING n1\n")
-    place_of(on_slurm(tmp_path)).tear_down(Console(quiet=True))
+    sweep = on_slurm(tmp_path)
+    slurm.holds(cluster_name(sweep), "12 RUNNING n1")
+    place_of(sweep).tear_down(Console(quiet=True))
     assert slurm.calls.read_text() == "scancel --batch --signal=TERM 12\n"
 
 
 def test_jobs_of_the_past_are_none(slurm: FakeSlurm, tmp_path: Path) -> None:
-    slurm.queue.write_text("12 COMPLETED n1\n13 FAILED n1\n14 TIMEOUT\n")
-    assert place_of(on_slurm(tmp_path)).alive() is False
-    slurm.queue.write_text("12 COMPLETED n1\n13 PENDING (BeginTime)\n")
+    slurm.holds("x", "12 COMPLETED n1", "13 FAILED n1", "14 TIMEOUT")
+    assert queue.jobs("x") == []
+    slurm.holds("x", "12 COMPLETED n1", "13 PENDING (BeginTime)")
     assert queue.jobs("x") == [queue.Job("13", "PENDING", "(BeginTime)")]
 
 
-def test_without_slurm_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_slurm_is_not_it_is_said_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    place = place_of(on_slurm(tmp_path))
-    assert place.alive() is None
     with pytest.raises(UserError, match="squeue: there is no such command here; run this where"):
-        place.standing()
+        place_of(on_slurm(tmp_path)).standing()
     (first, *_) = checks.findings(on_slurm(tmp_path))
     assert (first.name, first.state) == ("slurm", "not ok")
 

@@ -7,7 +7,6 @@ import shlex
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,11 +21,10 @@ from sweep.launcher import Launcher, private_text
 from sweep.naming import cluster_name
 from sweep.progress import duration
 from sweep.providers import Aws
-from sweep.shipping import collect
+from sweep.shipping import this_tree
 from sweep.spec import Sweep
 from sweep.status import Survey
 
-ROOT = Path(__file__).resolve().parent.parent.parent  # the tree that is shipped
 ORDERLY_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
 ORDERLY_SHARE = 0.2  # of the time there is, where that is less
 STARTED_SECONDS = 90  # for the supervisor to show that it runs
@@ -63,7 +61,7 @@ class AwsPlace:
         """See Place."""
         assert deadline is not None and self.survey is not None
         folder, say = Folder(self.sweep), partial(_say, console)
-        shipment = collect(ROOT)
+        shipment = this_tree()
         with teardown.asking("find out what stands"):
             kept = self._kept(folder)
         if kept is not None:

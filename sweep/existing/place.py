@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,14 @@ from typing import Any
 from rich.console import Console
 
 from sweep.existing import api, checks
-from sweep.faults import UserError
+from sweep.faults import AlreadyRuns, UserError
 from sweep.naming import cluster_name
 from sweep.progress import duration
 from sweep.providers import Existing
 from sweep.ray_settings import SETTINGS
-from sweep.shipping import collect
+from sweep.shipping import this_tree
 from sweep.spec import Sweep
 
-ROOT = Path(__file__).resolve().parent.parent.parent  # the tree that is shipped
 ORDERLY_SECONDS = 120  # that Ray gives a job to end, for trials to write their resume state
 GONE_SECONDS = ORDERLY_SECONDS + 60.0
 LOOK_SECONDS = 1.0
@@ -51,19 +50,21 @@ class ExistingPlace:
         wrong = checks.version(self._cluster)
         if wrong.state != "ok":
             raise UserError(f"cluster.address: {wrong.said}; {wrong.mend}")
-        collect(ROOT)
+        this_tree()
         for job in self._end():
             console.print(f"{job}: ended", highlight=False, markup=False, soft_wrap=True)
         return deadline
 
     def submit(self, number: int) -> None:
         """See Place.  The job's name is the launch's, so that it is submitted once."""
-        name = self._job(number)
-        if name in self._names():
+        name, known = self._job(number), self._names()
+        if name in known:
             return
+        if _running(known):
+            raise AlreadyRuns(f"the cluster runs another launch of sweep {self.sweep.name}")
         with tempfile.TemporaryDirectory(prefix="sweep-code-") as scratch:
             folder = Path(scratch) / "code"
-            collect(ROOT).copy_to(folder)
+            this_tree().copy_to(folder)
             environment = {**SETTINGS, **self._cluster.environment_variables}
             del environment["RAY_AUTH_MODE"]  # the cluster's own affair
             environment["RAY_JOB_STOP_WAIT_TIME_S"] = str(ORDERLY_SECONDS)
@@ -125,7 +126,7 @@ class ExistingPlace:
 
     def _running(self) -> dict[str, str]:
         """Jobs of this sweep that have not ended, with their state."""
-        return {name: state for name, state in self._names().items() if state in ("PENDING", "RUNNING")}
+        return _running(self._names())
 
     def _names(self) -> dict[str, str]:
         ours = f"{cluster_name(self.sweep)}-"
@@ -144,3 +145,7 @@ class ExistingPlace:
         from ray.job_submission import JobSubmissionClient  # a second and more
 
         return JobSubmissionClient(self._cluster.address, headers=api.headers())
+
+
+def _running(jobs: Mapping[str, str]) -> dict[str, str]:
+    return {name: state for name, state in jobs.items() if state in ("PENDING", "RUNNING")}

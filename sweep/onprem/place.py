@@ -19,10 +19,9 @@ from sweep.naming import cluster_name, kept
 from sweep.onprem import ray_config, ssh
 from sweep.progress import duration
 from sweep.ray_yaml import validated
-from sweep.shipping import collect
+from sweep.shipping import this_tree
 from sweep.spec import Sweep
 
-ROOT = Path(__file__).resolve().parent.parent.parent  # the tree that is shipped
 ORDERLY_SECONDS = 120.0  # for trials to write their resume state, when a sweep is taken down
 LOOK_SECONDS = 1.0
 SUPERVISED_ALREADY = "is supervised on this machine already"  # as the supervisor says it
@@ -51,7 +50,7 @@ class OnPremPlace:
         """See Place.  Every host has to be reached."""
         say = partial(_say, console)
         self._reached()
-        shipment = collect(ROOT)
+        shipment = this_tree()
         folder = kept(self.sweep)
         if self._ours(self.hosts[0]):
             say("Ray of an earlier launch runs on the head: it is kept as it is")

@@ -11,15 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweep.faults import UserError
+from sweep.faults import AlreadyRuns, UserError
 from sweep.launcher import private_text
 from sweep.naming import cluster_name
 from sweep.progress import duration
-from sweep.shipping import collect
+from sweep.shipping import this_tree
 from sweep.slurm import queue, script
 from sweep.spec import Sweep
 
-ROOT = Path(__file__).resolve().parent.parent.parent  # the tree that is shipped
 SETTLE_SECONDS = 5.0  # for a job that has ended its sweep to leave the queue
 ORDERLY_SECONDS = 90.0  # for trials to write their resume state, when a job is taken down
 GONE_SECONDS = 120.0  # for Slurm to end a job
@@ -42,7 +41,7 @@ class SlurmPlace:
     def make(self, console: Console, deadline: float | None) -> float | None:
         """See Place.  The code and a secret, where all nodes see them; a job that still waits is taken out."""
         folder = script.folder_of(self.sweep)
-        shipment = collect(ROOT)
+        shipment = this_tree()
         for job in self._jobs():
             _say(console, f"{job}: removed, for the code that goes with it is replaced")
         self._end(in_order=False)
@@ -58,11 +57,14 @@ class SlurmPlace:
 
     def submit(self, number: int) -> None:
         """See Place.  The job waits in Slurm's queue, or runs."""
-        if not self._jobs():
-            run = script.folder_of(self.sweep).run(number)
-            run.mkdir(parents=True, exist_ok=True)
-            (run / "node.sh").write_text(script.node(self.sweep, number))
-            queue.submit(script.job(self.sweep, number))
+        run = script.folder_of(self.sweep).run(number)
+        if jobs := self._jobs():
+            if not run.exists():
+                raise AlreadyRuns(f"{jobs[0]} is another launch of sweep {self.sweep.name}")
+            return
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "node.sh").write_text(script.node(self.sweep, number))
+        queue.submit(script.job(self.sweep, number))
 
     def alive(self) -> bool | None:
         """See Place.  Also while the job waits, for the first time or at its walltime."""
