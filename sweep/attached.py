@@ -22,16 +22,16 @@ from sweep.bulletin import Bill, Bulletin
 from sweep.exits import BUDGET, INTERRUPTED, USER_ERROR
 from sweep.faults import UserError
 from sweep.generations import STOPPED, Generations, at_once, interrupted
-from sweep.launch import put_missing, refused
+from sweep.launch import Prepared, put_missing, refused
 from sweep.lease import Held, Lease
 from sweep.ledger import Ledger, Record
-from sweep.plan import Platform, Work, expand
+from sweep.plan import Platform, expand
 from sweep.providers import Aws
 from sweep.ray_cluster import RayCluster, Scratch
 from sweep.reporting import Reporting
 from sweep.spec import Sweep
 from sweep.status import Survey, survey
-from sweep.store import Store, StoreError, open_store
+from sweep.store import StoreError, open_store
 
 HANDOVER_SECONDS = 20.0  # for whoever made the machines to let go of the sweep's lease
 STOP_SECONDS = 300.0  # for trials to write their resume state: machines cost meanwhile, or are about to go
@@ -40,24 +40,15 @@ ADDRESS = "127.0.0.1:6379"  # of Ray on a cluster's head
 
 
 @dataclass(frozen=True)
-class Attached:
+class Attached(Prepared):
     """A launch on an attached cluster.
 
     Attributes:
         number, record: of the launch, from the ledger.
-        sweep, work, platform: what is run, on what.
-        store, ledger: open, of the sweep.
-        console: for progress.
     """
 
     number: int
     record: Record
-    sweep: Sweep
-    work: Work
-    platform: Platform
-    store: Store
-    ledger: Ledger
-    console: Console
 
     @classmethod
     def open(cls, storage: str, sweep_id: str, number: int, console: Console) -> Attached:
@@ -74,7 +65,7 @@ class Attached:
             raise UserError(f"{store.url} has no launch {number} of a sweep {sweep_id}: launch it again")
         sweep = Sweep.model_validate({**record["sweep"], "storage": storage})
         platform = Platform.from_dict(record["platform"])
-        return cls(number, record, sweep, expand(sweep, platform), platform, store, ledger, console)
+        return cls(sweep, expand(sweep, platform), platform, store, ledger, console, number, record)
 
     def run(self) -> int:
         """Run until nothing is left, and report; returns the exit code.

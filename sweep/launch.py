@@ -30,15 +30,13 @@ VERSIONS = ("ray", "optuna", "torch", "torchvision", "pyarrow", "scikit-learn", 
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One launch of a sweep on this machine.
+class Prepared:
+    """What every launch has, wherever it runs.
 
     Attributes:
         sweep, work, platform: what is run, on what.
         store, ledger: open, of the sweep.
         console: for progress.
-        log_command: the command that shows the log of a trial, given its key.
-        skip_failed: leave trials alone that have failed before.
     """
 
     sweep: Sweep
@@ -47,6 +45,17 @@ class Launch:
     store: Store
     ledger: Ledger
     console: Console
+
+
+@dataclass(frozen=True)
+class Launch(Prepared):
+    """One launch of a sweep on this machine.
+
+    Attributes:
+        log_command: the command that shows the log of a trial, given its key.
+        skip_failed: leave trials alone that have failed before.
+    """
+
     log_command: Callable[[str], str]
     skip_failed: bool = False
 

@@ -150,23 +150,11 @@ class Opened:
 
         sweep = pinned(self.sweep)
         place = place_of(sweep, state)
+        rest = (self.work, self.platform, self.store, self.ledger, console)
         if place is not None:
-            remote = RemoteLaunch(
-                sweep, self.work, self.platform, self.store, self.ledger, console, place, self.command, skip_failed
-            )
-            return remote.run(detach=detach)
+            return RemoteLaunch(sweep, *rest, place, self.command, skip_failed).run(detach=detach)
         refuse_busy_cards(self.sweep)
-        local = Launch(
-            sweep=self.sweep,
-            work=self.work,
-            platform=self.platform,
-            store=self.store,
-            ledger=self.ledger,
-            console=console,
-            log_command=lambda key: self.command("trial", f"{key} --log"),
-            skip_failed=skip_failed,
-        )
-        return Outcome(local.run())
+        return Outcome(Launch(sweep, *rest, lambda key: self.command("trial", f"{key} --log"), skip_failed).run())
 
     def reporting(self, selection: str = "last", evaluation: str = "clean", metric: str = "auroc") -> Reporting:
         """The leaderboard from what the store holds now."""

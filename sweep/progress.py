@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -35,7 +35,49 @@ class _Row:
     best_cell: str = ""
 
 
-class Progress:
+class Display:
+    """One quiet live view where there is a terminal, a plain line now and then where there is none.
+
+    Args:
+        console: where to show it.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.clock = console, clock
+        self._said = clock()
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, view: Callable[[], RenderableType], line: str) -> None:
+        """What is so now, as a view and as a line."""
+        if self._live is not None:
+            self._live.update(view(), refresh=True)
+        else:
+            self.now_and_then(line)
+
+    def now_and_then(self, line: str) -> None:
+        """A line that stays, unless there was one a moment ago."""
+        if self.clock() - self._said >= PLAIN_SECONDS:
+            self._said = self.clock()
+            self.say(line)
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line that stays."""
+        say(self.console, text, style)
+
+
+class Progress(Display):
     """Takes in events of a generation, and shows where the sweep is.
 
     Args:
@@ -56,34 +98,18 @@ class Progress:
         again: Callable[[Sequence[Mapping[str, Any]]], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console, self._log_command, self._again, self._clock = console, log_command, again, clock
-        self._slots = slots
+        super().__init__(console, clock)
+        self._log_command, self._again, self._slots = log_command, again, slots
         self._rows: dict[str, _Row] = {}
-        self._began = self._said = clock()
+        self._began = clock()
         self._finished: deque[float] = deque()
         self.resurvey(survey)
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-
-    def __enter__(self) -> Progress:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def take(self, event: Mapping[str, Any] | None) -> None:
         """Take in one event; None when a moment passed without any."""
         if event is not None and "detector" in event:
             self._count(self._row(event["detector"], event["variant"]), event)
-        if self._live is not None:
-            self._live.update(self._table(), refresh=True)
-        elif self._clock() - self._said >= PLAIN_SECONDS:
-            self._said = self._clock()
-            self._console.print(self._line(), highlight=False, soft_wrap=True)
+        self.show(self._table, self._line())
 
     def resurvey(self, survey: Survey) -> None:
         """Take the counts from the store, which also knows what was pruned; nothing is running then."""
@@ -108,10 +134,6 @@ class Progress:
         counts = {name: self._sum(name) for name in ("done", "failed", "pruned", "running")}
         return {**counts, "to_run": self._sum("waiting") + counts["running"]}
 
-    def say(self, text: str, style: str = "") -> None:
-        """One line that stays."""
-        self._console.print(Text(text, style=style), highlight=False, soft_wrap=True)
-
     def _count(self, row: _Row, event: Mapping[str, Any]) -> None:
         kind = event["event"]
         if kind == "started":
@@ -124,7 +146,7 @@ class Progress:
             self._expected_left = max(0.0, self._expected_left - expected)
             self._expected += expected
             self._took += event["record"]["seconds"]
-            self._finished.append(self._clock())
+            self._finished.append(self.clock())
             self._note(row, event)
         elif kind == "attempt":
             again = bool(event["again"])
@@ -155,7 +177,7 @@ class Progress:
 
     def _rate(self) -> float:
         """Trials a minute, lately."""
-        now = self._clock()
+        now = self.clock()
         while self._finished and now - self._finished[0] > RATE_SECONDS:
             self._finished.popleft()
         return 60.0 * len(self._finished) / max(1.0, min(RATE_SECONDS, now - self._began))
@@ -183,6 +205,11 @@ class Progress:
             counts = [row.done, row.running, row.waiting, row.failed]
             table.add_row(name, *(str(count or "-") for count in counts), best)
         return table
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """A line of a launch, as it is: no markup, no wrapping."""
+    console.print(Text(text, style=style), highlight=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -15,43 +15,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from rich.console import Console
-
 from sweep import heads
 from sweep.exits import DONE, INTERRUPTED, USER_ERROR, Outcome
 from sweep.faults import AlreadyRuns, UserError
-from sweep.launch import put_missing, record
+from sweep.launch import Prepared, put_missing, record
 from sweep.lease import Held, Lease
-from sweep.ledger import Ledger
 from sweep.places import Place
-from sweep.plan import Platform, Work
-from sweep.progress import duration
-from sweep.spec import Sweep
-from sweep.store import Store, StoreError
+from sweep.progress import duration, say
+from sweep.store import StoreError
 from sweep.watching import SILENT_SECONDS, Following, HeadGone
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C: a service that stops, a terminal that is closed
 
 
 @dataclass(frozen=True)
-class RemoteLaunch:
+class RemoteLaunch(Prepared):
     """One launch of a sweep on a place.
 
     Attributes:
-        sweep, work, platform: what is run, on what.
-        store, ledger: open, of the sweep.
-        console: for progress.
         place: the machines.
         command: the command line of a verb on this sweep.
         skip_failed: leave trials alone that have failed before.
     """
 
-    sweep: Sweep
-    work: Work
-    platform: Platform
-    store: Store
-    ledger: Ledger
-    console: Console
     place: Place
     command: Callable[[str], str]
     skip_failed: bool = False
@@ -125,8 +111,7 @@ class RemoteLaunch:
             self.store, self.sweep.name, number, self.place.alive, self.sweep.budget, self.console
         )  # fmt: skip
         try:
-            with following:
-                head = following.to_the_end()
+            head = following.to_the_end()
         except KeyboardInterrupt:
             self._say(f"left alone: it goes on without this machine.  {self._come_back()}")
             return Outcome(INTERRUPTED, finished=False)
@@ -154,7 +139,7 @@ class RemoteLaunch:
         return f"To see it: {self.command('status')} --watch; to end it: {self.command('down')}"
 
     def _say(self, text: str, style: str = "") -> None:
-        self.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, text, style)
 
 
 @contextmanager

@@ -6,16 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.text import Text
 
 from sweep import heads
 from sweep.faults import UserError
 from sweep.heads import Head, Node
-from sweep.progress import PLAIN_SECONDS, duration
+from sweep.progress import Display, duration
 from sweep.spec import Budget
 from sweep.store import Store, StoreError
 
@@ -108,21 +106,7 @@ class Following:
     def __post_init__(self) -> None:
         self._head: Head | None = None
         self._heard = self._answered = self._looked = self.clock()
-        self._said = float("-inf")
-        self._live = (
-            Live(console=self.console, auto_refresh=False, transient=True) if self.console.is_terminal else None
-        )
-
-    def __enter__(self) -> Following:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._display = Display(self.console, self.clock)
 
     def to_the_end(self) -> Head:
         """Show what the head says until the launch has ended; its last word.
@@ -132,17 +116,18 @@ class Following:
             UserError: another launch has taken over.
             StoreError: the store has not answered for ten minutes.
         """
-        while True:
-            head = self._read()
-            if head is not None:
-                self._tell(head)
-                if head.ended:
-                    return head
-            silent = self.clock() - self._heard
-            if silent >= SILENT_SECONDS and self.clock() - self._looked >= SILENT_SECONDS:
-                self._looked = self.clock()
-                self._look(silent)
-            self.sleep(LOOK_SECONDS)
+        with self._display:
+            while True:
+                head = self._read()
+                if head is not None:
+                    self._tell(head)
+                    if head.ended:
+                        return head
+                silent = self.clock() - self._heard
+                if silent >= SILENT_SECONDS and self.clock() - self._looked >= SILENT_SECONDS:
+                    self._looked = self.clock()
+                    self._look(silent)
+                self.sleep(LOOK_SECONDS)
 
     def _read(self) -> Head | None:
         """A word of this launch's head, None where there is no new one."""
@@ -153,7 +138,8 @@ class Following:
             if failing >= STORE_SECONDS:
                 raise
             if failing >= SILENT_SECONDS:
-                self._now_and_then(f"the store has not answered for {duration(failing)}, asking again: {error}")
+                said = f"the store has not answered for {duration(failing)}, asking again: {error}"
+                self._display.now_and_then(said)
             # Nothing can be heard of the head meanwhile, and that is not its silence.
             self._heard = self.clock()
             return None
@@ -170,25 +156,18 @@ class Following:
     def _tell(self, head: Head) -> None:
         before, self._head = self._head, head
         for event in _events(before, head):
-            self.console.print(event, highlight=False, markup=False, soft_wrap=True)
-        if self._live is not None:
-            shown = [progress(head), *lines(head, self.budget)]
-            self._live.update(Group(*(Text(line) for line in shown)), refresh=True)
-        else:
-            self._now_and_then(progress(head))
+            self._display.say(event)
+        shown = [progress(head), *lines(head, self.budget)]
+        self._display.show(lambda: Group(*map(Text, shown)), shown[0])
 
     def _look(self, silent: float) -> None:
         if self.alive() is False:
             raise HeadGone(
                 f"the head is gone: nothing heard of it for {duration(silent)}, and its machine is not there"
             )
-        self._now_and_then(f"nothing heard of the head for {duration(silent)}; it may be starting its driver again")
-
-    def _now_and_then(self, text: str) -> None:
-        """A line, unless there was one a moment ago."""
-        if self.clock() - self._said >= PLAIN_SECONDS:
-            self._said = self.clock()
-            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._display.now_and_then(
+            f"nothing heard of the head for {duration(silent)}; it may be starting its driver again"
+        )
 
 
 def _events(before: Head | None, head: Head) -> list[str]:

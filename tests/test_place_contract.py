@@ -5,7 +5,6 @@ The places are the real ones; what they are on is stood in for as in the tests o
 
 from __future__ import annotations
 
-import itertools
 import re
 import subprocess
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import boto3
 import pytest
 from aws_sweeps import account, sweep_on_aws
-from places import HOSTS, Dashboard, FakeSlurm, FakeSsh, on_hosts, on_ray, on_slurm, serving
+from places import AT_ONCE, HOSTS, Dashboard, FakeSlurm, FakeSsh, on_hosts, on_ray, on_slurm, serving
 from rich.console import Console
 from test_aws_teardown import IMAGE, REGION, make
 
@@ -159,7 +158,7 @@ echo "$5" > {self._launch}""",
         self._ssh.program(HOSTS[0], "pgrep", f"cat {self._launch} 2> /dev/null")
         self._ssh.program(HOSTS[0], "pkill", f"rm -f {self._launch}")
         monkeypatch.setattr(Launcher, "up", lambda launcher, config, say: self._up(config))
-        self.place = OnPremPlace(sweep, sleep=lambda seconds: None)
+        self.place = OnPremPlace(sweep, AT_ONCE)
 
     def _up(self, config: dict[str, Any]) -> None:
         for host in self._hosts[:1] if self._refuses else self._hosts:
@@ -208,10 +207,10 @@ class InSlurm(Premises):
         programs = folder / "bin"
         programs.mkdir()
         self._slurm, self._patch, self._nothing = FakeSlurm(programs, monkeypatch), monkeypatch, folder
-        sweep, ticks = on_slurm(folder), itertools.count()
+        sweep = on_slurm(folder)
         self._name = cluster_name(sweep)
         self._slurm.holds("sweep-another", "11 RUNNING n1")
-        self.place = SlurmPlace(sweep, clock=lambda: float(next(ticks)), sleep=lambda seconds: None)
+        self.place = SlurmPlace(sweep, AT_ONCE)
 
     def supervised(self) -> list[int]:
         if not any(line.startswith(f"{self._name} ") for line in self._slurm.queue.read_text().splitlines()):
@@ -237,7 +236,7 @@ class OnRay(Premises):
     def __init__(self, dashboard: Dashboard) -> None:
         self._dashboard = dashboard
         dashboard.jobs["sweep-another-1"] = "RUNNING"
-        self.place = ExistingPlace(on_ray(dashboard), sleep=lambda seconds: None)
+        self.place = ExistingPlace(on_ray(dashboard), AT_ONCE)
 
     def _ours(self) -> list[str]:
         jobs = self._dashboard.jobs.items()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import FakeSlurm, on_slurm
+from places import AT_ONCE, FakeSlurm, on_slurm
 from rich.console import Console
 
 from sweep.faults import UserError
@@ -188,14 +188,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     return FakeSlurm(folder, monkeypatch)
 
 
-def place_of(sweep: Sweep) -> SlurmPlace:
-    ticks = iter(range(1000))
-    return SlurmPlace(sweep, clock=lambda: float(next(ticks)), sleep=lambda seconds: None)
-
-
 def test_a_job_is_submitted_as_generated_and_only_its_logs_outlive_it(slurm: FakeSlurm, tmp_path: Path) -> None:
     sweep, console = on_slurm(tmp_path), Console(quiet=True)
-    place = place_of(sweep)
+    place = SlurmPlace(sweep, AT_ONCE)
     place.make(console, None)
     place.submit(1)
     folder = script.folder_of(sweep)
@@ -210,7 +205,7 @@ def test_a_job_is_submitted_as_generated_and_only_its_logs_outlive_it(slurm: Fak
 def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_path: Path) -> None:
     sweep = on_slurm(tmp_path)
     slurm.holds(cluster_name(sweep), "12 RUNNING n1")
-    place_of(sweep).tear_down(Console(quiet=True))
+    SlurmPlace(sweep, AT_ONCE).tear_down(Console(quiet=True))
     assert slurm.calls.read_text() == "scancel --batch --signal=TERM 12\n"
 
 
@@ -224,7 +219,7 @@ def test_jobs_of_the_past_are_none(slurm: FakeSlurm, tmp_path: Path) -> None:
 def test_where_slurm_is_not_it_is_said_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="squeue: there is no such command here; run this where"):
-        place_of(on_slurm(tmp_path)).standing()
+        SlurmPlace(on_slurm(tmp_path), AT_ONCE).standing()
     (first, *_) = checks.findings(on_slurm(tmp_path))
     assert (first.name, first.state) == ("slurm", "not ok")
 

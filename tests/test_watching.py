@@ -64,8 +64,7 @@ def test_it_is_followed_to_the_end_and_what_happens_is_said_once(store: LocalSto
         saying(store, replace(RUNNING, state="starting")), saying(store, later), lambda: None, saying(store, lost),
         saying(store, replace(lost, state="ended", exit_code=2, cause="some trials failed")),
     )  # fmt: skip
-    with script.following(store) as following:
-        head = following.to_the_end()
+    head = script.following(store).to_the_end()
     assert (head.exit_code, head.cause) == (2, "some trials failed")
     said = script.output.getvalue().splitlines()
     events = [line for line in said if " done, " not in line]

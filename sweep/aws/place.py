@@ -19,7 +19,7 @@ from sweep.aws.ray_config import CLUSTER_TAG, CODE, TAG
 from sweep.faults import AlreadyRuns, UserError
 from sweep.launcher import Launcher, private_text
 from sweep.naming import cluster_name
-from sweep.progress import duration
+from sweep.progress import duration, say
 from sweep.providers import Aws
 from sweep.shipping import this_tree
 from sweep.spec import Sweep
@@ -60,27 +60,27 @@ class AwsPlace:
     def make(self, console: Console, deadline: float | None) -> float | None:
         """See Place."""
         assert deadline is not None and self.survey is not None
-        folder, say = Folder(self.sweep), partial(_say, console)
+        folder, tell = Folder(self.sweep), partial(say, console)
         shipment = this_tree()
         with teardown.asking("find out what stands"):
             kept = self._kept(folder)
         if kept is not None:
             limit = float(kept["deadline"])
             left = duration(max(0.0, limit - time.time()))
-            say(f"the head of an earlier launch is up: it is kept as it was made, with {left} left")
+            tell(f"the head of an earlier launch is up: it is kept as it was made, with {left} left")
             config = kept["config"]
         else:
             limit = deadline
             if teardown.standing(self._cluster.region, self._name):
-                say("removing what an earlier launch has left")
+                tell("removing what an earlier launch has left")
                 self.tear_down(console)
             folder.make()
             config = self._configuration(folder, deadline)
             self._import_key(folder)
         shipment.copy_to(folder.code)
-        say(f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {self._launcher.log}")
+        tell(f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {self._launcher.log}")
         try:
-            self._launcher.up(config, say)
+            self._launcher.up(config, tell)
         except BaseException:
             teardown.settle(self._cluster.region, self._name)  # whoever takes down must see what was asked for
             raise
@@ -125,7 +125,7 @@ class AwsPlace:
 
     def tear_down(self, console: Console) -> list[str]:
         """See Place."""
-        removed = teardown.tear_down(self._cluster.region, self._name, partial(_say, console))
+        removed = teardown.tear_down(self._cluster.region, self._name, partial(say, console))
         Folder(self.sweep).forget()
         return removed
 
@@ -172,7 +172,3 @@ class AwsPlace:
             )
         except api.errors() as error:
             raise UserError(f"EC2 does not take the key for SSH: {api.said(error)}") from None
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,15 @@ from rich.console import Console
 from sweep.existing import api, checks
 from sweep.faults import AlreadyRuns, UserError
 from sweep.naming import cluster_name
-from sweep.progress import duration
+from sweep.progress import duration, say
 from sweep.providers import Existing
 from sweep.ray_settings import SETTINGS
 from sweep.shipping import this_tree
 from sweep.spec import Sweep
+from sweep.waiting import BY_THE_CLOCK, Waiting
 
 ORDERLY_SECONDS = 120  # that Ray gives a job to end, for trials to write their resume state
 GONE_SECONDS = ORDERLY_SECONDS + 60.0
-LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,11 @@ class ExistingPlace:
 
     Attributes:
         sweep: whose it is.
-        clock, sleep: for tests.
+        waiting: for what is ended.
     """
 
     sweep: Sweep
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    waiting: Waiting = BY_THE_CLOCK
 
     @property
     def _cluster(self) -> Existing:
@@ -52,7 +50,7 @@ class ExistingPlace:
             raise UserError(f"cluster.address: {wrong.said}; {wrong.mend}")
         this_tree()
         for job in self._end():
-            console.print(f"{job}: ended", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{job}: ended")
         return deadline
 
     def submit(self, number: int) -> None:
@@ -96,8 +94,7 @@ class ExistingPlace:
         """See Place.  The cluster stays."""
         found = self.standing()
         if found:
-            said = f"{found[0]}: its trials write their resume state, at most {duration(ORDERLY_SECONDS)}"
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{found[0]}: its trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
         self._end()
         return found
 
@@ -113,15 +110,12 @@ class ExistingPlace:
         found = self._running()
         if not found:
             return []
-        until = self.clock() + GONE_SECONDS
         with self._asking("stop the job"):
             client = self._client()
             for name in found:
                 client.stop_job(name)
-        while left := self._running():
-            if self.clock() > until:
-                raise UserError(f"Ray does not end {', '.join(left)}; try: ray job stop {next(iter(left))}")
-            self.sleep(LOOK_SECONDS)
+        if left := self.waiting.until_none(self._running, GONE_SECONDS):
+            raise UserError(f"Ray does not end {', '.join(left)}; try: ray job stop {next(iter(left))}")
         return list(found)
 
     def _running(self) -> dict[str, str]:

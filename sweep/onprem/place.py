@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +15,13 @@ from sweep.faults import AlreadyRuns, UserError
 from sweep.launcher import Launcher, private_text
 from sweep.naming import cluster_name, kept
 from sweep.onprem import ray_config, ssh
-from sweep.progress import duration
+from sweep.progress import duration, say
 from sweep.ray_yaml import validated
 from sweep.shipping import this_tree
 from sweep.spec import Sweep
+from sweep.waiting import BY_THE_CLOCK, Waiting
 
 ORDERLY_SECONDS = 120.0  # for trials to write their resume state, when a sweep is taken down
-LOOK_SECONDS = 1.0
 SUPERVISED_ALREADY = "is supervised on this machine already"  # as the supervisor says it
 RAY_STATE = Path("/tmp/ray")  # noqa: S108  (where Ray's launcher remembers which hosts it has started)
 
@@ -34,12 +32,11 @@ class OnPremPlace:
 
     Attributes:
         sweep: whose they are.
-        clock, sleep: for tests.
+        waiting: for what is ended.
     """
 
     sweep: Sweep
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    waiting: Waiting = BY_THE_CLOCK
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -48,12 +45,11 @@ class OnPremPlace:
 
     def make(self, console: Console, deadline: float | None) -> float | None:
         """See Place.  Every host has to be reached."""
-        say = partial(_say, console)
         self._reached()
         shipment = this_tree()
         folder = kept(self.sweep)
         if self._ours(self.hosts[0]):
-            say("Ray of an earlier launch runs on the head: it is kept as it is")
+            say(console, "Ray of an earlier launch runs on the head: it is kept as it is")
         else:
             self._stop_everywhere(self.hosts)
             self._forget_started()
@@ -68,10 +64,10 @@ class OnPremPlace:
         except OSError as error:
             raise UserError(f"{folder}: {error}; XDG_CACHE_HOME names another place") from None
         launcher = Launcher(folder, autoscaler_v2=False)
-        say(f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {launcher.log}")
+        say(console, f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {launcher.log}")
         config = ray_config.configuration(self.sweep, folder / "code", token, end)
         validated(config)
-        launcher.up(config, say)
+        launcher.up(config, partial(say, console))
         return deadline
 
     def submit(self, number: int) -> None:
@@ -154,14 +150,10 @@ class OnPremPlace:
         try:
             if not self._run(head, look).strip():
                 return []
-            _say(console, f"{head}: trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
+            say(console, f"{head}: trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
             self._run(head, f"pkill -TERM -u $(id -u) -f {json.dumps(pattern)} || true")
-            until = self.clock() + ORDERLY_SECONDS
-            while self._run(head, look).strip():
-                if self.clock() > until:
-                    self._run(head, f"pkill -KILL -u $(id -u) -f {json.dumps(pattern)} || true")
-                    break
-                self.sleep(LOOK_SECONDS)
+            if self.waiting.until_none(lambda: self._run(head, look).strip(), ORDERLY_SECONDS):
+                self._run(head, f"pkill -KILL -u $(id -u) -f {json.dumps(pattern)} || true")
         except UserError:
             return []  # told when its Ray is to be ended
         return [f"the supervisor on {head}"]
@@ -176,7 +168,3 @@ def _line(host: str, found: int | UserError) -> str:
     if isinstance(found, UserError):
         return f"unknown: {'; '.join(found.faults)}"
     return f"Ray on {host}, {found} process{'es' if found != 1 else ''}"
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +12,15 @@ from rich.console import Console
 from sweep.faults import AlreadyRuns, UserError
 from sweep.launcher import private_text
 from sweep.naming import cluster_name
-from sweep.progress import duration
+from sweep.progress import duration, say
 from sweep.shipping import this_tree
 from sweep.slurm import queue, script
 from sweep.spec import Sweep
+from sweep.waiting import BY_THE_CLOCK, Waiting
 
 SETTLE_SECONDS = 5.0  # for a job that has ended its sweep to leave the queue
 ORDERLY_SECONDS = 90.0  # for trials to write their resume state, when a job is taken down
 GONE_SECONDS = 120.0  # for Slurm to end a job
-LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,19 +29,18 @@ class SlurmPlace:
 
     Attributes:
         sweep: whose it is.
-        clock, sleep: for tests.
+        waiting: for what is ended.
     """
 
     sweep: Sweep
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    waiting: Waiting = BY_THE_CLOCK
 
     def make(self, console: Console, deadline: float | None) -> float | None:
         """See Place.  The code and a secret, where all nodes see them; a job that still waits is taken out."""
         folder = script.folder_of(self.sweep)
         shipment = this_tree()
         for job in self._jobs():
-            _say(console, f"{job}: removed, for the code that goes with it is replaced")
+            say(console, f"{job}: removed, for the code that goes with it is replaced")
         self._end(in_order=False)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -52,7 +49,7 @@ class SlurmPlace:
             private_text(folder.token, secrets.token_hex(32))
         except OSError as error:
             raise UserError(f"cluster.folder: {error}; name one that all nodes see and you may write to") from None
-        _say(console, f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB, in {folder.code}")
+        say(console, f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB, in {folder.code}")
         return deadline
 
     def submit(self, number: int) -> None:
@@ -81,10 +78,10 @@ class SlurmPlace:
     def tear_down(self, console: Console) -> list[str]:
         """See Place.  Logs stay."""
         removed = self.standing()
-        self._wait(SETTLE_SECONDS)
+        self.waiting.until_none(self._jobs, SETTLE_SECONDS)
         running = [job for job in self._jobs() if job.state == "RUNNING"]
         if running:
-            _say(console, f"{running[0]}: its trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
+            say(console, f"{running[0]}: its trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
             self._end(in_order=True)
         self._end(in_order=False)
         for path in self._left(script.folder_of(self.sweep).path):
@@ -105,17 +102,6 @@ class SlurmPlace:
         """End every job of the sweep and wait until the queue knows none; in order, for as long as that may take."""
         for job in self._jobs():
             queue.end(job, in_order=in_order)
-        left = self._wait(ORDERLY_SECONDS if in_order else GONE_SECONDS)
+        left = self.waiting.until_none(self._jobs, ORDERLY_SECONDS if in_order else GONE_SECONDS)
         if left and not in_order:
             raise UserError(f"Slurm does not end {', '.join(map(str, left))}; ask who runs it")
-
-    def _wait(self, seconds: float) -> list[queue.Job]:
-        """Until the queue knows no job of the sweep, or so long; those that are left."""
-        until = self.clock() + seconds
-        while (left := self._jobs()) and self.clock() < until:
-            self.sleep(LOOK_SECONDS)
-        return left
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
