@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import tempfile
 import threading
 import time
@@ -23,7 +22,7 @@ from sweep.exits import BUDGET, INTERRUPTED, USER_ERROR
 from sweep.faults import UserError
 from sweep.generations import STOPPED, Generations, at_once, interrupted
 from sweep.launch import Prepared, put_missing, refused
-from sweep.lease import Held, Lease
+from sweep.lease import Held, Lease, whoami
 from sweep.ledger import Ledger, Record
 from sweep.plan import Platform, expand
 from sweep.providers import Aws
@@ -78,8 +77,7 @@ class Attached(Prepared):
             StoreError: the store failed; started again, the launch goes on where it was.
             DataError: data are damaged.
         """
-        owner = f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}, launch {self.number}"
-        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner)
+        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", f"{whoami()}, launch {self.number}")
         try:
             _acquire(lease)
             with (

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
+from sweep.exits import INTERRUPTED
 from sweep.store import Missing, Store
 
 State = Literal["starting", "running", "reporting", "ended"]
@@ -133,6 +134,29 @@ def write(store: Store, sweep_id: str, head: Head) -> None:
         StoreError: the store failed.
     """
     store.put(_path(sweep_id), json.dumps(replace(head, time=time.time()).to_json()).encode())
+
+
+def close(store: Store, sweep_id: str, cause: str, code: int = INTERRUPTED, since: float | None = None) -> None:
+    """Say that a launch has ended whose machines are gone, for a head that did not.
+
+    Args:
+        cause: why they are gone.
+        code: exit code of the launch.
+        since: when taking them away began, in seconds since 1970; a head that was stopped in order after that
+            has ended for this cause, too.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    head = read(store, sweep_id)
+    if head is None:
+        return
+    stopped = head.exit_code == INTERRUPTED and since is not None and head.time >= since
+    if head.ended and not stopped:
+        return
+    said = f"{cause}; {head.cause}" if head.ended and head.cause else cause
+    nodes = merged(head.nodes, (), time.time())
+    write(store, sweep_id, replace(head, state="ended", exit_code=code, cause=said, running=0, nodes=nodes))
 
 
 def dollars(nodes: Iterable[Node], started: float, now: float) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import socket
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from sweep.datasets import put_into, unusable
 from sweep.exits import INTERRUPTED
 from sweep.faults import UserError
 from sweep.generations import STOPPED, Generations, at_once, interrupted
-from sweep.lease import Held, Lease
+from sweep.lease import Held, Lease, whoami
 from sweep.ledger import Ledger, Record
 from sweep.plan import Platform, Work
 from sweep.progress import duration
@@ -66,8 +65,7 @@ class Launch(Prepared):
             UserError: another launch of this sweep runs, or data are neither here nor readable.
             StoreError: the store failed; the same command goes on where it was.
         """
-        owner = f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}"
-        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner)
+        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", whoami())
         try:
             with lease.held(patience=lease.ttl_seconds), Scratch() as scratch:
                 cluster = RayCluster(scratch, self.platform)

@@ -270,6 +270,11 @@ class Lease:
         )
 
 
+def whoami() -> str:
+    """USER@HOST, as others are told who has a sweep."""
+    return f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}"
+
+
 def _parsed(data: bytes) -> Holder:
     """The record; one that cannot be read is a stranger's, judged by the clock alone."""
     try:

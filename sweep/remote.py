@@ -6,9 +6,7 @@ wrong here takes everything down again.  From then on nothing here is needed.
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +17,7 @@ from sweep import heads
 from sweep.exits import DONE, INTERRUPTED, USER_ERROR, Outcome
 from sweep.faults import AlreadyRuns, UserError
 from sweep.launch import Prepared, put_missing, record
-from sweep.lease import Held, Lease
+from sweep.lease import Held, Lease, whoami
 from sweep.places import Place
 from sweep.progress import duration, say
 from sweep.store import StoreError
@@ -60,8 +58,7 @@ class RemoteLaunch(Prepared):
 
     def start(self) -> int:
         """Have the supervisor run on the head; the launch's number."""
-        owner = f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}"
-        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner)
+        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", whoami())
         try:
             with lease.held(patience=lease.ttl_seconds):
                 put_missing(self.sweep, self.store, self.console)
@@ -98,7 +95,11 @@ class RemoteLaunch(Prepared):
     def _give_up(self, why: str) -> None:
         """Take down what was made; a second interruption leaves at once."""
         self._say(f"{why}: taking down what was made (Ctrl-C leaves it to `down`)")
-        self._take_down()
+        if self._take_down():
+            try:
+                heads.close(self.store, self.sweep.name, f"{why}: taken down by {whoami()}", USER_ERROR)
+            except StoreError as error:
+                self._say(f"head.json was not written: {error}")
 
     def follow(self, number: int) -> Outcome:
         """Show progress until the launch has ended, and remove what is left then.
@@ -125,15 +126,16 @@ class RemoteLaunch(Prepared):
             self._say(f"ended: {head.cause}", style="red" if head.exit_code == USER_ERROR else "")
         return Outcome(USER_ERROR if head.exit_code is None else head.exit_code)
 
-    def _take_down(self) -> None:
-        """Whatever still stands; after a launch that ended, what the head may not remove."""
+    def _take_down(self) -> bool:
+        """Whatever still stands; after a launch that ended, what the head may not remove.  Whether all is gone."""
         try:
             removed = self.place.tear_down(self.console)
         except (KeyboardInterrupt, UserError) as error:
             said = "; ".join(error.faults) if isinstance(error, UserError) else "interrupted"
             self._say(f"{said}: machines may be left.  Remove them: {self.command('down')}", style="red")
-        else:
-            self._say(f"removed: {', '.join(removed)}" if removed else "nothing is left of the machines")
+            return False
+        self._say(f"removed: {', '.join(removed)}" if removed else "nothing is left of the machines")
+        return True
 
     def _come_back(self) -> str:
         return f"To see it: {self.command('status')} --watch; to end it: {self.command('down')}"

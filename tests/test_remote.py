@@ -233,12 +233,14 @@ def test_a_head_that_is_lost_leaves_no_workers_and_the_next_command_is_said(
     launched: Launched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watching, "SILENT_SECONDS", 0.1)
-    place = Machines()
+    place = Machines(submitting=launched.says(state="running"))
     launch = launched.on(place)
     monkeypatch.setattr(place, "alive", lambda: False)
     with pytest.raises(UserError, match=r"the head is gone.*go on with: sweep launch it"):
         launch.run(detach=False)
     assert place.up == []
+    head = heads.read(launched.store, launched.sweep.name)
+    assert head is not None and head.ended and (head.cause or "").startswith("the head is gone: taken down by ")
 
 
 class OnRay(Machines):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweep.verbs.options import All, Config, Json, Set, Yes, ask, out, print_json
+
+if TYPE_CHECKING:
+    from sweep.spec import Sweep
 
 
 def launch(
@@ -161,23 +164,47 @@ def down(
     \b
     python -m sweep down clusters/aws.yaml
     """
+    import time
+
+    from sweep.lease import whoami
     from sweep.places import place_of
     from sweep.spec import load
 
-    place = place_of(load(config, assignments))
+    sweep = load(config, assignments)
+    place = place_of(sweep)
     if place is None:
         out.print("provider local makes no machines: a launch ends by Ctrl-C in its own terminal")
         return
     standing = place.standing()
     if not standing:
         out.print("nothing of this sweep is there")
+        _close(sweep, f"its machines were gone when {whoami()} looked")
         return
     out.print("found:")
     for line in standing:
         out.print(f"  {line}", markup=False, soft_wrap=True)
     if not yes:
         ask("Remove all of it?")
+    began = time.time()
     removed = place.tear_down(out)
     out.print("removed:")
     for line in removed:
         out.print(f"  {line}", markup=False, soft_wrap=True)
+    _close(sweep, f"taken down by {whoami()}", since=began)
+
+
+def _close(sweep: Sweep, cause: str, since: float | None = None) -> None:
+    """Have `status` say so, where the store can be reached; without `since` only of a head that is silent."""
+    import time
+
+    from sweep import heads
+    from sweep.store import StoreError, open_store
+    from sweep.watching import SILENT_SECONDS
+
+    try:
+        store = open_store(sweep.storage)
+        head = heads.read(store, sweep.name)
+        if head is not None and (since is not None or time.time() - head.time > SILENT_SECONDS):
+            heads.close(store, sweep.name, cause, since=since)
+    except StoreError as error:
+        out.print(f"`status` will not say so: {error}", style="yellow", markup=False, soft_wrap=True)
