@@ -83,8 +83,15 @@ class Attached(Prepared):
             with (
                 lease.held(),
                 Bulletin(
-                    self.store, self.sweep, lease, self.number, self.record, bill_of(self.sweep), self.console
-                ) as bulletin,
+                    self.store,
+                    self.sweep,
+                    self.platform,
+                    lease,
+                    self.number,
+                    self.record,
+                    bill_of(self.sweep),
+                    self.console,
+                ) as bulletin,  # fmt: skip
             ):
                 try:
                     with _noticing(signal.SIGUSR1) as suspended:

@@ -12,8 +12,10 @@ from rich.console import Console
 
 from sweep import heads
 from sweep.heads import Head, Node
+from sweep.hosts import Host
 from sweep.lease import Lease
 from sweep.ledger import Ledger, Record
+from sweep.plan import Platform
 from sweep.progress import Progress
 from sweep.spec import Sweep
 from sweep.status import Survey
@@ -32,16 +34,25 @@ class Bulletin:
     What is not ours is left alone: while the lease of the sweep is lost, nothing is written.
 
     Args:
-        store, sweep, lease: of the launch; the lease is held.
+        store, sweep, platform, lease: of the launch; the lease is held.
         number, record: of the launch, from the ledger.
         bill: lists the machines with their prices; None where the place does not know any.
         console: hears of what cannot be done.
     """
 
     def __init__(
-        self, store: Store, sweep: Sweep, lease: Lease, number: int, record: Record, bill: Bill | None, console: Console
+        self,
+        store: Store,
+        sweep: Sweep,
+        platform: Platform,
+        lease: Lease,
+        number: int,
+        record: Record,
+        bill: Bill | None,
+        console: Console,
     ) -> None:
-        self._store, self._sweep, self.lease, self._bill, self._console = store, sweep, lease, bill, console
+        self._store, self._sweep, self._platform, self._console = store, sweep, platform, console
+        self.lease, self._bill = lease, bill
         self._started = float(record.get("started") or record["time"])
         hours = sweep.budget.max_hours
         deadline = record.get("deadline", None if hours is None else self._started + hours * 3600)
@@ -87,13 +98,17 @@ class Bulletin:
             ready = event is not None and event["event"] == "ready" and head.state != "running"
             if ready:
                 head = replace(head, state="running")
-            if event is not None and event["event"] == "nodes" and self._bill is None:
-                now = time.time()
-                seen = [Node(node["name"], since=now, alive=node["alive"]) for node in event["nodes"]]
-                head = replace(head, nodes=heads.merged(head.nodes, seen, now))
+            if event is not None and event["event"] == "nodes":
+                now, hosts = time.time(), [Host(node["cpus"], node["gpus"]) for node in event["nodes"]]
+                slots = sum(host.slots(self._platform.cpus, self._platform.gpus) for host in hosts)
+                head = replace(head, slots=min(slots, self._platform.slots))
+                if self._bill is None:
+                    seen = [Node(node["name"], since=now, alive=node["alive"]) for node in event["nodes"]]
+                    head = replace(head, nodes=heads.merged(head.nodes, seen, now))
             preempted = event is not None and event["event"] == "attempt" and event["record"]["status"] == "preempted"
+            others = head.slots != self._head.slots
             self._head = replace(head, preemptions=head.preemptions + preempted)
-        if preempted or ready:
+        if preempted or ready or others:
             self._changed.set()
 
     def report(self, state: Survey) -> None:
@@ -120,7 +135,7 @@ class Bulletin:
         self.__exit__()
         self._look_at_machines()
         with self._lock:
-            self._head = replace(self._head, running=0, **fields)
+            self._head = replace(self._head, running=0, slots=0, **fields)
         self._write()
 
     def exhausted(self) -> str | None:

@@ -79,13 +79,16 @@ def _node(actor: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def workers() -> list[dict[str, Any]]:
-    """Nodes that have slots, by address: whether any lives there, or all that were are lost."""
+    """Nodes that have slots, by address: whether any lives there, or all that were are lost, and what they offer."""
     try:
         nodes = cluster.node_table()
     except RayError:
         return []
     offering = [node for node in nodes if node["Resources"].get("CPU") or not node["Alive"]]  # the dead offer nothing
-    by_address = {
-        node["NodeManagerAddress"]: node["Alive"] for node in sorted(offering, key=lambda node: node["Alive"])
-    }
-    return [{"name": address, "alive": alive} for address, alive in by_address.items()]
+    found: dict[str, dict[str, Any]] = {}
+    for node in offering:
+        at = found.setdefault(node["NodeManagerAddress"], {"alive": False, "cpus": 0, "gpus": 0})
+        at["alive"] = at["alive"] or node["Alive"]
+        for name, resource in (("cpus", "CPU"), ("gpus", "GPU")):
+            at[name] += int(node["Resources"].get(resource, 0)) if node["Alive"] else 0
+    return [{"name": address, **at} for address, at in found.items()]

@@ -66,6 +66,7 @@ class Head:
         deadline: when it is stopped, None for never.
         trials, done, failed, pruned, to_run: as `plan --json` counts them.
         running: trials that run now.
+        slots: trials that the machines which are there can run at once.
         preemptions: attempts of this launch that ended with their machine.
         restarts: of the driver, after it died.
         nodes: machines, those that are gone included.
@@ -85,6 +86,7 @@ class Head:
     pruned: int = 0
     to_run: int = 0
     running: int = 0
+    slots: int = 0
     preemptions: int = 0
     restarts: int = 0
     nodes: tuple[Node, ...] = ()
@@ -156,7 +158,7 @@ def close(store: Store, sweep_id: str, cause: str, code: int = INTERRUPTED, sinc
         return
     said = f"{cause}; {head.cause}" if head.ended and head.cause else cause
     nodes = merged(head.nodes, (), time.time())
-    write(store, sweep_id, replace(head, state="ended", exit_code=code, cause=said, running=0, nodes=nodes))
+    write(store, sweep_id, replace(head, state="ended", exit_code=code, cause=said, running=0, slots=0, nodes=nodes))
 
 
 def dollars(nodes: Iterable[Node], started: float, now: float) -> float | None:

@@ -19,6 +19,11 @@ class Host:
     cpus: int
     gpus: int = 0
 
+    def slots(self, cpus: int, share: float) -> int:
+        """Trials at once that need so many cores and such a share of a GPU."""
+        by_cores = self.cpus // cpus
+        return min(by_cores, int(self.gpus / share)) if share else by_cores
+
 
 def fitted(sweep: Sweep, hosts: Sequence[Host], gpu: str, capability: float | None) -> Platform:
     """What trials run on when all these machines are there.
@@ -35,7 +40,7 @@ def fitted(sweep: Sweep, hosts: Sequence[Host], gpu: str, capability: float | No
     cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
     any_gpus = any(host.gpus for host in hosts)
     share = (1.0 if any_gpus else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
-    slots = sum(_slots(host, cpus, share) for host in hosts)
+    slots = sum(host.slots(cpus, share) for host in hosts)
     # Of these machines' processors nothing is known, and of GPUs what the file says.
     units = (capability or 0.0) if share else 0.0
     precision = resolve_precision(sweep.trial.precision, units)
@@ -61,8 +66,3 @@ def fitted(sweep: Sweep, hosts: Sequence[Host], gpu: str, capability: float | No
         gpus=share,
         caution="trial.precision: bf16 is slower than float32 where there are no units for it" if slow else "",
     )
-
-
-def _slots(host: Host, cpus: int, share: float) -> int:
-    by_cores = host.cpus // cpus
-    return min(by_cores, int(host.gpus / share)) if share else by_cores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,18 +87,27 @@ class Opened:
 
     def status_table(self, state: Survey, head: heads.Head | None) -> Group:
         """What the store holds of the plan, and what the head says, for a person."""
-        shown = table(self.sweep, self.platform, state)
+        shown = table(self.sweep, replace(self.platform, slots=self._slots_there(head)), state)
         said = [] if head is None else watching.lines(head, self.sweep.budget)
         return Group(shown, *(Text(line) for line in said))
 
     def status_json(self, state: Survey, head: heads.Head | None) -> dict[str, Any]:
-        """The same for programs."""
+        """The same for programs; seconds are None where no machine is there."""
+        slots = self._slots_there(head)
+        found = state.to_json(slots)
         return {
-            **state.to_json(self.platform.slots),
+            **found,
+            "seconds": found["seconds"] if slots or not found["to_run"] else None,
             "failures": state.failures(),
             "head": None if head is None else head.to_json(),
             "budget": self.sweep.budget.model_dump(mode="json"),
         }
+
+    def _slots_there(self, head: heads.Head | None) -> int:
+        """Trials at once on the machines of now, as the head says."""
+        if self.on_this_machine:
+            return self.platform.slots
+        return 0 if head is None or head.ended else head.slots
 
     def plan_table(self, state: Survey, unreached: str = "") -> Group:
         """The plan for a person, with machines and dollars; `unreached` as `survey_if_reached` says."""

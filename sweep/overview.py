@@ -19,7 +19,7 @@ def table(sweep: Sweep, platform: Platform, survey: Survey, unreached: str = "",
     """The plan of a sweep beside what its store holds.
 
     Args:
-        sweep, platform, survey: what is planned.
+        sweep, platform, survey: what is planned; no slots where no machine is there.
         unreached: why the store could not be asked what is done; "" where it was.
         machines: lines on the machines that would be made, in place of the time on those that are there.
     """
@@ -38,12 +38,19 @@ def table(sweep: Sweep, platform: Platform, survey: Survey, unreached: str = "",
     if machines:
         parts += [Text(line) for line in machines]
     elif counts["to_run"]:
-        basis = "measured" if all(line.measured for line in survey.lines if line.to_run) else "estimated"
-        left = duration(survey.seconds_left(platform.slots))
-        parts.append(Text(f"about {left} on {slots(platform)} in {platform.numerics.precision} ({basis})"))
+        parts.append(Text(_left(survey, platform)))
     if platform.caution:
         parts.append(Text(platform.caution, style="yellow"))
     return Group(*parts)
+
+
+def _left(survey: Survey, platform: Platform) -> str:
+    """How long what is to run takes."""
+    if not platform.slots:
+        return "no machine for it is there now"
+    basis = "measured" if all(line.measured for line in survey.lines if line.to_run) else "estimated"
+    left = duration(survey.seconds_left(platform.slots))
+    return f"about {left} on {slots(platform)} in {platform.numerics.precision} ({basis})"
 
 
 def slots(platform: Platform) -> str:

@@ -110,9 +110,9 @@ def test_a_trial_that_heeded_the_notice_says_so_itself(cluster: Cluster) -> None
 
 
 def test_nodes_without_slots_are_no_workers(cluster: Cluster) -> None:
-    assert workers() == [{"name": "10.0.0.7", "alive": True}]
+    assert workers() == [{"name": "10.0.0.7", "alive": True, "cpus": 4, "gpus": 0}]
     lose(cluster)
-    assert workers() == [{"name": "10.0.0.7", "alive": False}]
+    assert workers() == [{"name": "10.0.0.7", "alive": False, "cpus": 0, "gpus": 0}]
     cluster.node["Alive"] = True
     assert workers() == []
     cluster.answers = False

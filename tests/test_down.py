@@ -1,7 +1,8 @@
-"""What `status` says after `down`: that the sweep was taken down, whatever its head said last."""
+"""What `status` says of machines: those that are there, and after `down` that the sweep was taken down."""
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -91,6 +92,23 @@ def test_machines_that_went_by_themselves_are_told_of_a_head_that_is_silent_alon
     monkeypatch.setattr("sweep.watching.SILENT_SECONDS", -1.0)
     down(config, yes=True)
     assert "its machines were gone when" in said(config, capsys)
+
+
+def test_status_counts_the_slots_of_machines_that_are_there(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown() -> tuple[str, dict[str, object]]:
+        capsys.readouterr()
+        status(config)
+        text = capsys.readouterr().out
+        status(config, as_json=True)
+        return text, json.loads(capsys.readouterr().out)
+
+    text, found = shown()
+    assert "no machine for it is there now" in text and (found["slots"], found["seconds"]) == (0, None)
+    heads.write(store_of(config), "table-1", Head(3, "running", slots=3, nodes=NODES))
+    text, found = shown()
+    assert " on 3 slots of 1 CPU core" in text and found["slots"] == 3
+    heads.close(store_of(config), "table-1", "taken down")
+    assert shown()[1]["slots"] == 0
 
 
 def test_a_store_that_cannot_be_reached_keeps_no_machine(

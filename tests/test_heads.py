@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
@@ -25,10 +25,15 @@ from sweep.bulletin import Bill, Bulletin
 from sweep.heads import Head, Node, dollars, merged
 from sweep.lease import Lease
 from sweep.naming import cluster_name
+from sweep.plan import Platform
+from sweep.progress import Progress
 from sweep.spec import Sweep
+from sweep.status import Survey
 from sweep.store import Store, open_store
+from sweep.trialspec import Numerics
 
 HOUR = 3600.0
+PLATFORM = Platform(device="NVIDIA L4", numerics=Numerics(), slots=16, cpus=2, gpus=0.5)
 PRICES = {"m6i.large": {"on_demand": 0.1, "spot": 0.04}, "g5.xlarge": {"on_demand": 1.0, "spot": 0.4}}
 TIMES = st.floats(0, 1e6)
 NODES = st.builds(
@@ -92,12 +97,10 @@ def bulletin_of(
     store: Store, sweep: Sweep, machines: Bill | None = None, out: StringIO | None = None, **record: Any
 ) -> Iterator[Bulletin]:
     lease = Lease(store, f"sweeps/{sweep.name}/lease", "a test")
-    now = time.time()
+    found, console = {"time": time.time(), **record}, Console(file=out or StringIO(), width=200)
     with (
         lease.held(),
-        Bulletin(
-            store, sweep, lease, 1, {"time": now, **record}, machines, Console(file=out or StringIO(), width=200)
-        ) as bulletin,
+        Bulletin(store, sweep, PLATFORM, lease, 1, found, machines, console) as bulletin,
     ):
         yield bulletin
 
@@ -155,6 +158,29 @@ def test_the_time_limit_is_the_launchs_own_else_the_budgets(
 ) -> None:
     with bulletin_of(open_store(folder_url), sweep_on_aws(), **record) as bulletin:
         assert bulletin.exhausted() == said
+
+
+def test_slots_are_those_of_the_machines_that_are_there(folder_url: str) -> None:
+    store, sweep = open_store(folder_url), sweep_on_aws()
+    progress = Progress(Survey((), (), frozenset(), {}), 16, Console(quiet=True), str, bool)
+
+    def slots_with(*nodes: dict[str, Any]) -> Callable[[], int]:
+        found = [{"name": f"n{number}", "alive": True, **node} for number, node in enumerate(nodes)]
+        bulletin.hear({"event": "nodes", "nodes": found}, progress)
+        return lambda: (heads.read(store, sweep.name) or Head(0, "starting")).slots
+
+    with bulletin_of(store, sweep) as bulletin:
+        gpu = {"cpus": 4, "gpus": 1}
+        for nodes, slots in (
+            ([gpu], 2),
+            ([gpu, {"cpus": 3, "gpus": 4}], 3),
+            ([gpu, {"cpus": 0, "gpus": 0, "alive": False}], 2),
+            ([gpu] * 100, 16),  # no more than the launch would use
+        ):
+            told = slots_with(*nodes)
+            wait_until(lambda told=told, slots=slots: told() == slots)
+        bulletin.end(0)
+        assert told() == 0
 
 
 def test_whoever_has_lost_the_lease_writes_nothing(folder_url: str) -> None:
