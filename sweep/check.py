@@ -14,7 +14,7 @@ from sweep import cluster
 from sweep.datasets import missing
 from sweep.faults import UserError
 from sweep.findings import Finding
-from sweep.overview import slots
+from sweep.overview import slots, unheld_budget
 from sweep.places import place_of
 from sweep.providers import Aws, Existing, OnPrem, Slurm
 from sweep.spec import Sweep
@@ -43,7 +43,7 @@ def check(sweep: Sweep, *, fix: bool = False) -> Checked:
     if not isinstance(sweep.cluster, Aws):
         place = place_of(sweep)
         commands = {} if place is None else place.commands()
-        return Checked((storage(sweep), *data(sweep), *_machines(sweep), _slots(sweep)), commands)
+        return Checked((storage(sweep), *data(sweep), *_machines(sweep), _slots(sweep), *_budget(sweep)), commands)
     from sweep.aws import checks  # boto3 costs half a second
 
     bucket = checks.bucket(sweep, fix=fix)
@@ -122,6 +122,11 @@ def _slots(sweep: Sweep) -> Finding:
         return Finding("slots", "ok", "; ".join([slots(found), *found.caution.splitlines()]))
     except UserError as error:
         return Finding("slots", "not ok", "; ".join(error.faults))
+
+
+def _budget(sweep: Sweep) -> Iterator[Finding]:
+    if said := unheld_budget(sweep):
+        yield Finding("budget", "unknown", said, "" if sweep.budget.max_hours else "--set budget.max_hours=HOURS")
 
 
 def _unreached() -> Iterator[Finding]:

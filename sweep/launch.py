@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -86,8 +87,6 @@ class Launch(Prepared):
             raise refused(self.sweep, held) from None
 
     def _generations(self, number: int) -> Generations:
-        hours = self.sweep.budget.max_hours
-        deadline = time.monotonic() + hours * 3600 if hours else float("inf")
         return Generations(
             sweep=self.sweep,
             work=self.work,
@@ -98,8 +97,18 @@ class Launch(Prepared):
             skip_failed=self.skip_failed,
             number=number,
             provenance=commit(),
-            exhausted=lambda: f"budget.max_hours={hours:g}" if time.monotonic() > deadline else None,
+            exhausted=partial(exhausted, self.sweep, time.monotonic()),
         )
+
+
+def exhausted(sweep: Sweep, began: float, clock: Callable[[], float] = time.monotonic) -> str | None:
+    """Which budget is used up by a launch that began then, by the clock, on this machine."""
+    budget, price, hours = sweep.budget, sweep.usd_per_hour, (clock() - began) / 3600
+    if budget.max_hours is not None and hours > budget.max_hours:
+        return f"budget.max_hours={budget.max_hours:g}"
+    if budget.max_usd is not None and price is not None and hours * price > budget.max_usd:
+        return f"budget.max_usd={budget.max_usd:g}"
+    return None
 
 
 def record(sweep: Sweep, platform: Platform) -> Record:

@@ -72,7 +72,7 @@ class Opened:
     @property
     def usd_per_hour(self) -> float | None:
         """Price of what one trial occupies, where it is known."""
-        price = self.sweep.cluster.usd_per_hour if isinstance(self.sweep.cluster, Local) else None
+        price = self.sweep.usd_per_hour
         return None if price is None else price / max(1, self.platform.slots)
 
     def command(self, verb: str, rest: str = "") -> str:

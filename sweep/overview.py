@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sweep.plan import PlannedSearch, Platform
 from sweep.progress import duration
+from sweep.providers import Aws, Local
 from sweep.search import Search
 from sweep.spec import Sweep
 from sweep.status import Line, Survey
@@ -39,9 +40,21 @@ def table(sweep: Sweep, platform: Platform, survey: Survey, unreached: str = "",
         parts += [Text(line) for line in machines]
     elif counts["to_run"]:
         parts.append(Text(_left(survey, platform)))
-    if platform.caution:
-        parts.append(Text(platform.caution, style="yellow"))
+    parts += [Text(said, style="yellow") for said in (platform.caution, unheld_budget(sweep)) if said]
     return Group(*parts)
+
+
+def unheld_budget(sweep: Sweep) -> str:
+    """That nobody holds `budget.max_usd`, for want of a price, and what holds instead; "" where it is held."""
+    cluster, budget = sweep.cluster, sweep.budget
+    if budget.max_usd is None or isinstance(cluster, Aws) or sweep.usd_per_hour is not None:
+        return ""
+    hours = "give it" if budget.max_hours is None else f"it is {budget.max_hours:g}"
+    mend = "; or give cluster.usd_per_hour" if isinstance(cluster, Local) else ""
+    return (
+        f"budget.max_usd={budget.max_usd:g} is not held on provider {cluster.provider}, where no price is known: "
+        f"budget.max_hours is what holds there ({hours}){mend}"
+    )
 
 
 def _left(survey: Survey, platform: Platform) -> str:

@@ -49,7 +49,9 @@ class Budget(Section):
         None, description="hours a launch may take; on aws it must be given, since machines power themselves off by it"
     )
     max_usd: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="dollars that machines of a cloud may cost, as estimated from their prices"
+        None,
+        description="dollars that a launch may cost, by estimated prices: on aws, on local by cluster.usd_per_hour; "
+        "no other provider knows any",
     )
 
 
@@ -173,6 +175,11 @@ class Sweep(Section):
     def exclusive(self) -> bool:
         """Whether its trials run one at a time, nothing beside them: those of runtime studies."""
         return any(study.kind == "runtime" for study in self.studies)
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of this machine, where it is the cluster and its price is known."""
+        return self.cluster.usd_per_hour if isinstance(self.cluster, Local) else None
 
 
 _STUDIES = TypeAdapter(tuple[Study, ...])

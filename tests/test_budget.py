@@ -1,0 +1,76 @@
+"""What holds a launch to its budget, by provider, and that it is said where nothing does."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws_sweeps import STUDY, sweep_on_aws
+from places import on_hosts, on_ray, on_slurm
+from rich.console import Console
+
+from sweep.check import check
+from sweep.hosts import Host, fitted
+from sweep.launch import exhausted
+from sweep.overview import table, unheld_budget
+from sweep.spec import Budget, Sweep, resolve
+from sweep.status import Survey
+
+
+def here(**cluster: Any) -> Sweep:
+    return resolve({"storage": "./r", "cluster": cluster, "sweep": {"studies": [STUDY]}})
+
+
+def with_budget(sweep: Sweep, **budget: float) -> Sweep:
+    return sweep.model_copy(update={"budget": Budget(**budget)})
+
+
+ELSEWHERE = [on_hosts(), on_slurm(Path("/nowhere")), on_ray("http://127.0.0.1:9", cpus=4, gpus=0)]
+
+
+@pytest.mark.parametrize("sweep", [*ELSEWHERE, here()], ids=lambda sweep: sweep.cluster.provider)
+def test_dollars_that_nobody_counts_are_said_with_what_holds(sweep: Sweep) -> None:
+    assert unheld_budget(with_budget(sweep, max_hours=24)) == ""
+    said = unheld_budget(with_budget(sweep, max_usd=50))
+    assert f"budget.max_usd=50 is not held on provider {sweep.cluster.provider}" in said
+    assert "budget.max_hours is what holds there (give it)" in said
+    assert "(it is 24)" in unheld_budget(with_budget(sweep, max_usd=50, max_hours=24))
+    assert ("cluster.usd_per_hour" in said) == (sweep.cluster.provider == "local")
+
+
+def test_where_dollars_are_counted_nothing_is_said() -> None:
+    assert unheld_budget(with_budget(here(usd_per_hour=2), max_usd=50)) == ""
+    assert unheld_budget(with_budget(sweep_on_aws(), max_usd=50, max_hours=1)) == ""
+
+
+def test_a_plan_and_a_check_say_so_and_fail_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sweep = with_budget(on_slurm(tmp_path), max_usd=50)
+    out = io.StringIO()
+    shown = table(sweep, fitted(sweep, [Host(4)], "", None), Survey((), (), frozenset(), {}))
+    Console(file=out, width=300).print(shown)
+    (found,) = (finding for finding in check(sweep).findings if finding.name == "budget")
+    assert found.said in out.getvalue() and "budget.max_usd=50 is not held" in found.said
+    assert (found.state, found.mend) == ("unknown", "--set budget.max_hours=HOURS")
+
+
+@pytest.mark.parametrize(
+    ("price", "budget", "hours", "spent"),
+    [
+        (None, {"max_hours": 2}, 1.9, None),
+        (None, {"max_hours": 2}, 2.1, "budget.max_hours=2"),
+        (0.5, {"max_usd": 1}, 1.9, None),
+        (0.5, {"max_usd": 1}, 2.1, "budget.max_usd=1"),
+        (0.0, {"max_usd": 1}, 1e9, None),
+        (None, {"max_usd": 1}, 1e9, None),
+        (0.5, {"max_usd": 1, "max_hours": 9}, 2.1, "budget.max_usd=1"),
+        (None, {}, 1e9, None),
+    ],
+)
+def test_a_launch_on_this_machine_is_held_to_hours_and_with_a_price_to_dollars(
+    price: float | None, budget: dict[str, float], hours: float, spent: str | None
+) -> None:
+    sweep = with_budget(here(usd_per_hour=price), **budget)
+    assert exhausted(sweep, began=100.0, clock=lambda: 100.0 + hours * 3600) == spent
