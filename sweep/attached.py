@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -78,36 +79,31 @@ class Attached(Prepared):
             DataError: data are damaged.
         """
         lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", f"{whoami()}, launch {self.number}")
+        asked: list[bool] = []  # to stop, before there is anything to stop, or when there is nothing left
+        bill, tell = bill_of(self.sweep), self.console
         try:
             _acquire(lease)
             with (
+                interrupted(partial(asked.append, True)),
+                _noticing(signal.SIGUSR1) as suspended,
                 lease.held(),
                 Bulletin(
-                    self.store,
-                    self.sweep,
-                    self.platform,
-                    lease,
-                    self.number,
-                    self.record,
-                    bill_of(self.sweep),
-                    self.console,
-                ) as bulletin,  # fmt: skip
+                    self.store, self.sweep, self.platform, lease, self.number, self.record, bill, tell
+                ) as bulletin,
             ):
                 try:
-                    with _noticing(signal.SIGUSR1) as suspended:
-                        code = self._generations(lease, bulletin)
+                    code = self._generations(lease, bulletin, asked)
                 except (UserError, StoreError, DataError) as error:
                     with suppress(StoreError):  # the supervisor writes it, when it can be written
                         bulletin.end(USER_ERROR, str(error))
                     raise
-                with interrupted(_let_be):
-                    try:
-                        if code == INTERRUPTED and suspended.is_set():
-                            bulletin.suspend()
-                        else:
-                            self._close(bulletin, code)
-                    except StoreError as error:  # that it has ended is as true; the supervisor goes on trying to say it
-                        self.console.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
+                try:
+                    if code == INTERRUPTED and suspended.is_set():
+                        bulletin.suspend()
+                    else:
+                        self._close(bulletin, code)
+                except StoreError as error:  # that it has ended is as true; the supervisor goes on trying to say it
+                    tell.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
                 return code
         except Held as held:
             raise refused(self.sweep, held) from None
@@ -123,11 +119,13 @@ class Attached(Prepared):
         why = {INTERRUPTED: STOPPED, BUDGET: f"{bulletin.exhausted()} is reached"}.get(code)
         bulletin.end(code, "; ".join(filter(None, [why, self._put_report(state)])) or None)
 
-    def _generations(self, lease: Lease, bulletin: Bulletin) -> int:
+    def _generations(self, lease: Lease, bulletin: Bulletin, asked: Sequence[bool]) -> int:
         with Scratch() as scratch:
             cluster = RayCluster(scratch, self.platform, os.environ.get("RAY_ADDRESS", ADDRESS))
             try:
                 with interrupted(cluster.stop_file.touch):
+                    if asked:
+                        cluster.stop_file.touch()
                     cluster.start()
                     if not cluster.stop_file.exists():
                         with interrupted(at_once):
@@ -211,10 +209,6 @@ def _noticing(number: int) -> Iterator[threading.Event]:
         yield came
     finally:
         signal.signal(number, before)
-
-
-def _let_be() -> None:
-    """What is under way ends by itself, and soon."""
 
 
 def bill_of(sweep: Sweep) -> Bill | None:

@@ -83,6 +83,7 @@ class Generations:
         ):
             deaths, last_run = 0, time.monotonic()
             more = self._anything_to_run(state)
+            finished = not more
             if more and not cluster.stop_file.exists() and (spent := self.exhausted()):
                 progress.say(f"{spent} is reached: nothing is started")
                 cluster.stop()
@@ -91,7 +92,8 @@ class Generations:
                 try:
                     for event in self._generation(cluster):
                         if event is not None and event["event"] == "ended":
-                            more, cause = bool(event["more"]), event["stopped"]
+                            finished, cause = bool(event["finished"]), event["stopped"]
+                            more = not (finished or cause or cluster.stop_file.exists())
                         elif event is not None and event["event"] == "result":
                             results += 1
                             if weights is not None:
@@ -121,7 +123,7 @@ class Generations:
                         ) from None
                 if more:
                     progress.resurvey(survey(self.work, self.ledger))
-            stopped = cluster.stop_file.exists()
+            stopped = cluster.stop_file.exists() and not finished  # there was nothing left to stop
         if cause is not None:
             raise UserError(f"stopped: {cause}\nThe same command goes on where it was.")
         if stopped and spent is not None:

@@ -68,7 +68,7 @@ class Supervisor:
     def run(self) -> int:
         """Until the launch has ended, or is suspended; returns its exit code."""
         head = self._head()
-        if head is not None and head.launch == self.number and head.ended and head.exit_code is not None:
+        if head is not None and head.ended and head.exit_code is not None:
             return head.exit_code  # an earlier supervisor was cut off between this and its last command
         code, cause = self._outcome()
         if self.suspended and code != exits.INTERRUPTED:
@@ -97,7 +97,9 @@ class Supervisor:
             if code in FINAL:
                 return code, words
             head = self._head()
-            found = head.done if head is not None and head.launch == self.number else -1
+            if head is not None and head.ended and head.exit_code is not None:
+                return head.exit_code, words  # it was killed after its last word
+            found = head.done if head is not None else -1
             died = 1 if found > done >= 0 else died + 1
             done = max(done, found)
             tell(f"the driver ended with status {code}, {died} in a row without a new result")
@@ -153,9 +155,10 @@ class Supervisor:
             pause = min(LONGEST_PAUSE, 2 * pause)
 
     def _head(self) -> Head | None:
-        """The record, None also where the store does not answer."""
+        """The record, None also where it is of another launch, or the store does not answer."""
         try:
-            return heads.read(open_store(self.storage), self.sweep)
+            head = heads.read(open_store(self.storage), self.sweep)
+            return head if head is not None and head.launch == self.number else None
         except StoreError as error:
             tell(f"head.json was not read: {error}")
             return None

@@ -297,15 +297,14 @@ def run(orders: Orders, events: TextIO) -> None:
     try:
         searcher, jobs = _resume(orders, sweep, ledger, say)
     except StoreError as error:
-        say("ended", more=False, stopped=f"the store failed: {error}")
+        say("ended", finished=False, stopped=f"the store failed: {error}")
         return
     say("ready")
     watch = Watch(searcher, ledger, jobs, say)
     with announced(orders.stop_file, orders.stop_key):
         _tuner(orders, platform, searcher, watch).fit()
         watch.close(patient=searcher.stopped is None and not os.path.exists(orders.stop_file))
-    stopped = searcher.stopped or ("asked to stop" if os.path.exists(orders.stop_file) else None)
-    say("ended", more=not searcher.queue.finished and stopped is None, stopped=searcher.stopped)
+    say("ended", finished=searcher.queue.finished, stopped=searcher.stopped)
 
 
 def _resume(orders: Orders, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Multiplexer, _Jobs]:

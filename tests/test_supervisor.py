@@ -154,6 +154,19 @@ def test_only_deaths_without_a_new_result_between_them_count(
     assert (head.state, head.exit_code, head.done) == ("ended", code, lives[-1 if code != USER_ERROR else -2][0])
 
 
+def test_a_driver_that_is_killed_after_its_last_word_has_ended_as_it_said(folder_url: str) -> None:
+    store = open_store(folder_url)
+
+    class Killed(Supervisor):
+        def _drive(self) -> tuple[int, str]:
+            self.stop()
+            heads.write(store, self.sweep, Head(self.number, "ended", exit_code=2))
+            return -15, ""
+
+    assert Killed(folder_url, "test", 1).run() == 2
+    assert (heads.read(store, "test") or Head(1, "starting")).cause is None
+
+
 def test_the_record_of_another_launch_that_lives_is_left_alone(folder_url: str) -> None:
     store = open_store(folder_url)
     heads.write(store, "test", Head(2, "running"))

@@ -1,0 +1,78 @@
+"""A launch on a head that is asked to stop when its trials have all run: it comes to its own end, with its report."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launches import SWEEP, ended_head, put_launch
+from rich.console import Console
+from sweeps import write_config
+
+from sweep.attached import Attached
+from sweep.exits import DONE, INTERRUPTED
+from sweep.generations import Generations
+from sweep.lease import Lease
+from sweep.reporting import Reporting
+
+STUDY = {"detectors": ["constant"], "abnormal": [0]}
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Attached:
+    number = put_launch(write_config(tmp_path, [STUDY]))
+    return Attached.open(str(tmp_path / "store"), SWEEP, number, Console(quiet=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_during_the_report_changes_nothing(
+    launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def generations(*_: object) -> int:
+        signal.raise_signal(number)  # nothing runs any more, and the report is not begun
+        return DONE
+
+    def write(*_: object) -> None:
+        signal.raise_signal(number)
+        (tmp_path / "reported").touch()
+
+    monkeypatch.setattr(Attached, "_generations", generations)
+    monkeypatch.setattr(Reporting, "write", write)
+    assert launch.run() == DONE
+    assert (tmp_path / "reported").exists()
+    head = ended_head(tmp_path)
+    assert (head.exit_code, head.cause) == (DONE, None)
+
+
+@dataclass
+class OneGeneration:
+    """In place of a Ray cluster: one generation, during which it is asked to stop."""
+
+    stop_file: Path
+    finished: bool
+
+    def generation(self, *_: object, **told: Any) -> Iterator[dict[str, Any] | None]:
+        signal.raise_signal(signal.SIGTERM)
+        yield {"event": "ended", "finished": self.finished, "stopped": None}
+
+    def stop(self) -> None:
+        self.stop_file.touch()
+
+
+@pytest.mark.parametrize(("finished", "code"), [(True, DONE), (False, INTERRUPTED)])
+def test_a_launch_that_is_asked_to_stop_when_nothing_is_left_is_done(
+    launch: Attached, tmp_path: Path, finished: bool, code: int
+) -> None:
+    cluster: Any = OneGeneration(tmp_path / "stop", finished)
+    lease = Lease(launch.store, f"sweeps/{SWEEP}/lease", "a test")
+    with lease.held():
+        generations = Generations(
+            sweep=launch.sweep, work=launch.work, platform=launch.platform, ledger=launch.ledger,
+            console=launch.console, log_command=str, skip_failed=False, number=launch.number,
+            provenance={"commit": None, "dirty": None}, exhausted=lambda: None,
+        )  # fmt: skip
+        assert generations.run(lease, cluster) == code
