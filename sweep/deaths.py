@@ -2,7 +2,7 @@
 
 Ray's error says it only where the machine was drained before.  Else Ray is asked which node the process ran
 on, and whether that node lives; after a cut connection it knows only when the node has missed its health
-checks, so an answer may take a minute.
+checks, so an answer may take a minute.  Only our own node is known to live.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Death:
         if node is not None and not node["Alive"]:
             why = " ".join(str(node.get("DeathReasonMessage") or "").split())
             return Verdict("machine", f"the machine {node['NodeManagerAddress']} was lost{f' ({why})' if why else ''}")
-        if not isinstance(self.error, ActorUnavailableError):
+        if not isinstance(self.error, ActorUnavailableError) or _on_our_node(table):
             return Verdict("process")
         if table.get("State") == "DEAD":
             return None if waited <= DEAD_PATIENCE_SECONDS else Verdict("process")
@@ -76,6 +76,12 @@ def _node(actor: dict[str, Any]) -> dict[str, Any] | None:
     """Entry of the node that a process ran on, None where Ray has none."""
     wanted = actor.get("Address", {}).get("NodeID")
     return next((node for node in cluster.node_table() if node["NodeID"] == wanted), None)
+
+
+def _on_our_node(actor: dict[str, Any]) -> bool:
+    """Whether a process ran where its owner does, who asks, and whose node therefore lives."""
+    node = actor.get("Address", {}).get("NodeID")
+    return bool(node) and node == actor.get("OwnerAddress", {}).get("NodeID")
 
 
 def workers() -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.core.generated import common_pb2, gcs_pb2
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
 from sweep import deaths, stop
@@ -26,12 +27,13 @@ class Cluster:
 
     node: dict[str, Any] = field(default_factory=lambda: dict(NODE))
     state: str = "ALIVE"
+    owner_node: str = "head"
     answers: bool = True
 
     def actor_table(self, actor: str) -> dict[str, Any]:
         if not self.answers:
             raise GetTimeoutError("no answer")
-        return {"State": self.state, "Address": {"NodeID": "n"}}
+        return {"State": self.state, "Address": {"NodeID": "n"}, "OwnerAddress": {"NodeID": self.owner_node}}
 
     def node_table(self) -> list[dict[str, Any]]:
         if not self.answers:
@@ -83,6 +85,26 @@ def test_a_connection_that_is_cut_is_judged_when_ray_knows(cluster: Cluster) -> 
     found = death.verdict()
     assert found is not None
     assert found.of == "machine"
+
+
+@pytest.mark.parametrize("state", ["ALIVE", "DEAD"])
+def test_on_our_own_node_a_connection_that_is_cut_is_judged_at_once(cluster: Cluster, state: str) -> None:
+    cluster.owner_node, cluster.state = "n", state
+    found = Death(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR))).verdict()
+    assert found is not None
+    assert found.of == "process"
+
+
+def test_ray_names_the_node_of_a_dead_process_and_of_its_owner() -> None:
+    died = gcs_pb2.ActorTableData(
+        state=gcs_pb2.ActorTableData.DEAD,
+        address=common_pb2.Address(node_id=b"n"),
+        owner_address=common_pb2.Address(node_id=b"n"),
+    )
+    assert deaths._on_our_node(deaths.cluster._gen_actor_info(died))
+    died.owner_address.node_id = b"head"
+    assert not deaths._on_our_node(deaths.cluster._gen_actor_info(died))
+    assert not deaths._on_our_node({})
 
 
 def test_a_dead_process_on_a_node_that_goes_on_living_died_by_itself(cluster: Cluster) -> None:
