@@ -23,9 +23,10 @@ from sweep.exits import BUDGET, INTERRUPTED, USER_ERROR
 from sweep.faults import UserError
 from sweep.generations import STOPPED, Generations, at_once, interrupted
 from sweep.launch import Prepared, put_missing, refused
+from sweep.launched import read_back
 from sweep.lease import Held, Lease, whoami
 from sweep.ledger import Ledger, Record
-from sweep.plan import Platform, expand
+from sweep.plan import expand
 from sweep.providers import Aws
 from sweep.ray_cluster import RayCluster, Scratch
 from sweep.reporting import Reporting
@@ -36,6 +37,7 @@ from sweep.store import StoreError, open_store
 HANDOVER_SECONDS = 20.0  # for whoever made the machines to let go of the sweep's lease
 STOP_SECONDS = 300.0  # for trials to write their resume state: machines cost meanwhile, or are about to go
 ECHO_SECONDS = 2.0
+MADE_USE_OF = ("argv", "commit", "dirty", "time")  # of the record, beside the sweep and what it runs on
 ADDRESS = "127.0.0.1:6379"  # of Ray on a cluster's head
 
 
@@ -55,7 +57,7 @@ class Attached(Prepared):
         """A launch as its record in the store describes it.
 
         Raises:
-            UserError: there is no such launch.
+            UserError: there is no such launch, or it cannot be read by this version.
             StoreError: the store cannot be asked.
         """
         store = open_store(storage)
@@ -63,8 +65,7 @@ class Attached(Prepared):
         record = ledger.spec(number)
         if record is None:
             raise UserError(f"{store.url} has no launch {number} of a sweep {sweep_id}: launch it again")
-        sweep = Sweep.model_validate({**record["sweep"], "storage": storage})
-        platform = Platform.from_dict(record["platform"])
+        sweep, platform = read_back(record, ledger, number, storage, MADE_USE_OF)
         return cls(sweep, expand(sweep, platform), platform, store, ledger, console, number, record)
 
     def run(self) -> int:

@@ -14,11 +14,11 @@ from rich.text import Text
 from sweep import heads, watching
 from sweep.cluster import platform, refuse_busy_cards
 from sweep.faults import UserError
+from sweep.launched import last_launch, launches
 from sweep.ledger import Ledger
 from sweep.overview import table
 from sweep.plan import Platform, Work, expand, union
 from sweep.providers import Aws, Local, OnPrem, Slurm
-from sweep.rows import launched
 from sweep.spec import Sweep, load
 from sweep.status import Survey, survey
 from sweep.store import Store, StoreError, open_store
@@ -43,13 +43,14 @@ class Opened:
         self.sweep: Sweep = load(config, assignments)
         self.store: Store = open_store(self.sweep.storage)
         self.ledger: Ledger = Ledger(self.store, self.sweep.name)
-        launches = list(launched(self.ledger, self.sweep.storage)) if as_launched else []
-        if launches and not assignments:
-            self.sweep = launches[-1][0]
-        self.platform: Platform = launches[-1][1] if launches else platform(self.sweep)
+        storage = self.sweep.storage
+        last = last_launch(self.ledger, storage) if as_launched else None
+        if last is not None and not assignments:
+            self.sweep = last[0]
+        self.platform: Platform = last[1] if last is not None else platform(self.sweep)
         self.work: Work = expand(self.sweep, self.platform)
         if everything:
-            earlier = [expand(sweep, ran_on) for sweep, ran_on in launches]
+            earlier = [expand(sweep, ran_on) for sweep, ran_on in launches(self.ledger, storage)]
             self.work = union([*earlier, self.work])
 
     def survey(self) -> Survey:

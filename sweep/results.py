@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from models.scoring import combine
 from sweep.faults import UserError, unknown
 from sweep.gather import Row, to_table
+from sweep.launched import last_launch
 from sweep.ledger import Ledger, Record
 from sweep.plan import expand
-from sweep.rows import launched, rows
+from sweep.rows import rows
 from sweep.status import survey
 from sweep.store import Missing, Store, open_store
 
@@ -159,7 +160,9 @@ class Results:
     @cached_property
     def _rows(self) -> Sequence[Row]:
         try:
-            *_, (sweep, platform) = launched(self._ledger, self.store.url)
+            last = last_launch(self._ledger, self.store.url)
+            assert last is not None, "a sweep is opened by what was launched"
+            sweep, platform = last
             return rows(survey(expand(sweep, platform), self._ledger), self._ledger)
         except ValueError as error:  # e.g. a detector of the user's own that cannot be imported here
             raise UserError(f"sweep {self.sweep} in {self.store.url} cannot be read here: {error}") from None

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sweep.gather import Row, gather
 from sweep.ledger import Ledger
 from sweep.plan import Platform
 from sweep.runtimes import Runtime, runtimes
-from sweep.spec import Sweep
 from sweep.status import Survey, reported
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-def launched(ledger: Ledger, storage: str) -> Iterator[tuple[Sweep, Platform]]:
-    """Every launch of the ledger's sweep, oldest first: what was launched, and on what it ran.
-
-    Args:
-        ledger: of the sweep.
-        storage: address of its store as it is reached from here.
-    """
-    for spec in ledger.specs():
-        yield Sweep.model_validate({**spec["sweep"], "storage": storage}), Platform.from_dict(spec["platform"])
 
 
 def rows(survey: Survey, ledger: Ledger, usd_per_hour: float | None = None) -> list[Row]:

@@ -231,6 +231,20 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
     return sweep
 
 
+def recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
+    """The sweep that was dumped to JSON, with its store at another address.
+
+    Raises:
+        UserError: naming every fault: another version may have written it, with other keys.
+    """
+    try:
+        return Sweep.model_validate({**fields, "storage": storage})
+    except ValidationError as error:
+        raise UserError(_readable(error, ())) from None
+    except TypeError:
+        raise UserError(f"sweep: must be keys and values, is {fields!r}") from None
+
+
 def _needed_elsewhere(raw: Mapping[str, Any], storage: str) -> list[str]:
     """What may be left out, or be otherwise, on this machine."""
     cluster, budget = raw.get("cluster"), raw.get("budget")

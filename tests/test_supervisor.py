@@ -25,13 +25,7 @@ def launched(folder: Path) -> int:
 
 def damaged(folder: Path) -> int:
     """A launch whose driver dies, of a fault that is nobody's input."""
-    number = launched(folder)
-    record = folder / f"store/sweeps/{SWEEP}/specs/{number:04d}.json"
-    found = json.loads(record.read_text())
-    del found["platform"]
-    record.unlink()
-    record.write_text(json.dumps(found))
-    return number
+    return put_launch(write_config(folder, [logged(epochs=1)]), started="some day")
 
 
 def then(folder: Path) -> list[str]:
@@ -52,7 +46,7 @@ def test_it_gives_up_after_several_deaths_and_still_runs_its_last_command_once(t
     assert head.exit_code == USER_ERROR
     assert head.cause is not None
     assert "died 2 times" in head.cause
-    assert "KeyError: 'platform'" in head.cause
+    assert "ValueError: could not convert" in head.cause
     assert said_then(tmp_path) == [head], "after the record says so"
 
 
@@ -60,6 +54,17 @@ def test_an_outcome_is_not_tried_again(tmp_path: Path) -> None:
     supervisor = supervise(tmp_path, 7, *then(tmp_path))
     assert supervisor.wait(timeout=120) == USER_ERROR
     assert "no launch 7" in (ended_head(tmp_path).cause or "")
+    assert len(said_then(tmp_path)) == 1
+    assert "in a row" not in (tmp_path / "supervisor.log").read_text()
+
+
+def test_a_launch_that_another_version_wrote_is_not_tried_again(tmp_path: Path) -> None:
+    number = put_launch(write_config(tmp_path, [logged(epochs=1)]), platform={"cores": 2})
+    supervisor = supervise(tmp_path, number, *then(tmp_path))
+    assert supervisor.wait(timeout=120) == USER_ERROR
+    cause = ended_head(tmp_path).cause or ""
+    assert "cannot be read by this version of sweep" in cause
+    assert "launch it again" in cause
     assert len(said_then(tmp_path)) == 1
     assert "in a row" not in (tmp_path / "supervisor.log").read_text()
 
@@ -103,7 +108,7 @@ def test_detached_it_goes_on_by_itself_and_says_what_it_does_in_its_log(tmp_path
     wait_until((tmp_path / "then").exists)
     assert supervised.exists()
     wait_until(lambda: "ended with status 0" in log.read_text())
-    assert "KeyError" in log.read_text()
+    assert "ValueError" in log.read_text()
 
 
 def test_its_driver_dies_with_it_so_that_the_next_one_can_take_over(tmp_path: Path) -> None:
