@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,7 +25,7 @@ from sweep.aws.machine.guard import (
     power_off,
     touched,
 )
-from sweep.aws.machine.spot_notice import MarkAndDrain, Metadata, Notice, watch
+from sweep.aws.machine.spot_notice import MarkAndDrain, Metadata, Notice, node_id, watch
 
 DEADLINE = 10_000.0
 
@@ -213,17 +214,58 @@ def test_effects_follow_once_and_errors_of_the_metadata_do_not_end_the_watch(mon
     assert seen == [Notice("terminate", 5.0)]
 
 
+HEAD, NODE = "10.0.0.5:6379", "ab" * 28
+
+
+def runs(processes: Path, pid: int, *words: str) -> None:
+    """Let a process be seen, as Linux shows it."""
+    (processes / str(pid)).mkdir(parents=True)
+    (processes / str(pid) / "cmdline").write_text("".join(f"{word}\0" for word in words))
+
+
+def raylet(head: str = HEAD, node: str = NODE) -> list[str]:
+    return ["/venv/ray/raylet", "--min_worker_port=0", f"--node_id={node}", f"--gcs-address={head}", "--head"]
+
+
+def test_the_node_of_this_machine_is_known_from_the_process_that_is_it(tmp_path: Path) -> None:
+    runs(tmp_path, 1, "/sbin/init")
+    runs(tmp_path, 2)  # of the kernel
+    (tmp_path / "3").mkdir()  # has just ended
+    runs(tmp_path, 4, "python", "-m", "agent", "--node-id=another", f"--gcs-address={HEAD}")
+    assert node_id(HEAD, tmp_path) is None
+    runs(tmp_path, 5, *raylet("10.9.9.9:6379", "cd" * 28))
+    assert node_id(HEAD, tmp_path) is None, "that of somebody else's Ray"
+    runs(tmp_path, 6, *raylet())
+    assert node_id(HEAD, tmp_path) == NODE
+    runs(tmp_path, 7, *raylet(node="ef" * 28))
+    assert node_id(HEAD, tmp_path) is None, "nobody knows which is meant"
+
+
+def test_ray_itself_finds_its_node_by_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import services
+
+    seen = [SimpleNamespace(info={"cmdline": raylet()})]
+    monkeypatch.setattr(services.psutil, "process_iter", lambda attrs: seen)
+    assert services.find_node_ids() == {NODE}
+    assert services._find_address_from_flag("--gcs-address") == {HEAD}
+    assert f"{services.RAYLET_EXECUTABLE}".endswith("/raylet")
+
+
 def test_a_notice_marks_the_machine_for_its_trials_and_drains_it_from_ray(tmp_path: Path) -> None:
     ray = tmp_path / "ray"
-    ray.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\n')
+    ray.write_text(f'#!/bin/sh\necho "$@ $RAY_ADDRESS" > "{tmp_path}/asked"\n')
     ray.chmod(0o755)
     file = tmp_path / "run/interrupted"
-    MarkAndDrain(file, str(ray), "10.0.0.5:6379").interrupted(Notice("terminate", 1_000.0), now=880.0)
+    runs(tmp_path / "proc", 5, *raylet())
+    MarkAndDrain(file, str(ray), HEAD, tmp_path / "proc").interrupted(Notice("terminate", 1_000.0), now=880.0)
     assert json.loads(file.read_text()) == {"action": "terminate", "time": 1_000.0}
     asked = (tmp_path / "asked").read_text().split()
-    assert asked[:3] == ["drain-node", "--address", "10.0.0.5:6379"]
+    assert asked[:5] == ["drain-node", "--address", HEAD, "--node-id", NODE]
     assert asked[asked.index("--reason") + 1] == "DRAIN_NODE_REASON_PREEMPTION"
-    assert int(asked[-1]) == 110
+    assert int(asked[-2]) == 110
+    assert asked[-1] == HEAD, "else Ray might start one of its own"
+    MarkAndDrain(file, str(ray), HEAD, tmp_path / "nothing").interrupted(Notice("terminate", 1_000.0), now=880.0)
+    assert "--node-id" not in (tmp_path / "asked").read_text(), "then Ray looks for it itself"
 
 
 def test_a_machine_is_marked_also_where_ray_cannot_be_asked(tmp_path: Path) -> None:
@@ -236,4 +278,4 @@ def test_ray_has_the_command_that_drains(tmp_path: Path) -> None:
     from ray.scripts.scripts import cli
 
     options = {option for parameter in cli.commands["drain-node"].params for option in parameter.opts}
-    assert {"--address", "--reason", "--reason-message", "--deadline-remaining-seconds"} <= options
+    assert {"--address", "--node-id", "--reason", "--reason-message", "--deadline-remaining-seconds"} <= options

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import time
 import urllib.error
@@ -22,6 +23,7 @@ METADATA = "http://169.254.169.254"
 TOKEN_SECONDS = 21_600  # the longest that EC2 gives
 POLL_SECONDS = 5.0
 NOTICE_FILE = "/run/sweep/interrupted"  # trials that look for it write their resume state at once
+PROCESSES = Path("/proc")
 DRAIN_MARGIN_SECONDS = 10  # before the end: drained nodes must be gone from Ray's books by then
 
 
@@ -93,11 +95,13 @@ class MarkAndDrain:
         file: written first, with the notice as JSON.
         ray: the command `ray`.
         head: address of the head's Ray.
+        processes: what Linux says of this machine's processes.
     """
 
     file: Path
     ray: str
     head: str
+    processes: Path = PROCESSES
 
     def interrupted(self, notice: Notice, now: float) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -105,14 +109,36 @@ class MarkAndDrain:
         beside.write_text(json.dumps({"action": notice.action, "time": notice.time}))
         beside.replace(self.file)
         left = max(1, int(notice.time - now) - DRAIN_MARGIN_SECONDS)
+        node = node_id(self.head, self.processes)
         command = [
-            self.ray, "drain-node", "--address", self.head, "--reason", "DRAIN_NODE_REASON_PREEMPTION",
-            "--reason-message", "spot interruption", "--deadline-remaining-seconds", str(left),
+            self.ray, "drain-node", "--address", self.head, *(["--node-id", node] if node is not None else []),
+            "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot interruption",
+            "--deadline-remaining-seconds", str(left),
         ]  # fmt: skip
         try:
-            subprocess.run(command, timeout=left, check=False)
+            # Where it finds no node by itself, it would start a Ray of its own, but for this variable.
+            subprocess.run(command, timeout=left, check=False, env={**os.environ, "RAY_ADDRESS": self.head})
         except (OSError, subprocess.SubprocessError) as error:
             print(f"drain: {error}", flush=True)  # the file is there, and that is what keeps the work
+
+
+def node_id(head: str, processes: Path = PROCESSES) -> str | None:
+    """Id of this machine's node of the head's Ray; None where no process says so, or several do otherwise.
+
+    It stands on the command line of Ray's own process here, the raylet.  Told no id, `ray drain-node` joins the
+    cluster to ask for it, which costs seconds of the two minutes.
+    """
+    found = set()
+    for file in processes.glob("[0-9]*/cmdline"):
+        try:
+            executable, *words = file.read_text(errors="replace").split("\0")
+        except OSError:  # it has ended meanwhile
+            continue
+        if Path(executable).name == "raylet":
+            options = {name.replace("-", "_"): value for name, _, value in (word.partition("=") for word in words)}
+            if options.get("__gcs_address") == head:
+                found.add(options.get("__node_id"))
+    return found.pop() if len(found) == 1 else None
 
 
 def watch(metadata: Metadata, effects: Effects) -> None:
