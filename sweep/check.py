@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweep import cluster
+from sweep import cluster, own_code
 from sweep.datasets import missing
 from sweep.faults import UserError
 from sweep.findings import Finding
@@ -43,13 +43,15 @@ def check(sweep: Sweep, *, fix: bool = False) -> Checked:
     if not isinstance(sweep.cluster, Aws):
         place = place_of(sweep)
         commands = {} if place is None else place.commands()
-        return Checked((storage(sweep), *data(sweep), *_machines(sweep), _slots(sweep), *_budget(sweep)), commands)
+        machines = (*_machines(sweep), _slots(sweep), *_budget(sweep))
+        return Checked((storage(sweep), *data(sweep), *own_code.findings(sweep), *machines), commands)
     from sweep.aws import checks  # boto3 costs half a second
 
     bucket = checks.bucket(sweep, fix=fix)
     reached = all(finding.state != "not ok" for finding in bucket)
     stored = (storage(sweep), *data(sweep)) if reached else _unreached()
-    return Checked((*bucket, *stored, *checks.machines(sweep, fix=fix), _slots(sweep)), checks.commands(sweep))
+    found = (*bucket, *stored, *own_code.findings(sweep), *checks.machines(sweep, fix=fix), _slots(sweep))
+    return Checked(found, checks.commands(sweep))
 
 
 def _machines(sweep: Sweep) -> Iterable[Finding]:

@@ -29,6 +29,10 @@ class Finding:
     said: str
     mend: str = ""
 
+    def sentence(self) -> str:
+        """Outside a table."""
+        return "; ".join(filter(None, [f"{self.name}: {self.said}", self.mend]))
+
     def to_json(self) -> dict[str, Any]:
         """What `check --json` prints for each."""
         return asdict(self)

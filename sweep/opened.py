@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.text import Text
 
-from sweep import heads, watching
+from sweep import heads, own_code, watching
 from sweep.cluster import platform, refuse_busy_cards
 from sweep.faults import UserError
 from sweep.launched import last_launch, launches
@@ -112,13 +112,15 @@ class Opened:
 
     def plan_table(self, state: Survey, unreached: str = "") -> Group:
         """The plan for a person, with machines and dollars; `unreached` as `survey_if_reached` says."""
-        if not isinstance(self.sweep.cluster, Aws):
-            return table(self.sweep, self.platform, state, unreached)
-        from sweep.aws.estimate import estimate
-        from sweep.machines import told
+        machines: list[str] = []
+        if isinstance(self.sweep.cluster, Aws):
+            from sweep.aws.estimate import estimate
+            from sweep.machines import told
 
-        machines = told(self.sweep, self.store, estimate(self.sweep, state), unreached)
-        return table(self.sweep, self.platform, state, unreached, machines)
+            machines = told(self.sweep, self.store, estimate(self.sweep, state), unreached)
+        shown = table(self.sweep, self.platform, state, unreached, machines)
+        cautions = [line.sentence() for line in own_code.cautions(self.sweep)]
+        return Group(shown, *(Text(line, style="yellow") for line in cautions))
 
     def plan_json(self, state: Survey, unreached: str) -> dict[str, Any]:
         """The plan for programs."""
@@ -159,6 +161,7 @@ class Opened:
         from sweep.places import pinned, place_of
         from sweep.remote import RemoteLaunch
 
+        own_code.refuse(self.sweep)
         sweep = pinned(self.sweep)
         place = place_of(sweep, state)
         rest = (self.work, self.platform, self.store, self.ledger, console)

@@ -83,13 +83,11 @@ def collect(root: Path) -> Shipment:
         UserError: naming every file that must not leave this machine or is too big, with the mend.
     """
     root = root.resolve()
-    listed = _of_git(root)
-    by_git = listed is not None
-    names = sorted(_walked(root) if listed is None else listed)
+    by_git, names = _named(root)
     faults: list[str] = []
     kept: list[str] = []
     size = 0
-    for name in names:
+    for name in sorted(names):
         path = root / name
         if not path.is_file():  # removed but still tracked, or a link to nothing, a socket, a submodule
             continue
@@ -110,6 +108,11 @@ def collect(root: Path) -> Shipment:
         mend = "name them in .gitignore (a tracked one: git rm --cached FILE), or move them" if by_git else "move them"
         raise UserError(faults, heading=f"these files would be copied to every machine; {mend} out of {root}")
     return Shipment(root, tuple(kept), size)
+
+
+def listed(root: Path) -> set[str]:
+    """Paths below a tree that would be shipped of it, were none of them refused."""
+    return _named(root.resolve())[1]
 
 
 def secret(name: str, content: bytes) -> str | None:
@@ -139,6 +142,12 @@ def _fault(root: Path, path: Path, size: int) -> str | None:
         return secret(path.name, path.read_bytes())
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+
+
+def _named(root: Path) -> tuple[bool, set[str]]:
+    """Whether git knows the tree, and which files are meant."""
+    by_git = _of_git(root)
+    return by_git is not None, set(_walked(root)) if by_git is None else by_git
 
 
 def _of_git(root: Path) -> set[str] | None:
