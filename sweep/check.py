@@ -17,7 +17,7 @@ from sweep.findings import Finding
 from sweep.overview import slots, unheld_budget
 from sweep.places import place_of
 from sweep.providers import Aws, Existing, OnPrem, Slurm
-from sweep.spec import Sweep
+from sweep.spec import Sweep, edit
 from sweep.store import StoreError, open_store
 
 
@@ -40,17 +40,19 @@ class Checked:
 
 def check(sweep: Sweep, *, fix: bool = False) -> Checked:
     """Look at everything that a launch needs; `fix`: make what is missing and may be made."""
+    unedited = [Finding(key, "not ok", f"{text} is a placeholder", edit(key)) for key, text in sweep.unedited.items()]
     if not isinstance(sweep.cluster, Aws):
         place = place_of(sweep)
         commands = {} if place is None else place.commands()
+        stored = _untried(sweep, "storage is edited") if "storage" in sweep.unedited else (storage(sweep), *data(sweep))
         machines = (*_machines(sweep), _slots(sweep), *_budget(sweep))
-        return Checked((storage(sweep), *data(sweep), *own_code.findings(sweep), *machines), commands)
+        return Checked((*unedited, *stored, *own_code.findings(sweep), *machines), commands)
     from sweep.aws import checks  # boto3 costs half a second
 
     bucket = checks.bucket(sweep, fix=fix)
-    reached = all(finding.state != "not ok" for finding in bucket)
-    stored = (storage(sweep), *data(sweep)) if reached else _unreached()
-    found = (*bucket, *stored, *own_code.findings(sweep), *checks.machines(sweep, fix=fix), _slots(sweep))
+    reached = all(finding.state != "not ok" for finding in (*unedited, *bucket))
+    stored = (storage(sweep), *data(sweep)) if reached else _untried(sweep, "the bucket is ok")
+    found = (*unedited, *bucket, *stored, *own_code.findings(sweep), *checks.machines(sweep, fix=fix), _slots(sweep))
     return Checked(found, checks.commands(sweep))
 
 
@@ -131,7 +133,7 @@ def _budget(sweep: Sweep) -> Iterator[Finding]:
         yield Finding("budget", "unknown", said, "" if sweep.budget.max_hours else "--set budget.max_hours=HOURS")
 
 
-def _unreached() -> Iterator[Finding]:
+def _untried(sweep: Sweep, before: str) -> list[Finding]:
     """In place of the store's lines where the lines before say that it cannot be reached."""
-    for name in ("storage", "data"):
-        yield Finding(name, "unknown", "not tried before the bucket is ok")
+    names = ("storage", "data") if "storage" not in sweep.unedited else ("data",)
+    return [Finding(name, "unknown", f"not tried before {before}") for name in names]

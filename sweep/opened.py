@@ -19,7 +19,7 @@ from sweep.ledger import Ledger
 from sweep.overview import table
 from sweep.plan import Platform, Work, expand, union
 from sweep.providers import Aws, Local, OnPrem, Slurm
-from sweep.spec import Sweep, load
+from sweep.spec import Sweep, load, refuse_unedited
 from sweep.status import Survey, survey
 from sweep.store import Store, StoreError, open_store
 
@@ -33,14 +33,22 @@ class Opened:
 
     Those who look back (`as_launched`) see what was launched last, on the machine that it ran on;
     with `--set` they see what the command line says, on that machine, and with `--all` (`everything`)
-    the union of all launches, each on its machine.
+    the union of all launches, each on its machine.  Those who launch (`to_launch`) have to have edited the YAML.
     """
 
     def __init__(
-        self, config: Path, assignments: list[str], *, as_launched: bool = False, everything: bool = False
+        self,
+        config: Path,
+        assignments: list[str],
+        *,
+        as_launched: bool = False,
+        everything: bool = False,
+        to_launch: bool = False,
     ) -> None:
         self._config, self._assignments = config, assignments
         self.sweep: Sweep = load(config, assignments)
+        if to_launch:
+            refuse_unedited(self.sweep)
         self.store: Store = open_store(self.sweep.storage)
         self.ledger: Ledger = Ledger(self.store, self.sweep.name)
         storage = self.sweep.storage

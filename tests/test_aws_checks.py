@@ -66,7 +66,21 @@ def test_a_bucket_that_is_public_or_elsewhere_is_not_ok(image: str) -> None:
     s3.create_bucket(Bucket="open", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     found = bucket_finding(image, "s3://open/x", region="eu-west-1")
     assert (found.state, found.said) == ("not ok", "open does not block public access")
-    assert "edit the YAML" in bucket_finding(image, "s3://EDIT-THIS-BUCKET/x").mend
+    assert "edit the YAML" in bucket_finding(image, "s3://No_Name/x").mend
+
+
+def test_a_placeholder_is_told_first_and_nothing_is_made_of_it(image: str) -> None:
+    cluster = {"image": image, "ssh_from": "203.0.113.7", "head_profile": "unmade"}
+    sweep = sweep_on_aws(cluster, storage="s3://EDIT-THIS-BUCKET/x")
+    first, *others = check(sweep, fix=True).findings
+    assert (first.name, first.state) == ("storage", "not ok")
+    assert "edit that line of the YAML, e.g. s3://your-bucket/prefix" in first.mend
+    found = {line.name: line.state for line in others}
+    assert (found["credentials"], found["region"], found["data"]) == ("ok", "ok", "unknown")
+    assert found["profiles"] == "unknown", "its bucket would stand in their policies"
+    assert "bucket" not in found
+    made = boto3.client("iam").list_instance_profiles()["InstanceProfiles"]
+    assert "unmade" not in [profile["InstanceProfileName"] for profile in made]
 
 
 def bucket_finding(image: str, storage: str, **cluster: Any) -> Finding:

@@ -11,7 +11,7 @@ import boto3
 import pytest
 import yaml
 from s3_servers import S3Server
-from sweeps import sweep, write_config
+from sweeps import ROOT, sweep, write_config
 
 from sweep.aws.ray_config import CLUSTER_TAG
 from sweep.check import check
@@ -121,6 +121,35 @@ def test_a_cloud_that_cannot_be_reached_is_one_clear_fault(on_aws: Path, words: 
     assert run.returncode == 1
     assert message in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("place", ["aws", "onprem", "slurm", "existing"])
+def test_a_yaml_as_it_came_is_told_to_be_edited_before_all_else(place: str) -> None:
+    config = ROOT / f"clusters/{place}.yaml"
+    text = yaml.safe_load(config.read_text())["storage"]
+    run = sweep("launch", config, "-y", **NOWHERE)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"error: storage: {text} is a placeholder; edit that line of the YAML"), run.stderr
+    assert run.stderr.count("error:") == 1
+
+
+def test_credentials_and_a_placeholder_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NOWHERE.items():
+        monkeypatch.setenv(name, value)
+    found = {line.name: line for line in check(load(ROOT / "clusters/aws.yaml")).findings}
+    assert next(iter(found)) == "storage"
+    assert (found["storage"].state, found["credentials"].state) == ("not ok", "not ok")
+    assert "s3://your-bucket/prefix" in found["storage"].mend
+
+
+def test_a_placeholder_is_not_made_a_folder_of(tmp_path: Path) -> None:
+    storage = tmp_path / "EDIT-THIS-FOLDER/anomaly"
+    cluster = {"provider": "onprem", "hosts": ["192.0.2.1"], "cpus": 2, "ssh_user": "nobody"}
+    config = write_config(tmp_path, [STUDY], cluster=cluster, storage=str(storage))
+    found = check(load(config)).findings
+    assert [(line.name, line.state) for line in found[:2]] == [("storage", "not ok"), ("data", "unknown")]
+    assert any(line.name in ("here", "host 192.0.2.1") for line in found), "the rest is looked at all the same"
+    assert not storage.parent.exists()
 
 
 def test_down_shows_what_is_there_asks_and_removes_it_without_the_store(on_aws: Path, moto: S3Server) -> None:

@@ -31,13 +31,15 @@ NO_TOKENS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or
 
 
 def bucket(sweep: Sweep, *, fix: bool) -> tuple[Finding, ...]:
-    """Credentials, region and bucket: what the store needs before it can be tried."""
+    """Credentials, region, and bucket where it is more than a placeholder: what the store needs to be tried."""
     cluster = _cluster(sweep)
     credentials = _looked("credentials", lambda: _credentials(cluster), NO_TOKENS)
     if credentials.state != "ok":
         return (credentials,)
-    name = sweep.storage.removeprefix("s3://").partition("/")[0]
     region = _looked("region", lambda: _region(cluster))
+    if "storage" in sweep.unedited:
+        return credentials, region
+    name = sweep.storage.removeprefix("s3://").partition("/")[0]
     return credentials, region, _looked("bucket", lambda: _bucket(cluster, name, fix))
 
 
@@ -50,8 +52,11 @@ def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
         yield Finding("roles, quota, image", "unknown", "not tried before the credentials are ok")
         return
     iam = api.client("iam", cluster.region)
-    for role, kind in zip(access.roles(cluster, sweep.storage, account), ("head", "worker"), strict=True):
-        yield _looked(f"{kind} profile", lambda role=role, kind=kind: _role(iam, role, kind, fix))  # type: ignore[misc]
+    if "storage" in sweep.unedited:  # it stands in the roles' policies, which `fix` would make
+        yield Finding("profiles", "unknown", "not tried before storage is edited")
+    else:
+        for role, kind in zip(access.roles(cluster, sweep.storage, account), ("head", "worker"), strict=True):
+            yield _looked(f"{kind} profile", lambda role=role, kind=kind: _role(iam, role, kind, fix))  # type: ignore[misc]
     if cluster.spot:
         yield _looked("spot role", lambda: _spot_role(iam, fix))
     yield from _quotas(cluster)

@@ -35,11 +35,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         yield Finding("here", "not ok", f"no {' and no '.join(missing)} here", "install the packages openssh and rsync")
         return
     probe = f"checks/{uuid.uuid4().hex}"
-    try:
-        store = open_store(sweep.storage)
-        store.put(probe, b"from here")
-    except StoreError:  # told by the line on the storage
-        store = None
+    store = None if "storage" in sweep.unedited else _probed(sweep.storage, probe)
     try:
         look = _script(sweep, probe if store is not None else None)
         found = ssh.everywhere(cluster.hosts, lambda host: ssh.facts(ssh.run(cluster, host, look)))
@@ -141,6 +137,16 @@ def _probe(sweep: Sweep, probe: str) -> str:
     bucket, _, prefix = sweep.storage.removeprefix("s3://").partition("/")
     words = [ray_config.python(sweep), "-c", S3_PROBE, bucket, f"{prefix}/{probe}.there".lstrip("/")]
     return f"{shlex.join(words)} 2> >(tail -n 1 | sed 's/^/error=/'); true"
+
+
+def _probed(storage: str, probe: str) -> Store | None:
+    """The store with a probe in it, None where the line on the storage tells why not."""
+    try:
+        store = open_store(storage)
+        store.put(probe, b"from here")
+    except StoreError:
+        return None
+    return store
 
 
 def _forget(store: Store | None, probe: str) -> None:

@@ -38,7 +38,7 @@ def launch(
     from sweep.faults import UserError
     from sweep.opened import Opened
 
-    opened = Opened(config, assignments)
+    opened = Opened(config, assignments, to_launch=True)
     if detach and opened.on_this_machine:
         raise UserError("--detach: provider local runs in this process; it is for clusters that have a head")
     state = opened.survey()
