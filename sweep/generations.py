@@ -115,9 +115,10 @@ class Generations:
                             cluster.stop()
                 except GenerationDied as death:
                     deaths = 0 if results else deaths + 1
-                    progress.say(f"{death}: starting it again", style="yellow")
-                    more = not cluster.stop_file.exists()
-                    if deaths >= DEATHS_IN_A_ROW:
+                    more = not cluster.stop_file.exists()  # asked twice, we have ended it ourselves
+                    if more:
+                        progress.say(f"{death}: starting it again", style="yellow")
+                    if more and deaths >= DEATHS_IN_A_ROW:
                         raise UserError(
                             f"{death}, {deaths} times in a row; the last of what it printed:\n{death.log}"
                         ) from None

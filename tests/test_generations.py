@@ -1,0 +1,96 @@
+"""What a launch does when the process that drives Ray dies, or it is asked to stop, without any Ray."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from sweeps import logged, write_config
+
+from sweep.cluster import platform
+from sweep.exits import INTERRUPTED
+from sweep.faults import UserError
+from sweep.generations import DEATHS_IN_A_ROW, Generations
+from sweep.lease import Lease
+from sweep.ledger import Ledger
+from sweep.plan import expand
+from sweep.ray_cluster import GenerationDied, RayCluster
+from sweep.spec import load
+from sweep.store import open_store
+
+
+@dataclass
+class Dying(RayCluster):
+    """Its process ends without a word: of itself, or as ended by us when all are asked to stop twice.
+
+    Attributes:
+        stops: asked of it while it runs.
+        started: how often it was.
+    """
+
+    stops: int = 0
+    started: int = 0
+
+    def generation(self, sweep: Any, **told: Any) -> Iterator[dict[str, Any] | None]:
+        self.started += 1
+        yield None
+        for _ in range(self.stops):
+            self.stop()
+        raise GenerationDied(-9, "the last that it printed")
+
+
+@dataclass
+class Launched:
+    """A launch on such a cluster."""
+
+    generations: Generations
+    cluster: Dying
+    lease: Lease
+    said: io.StringIO
+
+    def run(self) -> int:
+        return self.generations.run(self.lease, self.cluster)
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Launched:
+    sweep = load(write_config(tmp_path, [logged(epochs=1)]))
+    store, ran_on, said = open_store(sweep.storage), platform(sweep), io.StringIO()
+    generations = Generations(
+        sweep=sweep,
+        work=expand(sweep, ran_on),
+        platform=ran_on,
+        ledger=Ledger(store, sweep.name),
+        console=Console(file=said, width=200),
+        log_command=lambda key: key,
+        skip_failed=False,
+        number=1,
+        provenance={},
+        exhausted=lambda: None,
+    )
+    return Launched(generations, Dying(tmp_path, ran_on), Lease(store, "lease", "a test"), said)
+
+
+def test_a_process_that_dies_is_started_again_a_few_times(launched: Launched) -> None:
+    with pytest.raises(UserError, match="the last that it printed"):
+        launched.run()
+    assert launched.cluster.started == DEATHS_IN_A_ROW
+    assert "ended with status -9: starting it again" in launched.said.getvalue()
+
+
+def test_a_process_that_was_ended_by_a_second_stop_is_not_said_to_be_started_again(launched: Launched) -> None:
+    launched.cluster.stops = 2
+    assert launched.run() == INTERRUPTED
+    assert launched.cluster.started == 1
+    assert "starting it again" not in launched.said.getvalue()
+
+
+def test_a_process_that_always_dies_when_asked_to_stop_ends_a_stop_all_the_same(launched: Launched) -> None:
+    launched.cluster.stops = 1
+    assert launched.run() == INTERRUPTED
+    assert launched.cluster.started == 1
