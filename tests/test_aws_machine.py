@@ -245,7 +245,7 @@ def test_ray_itself_finds_its_node_by_the_same_words(monkeypatch: pytest.MonkeyP
     from ray._private import services
 
     seen = [SimpleNamespace(info={"cmdline": raylet()})]
-    monkeypatch.setattr(services.psutil, "process_iter", lambda attrs: seen)
+    monkeypatch.setattr(vars(services)["psutil"], "process_iter", lambda attrs: seen)
     assert services.find_node_ids() == {NODE}
     assert services._find_address_from_flag("--gcs-address") == {HEAD}
     assert f"{services.RAYLET_EXECUTABLE}".endswith("/raylet")

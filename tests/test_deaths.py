@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray._private.state import state
 from ray.core.generated import common_pb2, gcs_pb2
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
 
@@ -96,14 +97,15 @@ def test_on_our_own_node_a_connection_that_is_cut_is_judged_at_once(cluster: Clu
 
 
 def test_ray_names_the_node_of_a_dead_process_and_of_its_owner() -> None:
-    died = gcs_pb2.ActorTableData(
-        state=gcs_pb2.ActorTableData.DEAD,
-        address=common_pb2.Address(node_id=b"n"),
-        owner_address=common_pb2.Address(node_id=b"n"),
+    gcs, common = vars(gcs_pb2), vars(common_pb2)  # made by protobuf when they are imported
+    died = gcs["ActorTableData"](
+        state=gcs["ActorTableData"].DEAD,
+        address=common["Address"](node_id=b"n"),
+        owner_address=common["Address"](node_id=b"n"),
     )
-    assert deaths._on_our_node(deaths.cluster._gen_actor_info(died))
+    assert deaths._on_our_node(state._gen_actor_info(died))
     died.owner_address.node_id = b"head"
-    assert not deaths._on_our_node(deaths.cluster._gen_actor_info(died))
+    assert not deaths._on_our_node(state._gen_actor_info(died))
     assert not deaths._on_our_node({})
 
 
