@@ -12,13 +12,36 @@ No record is ever changed.  "Running" is not recorded, hence never wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
-from sweep.store import Missing, Store
+from sweep.store import Missing, Store, StoreError
 from sweep.trialspec import canonical_json
 
 Record = dict[str, Any]
+
+
+class Damaged(StoreError):
+    """An object of the store is no longer what was put there."""
+
+
+@contextmanager
+def undamaged(path: str) -> Iterator[None]:
+    """Within it the bytes of an object are read.
+
+    Raises:
+        Damaged: they cannot be; names the object and the mend.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, EOFError, OSError, zlib.error, BadZipFile) as error:
+        why = str(error).strip().split("\n")[0] or type(error).__name__
+        trial = path.startswith("trials/")
+        mend = f"delete {'/'.join(path.split('/')[:2])} there and launch again" if trial else "restore it from a copy"
+        raise Damaged(f"{path} in the store is damaged ({why}); {mend}") from None
 
 
 class Index(NamedTuple):
@@ -51,7 +74,7 @@ class Ledger:
     def results(self, keys: Iterable[str]) -> dict[str, Record]:
         """Result by key, for those of `keys` that have one."""
         paths = [f"trials/{key}/result.json" for key in keys]
-        return {path.split("/")[1]: json.loads(data) for path, data in self.store.get_many(paths)}
+        return {path.split("/")[1]: _record(path, data) for path, data in self.store.get_many(paths)}
 
     def result(self, key: str) -> Record | None:
         """Result of one trial, None while it has none."""
@@ -66,13 +89,13 @@ class Ledger:
         paths = [path for key in keys for path in index.attempts.get(key, ())]
         found: dict[str, list[Record]] = {}
         for path, data in self.store.get_many(paths):
-            found.setdefault(path.split("/")[1], []).append(json.loads(data))
+            found.setdefault(path.split("/")[1], []).append(_record(path, data))
         return found
 
     def attempts_of(self, key: str) -> list[Record]:
         """Attempts of one trial, oldest first."""
         paths = [f"trials/{key}/attempts/{name}" for name in self.store.names(f"trials/{key}/attempts")]
-        return [json.loads(data) for _, data in self.store.get_many(paths)]
+        return [_record(path, data) for path, data in self.store.get_many(paths)]
 
     def put_attempt(self, key: str, attempt: Record) -> int:
         """Append an attempt; returns its number, from 1."""
@@ -86,7 +109,7 @@ class Ledger:
     def specs(self) -> list[Record]:
         """Resolved spec of every launch of this sweep, oldest first."""
         paths = list(self.store.list(f"sweeps/{self.sweep}/specs"))
-        return [json.loads(data) for _, data in sorted(self.store.get_many(paths))]
+        return [_record(path, data) for path, data in sorted(self.store.get_many(paths))]
 
     def spec(self, number: int) -> Record | None:
         """What was launched by number, None where there is none."""
@@ -121,19 +144,25 @@ class Ledger:
 
     def _numbered(self, prefix: str) -> dict[int, Record]:
         found = self.store.get_many(list(self.store.list(prefix)))
-        return {int(path.rsplit("/", 1)[1].removesuffix(".json")): json.loads(data) for path, data in found}
+        return {int(path.rsplit("/", 1)[1].removesuffix(".json")): _record(path, data) for path, data in found}
 
     def _put_once(self, path: str, record: Record) -> Record:
         if self.store.put_once(path, _encode(record)):
             return record
-        standing: Record = json.loads(self.store.get(path))
-        return standing
+        return _record(path, self.store.get(path))
 
     def _read(self, path: str) -> Record | None:
         try:
-            record: Record = json.loads(self.store.get(path))
+            return _record(path, self.store.get(path))
         except Missing:
             return None
+
+
+def _record(path: str, data: bytes) -> Record:
+    with undamaged(path):
+        record = json.loads(data)
+        if not isinstance(record, dict) or not record:
+            raise ValueError("no record")
         return record
 
 

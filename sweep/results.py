@@ -13,7 +13,6 @@ torch is loaded when a detector is asked for, pandas when a table is.
 from __future__ import annotations
 
 import difflib
-import io
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,7 @@ from sweep.gather import Row, to_table
 from sweep.launched import last_launch
 from sweep.ledger import Ledger, Record
 from sweep.plan import expand
-from sweep.rows import rows
+from sweep.rows import rows, scores
 from sweep.status import survey
 from sweep.store import Missing, Store, open_store
 
@@ -95,16 +94,15 @@ class Results:
 
         Raises:
             UserError: no trial has such a key, several have, or it left no scores.
+            StoreError: they are damaged.
         """
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         found = self._key(key)
         try:
-            data = self.store.get(f"trials/{found}/scores.parquet")
+            table = scores(self._ledger, found)
         except Missing:
             raise UserError(f"trial {found} has no scores: it has not ended, or it diverged") from None
-        table = pq.read_table(io.BytesIO(data))
         parts = {name: table[name].to_numpy() for name in ("reconstruction", "latent") if name in table.column_names}
         if parts:
             mixed = pa.array(combine(parts, self._lam(found)))

@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from sweep.gather import Row, gather
-from sweep.ledger import Ledger
+from sweep.ledger import Ledger, undamaged
 from sweep.plan import Platform
 from sweep.runtimes import Runtime, runtimes
 from sweep.status import Survey, reported
@@ -42,11 +42,14 @@ def scores(ledger: Ledger, key: str) -> pa.Table:
     """Per-sample scores of a trial: scores.parquet.
 
     Raises:
-        StoreError: if there are none.
+        StoreError: if there are none, or they are damaged.
     """
     import pyarrow.parquet as pq
 
-    return pq.read_table(io.BytesIO(ledger.store.get(f"trials/{key}/scores.parquet")))
+    path = f"trials/{key}/scores.parquet"
+    data = ledger.store.get(path)
+    with undamaged(path):
+        return pq.read_table(io.BytesIO(data))
 
 
 def provenance(ledger: Ledger, command: str) -> dict[str, object]:

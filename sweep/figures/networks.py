@@ -16,6 +16,7 @@ from sweep.figures.samples import Read
 from sweep.figures.style import ABNORMAL, NORMAL, WIDTH, Drawing, canvas, drawn, printable
 from sweep.gather import Row
 from sweep.leaderboard import NAME, Board, Line
+from sweep.ledger import undamaged
 from sweep.sheets import line_label
 
 PANELS = 3  # detectors that are drawn
@@ -33,17 +34,18 @@ def kept(board: Board, rows: Sequence[Row], lines: Sequence[Line], read: Read) -
             label = names.get(tuple(row[column] for column in NAME))
             here = (row["dataset"], row["protocol"], row["abnormal"]) == (board.dataset, board.protocol, abnormal)
             if here and row["status"] == "ok" and label is not None and label not in found and len(found) < PANELS:
-                data = read(f"trials/{row['key']}/figures.npz")
+                path = f"trials/{row['key']}/figures.npz"
+                data = read(path)
                 if data is not None:
-                    found[label] = _arrays(data)
+                    found[label] = _arrays(path, data)
         if found:
             ordered = [names[line.name] for line in lines if names[line.name] in found]
             return abnormal, {label: found[label] for label in ordered}
     return "", {}
 
 
-def _arrays(data: bytes) -> Kept:
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+def _arrays(path: str, data: bytes) -> Kept:
+    with undamaged(path), np.load(io.BytesIO(data), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 

@@ -14,6 +14,7 @@ from sweep.figures.boards import board_title, measure, ring
 from sweep.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, drawn, legend, printable
 from sweep.gather import Row
 from sweep.leaderboard import NAME, Board, Leaderboard, Line
+from sweep.ledger import undamaged
 from sweep.metrics import auroc, roc
 from sweep.sheets import line_label
 from sweep.stats import interval
@@ -71,10 +72,12 @@ def _scored(row: Row, read: Read) -> Scored | None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    data = read(f"trials/{row['key']}/scores.parquet")
+    path = f"trials/{row['key']}/scores.parquet"
+    data = read(path)
     if data is None:
         return None
-    table = pq.read_table(io.BytesIO(data))
+    with undamaged(path):
+        table = pq.read_table(io.BytesIO(data))
     wanted = pc.equal(table["part"], "test")
     for name in ("evaluation", "epoch"):
         wanted = pc.and_(wanted, pc.equal(table[name], row[name]))
