@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from models.catalog import DETECTORS, DetectorInfo
+from sweep.entries import CLASS_MEAN, Entry, Sheet, probability
 from sweep.faults import UserError
 from sweep.gather import Row, samples_of
 from sweep.leaderboard import NAME, class_order
-from sweep.sheets import CLASS_MEAN, Entry, Sheet, probability
 from sweep.stats import NORMAL_QUANTILE, Difference, Paired, holm, interval, normal_p, paired, welch
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ COLUMNS: dict[str, type[str | int | float | bool]] = {
     "status": str, "attempts": int, "train_seconds": float, "images_per_second": float,
     "peak_bytes": int, "device": str, "numerics": str, "torch": str, "ray": str, "commit": str,
     "dirty": bool, "fingerprint": str, "split_hash": str,
-    "kind": str, "setting": str, "axis": str, "objective": str, "lam": float,
+    "kind": str, "setting": str, "axis": str, "centre": bool, "objective": str, "lam": float,
     "auroc_se": float, "parameters": int, "seconds": float, "cpu_hours": float, "gpu_hours": float, "usd": float,
 }  # fmt: skip
 """Columns of every row and their types, in the order of results.parquet; `hp_<name>` follow."""
@@ -128,7 +128,7 @@ def _common(
         "variant": trial.variant, "revision": spec.revision, "dataset": trial.dataset,
         "protocol": trial.protocol, "abnormal": trial.abnormal, "split_seed": trial.split_seed,
         "seed": trial.seed, "numerics": str(spec.numerics), "device": spec.device,
-        "kind": trial.kind, "setting": trial.setting, "axis": trial.axis,
+        "kind": trial.kind, "setting": trial.setting, "axis": trial.axis, "centre": trial.centre,
         "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
     }  # fmt: skip
     if result is not None:

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-from sweep.sheets import Entry, Sheet
+from sweep.entries import Entry, Sheet
 
 WIDE = 6  # columns of numbers from which a table is shrunk to the width of the text
 

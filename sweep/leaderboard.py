@@ -73,7 +73,8 @@ class Line:
         mean: averaged over classes within each seed, then over the seeds in which every class has a
             value; averaging within a seed first keeps in the interval what its classes share.  With
             n = 0 its mean is over whatever there is.
-        ranked: one seed or more has, for every class of the board, a value or a divergence.
+        ranked: one seed or more has, for every class of the board (of a grid's line: of its own), a value or
+            a divergence.
         contender: not significantly worse than the best ranked line (which is one, too).
         gap: class mean, divergence counting as chance, minus that of the best trivial detector over
             the same classes; None for trivial detectors.
@@ -113,7 +114,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """Lines of one hyperparameter varied around its default, by value; None: default unknown."""
+    """Lines of one hyperparameter varied around the study's default, by value; None: the default is not among them."""
 
     study: str
     detector: str
@@ -205,10 +206,11 @@ def _board(rows: list[Row], metric: str, catalog: Mapping[str, DetectorInfo]) ->
         line = _line(units, metric, chance, catalog)
         if not line.trivial:
             line = replace(line, gap=_gap(units, trivial, metric, chance, sign))
-        lines.append(replace(line, ranked=line.ranked and len(line.cells) == len(classes)))
+        whole = line.axis is not None or len(line.cells) == len(classes)
+        lines.append(replace(line, ranked=line.ranked and whole))
     lines.sort(key=lambda line: _standing(line, sign))
     shown, tested = _compare([line for line in lines if line.axis is None], classes, sign)
-    grids = _grids([line for line in lines if line.axis is not None], configurations, catalog)
+    grids = _grids([line for line in lines if line.axis is not None], configurations)
     return Board(rows[0]["dataset"], rows[0]["protocol"], classes, shown, grids, tested)
 
 
@@ -392,24 +394,15 @@ def _compare(lines: list[Line], classes: tuple[str, ...], sign: float) -> tuple[
     ), tested
 
 
-def _grids(lines: list[Line], configurations: list[Units], catalog: Mapping[str, DetectorInfo]) -> tuple[Grid, ...]:
+def _grids(lines: list[Line], configurations: list[Units]) -> tuple[Grid, ...]:
     """One grid per study, detector, variant and axis."""
+    central = {tuple(row[column] for column in NAME) for row in map(_first, configurations) if row["centre"]}
     found: dict[tuple[str, str, str, str], list[Line]] = {}
     for line in lines:
         found.setdefault((*line.name[:3], str(line.axis)), []).append(line)
-    grids, rows = [], [_first(units) for units in configurations]
+    grids = []
     for (study, detector, variant, axis), points in sorted(found.items()):
         points.sort(key=lambda line: (isinstance(line.value, str), line.value))
-        same = (study, detector, variant)
-        beside = [r for r in rows if tuple(r[c] for c in NAME[:3]) == same and r["axis"] != axis]
-        default = _default(axis, beside, catalog.get(detector), variant)
+        default = next((point.value for point in points if point.name in central), None)
         grids.append(Grid(study, detector, variant, axis, default, tuple(points)))
     return tuple(grids)
-
-
-def _default(axis: str, beside: list[Row], info: DetectorInfo | None, variant: str) -> Any:
-    """Where an axis has its centre: what the study's other trials use, else the catalog's default."""
-    column = "lam" if axis == "lambda" else f"hp_{axis}"
-    if beside:
-        return beside[0].get(column)
-    return None if info is None or variant not in info.variants else info.default(variant, axis)

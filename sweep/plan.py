@@ -65,6 +65,7 @@ class Planned:
         spec: the trial.
         objective: of a search: "transfer", or "labelled" for supervised choices.
         axis, value: of a grid.
+        centre: of a grid: the value is the one that the study has where another axis is varied.
         reported: False for candidates of a search, which no leaderboard shows; trials of a runtime study
             are reported in a table of their own.
     """
@@ -84,6 +85,7 @@ class Planned:
     objective: str | None = None
     axis: str | None = None
     value: Scalar | None = None
+    centre: bool = False
     reported: bool = True
 
     @property
@@ -271,7 +273,9 @@ def _grid(base: _Base) -> Iterator[Planned]:
         if centre is None:
             continue  # this detector has no such hyperparameter
         for value in dict.fromkeys(_at(base, axis, value) for value in (*values, centre)):
-            yield from base.trials({axis: value}, setting=f"{axis}={value}", axis=axis, value=value)
+            yield from base.trials(
+                {axis: value}, setting=f"{axis}={value}", axis=axis, value=value, centre=value == centre
+            )
 
 
 def _at(base: _Base, axis: str, value: Scalar) -> Scalar:

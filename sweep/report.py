@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from models.catalog import DETECTORS, DetectorInfo
 from sweep import latex, papers
 from sweep.audit import Audit, audits
+from sweep.entries import Sheet
 from sweep.gather import Row, to_parquet
 from sweep.leaderboard import METRICS, Board, Build, Cell, Leaderboard, Line, builder
 from sweep.runtimes import Runtime
-from sweep.sheets import Sheet, sheets
+from sweep.sheets import sheets
 from sweep.trialspec import SELECTIONS
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ RUNTIME_COLUMNS = (
 )  # fmt: skip
 EMPTY = "Nothing is planned that could be shown here."
 LABEL_WIDTH = 34  # of the terminal's first column; longer labels are folded
+WORD_WIDTH = 16  # of a word in the head of a column; longer ones are folded
 MARKDOWN_SPECIAL = re.compile(r"[\\`*|<>\[\]&~$]|(?<![^\W_])_|_(?![^\W_])")  # inside a word _ is no emphasis
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001  (what spreadsheets begin one with)
 BESIDE = {"auroc": "ap", "ap": "auroc"}  # what a paper's value may be instead
@@ -240,7 +242,7 @@ def _label_width(sheet: Sheet, width: int) -> int:
 
 def _column_width(sheet: Sheet, index: int) -> int:
     texts = [_tight(entries[index].text) for _, lines in sheet.sections for _, entries in lines]
-    return max(map(len, (*texts, sheet.columns[index][:12])))
+    return max(map(len, (*texts, *(word[:WORD_WIDTH] for word in sheet.columns[index].split()))), default=1)
 
 
 def _table(sheet: Sheet, block: Sequence[int], width: int) -> Table:

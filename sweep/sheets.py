@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from models.catalog import DETECTORS
 from sweep import papers
 from sweep.audit import Audit
+from sweep.entries import CLASS_MEAN, Entry, Sheet, board_title, decimal, line_label, probability, value_text
 from sweep.leaderboard import LOWER_IS_BETTER, METRICS, Board, Cell, Grid, Leaderboard, Line
+from sweep.paper_sheet import paper_sheet
 from sweep.runtimes import Milliseconds, Runtime
 from sweep.trialspec import Timing
 
-CLASS_MEAN = "class mean"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One cell as text."""
-
-    text: str
-    bold: bool = False
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table: sections (heading, lines), each line a label and as many entries as columns.
-
-    The first `lead` columns sum up the others.
-    """
-
-    title: str
-    label: str
-    columns: tuple[str, ...]
-    sections: tuple[tuple[str, tuple[tuple[str, tuple[Entry, ...]], ...]], ...]
-    captions: tuple[str, ...] = ()
-    lead: int = 0
+WIDE_NZ = "For Skip-GANomaly nz is the length of the discriminator's feature alone: its U-Net has no such bottleneck."
 
 
 def sheets(
@@ -61,9 +39,9 @@ def sheets(
         if any(line.behind is not None for line in board.lines):
             yield _comparison_sheet(leaderboard, board)
         if any(cell.paper is not None for line in board.lines for cell in line.cells.values()):
-            yield _paper_sheet(leaderboard, board, other, others.get((board.dataset, board.protocol)))
-        for grid in board.grids:
-            yield _grid_sheet(leaderboard, board, grid)
+            yield paper_sheet(leaderboard, board, other, others.get((board.dataset, board.protocol)))
+        for grids in by_axis(board.grids):
+            yield _grid_sheet(leaderboard, board, grids)
     for audit in audited:
         yield _audit_sheet(audit, METRICS[leaderboard.metric])
     if timed:
@@ -74,9 +52,9 @@ def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     lines = board.lines
     extra: dict[str, list[Entry]] = {}
     if any(line.mean.diverged for line in lines):
-        extra["diverged = chance"] = [Entry(_decimal(line.mean.counted), line.mean.best) for line in lines]
+        extra["diverged = chance"] = [Entry(decimal(line.mean.counted), line.mean.best) for line in lines]
     if any(line.gap is not None for line in lines):
-        extra["gap"] = [Entry("" if line.trivial else _decimal(line.gap, "+.3f")) for line in lines]
+        extra["gap"] = [Entry("" if line.trivial else decimal(line.gap, "+.3f")) for line in lines]
     if any(line.parameters is not None for line in lines):
         extra["parameters"] = [Entry("-" if n.parameters is None else f"{n.parameters:,}") for n in lines]
     if any(line.train_seconds is not None for line in lines):
@@ -87,8 +65,8 @@ def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     for index, line in enumerate(lines):
         mark = "≈" if board.tested and line.contender and not line.mean.best else ""
         prefix = "" if line.ranked or line.mean.mean is None else "~"
-        mean = Entry(prefix + _number(line.mean) + mark, line.mean.best)
-        classes = [_entry(line.cells.get(abnormal)) for abnormal in board.classes]
+        mean = Entry(prefix + _number(line.mean) + mark, line.mean.best, line.name)
+        classes = [_entry(line, abnormal) for abnormal in board.classes]
         entries = (mean, *(column[index] for column in extra.values()), *classes)
         shown.append((line.trivial, (line_label(line, lines), entries)))
     sections = tuple(
@@ -96,7 +74,7 @@ def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         for heading, trivial in (("", False), ("trivial detectors", True))
     )
     return Sheet(
-        _title(leaderboard, board),
+        board_title(leaderboard, board),
         "detector",
         (CLASS_MEAN, *extra, *board.classes),
         tuple(section for section in sections if section[1]),
@@ -115,7 +93,7 @@ def _test_set_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         "DeLong, apart from the interval over seeds.  Seeds, and classes, share test images; they count as if "
         "they erred alike, so this is at most."
     )
-    title = f"{_title(leaderboard, board)}, finite test set"
+    title = f"{board_title(leaderboard, board)}, finite test set"
     return Sheet(title, "detector", (CLASS_MEAN, *board.classes), (("", tuple(lines)),), (caption,))
 
 
@@ -142,71 +120,51 @@ def _comparison_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         "Caution: classes of one dataset are dependent: they share training and test images, and what is normal in "
         "one is abnormal in another.  Take p as approximate, and say nothing of other datasets.",
     )
-    title = f"{_title(leaderboard, board)}, {line_label(best, board.lines)} against the others"
+    title = f"{board_title(leaderboard, board)}, {line_label(best, board.lines)} against the others"
     return Sheet(title, "detector", COMPARISON, (("", tuple(lines)),), captions)
 
 
-def _paper_sheet(leaderboard: Leaderboard, board: Board, other: Leaderboard | None, others: Board | None) -> Sheet:
-    ways = [(leaderboard.metric, {line.name: line for line in board.lines})]
-    if other is not None and others is not None:
-        ways.append((other.metric, {line.name: line for line in others.lines}))
-    sections, captions = [], []
-    for line in board.lines:
-        shown = [abnormal for abnormal, cell in line.cells.items() if cell.paper is not None]
-        tables = {
-            source: found.protocol
-            for abnormal in shown
-            for source, found in _printings(line, board, abnormal, leaderboard.metric).items()
-        }
-        for source, protocol in tables.items():
-            title = papers.SOURCES[source].title
-            may_be = papers.metrics_of(line.detector, board.dataset, source)
-            theirs = {
-                c: f[source].value for c in board.classes if source in (f := _printings(line, board, c, may_be[0]))
-            }
-            rows = [("paper", _beside(theirs, board.classes, ".3f"))]
-            for metric, lines in ways:
-                if metric not in may_be:
-                    continue
-                cells = lines[line.name].cells
-                ours = {c: cells[c].mean for c in theirs if c in cells and cells[c].mean is not None}
-                gaps = {c: value - theirs[c] for c, value in ours.items() if value is not None}
-                rows.append((f"ours, {METRICS[metric]}", _beside(ours, board.classes, ".3f")))
-                rows.append(("difference", _beside(gaps, board.classes, "+.3f")))
-            label = line_label(line, board.lines)
-            sections.append((f"{label}: {title}", tuple(rows)))
-            reasons = papers.differences(
-                source,
-                line.detector,
-                protocol,
-                protocol=board.protocol,
-                selection=leaderboard.selection,
-                evaluation=leaderboard.evaluation,
-            )
-            captions.append(f"{label}, {title}: not the same experiment.  {'; '.join(reasons)}.")
-    title = f"{_title(leaderboard, board)}, beside the papers"
-    return Sheet(title, "", (CLASS_MEAN, *board.classes), tuple(sections), tuple(captions), lead=1)
+def by_axis(grids: Sequence[Grid]) -> list[list[Grid]]:
+    """Grids of one study and axis together, in order."""
+    found: dict[tuple[str, str], list[Grid]] = {}
+    for grid in grids:
+        found.setdefault((grid.study, grid.axis), []).append(grid)
+    return list(found.values())
 
 
-def _printings(line: Line, board: Board, abnormal: str, metric: str) -> dict[str, papers.Printed]:
-    return papers.printings(line.detector, board.dataset, abnormal, metric)
-
-
-def _beside(values: Mapping[str, float | None], classes: Sequence[str], form: str) -> tuple[Entry, ...]:
-    """By class, the mean first, which takes all classes of the board."""
-    known = [value for value in values.values() if value is not None]
-    mean = sum(known) / len(known) if len(known) == len(classes) else None
-    return tuple(Entry(_decimal(value, form)) for value in (mean, *(values.get(c) for c in classes)))
-
-
-def _grid_sheet(leaderboard: Leaderboard, board: Board, grid: Grid) -> Sheet:
+def _grid_sheet(leaderboard: Leaderboard, board: Board, grids: Sequence[Grid]) -> Sheet:
+    """Values by detector; each has its own where defaults are not the same."""
+    study, axis = grids[0].study, grids[0].axis
+    points = [{line.value: line for line in grid.lines} for grid in grids]
+    values = sorted({value for of_grid in points for value in of_grid}, key=lambda v: (isinstance(v, str), v))
+    shared = len({grid.default for grid in grids}) == 1
     lines = []
-    for line in grid.lines:
-        default = " (default)" if line.value == grid.default else ""
-        prefix = "" if line.ranked or line.mean.mean is None else "~"
-        lines.append((f"{line.value}{default}", (Entry(prefix + _number(line.mean)),)))
-    title = f"{_title(leaderboard, board)}, {grid.study}: {grid.detector} {grid.variant}"
-    return Sheet(title, grid.axis, (CLASS_MEAN,), (("", tuple(lines)),))
+    for value in values:
+        entries = []
+        for grid, of_grid in zip(grids, points, strict=True):
+            mark = " (default)" if not shared and value == grid.default else ""
+            entries.append(_grid_entry(of_grid.get(value), mark))
+        mark = " (default)" if shared and value == grids[0].default else ""
+        lines.append((value_text(value) + mark, tuple(entries)))
+    shown = [line for of_grid in points for line in of_grid.values()]
+    hunted = ", ".join(c for c in board.classes if any(c in line.cells for line in shown))
+    captions = [
+        f"Class mean over {hunted}: mean ± half-width of the 95 % t-interval over seeds; one value varied at a time "
+        "around the study's default.  Chosen from this table, a value would be chosen on the test set.",
+        *_marks(shown, [line.mean for line in shown]),
+    ]
+    if axis == "nz" and any(grid.detector == "skip_ganomaly" for grid in grids):
+        captions.append(WIDE_NZ)
+    columns = tuple(f"{grid.detector} {grid.variant}" for grid in grids)
+    title = f"{board_title(leaderboard, board)}, {study}: against {axis}"
+    return Sheet(title, axis, columns, (("", tuple(lines)),), tuple(captions))
+
+
+def _grid_entry(line: Line | None, mark: str) -> Entry:
+    if line is None:
+        return Entry("·")
+    prefix = "" if line.ranked or line.mean.mean is None else "~"
+    return Entry(prefix + _number(line.mean) + mark, line=line.name)
 
 
 def _audit_sheet(audit: Audit, metric: str) -> Sheet:
@@ -276,11 +234,6 @@ def _milliseconds(times: Milliseconds | None) -> str:
     return f"{median} ({low} to {high})"
 
 
-def _title(leaderboard: Leaderboard, board: Board) -> str:
-    how = f"{METRICS[leaderboard.metric]}, {leaderboard.selection} epoch, {leaderboard.evaluation}"
-    return f"{board.dataset} {board.protocol}: {how}"
-
-
 def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
     """What a reader of this board must know; marks are explained where they occur."""
     cells = [cell for line in board.lines for cell in (line.mean, *line.cells.values())]
@@ -298,55 +251,47 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
             "≈ not significantly worse than the best: paired t over classes, seeds averaged, Holm, 5 %; "
             "classes share images, so p is approximate."
         )
-    if any(cell.n < cell.n_planned for cell in cells):
-        yield "(2/3): seeds there are of seeds planned."
-    if any(cell.n == 0 for cell in cells):
-        yield "- there is no result yet."
+    yield from _marks(board.lines, cells)
     if any(abnormal not in line.cells for line in board.lines for abnormal in board.classes):
         yield "· not part of its study."
-    if any(not line.ranked for line in board.lines):
-        yield "~ not ranked: no seed has a value in every class of the board."
     if any(_cost(line) for line in board.lines):
         yield (
             "parameters: trained ones.  train s: of one trial.  cost: hours of what its trials here computed on, in "
             "all; failed attempts, and what a search tried beside them, are not in it."
         )
+    if any(line.supervised for line in board.lines):
+        yield "‡ supervised: labels of the reported class chose its hyperparameters."
+
+
+def _marks(lines: Sequence[Line], cells: Sequence[Cell]) -> Iterator[str]:
+    """What the marks of numbers mean, of those that occur."""
+    if any(cell.n < cell.n_planned for cell in cells):
+        yield "(2/3): seeds there are of seeds planned."
+    if any(cell.n == 0 for cell in cells):
+        yield "- there is no result yet."
+    if any(not line.ranked and line.mean.mean is not None for line in lines):
+        yield "~ not ranked: no seed has a value in every class."
     if any(cell.stale for cell in cells):
         yield "§ a trial has a result of an older revision of the code alone; it is not in here, and runs again."
     if any(cell.failed for cell in cells):
         yield "✗ a trial failed."
     if any(cell.diverged for cell in cells):
         yield "† a trial diverged: left out of the mean; chance where it is ranked, tested and in the gap."
-    if any(line.supervised for line in board.lines):
-        yield "‡ supervised: labels of the reported class chose its hyperparameters."
 
 
-def line_label(line: Line, lines: Sequence[Line]) -> str:
-    """Detector, variant unless it has only one, setting, and the study where it takes that to tell."""
-    info = DETECTORS.get(line.detector)
-    variant = "" if info is not None and len(info.variants) == 1 else line.variant
-    alike = [other for other in lines if other.name[1:] == line.name[1:]]
-    study = f"({line.study})" if len(alike) > 1 else ""
-    parts = (line.detector, variant, line.setting, study)
-    return " ".join(part for part in parts if part) + ("‡" if line.supervised else "")
-
-
-def _entry(cell: Cell | None) -> Entry:
-    return Entry("·") if cell is None else Entry(_number(cell), cell.best)
+def _entry(line: Line, abnormal: str) -> Entry:
+    cell = line.cells.get(abnormal)
+    return Entry("·") if cell is None else Entry(_number(cell), cell.best, line.name, abnormal)
 
 
 def _number(cell: Cell) -> str:
     """E.g. "0.873 ± 0.021 (2/3)†"."""
-    text = _decimal(cell.mean)
+    text = decimal(cell.mean)
     if cell.half_width is not None:
         text += f" ± {cell.half_width:.3f}"
     if cell.n < cell.n_planned:
         text += f" ({cell.n}/{cell.n_planned})"
     return text + ("†" if cell.diverged else "") + ("✗" if cell.failed else "") + ("§" if cell.stale else "")
-
-
-def _decimal(value: float | None, form: str = ".3f") -> str:
-    return "-" if value is None else format(value, form)
 
 
 def _seconds(seconds: float | None) -> str:
@@ -355,10 +300,6 @@ def _seconds(seconds: float | None) -> str:
 
 def _width(value: float | None) -> str:
     return "-" if value is None else f"±{value:.3f}"
-
-
-def probability(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _cost(line: Line) -> str:

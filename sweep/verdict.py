@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sweep.entries import line_label, value_text
 from sweep.gather import Row
-from sweep.leaderboard import LOWER_IS_BETTER, METRICS, Board, Leaderboard, Line
-from sweep.sheets import line_label
+from sweep.leaderboard import LOWER_IS_BETTER, METRICS, Board, Grid, Leaderboard, Line
+from sweep.stats import ALPHA, holm, paired_t
 
 NAMED = 6  # lines or holes that a sentence spells out
+HOW = "paired t over classes, Holm, 5 %; classes share training images, so it is approximate"
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,13 @@ class Account:
 
 
 def verdicts(leaderboard: Leaderboard) -> tuple[Verdict, ...]:
-    """One for each board that has lines, in order."""
-    return tuple(_verdict(leaderboard.metric, board) for board in leaderboard.boards if board.lines)
+    """One for each board that has lines, and for each study of a grid on a board, in order."""
+    found = []
+    for board in leaderboard.boards:
+        found += [_verdict(leaderboard.metric, board)] if board.lines else []
+        for study in dict.fromkeys(grid.study for grid in board.grids):
+            found.append(_of_grids(leaderboard.metric, board, study))
+    return tuple(found)
 
 
 def _verdict(metric: str, board: Board) -> Verdict:
@@ -94,12 +101,57 @@ def _margin(board: Board, ranked: Sequence[Line]) -> str:
 def _noise(board: Board, ranked: Sequence[Line]) -> str:
     if not board.tested:
         return "Whether that is noise was not tested: a test needs two classes and two ranked detectors."
-    how = "paired t over classes, Holm, 5 %; classes share training images, so it is approximate"
     others = [line_label(line, board.lines) for line in ranked[1:] if line.contender]
     if not others:
-        return f"More than noise: all {len(ranked) - 1} others are significantly worse ({how})."
+        return f"More than noise: all {len(ranked) - 1} others are significantly worse ({HOW})."
     named = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
-    return f"It may be noise: not significantly worse {'is' if len(others) == 1 else 'are'} {named} ({how})."
+    return f"It may be noise: not significantly worse {'is' if len(others) == 1 else 'are'} {named} ({HOW})."
+
+
+def _of_grids(metric: str, board: Board, study: str) -> Verdict:
+    """Whether values of a hyperparameter differ from the default by more than noise."""
+    sentences, tested, differing = [], 0, 0
+    grids = [grid for grid in board.grids if grid.study == study]
+    for grid in grids:
+        said, of_grid, beyond = _grid(grid, metric)
+        sentences.append(said)
+        tested, differing = tested + of_grid, differing + beyond
+    axes = ", ".join(dict.fromkeys(grid.axis for grid in grids))
+    headline = f"{axes}: nothing to test yet"
+    if tested:
+        tried = "the one value tested" if tested == 1 else f"{differing or 'none'} of {tested} values tested"
+        differ = "does not differ" if (tested, differing) == (1, 0) else "differs" if differing < 2 else "differ"
+        headline = f"{axes}: {tried} {differ} from the default"
+    if tested:
+        sentences.append(f"Tested: {HOW}, each against the default.")
+    sentences.append("A value chosen from these numbers would be chosen on the test set.")
+    return Verdict(f"{board.dataset} {board.protocol}, {study}", headline, tuple(sentences))
+
+
+def _grid(grid: Grid, metric: str) -> tuple[str, int, int]:
+    """What is said of one grid, how many of its values were tested, and how many differ from its default."""
+    name = f"{grid.detector} {grid.variant}, {grid.axis}"
+    ranked = [line for line in grid.lines if line.ranked]
+    waiting = len(grid.lines) - len(ranked)
+    left = f"; {waiting} of {_count(len(grid.lines), 'value')} cannot be ranked yet" if waiting else ""
+    if not ranked:
+        return f"{name}{left}.", 0, 0
+    order = sorted(ranked, key=lambda line: line.mean.counted or 0.0, reverse=metric not in LOWER_IS_BETTER)
+    text = f"{name}: best at {value_text(order[0].value)} ({_mean(order[0])})"
+    default = next((line for line in ranked if line.value == grid.default), None)
+    if default is None:
+        return f"{text}{left}.", 0, 0
+    text += ", the default" if default is order[0] else f", default {value_text(grid.default)} ({_mean(default)})"
+    others = [_by_class(line) for line in ranked if line is not default]
+    if not others or len(default.cells) < 2:
+        return f"{text}{left}.", 0, 0
+    differing = sum(p <= ALPHA for p in holm([paired_t(_by_class(default), values) for values in others]))
+    differ = f"{differing or 'none'} differ{'s' if differing < 2 else ''} from the default"
+    return f"{text}; of {_count(len(others), 'other')}, {differ}{left}.", len(others), differing
+
+
+def _by_class(line: Line) -> list[float]:
+    return [cell.counted for cell in line.cells.values() if cell.counted is not None]
 
 
 def _mean(line: Line) -> str:

@@ -176,6 +176,16 @@ def test_each_axis_of_a_grid_has_a_panel_with_its_values_and_says_what_nz_is() -
     assert WIDE_NZ in drawing.caption
 
 
+def test_values_without_a_result_keep_their_place_and_labels_do_not_touch() -> None:
+    weights = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 50.0, 80.0, 100.0)
+    found = grid_rows("w_con", dict.fromkeys(weights, 0.6), centre=50.0)
+    found += grid_rows("w_adv", dict.fromkeys(weights, 0.6), centre=1.0)
+    holes = [{**one, "auroc": None, "status": "missing"} if one.get("hp_w_con") != 50.0 else one for one in found[:20]]
+    (drawing,) = (d for name, d in figures(holes + found[20:]).items() if "error" not in name)
+    labels = [text for text in texts(drawing) if text.replace(".", "").isdigit() and "." not in text]
+    assert sorted(labels, key=float) == sorted(2 * ["0", "1", "2", "5", "10", "20", "50", "100"], key=float)
+
+
 def test_the_right_scores_are_read() -> None:
     found = scene()
     store = stored(found)

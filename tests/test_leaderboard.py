@@ -222,9 +222,11 @@ def test_one_class_allows_no_test() -> None:
     assert not found.tested and not any(entry.contender for entry in found.lines)
 
 
-def grid_rows(axis: str, values: Mapping[Any, float], **hyperparameters: Any) -> list[Row]:
+def grid_rows(axis: str, values: Mapping[Any, float], centre: Any = None, **hyperparameters: Any) -> list[Row]:
+    """Rows of a grid's axis, whose last value is the study's default unless another is said to be."""
+    default = [*values][-1] if centre is None else centre
     return [
-        row(value, study="nz", kind="grid", axis=axis, setting=f"{axis}={at}", abnormal=abnormal,
+        row(value, study="nz", kind="grid", axis=axis, setting=f"{axis}={at}", abnormal=abnormal, centre=at == default,
             **(hyperparameters | ({"lam": at} if axis == "lambda" else {f"hp_{axis}": at})))
         for at, value in values.items()
         for abnormal in "01"
@@ -232,20 +234,20 @@ def grid_rows(axis: str, values: Mapping[Any, float], **hyperparameters: Any) ->
 
 
 def test_a_grid_is_a_table_of_its_own_in_order_of_its_values() -> None:
-    found = board(rows({"0": (0.9,), "1": (0.9,)}) + grid_rows("nz", {100: 0.7, 8: 0.5, 32: 0.6}))
+    found = board(rows({"0": (0.9,), "1": (0.9,)}) + grid_rows("nz", {100: 0.7, 8: 0.5, 32: 0.6}, centre=32))
     assert [(entry.study, entry.setting) for entry in found.lines] == [("bars", "")]
     (grid,) = found.grids
-    assert (grid.study, grid.detector, grid.axis, grid.default) == ("nz", "ganomaly", "nz", 100)
+    assert (grid.study, grid.detector, grid.axis, grid.default) == ("nz", "ganomaly", "nz", 32)
     assert [(entry.value, entry.mean.mean) for entry in grid.lines] == [(8, 0.5), (32, 0.6), (100, 0.7)]
 
 
-def test_the_centre_of_an_axis_is_what_the_other_axes_use() -> None:
-    found = board(grid_rows("nz", {16: 0.5, 100: 0.6}, hp_w_con=50.0) + grid_rows("w_con", {1.0: 0.5}, hp_nz=16))
+def test_each_axis_of_a_grid_has_a_default_of_its_own() -> None:
+    found = board(grid_rows("nz", {16: 0.5, 100: 0.6}, centre=16) + grid_rows("w_con", {1.0: 0.5, 50.0: 0.6}))
     assert {grid.axis: grid.default for grid in found.grids} == {"nz": 16, "w_con": 50.0}
 
 
-def test_lambda_is_an_axis_whose_default_is_the_variants() -> None:
-    (grid,) = board(grid_rows("lambda", {0.0: 0.7, 0.9: 0.5})).grids
+def test_lambda_is_an_axis() -> None:
+    (grid,) = board(grid_rows("lambda", {0.9: 0.5, 0.0: 0.7})).grids
     assert (grid.default, [entry.value for entry in grid.lines]) == (0.0, [0.0, 0.9])
 
 

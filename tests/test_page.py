@@ -104,6 +104,33 @@ def test_the_account_counts_every_trial_once_and_names_the_holes() -> None:
     assert account(shared, build(shared)).train_seconds == shared[0]["train_seconds"]
 
 
+def test_a_grid_has_a_verdict_of_its_own() -> None:
+    noise = {8: 0.5, 32: 0.6, 100: 0.61}
+    flat = [
+        {**one, "auroc": one["auroc"] + 0.1 * (one["abnormal"] == "1") * (one["hp_nz"] == 8)}
+        for one in grid_rows("nz", noise)
+    ]
+    (only,) = verdicts(build(flat))
+    assert only.title == "digits D1, nz"
+    assert only.headline == "nz: 1 of 2 values tested differs from the default"
+    assert only.sentences[0].startswith("ganomaly repo_head, nz: best at 100 (0.610")
+    assert "chosen on the test set" in only.sentences[-1]
+    (same,) = verdicts(build(grid_rows("nz", {8: 0.6, 32: 0.6}, centre=8)))
+    assert same.headline == "nz: the one value tested does not differ from the default"
+    holes = [{**one, "auroc": None, "status": "missing"} for one in flat]
+    (waiting,) = verdicts(build(holes))
+    assert (
+        waiting.headline == "nz: nothing to test yet" and "3 of 3 values cannot be ranked yet" in waiting.sentences[0]
+    )
+
+
+def test_numbers_of_boards_and_grids_lead_to_their_trials() -> None:
+    found = SCENE + grid_rows("nz", {8: 0.5, 32: 0.6})
+    reader = read(found)
+    lines = [int(value) for name, value in reader.attributes if name == "data-line" and value]
+    assert set(lines) == set(reader.data["line"])
+
+
 # -- page -------------------------------------------------------------------------------------------
 
 

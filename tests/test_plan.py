@@ -81,6 +81,7 @@ def test_grid_varies_one_hyperparameter_at_a_time_around_the_default() -> None:
     assert [planned.setting for planned in fixed] == [
         "nz=8", "nz=16", "nz=100", "w_con=1.0", "w_con=50.0", "lambda=0.5", "lambda=0.0"
     ]  # fmt: skip
+    assert [planned.setting for planned in fixed if planned.centre] == ["nz=100", "w_con=50.0", "lambda=0.0"]
     default = fixed[2].spec.hyperparameters
     for planned in fixed:
         changed = {k for k, v in planned.spec.hyperparameters.items() if v != default[k]}
@@ -208,6 +209,12 @@ def test_time_left_is_measured_where_results_exist(store: Store) -> None:
 def test_a_value_of_an_axis_that_is_given_twice_is_run_once() -> None:
     fixed = work_of(kind="grid", seeds=1, abnormal=[0], axes={"lr": ["2e-4", 0.0002], "w_con": [50, 50.0]}).fixed
     assert [planned.setting for planned in fixed] == ["lr=0.0002", "w_con=50.0"]
+
+
+def test_the_centre_of_a_grid_is_what_its_study_says() -> None:
+    given = {"all": {"nz": 32}}
+    fixed = work_of(kind="grid", seeds=1, abnormal=[0], axes={"nz": [8, 100]}, hyperparameters=given).fixed
+    assert [(planned.value, planned.centre) for planned in fixed] == [(8, False), (100, False), (32, True)]
 
 
 def test_a_trial_of_two_studies_is_counted_once(store: Store) -> None:

@@ -133,9 +133,38 @@ def test_equal_lines_of_two_studies_are_told_apart() -> None:
     assert "ganomaly repo_head (bars)" in text and "ganomaly repo_head (again)" in text
 
 
-def test_a_grid_is_printed_with_its_default_marked() -> None:
-    text = markdown(build(grid_rows("nz", {32: 0.6, 100: 0.7})))
-    assert "| 32 | 0.600 |" in text and "| 100 (default) | 0.700 |" in text
+def skip(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows by another detector, half as good."""
+    return [
+        {**one, "detector": "skip_ganomaly", "key": f"skip {one['key']}", "auroc": one["auroc"] / 2} for one in found
+    ]
+
+
+def test_a_grid_is_one_table_an_axis_with_its_detectors_side_by_side_and_its_default_marked() -> None:
+    found = grid_rows("nz", {32: 0.6, 100: 0.7}) + grid_rows("w_con", {1.0: 0.4, 50.0: 0.6})
+    text = markdown(build(found + skip(found)))
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert titles == [f"## digits D1: AUROC, last epoch, clean, nz: against {axis}" for axis in ("nz", "w_con")]
+    assert "| nz | ganomaly repo_head | skip_ganomaly repo_head |" in text
+    assert "| 32 | 0.600 | 0.300 |\n| 100 (default) | 0.700 | 0.350 |" in text
+    assert "| 1 | 0.400 | 0.200 |\n| 50 (default) | 0.600 | 0.300 |" in text
+    assert "Class mean over 0, 1: mean ± half-width" in text and "chosen on the test set" in text
+    assert text.count("For Skip-GANomaly nz is") == 1
+
+
+def test_each_detector_of_a_grid_has_its_default_marked_where_they_differ() -> None:
+    found = grid_rows("w_con", {40.0: 0.5, 50.0: 0.6})
+    found += skip(grid_rows("w_con", {40.0: 0.5, 50.0: 0.6}, centre=40.0))
+    text = markdown(build(found))
+    assert "| 40 | 0.500 | 0.250 (default) |\n| 50 | 0.600 (default) | 0.300 |" in text
+
+
+def test_holes_of_a_grid_are_explained_beside_it() -> None:
+    found = grid_rows("nz", {32: 0.6, 100: 0.7})
+    text = markdown(
+        build([{**one, "auroc": None, "status": "missing"} if one["hp_nz"] == 32 else one for one in found])
+    )
+    assert "| 32 | - (0/1) |" in text and "- there is no result yet" in text and "seeds planned" in text
 
 
 def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sweep.entries import line_label
 from sweep.figures import boards, networks, samples, searches
 from sweep.figures.style import LINES, Drawing, looks, styled
 from sweep.gather import Row
 from sweep.leaderboard import Board, Leaderboard
 from sweep.plan import PlannedSearch
 from sweep.search import Search
-from sweep.sheets import line_label
 
 __all__ = ["Drawing", "draw"]
 

@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
+from sweep.entries import line_label, value_text
 from sweep.figures.style import INK, LINES, WIDTH, Drawing, Look, canvas, drawn, legend, looks, printable
 from sweep.leaderboard import METRICS, Board, Cell, Grid, Leaderboard
-from sweep.sheets import line_label
+from sweep.sheets import WIDE_NZ
 
 Looks = Mapping[str, Look]
-WIDE_NZ = "For Skip-GANomaly nz is the length of the discriminator's feature alone: its U-Net has no such bottleneck."
+LABEL_INCHES = 0.25  # that the label of a tick takes
 
 
 def board_title(leaderboard: Leaderboard, board: Board) -> str:
@@ -68,7 +70,7 @@ def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mappin
     figure, panels = canvas(rows, columns, WIDTH, 0.7 + 2.4 * rows, sharey=True)
     flat = [panel for row in panels for panel in row]
     for panel, (axis, grids) in zip(flat, axes_of.items(), strict=False):
-        place = _scale(panel, [line.value for grid in grids for line in grid.lines])
+        place = _scale(panel, [line.value for grid in grids for line in grid.lines], WIDTH / columns)
         for grid in grids[:LINES]:
             name = f"{grid.detector} {grid.variant}"
             measured = [(line.value, line.mean.mean, line.mean) for line in grid.lines if line.mean.mean is not None]
@@ -127,12 +129,13 @@ def measure(axes: Axes, metric: str, *, named: bool = True, classes: bool = Fals
         axes.axhline(0.5, color=INK, linestyle=(0, (4, 3)), linewidth=0.9, alpha=0.7)
 
 
-def _scale(axes: Axes, values: Sequence[Any]) -> Any:
-    """Scale the x axis to the values and tick those; returns where a value stands."""
+def _scale(axes: Axes, values: Sequence[Any], width: float) -> Any:
+    """Scale the x axis, `width` inches wide, to the values and tick those; returns where a value stands."""
     distinct = list(dict.fromkeys(values))
     numbers = [v for v in distinct if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(distinct):
-        axes.set_xticks(range(len(distinct)), [printable(str(value)) for value in distinct])
+        axes.set_xticks(range(len(distinct)), [printable(value_text(value)) for value in distinct])
+        _reach(axes, range(len(distinct)))
         return distinct.index
     positive = [v for v in numbers if v > 0]
     if positive and max(positive) >= 10 * min(positive):
@@ -140,9 +143,26 @@ def _scale(axes: Axes, values: Sequence[Any]) -> Any:
             axes.set_xscale("log")
         else:
             axes.set_xscale("symlog", linthresh=min(positive))
-    axes.set_xticks(sorted(numbers), [f"{v:g}" for v in sorted(numbers)])
+    axes.set_xticks(sorted(numbers), _apart(axes, sorted(numbers), width))
     axes.set_xticks([], minor=True)
+    _reach(axes, numbers)
     return float
+
+
+def _apart(axes: Axes, numbers: Sequence[float], width: float) -> list[str]:
+    """Labels of ascending numbers, empty where one would touch the next that is shown."""
+    places = axes.xaxis.get_transform().transform(np.array(numbers, dtype=float))
+    reach = (places[-1] - places[0]) or 1.0
+    labels, right = [""] * len(numbers), np.inf
+    for at in reversed(range(len(numbers))):
+        if (right - places[at]) / reach * width >= LABEL_INCHES:
+            labels[at], right = f"{numbers[at]:g}", places[at]
+    return labels
+
+
+def _reach(axes: Axes, places: Sequence[float]) -> None:
+    """Keep room for values that have no result yet."""
+    axes.update_datalim([(place, 0.0) for place in places], updatey=False)
 
 
 def _left_out(lines: int) -> str:

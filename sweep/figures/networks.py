@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sweep.entries import line_label
 from sweep.figures.samples import Read
 from sweep.figures.style import ABNORMAL, NORMAL, WIDTH, Drawing, canvas, drawn, printable
 from sweep.gather import Row
 from sweep.leaderboard import NAME, Board, Line
 from sweep.ledger import undamaged
-from sweep.sheets import line_label
 
 PANELS = 3  # detectors that are drawn
 PERPLEXITY = 30.0

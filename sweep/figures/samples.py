@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from models.scoring import LAMBDAS, combine
+from sweep.entries import line_label
 from sweep.figures.boards import board_title, measure, ring
 from sweep.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, drawn, legend, printable
 from sweep.gather import Row
 from sweep.leaderboard import NAME, Board, Leaderboard, Line
 from sweep.ledger import undamaged
 from sweep.metrics import auroc, roc
-from sweep.sheets import line_label
 from sweep.stats import interval
 
 Read = Callable[[str], bytes | None]  # an object of the store by path, None where there is none

@@ -17,17 +17,20 @@ from importlib.resources import files
 from typing import Any
 
 from sweep.audit import audits
+from sweep.entries import Sheet
 from sweep.figures.style import INK, Drawing
 from sweep.gather import Row
-from sweep.leaderboard import METRICS, NAME, Board, Build, Leaderboard, builder
+from sweep.leaderboard import METRICS, NAME, Build, Leaderboard, builder
 from sweep.report import beside
 from sweep.runtimes import Runtime
-from sweep.sheets import CLASS_MEAN, Sheet, line_label, sheets
+from sweep.sheets import sheets
 from sweep.verdict import Account, account, verdicts
 
 TRIALS = 20_000  # that the page holds; results.parquet has all
 FIGURE_BYTES = 12 * 2**20  # of SVG that the page holds; the files have all
 FILTERED = 8  # lines from which a table has a filter
+SMALL = 3  # columns up to which a grid's tables stand side by side
+LABEL = "detector"  # of a table whose lines have names
 TRIAL_COLUMNS = (
     "study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "split_seed", "seed", "status",
     "epoch", "auroc", "ap", "fpr95", "train_seconds", "attempts", "device", "revision", "lam", "key",
@@ -63,7 +66,13 @@ class Table:
 
     @property
     def filtered(self) -> bool:
-        return sum(len(lines) for _, lines in self.sections) >= FILTERED
+        """Whether it has a filter of names."""
+        return self.sheet.label == LABEL and sum(len(lines) for _, lines in self.sections) >= FILTERED
+
+    @property
+    def small(self) -> bool:
+        """Whether it leaves room for another beside it."""
+        return self.sheet.label != LABEL and len(self.sheet.columns) <= SMALL
 
 
 def page(
@@ -138,34 +147,23 @@ def _tables(
 ) -> Iterator[Table]:
     other = beside(built, leaderboard)
     for board in leaderboard.boards:
-        for number, sheet in enumerate(sheets(replace(leaderboard, boards=(board,)), (), other)):
-            yield _table(sheet, _places(board, lines) if number == 0 and board.lines else {})
+        of_board = {name[:4]: number for name, number in lines.items() if name[4:] == (board.dataset, board.protocol)}
+        for sheet in sheets(replace(leaderboard, boards=(board,)), (), other):
+            yield _table(sheet, of_board)
     for sheet in sheets(replace(leaderboard, boards=()), audits(rows, leaderboard.metric, built=built), timed=timed):
         yield _table(sheet, {})
 
 
-def _places(board: Board, lines: Mapping[tuple[str, ...], int]) -> dict[tuple[str, str], tuple[int, str | None]]:
-    """By label and column of the board's sheet: line and class, no class for the class mean."""
-    places: dict[tuple[str, str], tuple[int, str | None]] = {}
-    for line in board.lines:
-        number = lines.get((*line.name, board.dataset, board.protocol))
-        if number is not None:
-            label = line_label(line, board.lines)
-            places[label, CLASS_MEAN] = (number, None)
-            places |= {(label, abnormal): (number, abnormal) for abnormal in line.cells}
-    return places
-
-
-def _table(sheet: Sheet, places: Mapping[tuple[str, str], tuple[int, str | None]]) -> Table:
+def _table(sheet: Sheet, numbers: Mapping[tuple[str, ...], int]) -> Table:
+    """With the number of each line whose trials the page holds."""
     sections = []
     for heading, lines in sheet.sections:
         shown = []
         for label, entries in lines:
             cells = []
-            for at, (column, entry) in enumerate(zip(sheet.columns, entries, strict=True)):
-                is_class = at == 0 or at >= sheet.lead  # a class may be called as a leading column is
-                line, abnormal = places.get((label, column), (None, None)) if is_class else (None, None)
-                cells.append(Shown(entry.text, entry.bold, _value(entry.text), line, abnormal))
+            for entry in entries:
+                line = None if entry.line is None else numbers.get(entry.line)
+                cells.append(Shown(entry.text, entry.bold, _value(entry.text), line, entry.abnormal))
             shown.append((label, tuple(cells)))
         sections.append((heading, tuple(shown)))
     return Table(sheet, tuple(sections))
