@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -67,6 +67,7 @@ class Line:
 
     Attributes:
         axis, value: of a grid, else None.
+        hyperparameters: of its first trial, lambda among them.
         supervised: labels of the reported class chose its hyperparameters.
         trivial: it learns next to nothing.
         cells: by abnormal class, those that were planned.
@@ -95,6 +96,7 @@ class Line:
     trivial: bool
     cells: Mapping[str, Cell]
     mean: Cell
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     ranked: bool = False
     contender: bool = False
     gap: float | None = None
@@ -292,6 +294,8 @@ def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mappi
             paper=_mean(papers) if len(papers) == len(cells) else None,
             test_half_width=_mean(widths) if len(widths) == len(cells) else None,
         ),
+        hyperparameters={n[3:]: v for n, v in row.items() if n.startswith("hp_") and v is not None}
+        | {"lambda": row["lam"]},
         ranked=complete,
         parameters=max(known["parameters"], default=None),
         train_seconds=_mean(known["train_seconds"]),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from models.catalog import DETECTORS
 from sweep import papers
-from sweep.entries import CLASS_MEAN, Entry, Sheet, board_title, decimal, line_label
+from sweep.entries import CLASS_MEAN, Entry, Sheet, board_title, decimal, line_label, value_text
 from sweep.leaderboard import METRICS, Board, Leaderboard, Line
 
 
@@ -45,10 +46,21 @@ def paper_sheet(leaderboard: Leaderboard, board: Board, other: Leaderboard | Non
                 protocol=board.protocol,
                 selection=leaderboard.selection,
                 evaluation=leaderboard.evaluation,
+                changed=changed(line),
             )
             captions.append(f"{label}, {title}: not the same experiment.  {'; '.join(reasons)}.")
     title = f"{board_title(leaderboard, board)}, beside the papers"
-    return Sheet(title, "", (CLASS_MEAN, *board.classes), tuple(sections), tuple(captions), lead=1)
+    return Sheet(title, "whose", (CLASS_MEAN, *board.classes), tuple(sections), tuple(captions), lead=1)
+
+
+def changed(line: Line) -> str:
+    """Hyperparameters of a line that are not its variant's defaults, e.g. "nz=32 instead of 100"."""
+    info = DETECTORS.get(line.detector)
+    if info is None or line.variant not in info.variants:
+        return ""
+    pairs = [(name, value, info.default(line.variant, name)) for name, value in line.hyperparameters.items()]
+    texts = [(name, value_text(value), value_text(usual)) for name, value, usual in pairs if None not in (value, usual)]
+    return ", ".join(f"{name}={ours} instead of {usual}" for name, ours, usual in texts if ours != usual)
 
 
 def _printings(line: Line, board: Board, abnormal: str, metric: str) -> dict[str, papers.Printed]:

@@ -108,7 +108,7 @@ def metrics_of(detector: str, dataset: str, source: str) -> tuple[str, ...]:
 
 
 def differences(
-    source: str, detector: str, theirs: str, *, protocol: str, selection: str, evaluation: str
+    source: str, detector: str, theirs: str, *, protocol: str, selection: str, evaluation: str, changed: str = ""
 ) -> Iterator[str]:
     """Why the paper's value and ours are not the same experiment, one reason each.
 
@@ -116,6 +116,7 @@ def differences(
         source, detector: whose value.
         theirs: protocol of the paper's value.
         protocol, selection, evaluation: ours.
+        changed: our hyperparameters that are not the published ones.
     """
     origin = SOURCES[source]
     if detector in origin.own:
@@ -128,6 +129,8 @@ def differences(
         yield f"selection and evaluation: ours {_SELECTIONS[selection]}, {_EVALUATIONS[evaluation]}"
     if theirs and theirs != protocol:
         yield f"protocol: theirs {theirs}, ours {protocol}"
+    if changed:
+        yield f"hyperparameters: ours {changed}"
     yield "seeds: a table of single numbers, with neither how many runs nor their spread"
 
 

@@ -22,6 +22,7 @@ from sweep.audit import Audit, audits
 from sweep.entries import Sheet
 from sweep.gather import Row, to_parquet
 from sweep.leaderboard import METRICS, Board, Build, Cell, Leaderboard, Line, builder
+from sweep.paper_sheet import changed
 from sweep.runtimes import Runtime
 from sweep.sheets import sheets
 from sweep.trialspec import SELECTIONS
@@ -316,12 +317,24 @@ def _csv_of_line(line: Line) -> list[object]:
 
 
 def _csv_paper(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: Cell) -> list[object]:
-    printed = papers.printed(line.detector, board.dataset, board.protocol, abnormal, found.metric)
-    if cell.paper is None or printed is None:
+    """Source and reasons; those of a class mean are its classes'."""
+    if cell.paper is None:
         return [None, None]
-    ours = {"protocol": board.protocol, "selection": found.selection, "evaluation": found.evaluation}
-    reasons = papers.differences(printed.source, line.detector, printed.protocol, **ours)
-    return [papers.SOURCES[printed.source].title, "; ".join(reasons)]
+    titles, reasons = list[str](), list[str]()
+    for name in line.cells if abnormal == "mean" else [abnormal]:
+        printed = papers.printed(line.detector, board.dataset, board.protocol, name, found.metric)
+        if printed is not None:
+            titles.append(papers.SOURCES[printed.source].title)
+            reasons += papers.differences(
+                printed.source,
+                line.detector,
+                printed.protocol,
+                protocol=board.protocol,
+                selection=found.selection,
+                evaluation=found.evaluation,
+                changed=changed(line),
+            )
+    return ["; ".join(dict.fromkeys(texts)) for texts in (titles, reasons)]
 
 
 def harmless(name: str) -> str:

@@ -176,6 +176,15 @@ def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:
         assert reason in text
 
 
+def test_hyperparameters_that_are_not_the_published_ones_are_among_the_reasons() -> None:
+    cell: dict[str, Any] = {"dataset": "mnist", "protocol": "M1", "abnormal": "2"}
+    found = build([row(0.9, hp_nz=32, hp_width=64, hp_w_con=50.0, lam=0.9, **cell)])
+    reason = "hyperparameters: ours nz=32 instead of 100, lambda=0.9 instead of 0"
+    assert reason in markdown(found)
+    assert all(reason in entry["paper_why_different"] for entry in parsed(csv_text([found])))
+    assert "hyperparameters" not in markdown(build([row(0.9, hp_nz=100.0, lam=0.0, **cell)]))
+
+
 def test_values_that_are_probably_average_precision_stand_beside_our_auroc_and_our_ap() -> None:
     found = [row(0.7, "anogan", variant="dcgan", dataset="mnist", protocol="M1", abnormal="2", ap=0.45)]
     shown = build(found)
