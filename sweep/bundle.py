@@ -108,8 +108,12 @@ class Bundle:
         self.faults: list[str] = []
         try:
             self._archive = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise UserError(f"{path} cannot be read as a bundle: {error}") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            raise UserError(
+                f"{path} is no bundle, or not all of one ({error}); get it again, or pack it again with report --bundle"
+            ) from None
         self._members = {info.filename: info for info in self._archive.infolist()}
         faults = list(_hostile(self._archive.infolist()))
         faults += [f"{name} is missing" for name in REQUIRED if name not in self._members]

@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 METRICS = ("auroc", "ap", "fpr95", "base_rate", "n_normal", "n_abnormal", "ties", "auroc_se")
 PROVENANCE = (
-    "train_seconds", "images_per_second", "peak_bytes", "device", "torch", "ray", "commit", "dirty",
+    "train_seconds", "images_per_second", "peak_bytes", "device", "hardware", "torch", "ray", "commit", "dirty",
     "fingerprint", "split_hash", "parameters", "seconds",
 )  # fmt: skip
 
@@ -38,6 +38,7 @@ COLUMNS: dict[str, type[str | int | float | bool]] = {
     "dirty": bool, "fingerprint": str, "split_hash": str,
     "kind": str, "setting": str, "axis": str, "centre": bool, "objective": str, "lam": float,
     "auroc_se": float, "parameters": int, "seconds": float, "cpu_hours": float, "gpu_hours": float, "usd": float,
+    "hardware": str,
 }  # fmt: skip
 """Columns of every row and their types, in the order of results.parquet; `hp_<name>` follow."""
 

@@ -28,12 +28,19 @@ if TYPE_CHECKING:
     from sweep.reporting import Reporting
 
 
+WHICH = ("storage", "sweep.name")  # keys that say which sweep, and nothing of what it is
+
+
 class Opened:
     """A sweep with its store, its plan and the command line that names it.
 
     Those who look back (`as_launched`) see what was launched last, on the machine that it ran on;
-    with `--set` they see what the command line says, on that machine, and with `--all` (`everything`)
-    the union of all launches, each on its machine.  Those who launch (`to_launch`) have to have edited the YAML.
+    with `--set` of more than `storage` and `sweep.name` they see what the command line says, on that
+    machine, and with `--all` (`everything`) the union of all launches, each on its machine.  Those who
+    launch (`to_launch`) have to have edited the YAML.
+
+    Attributes:
+        launched: whether the store has any launch of it; looked for by those who look back.
     """
 
     def __init__(
@@ -53,7 +60,8 @@ class Opened:
         self.ledger: Ledger = Ledger(self.store, self.sweep.name)
         storage = self.sweep.storage
         last = last_launch(self.ledger, storage) if as_launched else None
-        if last is not None and not assignments:
+        self.launched = last is not None
+        if last is not None and all(name.partition("=")[0].strip() in WHICH for name in assignments):
             self.sweep = last[0]
         self.platform: Platform = last[1] if last is not None else platform(self.sweep)
         self.work: Work = expand(self.sweep, self.platform)
@@ -89,6 +97,13 @@ class Opened:
         over = [word for assignment in self._assignments for word in ("--set", assignment)]
         words = shlex.join(["python", "-m", "sweep", verb, str(self._config), *over])
         return f"{words} {rest}".strip()
+
+    def never_launched(self) -> str:
+        """What to know of a sweep that is looked back on, and was not launched; "" of one that was."""
+        if self.launched:
+            return ""
+        others = ", ".join(sorted(self.store.names("sweeps"))) or "none"
+        return f"{self.sweep.name} was never launched into {self.store.url} (there: {others}); this is what is planned"
 
     def head(self) -> heads.Head | None:
         """The last word of the head that this sweep runs on; None on this machine."""

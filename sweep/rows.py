@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shlex
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sweep.gather import Row, gather
@@ -59,7 +61,11 @@ def provenance(ledger: Ledger, command: str) -> dict[str, object]:
     if launches:
         last = launches[-1]
         said["commit"] = f"{last['commit'] or 'unknown'}{' with changes' if last['dirty'] else ''}"
-        said["versions"] = ", ".join(f"{name} {version}" for name, version in sorted(last["versions"].items()))
+        versions = {"python": last.get("python", "?"), **dict(sorted(last["versions"].items()))}
+        said["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
         ran = Platform.from_dict(last["platform"])
         said["ran on"] = f"{ran.device} in {ran.numerics}, {ran.slots} slots"
+        said["launched"] = datetime.fromtimestamp(last["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+        checkout = f"git checkout {last['commit']} && " if last["commit"] else ""
+        said["run it again"] = checkout + shlex.join(["python", "-m", "sweep", *last["argv"]])
     return said

@@ -392,13 +392,14 @@ class _Run:
             "images_per_second": images / self.train_seconds if images and self.train_seconds else None,
             "peak_bytes": peak(self.device),
             "device": self.spec.device,
+            "hardware": hardware(self.device),
             "torch": torch.__version__,
             "fingerprint": self.dataset.fingerprint,
             "split_hash": self.split.hash,
             "attempts": self.options.attempts,
             "host": platform.node(),
             **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "ray", "gpus")},
-            **({} if self.spec.timing is None else {"timings": self.timings, "hardware": hardware(self.device)}),
+            **({} if self.spec.timing is None else {"timings": self.timings}),
         }
 
 

@@ -63,7 +63,7 @@ class MadeUp:
                 "metrics": metrics, "validation": None, "lam": lam, "parameters": 1000, "epochs_trained": 2,
                 "seconds": 36.0, "train_seconds": 30.0, "images_per_second": 10.0, "peak_bytes": 1, "device": "cpu",
                 "torch": "2.14.0", "fingerprint": "f", "split_hash": "h", "attempts": 0, "host": "here",
-                "commit": "c", "dirty": False, "ray": "2.60.0", "gpus": 0.0,
+                "hardware": "A Processor", "commit": "c", "dirty": False, "ray": "2.60.0", "gpus": 0.0,
             },
         )  # fmt: skip
 

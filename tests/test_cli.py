@@ -112,6 +112,7 @@ def test_report_of_an_empty_store_shows_holes(config: Path, tmp_path: Path) -> N
     assert run.returncode == 0, run.stderr
     assert "constant" in run.stdout
     assert (tmp_path / "out/leaderboard.csv").exists()
+    assert "test was never launched into" in run.stderr and "(there: none)" in run.stderr
 
 
 def test_status_and_report_show_the_latest_launch_and_with_all_every_one(config: Path) -> None:
@@ -126,6 +127,7 @@ def test_status_and_report_show_the_latest_launch_and_with_all_every_one(config:
     assert seen() == (2, {7})
     assert seen("--all") == (3, {0, 7})
     assert seen("--set", "sweep.seeds=[3]") == (1, {3})
+    assert seen("--set", "sweep.name=test") == (2, {7}), "which sweep it is says nothing of what it is"
 
 
 def test_down_has_nothing_to_remove_on_this_machine_and_status_has_no_head(config: Path) -> None:

@@ -124,6 +124,12 @@ def test_a_grid_has_a_verdict_of_its_own() -> None:
     )
 
 
+def test_the_hardware_is_named() -> None:
+    found = [row(0.8, fingerprint="f00", split_hash="h", device="cpu", hardware="A Processor", numerics="float32")]
+    assert "A Processor, float32" in read(found).text
+    assert "cpu, float32" in read([{**found[0], "hardware": None}]).text
+
+
 def test_numbers_of_boards_and_grids_lead_to_their_trials() -> None:
     found = SCENE + grid_rows("nz", {8: 0.5, 32: 0.6})
     reader = read(found)

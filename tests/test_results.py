@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from made_up import MadeUp
 from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
@@ -30,9 +31,11 @@ from sweep.cluster import platform
 from sweep.datasets import put_into
 from sweep.faults import UserError
 from sweep.gather import COLUMNS
+from sweep.launch import record
 from sweep.ledger import Ledger
 from sweep.plan import expand
 from sweep.results import Results, open_results
+from sweep.rows import provenance
 from sweep.score import score
 from sweep.single import run
 from sweep.spec import load
@@ -126,6 +129,17 @@ def test_scores_are_mixed_with_the_lambda_of_the_row(folder: Path) -> None:
     mixed = 0.25 * frame["reconstruction"].astype(float) + 0.75 * frame["latent"].astype(float)
     assert np.allclose(again.scores(key)["score"], mixed, rtol=1e-12)
     assert again.detector(key).lam == 0.25
+
+
+def test_provenance_says_how_to_run_it_again(tmp_path: Path) -> None:
+    made = MadeUp(tmp_path, abnormal=[0], detectors=["knn"])
+    made.ledger.put_spec(
+        {**record(made.sweep, made.platform), "argv": ["launch", "a b.yaml", "-y"], "commit": "abc123"}
+    )
+    said = provenance(made.ledger, "python -m sweep report x.yaml")
+    assert said["run it again"] == "git checkout abc123 && python -m sweep launch 'a b.yaml' -y"
+    assert str(said["versions"]).startswith("python 3.") and str(said["launched"]).endswith(" UTC")
+    assert {row["hardware"] for row in made.reporting().rows} == {"A Processor"}
 
 
 def change(folder: Path, mutate: Change, path: str = "sweeps/test/specs/0001.json") -> None:

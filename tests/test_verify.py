@@ -238,7 +238,7 @@ def test_a_table_that_unpacks_to_too_much_is_refused(
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"no zip at all"])
 def test_what_is_no_zip_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(data)
-    with pytest.raises(UserError, match="cannot be read as a bundle"):
+    with pytest.raises(UserError, match="is no bundle, or not all of one"):
         Bundle(tmp_path / "x.zip")
     with pytest.raises(UserError, match="cannot be read"):
         Bundle(tmp_path / "absent.zip")
@@ -293,7 +293,7 @@ def test_the_command_packs_verifies_and_names_what_differs(tmp_path: Path) -> No
     run = sweep("verify", changed(tmp_path / "b.zip", tmp_path, change, relist=True))
     assert run.returncode == 1 and "by its scores" in run.stdout
     run = sweep("verify", made.config)
-    assert run.returncode == 1 and "cannot be read as a bundle" in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode == 1 and "is no bundle, or not all of one" in run.stderr and "Traceback" not in run.stderr
 
 
 def test_a_retrained_trial_is_what_was_recorded(tmp_path: Path) -> None:

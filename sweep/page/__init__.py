@@ -259,7 +259,7 @@ def _fingerprints(rows: Sequence[Row]) -> list[tuple[str, str, int, str]]:
         if row["fingerprint"]:
             place = found.setdefault((f"{row['dataset']} {row['protocol']}", row["fingerprint"]), {})
             place.setdefault("split", set()).add(str(row["split_hash"]))
-            made = [str(row[name]) for name in ("device", "numerics") if row[name]]
+            made = [str(found_on) for found_on in (row["hardware"] or row["device"], row["numerics"]) if found_on]
             made += [f"{name} {row[name]}" for name in ("torch", "ray") if row[name]]
             made += [f"commit {row['commit'][:12]}{' with changes' if row['dirty'] else ''}"] if row["commit"] else []
             place.setdefault("made", set()).add(", ".join(made))

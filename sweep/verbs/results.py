@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -39,14 +40,19 @@ def report(
     python -m sweep report clusters/local.yaml --compare ganomaly "ganomaly untrained"
     python -m sweep report clusters/local.yaml --bundle results.zip
     """
+    from sweep.faults import UserError
     from sweep.opened import Opened
 
     opened = Opened(config, assignments, as_launched=True, everything=everything)
     found, words = opened.reporting(selection, evaluation, metric), opened.command("report")
     written: list[Path] = []
+    if note := opened.never_launched():
+        err.print(note, style="yellow", markup=False, soft_wrap=True)
     if as_json:
         print_json(found.records())
     elif compare is not None:
+        if metric != "auroc":
+            raise UserError(f"--compare tests AUROC, by DeLong; leave out --metric {metric}")
         written += found.compare(*compare, out, folder, words)
     else:
         found.show(out)
@@ -54,7 +60,8 @@ def report(
         written += found.write(folder, words, opened.command("trial"))
     if bundle is not None:
         packed = found.bundle(bundle, opened.sweep, opened.platform, words)
-        err.print(f"packed the scores of {packed:,} trials; to check them: python -m sweep verify {bundle}")
+        words = shlex.join(["python", "-m", "sweep", "verify", str(bundle)])
+        err.print(f"packed the scores of {packed:,} trials; to check them: {words}", markup=False, soft_wrap=True)
         written.append(bundle)
     for path in written:
         err.print(f"wrote {path}", markup=False, soft_wrap=True)
