@@ -9,6 +9,7 @@ from models.catalog import DETECTORS
 from sweep.leaderboard import METRICS, Board, Leaderboard, Line
 
 CLASS_MEAN = "class mean"
+CLASS_GROUP = "abnormal class"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Entry:
 class Sheet:
     """One table: sections (heading, lines), each line a label and as many entries as columns.
 
-    The first `lead` columns sum up the others.
+    The first `lead` columns sum up the others, each of which is a `group`, e.g. an abnormal class.
     """
 
     title: str
@@ -38,6 +39,7 @@ class Sheet:
     sections: tuple[tuple[str, tuple[tuple[str, tuple[Entry, ...]], ...]], ...]
     captions: tuple[str, ...] = ()
     lead: int = 0
+    group: str = ""
 
 
 def board_title(leaderboard: Leaderboard, board: Board) -> str:

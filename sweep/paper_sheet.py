@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from models.catalog import DETECTORS
 from sweep import papers
-from sweep.entries import CLASS_MEAN, Entry, Sheet, board_title, decimal, line_label, value_text
+from sweep.entries import CLASS_GROUP, CLASS_MEAN, Entry, Sheet, board_title, decimal, line_label, value_text
 from sweep.leaderboard import METRICS, Board, Leaderboard, Line
 
 
@@ -50,7 +50,9 @@ def paper_sheet(leaderboard: Leaderboard, board: Board, other: Leaderboard | Non
             )
             captions.append(f"{label}, {title}: not the same experiment.  {'; '.join(reasons)}.")
     title = f"{board_title(leaderboard, board)}, beside the papers"
-    return Sheet(title, "whose", (CLASS_MEAN, *board.classes), tuple(sections), tuple(captions), lead=1)
+    return Sheet(
+        title, "whose", (CLASS_MEAN, *board.classes), tuple(sections), tuple(captions), lead=1, group=CLASS_GROUP
+    )
 
 
 def changed(line: Line) -> str:

@@ -44,7 +44,7 @@ RUNTIME_COLUMNS = (
 )  # fmt: skip
 EMPTY = "Nothing is planned that could be shown here."
 LABEL_WIDTH = 34  # of the terminal's first column; longer labels are folded
-WORD_WIDTH = 16  # of a word in the head of a column; longer ones are folded
+HEAD_WIDTH, WORD_WIDTH = 12, 16  # of the head of a column, and of a word in it; longer ones are folded
 MARKDOWN_SPECIAL = re.compile(r"[\\`*|<>\[\]&~$]|(?<![^\W_])_|_(?![^\W_])")  # inside a word _ is no emphasis
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001  (what spreadsheets begin one with)
 BESIDE = {"auroc": "ap", "ap": "auroc"}  # what a paper's value may be instead
@@ -243,7 +243,8 @@ def _label_width(sheet: Sheet, width: int) -> int:
 
 def _column_width(sheet: Sheet, index: int) -> int:
     texts = [_tight(entries[index].text) for _, lines in sheet.sections for _, entries in lines]
-    return max(map(len, (*texts, *(word[:WORD_WIDTH] for word in sheet.columns[index].split()))), default=1)
+    head = sheet.columns[index]
+    return max(map(len, (*texts, head[:HEAD_WIDTH], *(word[:WORD_WIDTH] for word in head.split()))))
 
 
 def _table(sheet: Sheet, block: Sequence[int], width: int) -> Table:

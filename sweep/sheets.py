@@ -7,7 +7,17 @@ from collections.abc import Iterator, Sequence
 from models.catalog import DETECTORS
 from sweep import papers
 from sweep.audit import Audit
-from sweep.entries import CLASS_MEAN, Entry, Sheet, board_title, decimal, line_label, probability, value_text
+from sweep.entries import (
+    CLASS_GROUP,
+    CLASS_MEAN,
+    Entry,
+    Sheet,
+    board_title,
+    decimal,
+    line_label,
+    probability,
+    value_text,
+)
 from sweep.leaderboard import LOWER_IS_BETTER, METRICS, Board, Cell, Grid, Leaderboard, Line
 from sweep.paper_sheet import paper_sheet
 from sweep.runtimes import Milliseconds, Runtime
@@ -80,6 +90,7 @@ def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         tuple(section for section in sections if section[1]),
         tuple(_captions(leaderboard, board)),
         lead=1 + len(extra),
+        group=CLASS_GROUP,
     )
 
 
@@ -242,6 +253,8 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
         f"By abnormal class, mean ± half-width of the 95 % t-interval over seeds; {better} is better, the "
         "best bold.  Class mean: over classes within each seed, then mean ± over seeds."
     )
+    if any(cell.n == 1 and cell.half_width is None for cell in cells):
+        yield "Without ±: one seed, which has no interval; a detector that no seed changes (knn, pca, ...) runs once."
     if leaderboard.selection == "oracle":
         yield "oracle: the best epoch on the test set itself, hence too good."
     if any(line.gap is not None for line in board.lines):

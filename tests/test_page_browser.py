@@ -206,6 +206,7 @@ def test_text_can_be_read_in_both_schemes_and_on_a_phone(opened: Chrome, scheme:
     size = {"width": 360, "height": 700, "deviceScaleFactor": 1, "mobile": False}
     opened.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     assert opened.execute_script("return document.documentElement.scrollWidth") <= 360
+    assert opened.execute_script("return document.querySelector('figure svg').getBoundingClientRect().width") > 500
     paper = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (luminance(paper) > 0.5) == (scheme == "light")
     for selector in (

@@ -242,6 +242,12 @@ def test_stale_trials_are_marked_and_counted() -> None:
     assert {e["abnormal"]: e["stale"] for e in parsed(csv_text([build(found)]))} == {"0": "1", "mean": "1"}
 
 
+def test_a_number_without_an_interval_is_explained() -> None:
+    seeds = rows({"0": (0.9, 0.8), "1": (0.8, 0.8)})
+    assert "Without ±: one seed" in markdown(build(seeds + rows({"0": (0.5,), "1": (0.5,)}, "knn")))
+    assert "Without ±" not in markdown(build(seeds))
+
+
 def test_the_best_is_bold_in_markdown() -> None:
     text = markdown(build(rows({"0": (0.9,)}) + rows({"0": (0.8,)}, "knn")))
     assert "| ganomaly repo_head | **0.900** | +0.100 | 2 | **0.900** |" in text

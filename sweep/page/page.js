@@ -138,7 +138,7 @@
 
   const head = element("tr", null, table.tHead);
   for (const name of OVERVIEW) {
-    const cell = element("th", null, head, TEXT.has(name) ? "" : "number");
+    const cell = element("th", null, head, TEXT.has(name) ? "text" : "number");
     cell.scope = "col";
     const button = element("button", HEADS[name] || name.replace("_", " "), cell);
     button.type = "button";
@@ -167,7 +167,7 @@
   const drill = document.getElementById("drill");
   const details = document.getElementById("drill-table");
   const heads = element("tr", null, details.tHead);
-  for (const name of DETAIL) element("th", HEADS[name] || name.replace("_", " "), heads).scope = "col";
+  for (const name of DETAIL) element("th", HEADS[name] || name.replace("_", " "), heads, TEXT.has(name) ? "text" : "number").scope = "col";
 
   const open = (button) => {
     const line = Number(button.dataset.line);
