@@ -11,6 +11,7 @@ from sweep.leaderboard import LOWER_IS_BETTER, METRICS, Board, Grid, Leaderboard
 from sweep.stats import ALPHA, holm, paired_t
 
 NAMED = 6  # lines or holes that a sentence spells out
+FEW = 6  # classes below which a test over them has next to no power
 HOW = "paired t over classes, Holm, 5 %; classes share training images, so it is approximate"
 
 
@@ -105,7 +106,11 @@ def _noise(board: Board, ranked: Sequence[Line]) -> str:
     if not others:
         return f"More than noise: all {len(ranked) - 1} others are significantly worse ({HOW})."
     named = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
-    return f"It may be noise: not significantly worse {'is' if len(others) == 1 else 'are'} {named} ({HOW})."
+    text = f"It may be noise: not significantly worse {'is' if len(others) == 1 else 'are'} {named} ({HOW})."
+    if len(board.classes) < FEW:
+        weak = f"Over {len(board.classes)} classes only large differences can be told"
+        text += f"  {weak}; --compare A B asks seeds and test set."
+    return text
 
 
 def _of_grids(metric: str, board: Board, study: str) -> Verdict:

@@ -104,6 +104,17 @@ def test_the_account_counts_every_trial_once_and_names_the_holes() -> None:
     assert account(shared, build(shared)).train_seconds == shared[0]["train_seconds"]
 
 
+def test_a_test_over_few_classes_is_said_to_be_weak() -> None:
+    def said(classes: str) -> str:
+        means = {c: 0.6 + 0.05 * int(c) for c in classes}
+        better = rows({c: (mean + 0.01 * (int(c) % 2),) for c, mean in means.items()})
+        (only,) = verdicts(build(better + rows({c: (mean,) for c, mean in means.items()}, "knn")))
+        return " ".join(only.sentences)
+
+    assert "Over 3 classes only large differences can be told; --compare A B" in said("012")
+    assert "may be noise" in said("0123456") and "--compare" not in said("0123456")
+
+
 def test_a_grid_has_a_verdict_of_its_own() -> None:
     noise = {8: 0.5, 32: 0.6, 100: 0.61}
     flat = [
