@@ -7,6 +7,7 @@ import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from sweep import heads
 from sweep.gather import Row, gather
 from sweep.ledger import Ledger, undamaged
 from sweep.plan import Platform
@@ -68,4 +69,7 @@ def provenance(ledger: Ledger, command: str) -> dict[str, object]:
         said["launched"] = datetime.fromtimestamp(last["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
         checkout = f"git checkout {last['commit']} && " if last["commit"] else ""
         said["run it again"] = checkout + shlex.join(["python", "-m", "sweep", *last["argv"]])
+    head = heads.read(ledger.store, ledger.sweep)
+    if head is not None and head.usd is not None:
+        said["dollars"] = f"{head.usd:.2f} for the machines of launch {head.launch}"
     return said

@@ -17,13 +17,13 @@ from test_plan import work_of
 
 from models.scoring import combine
 from sweep.figures import draw
-from sweep.figures.boards import WIDE_NZ
 from sweep.figures.samples import load
 from sweep.figures.searches import importances
 from sweep.figures.style import COLOURS, LINES, Drawing, looks
 from sweep.leaderboard import build
 from sweep.metrics import auroc
 from sweep.search import Search
+from sweep.sheets import WIDE_NZ
 
 HOSTILE = ("<script>alert(1)</script>", "a $\\frac{x$ & b", 'x" onload="alert(1)')
 SVG = "{http://www.w3.org/2000/svg}"

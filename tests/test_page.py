@@ -141,6 +141,12 @@ def test_the_hardware_is_named() -> None:
     assert "cpu, float32" in read([{**found[0], "hardware": None}]).text
 
 
+def test_what_the_machines_cost_stands_with_the_cost() -> None:
+    said = "$1.23 for the machines of launch 2"
+    assert said in read([row(0.8)], provenance={"dollars": "1.23 for the machines of launch 2"}).text
+    assert "$" not in read([row(0.8)]).text
+
+
 def test_numbers_of_boards_and_grids_lead_to_their_trials() -> None:
     found = SCENE + grid_rows("nz", {8: 0.5, 32: 0.6})
     reader = read(found)

@@ -27,10 +27,12 @@ from sweeps import ROOT, sweep, write_config
 from data import protocols, unseen
 from data.faults import DataError
 from data.loader import load as load_dataset
+from sweep import heads
 from sweep.cluster import platform
 from sweep.datasets import put_into
 from sweep.faults import UserError
 from sweep.gather import COLUMNS
+from sweep.heads import Head
 from sweep.launch import record
 from sweep.ledger import Ledger
 from sweep.plan import expand
@@ -140,6 +142,9 @@ def test_provenance_says_how_to_run_it_again(tmp_path: Path) -> None:
     assert said["run it again"] == "git checkout abc123 && python -m sweep launch 'a b.yaml' -y"
     assert str(said["versions"]).startswith("python 3.") and str(said["launched"]).endswith(" UTC")
     assert {row["hardware"] for row in made.reporting().rows} == {"A Processor"}
+    assert "dollars" not in said
+    heads.write(made.store, made.sweep.name, Head(launch=2, state="ended", usd=1.234))
+    assert provenance(made.ledger, "")["dollars"] == "1.23 for the machines of launch 2"
 
 
 def change(folder: Path, mutate: Change, path: str = "sweeps/test/specs/0001.json") -> None:
