@@ -76,8 +76,17 @@ def opened(chrome: Chrome, file: Path) -> Chrome:
     for kind in ("browser", "performance"):
         log(chrome, kind)  # empties it
     chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    chrome.get(file.as_uri())
+    visit(chrome, file)
     return chrome
+
+
+def visit(chrome: Chrome, file: Path) -> None:
+    """Open a page; the driver may be done before a large one is, on a busy machine."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    chrome.get(file.as_uri())
+    there = "return location.href === arguments[0] && document.readyState === 'complete'"
+    WebDriverWait(chrome, 60).until(lambda shown: shown.execute_script(there, file.as_uri()))
 
 
 def find(chrome: Chrome, selector: str) -> WebElement:
@@ -248,7 +257,7 @@ def test_ten_thousand_trials_stay_usable(chrome: Chrome, tmp_path: Path) -> None
     ]
     path = tmp_path / "large.html"
     path.write_text(page(found, build(found)), encoding="utf-8")
-    chrome.get(path.as_uri())
+    visit(chrome, path)
     assert len(column(chrome, "#trial-table", 0)) == 50
     find(chrome, "#trial-filter").send_keys("s199")
     assert find(chrome, "#trial-count").text == "50 of 10,000 trials, 50 shown"
