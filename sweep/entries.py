@@ -42,6 +42,11 @@ class Sheet:
     group: str = ""
 
 
+def averaged_over(classes: Sequence[str]) -> str:
+    """What a number of a grid is about: "Class mean over 0, 1", or "Class 2 abnormal" where there is but one."""
+    return f"Class {classes[0]} abnormal" if len(classes) == 1 else f"Class mean over {', '.join(classes)}"
+
+
 def board_title(leaderboard: Leaderboard, board: Board) -> str:
     """E.g. "digits D1: AUROC, last epoch, clean"."""
     how = f"{METRICS[leaderboard.metric]}, {leaderboard.selection} epoch, {leaderboard.evaluation}"

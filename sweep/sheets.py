@@ -12,6 +12,7 @@ from sweep.entries import (
     CLASS_MEAN,
     Entry,
     Sheet,
+    averaged_over,
     board_title,
     decimal,
     line_label,
@@ -158,10 +159,10 @@ def _grid_sheet(leaderboard: Leaderboard, board: Board, grids: Sequence[Grid]) -
         mark = " (default)" if shared and value == grids[0].default else ""
         lines.append((value_text(value) + mark, tuple(entries)))
     shown = [line for of_grid in points for line in of_grid.values()]
-    hunted = ", ".join(c for c in board.classes if any(c in line.cells for line in shown))
+    averaged = averaged_over([c for c in board.classes if any(c in line.cells for line in shown)])
     captions = [
-        f"Class mean over {hunted}: mean ± half-width of the 95 % t-interval over seeds; one value varied at a time "
-        "around the study's default.  Chosen from this table, a value would be chosen on the test set.",
+        f"{averaged}: mean ± half-width of the 95 % t-interval over seeds; one value varied at a time around the "
+        "study's default.  Chosen from this table, a value would be chosen on the test set.",
         *_marks(shown, [line.mean for line in shown]),
     ]
     if axis == "nz" and any(grid.detector == "skip_ganomaly" for grid in grids):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from sweep.entries import line_label, value_text
+from sweep.entries import averaged_over, line_label, value_text
 from sweep.figures.style import INK, LINES, WIDTH, Drawing, Look, canvas, drawn, legend, looks, printable
 from sweep.leaderboard import METRICS, Board, Cell, Grid, Leaderboard
 from sweep.sheets import WIDE_NZ
@@ -86,10 +86,10 @@ def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mappin
     entries = {label: handle for p in flat[: len(axes_of)] for handle, label in zip(*p.get_legend_handles_labels())}  # noqa: B905
     figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=4, handlelength=3.0)
     hunted = {abnormal for grids in axes_of.values() for g in grids for line in g.lines for abnormal in line.cells}
-    classes = ", ".join(abnormal for abnormal in board.classes if abnormal in hunted)
     caption = (
-        f"Mean over the abnormal classes {classes}, mean over seeds and its 95 % t-interval; one value varied at a "
-        "time around the default, which is ringed.  Chosen from this figure, a value would be chosen on the test set."
+        f"{averaged_over([c for c in board.classes if c in hunted])}: mean over seeds and its 95 % t-interval; one "
+        "value varied at a time around the default, which is ringed.  Chosen from this figure, a value would be "
+        "chosen on the test set."
     )
     if "nz" in axes_of and any(grid.detector == "skip_ganomaly" for grid in axes_of["nz"]):
         caption += f"  {WIDE_NZ}"
