@@ -67,14 +67,21 @@ def _state(head: Head, now: float) -> str:
 
 def _nodes(head: Head) -> str:
     """E.g. "1 m6i.large on demand, 2 g5.xlarge spot; 1 gone"."""
-    kinds = Counter(_kind(node) for node in head.nodes if node.alive)
+    kinds = Counter(_kind(node) or "of unknown type" for node in head.nodes if node.alive)
     gone = sum(not node.alive for node in head.nodes)
     alive = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none now"
     return f"{alive}; {gone} gone" if gone else alive
 
 
 def _kind(node: Node) -> str:
-    return " ".join(filter(None, [node.type, node.market])) or "of unknown type"
+    return " ".join(filter(None, [node.type, node.market]))
+
+
+def _described(node: Node) -> str:
+    """E.g. ": g5.xlarge spot in us-east-1c"; nothing for a host that has neither type nor zone."""
+    zone = f"in {node.zone}" if node.zone else ""
+    said = " ".join(filter(None, [_kind(node), zone]))
+    return f": {said}" if said else ""
 
 
 class HeadGone(UserError):
@@ -177,11 +184,7 @@ def _events(before: Head | None, head: Head) -> list[str]:
         found.append(f"the head: {head.state}")
     known = {node.name for node in before.nodes if node.alive} if before is not None else set()
     now = {node.name: node for node in head.nodes if node.alive}
-    found += [
-        f"machine {name} is there: {_kind(node)}{f' in {node.zone}' if node.zone else ''}"
-        for name, node in now.items()
-        if name not in known
-    ]
+    found += [f"machine {name} is there{_described(node)}" for name, node in now.items() if name not in known]
     found += [f"machine {name} is gone" for name in sorted(known - set(now))]
     for name, count in _counts(head).items():
         more = count - (_counts(before)[name] if before is not None else 0)
