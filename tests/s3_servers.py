@@ -27,6 +27,18 @@ if sys.platform == "linux":
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
+# One request after the other: moto looks whether an object is there and writes it in two steps, S3 in one.
+_MOTO = """
+import sys, threading
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
+application, one = DomainDispatcherApplication(create_backend_app), threading.Lock()
+def in_turn(environ, start_response):
+    with one:
+        return application(environ, start_response)
+run_simple("127.0.0.1", int(sys.argv[1]), in_turn, threaded=True, request_handler=MotoRequestHandler)
+"""
+
 
 class ServerStartError(Exception):
     """The server does not run here; the message says why."""
@@ -69,7 +81,7 @@ def moto_server(folder: Path) -> Iterator[S3Server]:
     for attempt in range(ATTEMPTS):
         port = _free_port(0)
         server = S3Server(f"http://127.0.0.1:{port}")
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, "-c", _MOTO, str(port)]
         with _running(command, folder / f"moto-{attempt}.log") as process:
             if _answers(process, port):
                 _make_bucket(server)
