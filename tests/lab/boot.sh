@@ -8,6 +8,7 @@
 #   address           of its network
 #   hidden            folders of this machine that are empty there, one a line
 #   image             folders that are there as they are here, read-only
+#   passed            folders that everybody may go through
 #   writable          "SOURCE TARGET": folders of this machine that outlive it
 #   environment       KEY=VALUE of everybody who comes by SSH
 #   authorized_keys   who may come by SSH; without it there is no server
@@ -35,6 +36,7 @@ lines image | while read -r folder; do
   mount --bind "$folder" ".$folder"
   mount -o remount,bind,ro ".$folder"
 done
+lines passed | while read -r folder; do chmod a+x ".$folder"; done
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 -o ro none sys/fs/cgroup 2>/dev/null || true
@@ -68,7 +70,6 @@ mkdir -p /var/log && rm -f /var/log/sweep-*
 useradd -m -s /bin/bash "$user" 2>/dev/null || true
 usermod -p '*' "$user" # a locked account is refused even with a key
 echo "$user ALL=(ALL) NOPASSWD:ALL" > "/etc/sudoers.d/$user"
-chmod 755 /root # the image's Python may lie there
 home=$(getent passwd "$user" | cut -d: -f6)
 chown "$user:" "$home"
 

@@ -82,6 +82,7 @@ class Machine:
             "user": image.user,
             "hidden": _lines(_hidden_folders()),
             "image": _lines(_image_folders()),
+            "passed": _lines(_passed_through()),
             "environment": _lines(f"{key}={value}" for key, value in image.environment.items()),
             "hosts": _lines(image.hosts),
             "writable": _lines(f"{source} {target}" for source, target in (writable or {}).items()),
@@ -190,9 +191,16 @@ def _hidden_folders() -> list[str]:
 
 
 def _image_folders() -> list[str]:
-    """The Python environment, and its interpreter where that is in the hidden checkout."""
-    folders = {Path(sys.prefix), *(Path(p) for p in [sys.base_prefix] if Path(p).is_relative_to(ROOT))}
+    """The Python environment, and its interpreter where that is hidden with the checkout, or on another disk."""
+    interpreter, folders = Path(sys.base_prefix), {Path(sys.prefix)}
+    if interpreter.is_relative_to(ROOT) or interpreter.stat().st_dev != Path("/").stat().st_dev:
+        folders.add(interpreter)
     return sorted(map(str, folders))
+
+
+def _passed_through() -> list[str]:
+    """Folders above the environment and its interpreter, which may be this user's alone."""
+    return sorted({str(above) for prefix in (sys.prefix, sys.base_prefix) for above in Path(prefix).parents} - {"/"})
 
 
 def _lines(values: Iterable[str]) -> str:
