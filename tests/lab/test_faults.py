@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -93,6 +94,17 @@ def done_again(cloud: Cloud) -> subprocess.CompletedProcess[str]:
     return done
 
 
+def done_by_itself(cloud: Cloud) -> None:
+    """The sweep needed no laptop: it is done, and what costs nothing, and the head could not remove, goes, too."""
+    status = cloud.laptop.run(["python", "-m", "sweep", "status", CONFIG, "--json"])
+    assert status.returncode == 0, status.stderr
+    said = json.loads(status.stdout)
+    assert (said["done"], said["failed"]) == (2, 0) and said["head"]["exit_code"] == 0
+    down = cloud.laptop.run(["python", "-m", "sweep", "down", CONFIG, "-y"], timeout=300)
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert not any(cloud.left().values())
+
+
 def test_without_capacity_for_a_head_nothing_is_made(cloud: Cloud, tmp_path: Path) -> None:
     configure(cloud, "no-capacity")
     cloud.capacity("any", "any", "on-demand", 0)
@@ -172,9 +184,7 @@ def test_a_laptop_that_is_closed_is_not_missed(cloud: Cloud, tmp_path: Path) -> 
     assert launched.code() != 0
     cloud.wait(lambda: nothing_runs(cloud), 600, "the head finishes, and ends everything")
     cloud.laptop.switch_on()
-    status = cloud.laptop.run(["python", "-m", "sweep", "status", CONFIG])
-    assert status.returncode == 0, status.stderr
-    assert done_again(cloud).returncode == 0
+    done_by_itself(cloud)
 
 
 def test_a_launch_that_is_left_by_ctrl_c_goes_on(cloud: Cloud, tmp_path: Path) -> None:
@@ -184,7 +194,10 @@ def test_a_launch_that_is_left_by_ctrl_c_goes_on(cloud: Cloud, tmp_path: Path) -
     cloud.laptop.signal(launched.process, signal.SIGINT)
     launched.code(timeout=60)
     assert cloud.running("head"), "it runs on"
-    done_again(cloud)
+    second = cloud.laptop.run(LAUNCH)
+    assert second.returncode == 1 and "status lab.yaml --watch" in second.stderr, second.stdout + second.stderr
+    cloud.wait(lambda: nothing_runs(cloud), 600, "the head finishes, and ends everything")
+    done_by_itself(cloud)
 
 
 @pytest.mark.parametrize("stage", ["head is launched", "code is copied", "Ray starts"])
