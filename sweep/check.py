@@ -15,9 +15,10 @@ from sweep.datasets import missing
 from sweep.faults import UserError
 from sweep.findings import Finding
 from sweep.overview import slots, unheld_budget
+from sweep.placeholders import edit, unedited
 from sweep.places import place_of
 from sweep.providers import Aws, Existing, OnPrem, Slurm
-from sweep.spec import Sweep, edit
+from sweep.spec import Sweep
 from sweep.store import StoreError, open_store
 
 
@@ -40,19 +41,21 @@ class Checked:
 
 def check(sweep: Sweep, *, fix: bool = False) -> Checked:
     """Look at everything that a launch needs; `fix`: make what is missing and may be made."""
-    unedited = [Finding(key, "not ok", f"{text} is a placeholder", edit(key)) for key, text in sweep.unedited.items()]
+    left = [Finding(key, "not ok", f"{text} is a placeholder", edit(key)) for key, text in unedited(sweep).items()]
     if not isinstance(sweep.cluster, Aws):
         place = place_of(sweep)
         commands = {} if place is None else place.commands()
-        stored = _untried(sweep, "storage is edited") if "storage" in sweep.unedited else (storage(sweep), *data(sweep))
+        stored = (
+            _untried(sweep, "storage is edited") if "storage" in unedited(sweep) else (storage(sweep), *data(sweep))
+        )
         machines = (*_machines(sweep), _slots(sweep), *_budget(sweep))
-        return Checked((*unedited, *stored, *own_code.findings(sweep), *machines), commands)
+        return Checked((*left, *stored, *own_code.findings(sweep), *machines), commands)
     from sweep.aws import checks  # boto3 costs half a second
 
     bucket = checks.bucket(sweep, fix=fix)
-    reached = all(finding.state != "not ok" for finding in (*unedited, *bucket))
+    reached = all(finding.state != "not ok" for finding in (*left, *bucket))
     stored = (storage(sweep), *data(sweep)) if reached else _untried(sweep, "the bucket is ok")
-    found = (*unedited, *bucket, *stored, *own_code.findings(sweep), *checks.machines(sweep, fix=fix), _slots(sweep))
+    found = (*left, *bucket, *stored, *own_code.findings(sweep), *checks.machines(sweep, fix=fix), _slots(sweep))
     return Checked(found, checks.commands(sweep))
 
 
@@ -135,5 +138,5 @@ def _budget(sweep: Sweep) -> Iterator[Finding]:
 
 def _untried(sweep: Sweep, before: str) -> list[Finding]:
     """In place of the store's lines where the lines before say that it cannot be reached."""
-    names = ("storage", "data") if "storage" not in sweep.unedited else ("data",)
+    names = ("storage", "data") if "storage" not in unedited(sweep) else ("data",)
     return [Finding(name, "unknown", f"not tried before {before}") for name in names]

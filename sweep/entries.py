@@ -49,7 +49,8 @@ def averaged_over(classes: Sequence[str]) -> str:
 
 def board_title(leaderboard: Leaderboard, board: Board) -> str:
     """E.g. "digits D1: AUROC, last epoch, clean"."""
-    how = f"{METRICS[leaderboard.metric]}, {leaderboard.selection} epoch, {leaderboard.evaluation}"
+    evaluation = leaderboard.evaluation.replace("_", " ")
+    how = f"{METRICS[leaderboard.metric]}, {leaderboard.selection} epoch, {evaluation}"
     return f"{board.dataset} {board.protocol}: {how}"
 
 

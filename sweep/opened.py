@@ -17,9 +17,10 @@ from sweep.faults import UserError
 from sweep.launched import last_launch, launches
 from sweep.ledger import Ledger
 from sweep.overview import table
+from sweep.placeholders import refuse_unedited
 from sweep.plan import Platform, Work, expand, union
 from sweep.providers import Aws, Local, OnPrem, Slurm
-from sweep.spec import Sweep, load, refuse_unedited
+from sweep.spec import Sweep, load
 from sweep.status import Survey, survey
 from sweep.store import Store, StoreError, open_store
 

@@ -16,10 +16,8 @@ from pathlib import Path
 from sweep.faults import UserError
 from sweep.findings import Finding
 from sweep.providers import Aws, Existing, Local, OnPrem, Slurm
-from sweep.shipping import listed
+from sweep.shipping import ROOT, listed
 from sweep.spec import Sweep
-
-ROOT = Path(__file__).resolve().parent.parent  # the tree that is shipped
 
 
 @dataclass(frozen=True)

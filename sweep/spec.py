@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,9 +34,6 @@ from sweep.sets import OwnSet, describe, name_faults, size_of
 from sweep.study import Study
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-PLACEHOLDER = "EDIT-THIS"
 
 
 def _name(value: str) -> str:
@@ -184,12 +181,6 @@ class Sweep(Section):
         """Price of this machine, where it is the cluster and its price is known."""
         return self.cluster.usd_per_hour if isinstance(self.cluster, Local) else None
 
-    @property
-    def unedited(self) -> dict[str, str]:
-        """Keys, with their text, that stand as in a YAML that comes with the package, and have no meaning."""
-        raw = self.model_dump(mode="json", exclude={"studies"})
-        return {place: text for key, value in raw.items() for place, text in _texts(key, value) if PLACEHOLDER in text}
-
 
 _STUDIES = TypeAdapter(tuple[Study, ...])
 _TOP = ("cluster", "budget", "storage", "data", "trial", "sweep")
@@ -252,35 +243,6 @@ def recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
         raise UserError(_readable(error, ())) from None
     except TypeError:
         raise UserError(f"sweep: must be keys and values, is {fields!r}") from None
-
-
-def refuse_unedited(sweep: Sweep) -> None:
-    """Where a placeholder is left in the YAML.
-
-    Raises:
-        UserError: naming every one, with the mend.
-    """
-    faults = [f"{place}: {text} is a placeholder; {edit(place)}" for place, text in sweep.unedited.items()]
-    if faults:
-        raise UserError(faults)
-
-
-def edit(place: str) -> str:
-    """How to mend a placeholder."""
-    example = ", e.g. s3://your-bucket/prefix" if place == "storage" else ""
-    return f"edit that line of the YAML{example}, or give --set {place}=..."
-
-
-def _texts(place: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every text in a value, with its place."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _texts(f"{place}.{key}", inner)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _texts(f"{place}.{index}", inner)
 
 
 def _needed_elsewhere(raw: Mapping[str, Any], storage: str) -> list[str]:

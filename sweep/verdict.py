@@ -127,7 +127,6 @@ def _of_grids(metric: str, board: Board, study: str) -> Verdict:
         tried = "the one value tested" if tested == 1 else f"{differing or 'none'} of {tested} values tested"
         differ = "does not differ" if (tested, differing) == (1, 0) else "differs" if differing < 2 else "differ"
         headline = f"{axes}: {tried} {differ} from the default"
-    if tested:
         sentences.append(f"Tested: {HOW}, each against the default.")
     sentences.append("A value chosen from these numbers would be chosen on the test set.")
     return Verdict(f"{board.dataset} {board.protocol}, {study}", headline, tuple(sentences))

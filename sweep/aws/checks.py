@@ -11,6 +11,7 @@ from sweep.aws import access, api, ray_config, resolve
 from sweep.aws.instances import Instance, instance, worker
 from sweep.faults import UserError
 from sweep.findings import Finding
+from sweep.placeholders import unedited
 from sweep.providers import Aws
 from sweep.spec import Sweep
 
@@ -37,7 +38,7 @@ def bucket(sweep: Sweep, *, fix: bool) -> tuple[Finding, ...]:
     if credentials.state != "ok":
         return (credentials,)
     region = _looked("region", lambda: _region(cluster))
-    if "storage" in sweep.unedited:
+    if "storage" in unedited(sweep):
         return credentials, region
     name = sweep.storage.removeprefix("s3://").partition("/")[0]
     return credentials, region, _looked("bucket", lambda: _bucket(cluster, name, fix))
@@ -52,7 +53,7 @@ def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
         yield Finding("roles, quota, image", "unknown", "not tried before the credentials are ok")
         return
     iam = api.client("iam", cluster.region)
-    if "storage" in sweep.unedited:  # it stands in the roles' policies, which `fix` would make
+    if "storage" in unedited(sweep):  # it stands in the roles' policies, which `fix` would make
         yield Finding("profiles", "unknown", "not tried before storage is edited")
     else:
         for role, kind in zip(access.roles(cluster, sweep.storage, account), ("head", "worker"), strict=True):

@@ -9,20 +9,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from sweep.entries import averaged_over, line_label, value_text
+from sweep.entries import averaged_over, board_title, line_label, value_text
 from sweep.figures.style import INK, LINES, WIDTH, Drawing, Look, canvas, drawn, legend, looks, printable
 from sweep.leaderboard import METRICS, Board, Cell, Grid, Leaderboard
 from sweep.sheets import WIDE_NZ
 
 Looks = Mapping[str, Look]
 LABEL_INCHES = 0.25  # that the label of a tick takes
-
-
-def board_title(leaderboard: Leaderboard, board: Board) -> str:
-    """E.g. "digits D1: AUROC, last epoch, clean"."""
-    return f"{board.dataset} {board.protocol}: {METRICS[leaderboard.metric]}, {leaderboard.selection} epoch, " + (
-        leaderboard.evaluation.replace("_", " ")
-    )
 
 
 def error_bars(leaderboard: Leaderboard, board: Board, looked: Looks) -> Iterator[Drawing]:

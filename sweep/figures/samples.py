@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from models.scoring import LAMBDAS, combine
-from sweep.entries import line_label
-from sweep.figures.boards import board_title, measure, ring
+from sweep.entries import board_title, line_label
+from sweep.figures.boards import measure, ring
 from sweep.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, drawn, legend, printable
 from sweep.gather import Row
 from sweep.leaderboard import NAME, Board, Leaderboard, Line

@@ -13,6 +13,7 @@ from importlib.resources import files
 from sweep.faults import UserError
 from sweep.findings import Finding
 from sweep.onprem import ray_config, ssh
+from sweep.placeholders import unedited
 from sweep.providers import OnPrem
 from sweep.spec import Sweep
 from sweep.store import Store, StoreError, open_store
@@ -35,7 +36,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         yield Finding("here", "not ok", f"no {' and no '.join(missing)} here", "install the packages openssh and rsync")
         return
     probe = f"checks/{uuid.uuid4().hex}"
-    store = None if "storage" in sweep.unedited else _probed(sweep.storage, probe)
+    store = None if "storage" in unedited(sweep) else _probed(sweep.storage, probe)
     try:
         look = _script(sweep, probe if store is not None else None)
         found = ssh.everywhere(cluster.hosts, lambda host: ssh.facts(ssh.run(cluster, host, look)))

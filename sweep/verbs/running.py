@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -132,8 +133,6 @@ def status(
 
     From the store alone: also while the sweep runs, from any machine that reaches the store.
     """
-    import time
-
     from sweep.opened import Opened
 
     opened = Opened(config, assignments, as_launched=True, everything=everything)
@@ -164,8 +163,6 @@ def down(
     \b
     python -m sweep down clusters/aws.yaml
     """
-    import time
-
     from sweep.lease import whoami
     from sweep.places import place_of
     from sweep.spec import load
@@ -195,8 +192,6 @@ def down(
 
 def _close(sweep: Sweep, cause: str, since: float | None = None) -> None:
     """Have `status` say so, where the store can be reached; without `since` only of a head that is silent."""
-    import time
-
     from sweep import heads
     from sweep.store import StoreError, open_store
     from sweep.watching import SILENT_SECONDS
