@@ -21,6 +21,7 @@ SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", "
 SPLITS = ("train", "test")
 FOLDERS = {"train": {"0.normal": "normal"}, "test": {"0.normal": "normal", "1.abnormal": "abnormal"}}
 GOOD = "good"
+TAKEN = {ANY: "all abnormal ones together", "mean": "the mean over classes in tables"}
 FAULTS = 20  # told at once: a folder of the wrong kind has one for each of its files
 
 
@@ -101,8 +102,11 @@ def _listed(layout: Layout) -> tuple[Contents, list[Listed]]:
         raise DataError(f"{root}: no such folder")
     faults: list[str] = []
     classes, protocols, parts = PARTS[type(layout)](layout, root, faults)
-    if ANY in classes:
-        faults.append(f"{root}: a class cannot be named {ANY}, which stands for all abnormal ones together")
+    faults += [
+        f"{root}: a class cannot be named {name}, which stands for {it}"
+        for name, it in TAKEN.items()
+        if name in classes
+    ]
     files: list[Listed] = []
     for part in parts:
         paths = image_paths(root, part.path, faults)

@@ -163,6 +163,8 @@ def _record(path: str, data: bytes) -> Record:
         record = json.loads(data)
         if not isinstance(record, dict) or not record:
             raise ValueError("no record")
+        if path.startswith("trials/") and not isinstance(record.get("status"), str):
+            raise ValueError("it does not say how the trial ended")
         return record
 
 

@@ -16,7 +16,7 @@ from sweep.cluster import platform, refuse_busy_cards
 from sweep.faults import UserError
 from sweep.launched import last_launch, launches
 from sweep.ledger import Ledger
-from sweep.overview import table
+from sweep.overview import table, unheld_budget
 from sweep.placeholders import refuse_unedited
 from sweep.plan import Platform, Work, expand, union
 from sweep.providers import Aws, Local, OnPrem, Slurm
@@ -143,12 +143,11 @@ class Opened:
 
             machines = told(self.sweep, self.store, estimate(self.sweep, state), unreached)
         shown = table(self.sweep, self.platform, state, unreached, machines)
-        cautions = [line.sentence() for line in own_code.cautions(self.sweep)]
-        return Group(shown, *(Text(line, style="yellow") for line in cautions))
+        return Group(shown, *(Text(line, style="yellow") for line in self._cautions()))
 
     def plan_json(self, state: Survey, unreached: str) -> dict[str, Any]:
         """The plan for programs."""
-        found = state.to_json(self.platform.slots)
+        found = {**state.to_json(self.platform.slots), "cautions": self._cautions()}
         if unreached:
             found |= {"done": None, "failed": None, "pruned": None, "stale": None, "store": unreached}
         if isinstance(self.sweep.cluster, Aws):
@@ -156,6 +155,11 @@ class Opened:
 
             found["aws"] = estimate(self.sweep, state).to_json()
         return found
+
+    def _cautions(self) -> list[str]:
+        """What whoever reads the plan should know."""
+        own = [line.sentence() for line in own_code.cautions(self.sweep)]
+        return [said for said in (self.platform.caution, unheld_budget(self.sweep), *own) if said]
 
     def ray_yaml(self, state: Survey) -> str:
         """What Ray's launcher would be given, or Slurm."""

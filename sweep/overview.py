@@ -40,7 +40,6 @@ def table(sweep: Sweep, platform: Platform, survey: Survey, unreached: str = "",
         parts += [Text(line) for line in machines]
     elif counts["to_run"]:
         parts.append(Text(_left(survey, platform)))
-    parts += [Text(said, style="yellow") for said in (platform.caution, unheld_budget(sweep)) if said]
     return Group(*parts)
 
 

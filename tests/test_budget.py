@@ -12,11 +12,12 @@ from places import on_hosts, on_ray, on_slurm
 from rich.console import Console
 
 from sweep.check import check
-from sweep.hosts import Host, fitted
 from sweep.launch import exhausted
-from sweep.overview import table, unheld_budget
+from sweep.opened import Opened
+from sweep.overview import unheld_budget
 from sweep.spec import Budget, Sweep, resolve
-from sweep.status import Survey
+
+ROOT = Path(__file__).parents[1]
 
 
 def here(**cluster: Any) -> Sweep:
@@ -45,15 +46,21 @@ def test_where_dollars_are_counted_nothing_is_said() -> None:
     assert unheld_budget(with_budget(sweep_on_aws(), max_usd=50, max_hours=1)) == ""
 
 
-def test_a_plan_and_a_check_say_so_and_fail_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_says_so_and_fails_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    sweep = with_budget(on_slurm(tmp_path), max_usd=50)
-    out = io.StringIO()
-    shown = table(sweep, fitted(sweep, [Host(4)], "", None), Survey((), (), frozenset(), {}))
-    Console(file=out, width=300).print(shown)
-    (found,) = (finding for finding in check(sweep).findings if finding.name == "budget")
-    assert found.said in out.getvalue() and "budget.max_usd=50 is not held" in found.said
+    (found,) = (f for f in check(with_budget(on_slurm(tmp_path), max_usd=50)).findings if f.name == "budget")
+    assert "budget.max_usd=50 is not held" in found.said
     assert (found.state, found.mend) == ("unknown", "--set budget.max_hours=HOURS")
+
+
+def test_a_plan_says_so_to_persons_and_to_programs(tmp_path: Path) -> None:
+    opened = Opened(ROOT / "clusters/local.yaml", [f"storage={tmp_path}", "budget.max_usd=50"])
+    said = unheld_budget(opened.sweep)
+    survey, unreached = opened.survey_if_reached()
+    assert said and said in opened.plan_json(survey, unreached)["cautions"]
+    out = io.StringIO()
+    Console(file=out, width=500).print(opened.plan_table(survey, unreached))
+    assert said in out.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from sweep.ledger import Damaged
 from sweep.results import open_results
 
 TRUNCATED, EMPTY, NO_RECORD, NO_TEXT = b'{"status": "ok', b"", b"{}", b"\xff\xfe"
+NO_STATUS = b'{"key": "3f2a"}'
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def made(tmp_path: Path) -> MadeUp:
     return MadeUp(tmp_path, abnormal=[0, 1], seeds=2)
 
 
-@pytest.mark.parametrize("data", [TRUNCATED, EMPTY, NO_RECORD, NO_TEXT])
+@pytest.mark.parametrize("data", [TRUNCATED, EMPTY, NO_RECORD, NO_TEXT, NO_STATUS])
 def test_a_damaged_result_is_named_with_the_mend(made: MadeUp, data: bytes) -> None:
     key = made.planned[0].key
     made.store.put(f"trials/{key}/result.json", data)

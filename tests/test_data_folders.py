@@ -162,9 +162,10 @@ def test_fewer_than_two_classes_and_wrong_names_of_classes_are_faults(root: Path
     assert faults(Classes(root=str(root))) == [": needs a folder for each of two classes or more, has none"]
     write_images(root, {"a": 1})
     assert faults(Classes(root=str(root))) == [": needs a folder for each of two classes or more, has a"]
-    write_images(root, {"b": 1, "any": 1})
+    write_images(root, {"b": 1, "any": 1, "mean": 1})
     assert faults(Classes(root=str(root))) == [
-        ": a class cannot be named any, which stands for all abnormal ones together"
+        ": a class cannot be named any, which stands for all abnormal ones together",
+        ": a class cannot be named mean, which stands for the mean over classes in tables",
     ]
     assert faults(Classes(root=str(root), classes=("a", "b"), normal="c")) == [
         "normal: 'c' is none of the classes a, b"

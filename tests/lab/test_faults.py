@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 LAUNCH = ["python", "-m", "sweep", "launch", CONFIG, "-y"]
 SECONDS = 300.0  # for machines to come up, on a busy machine
+ZONES = ["us-east-1a", "us-east-1b", "us-east-1c"]
 GUARDS = 240.0  # for the guards of machines to power them off, with `SOON`
 
 
@@ -52,7 +53,8 @@ def as_before(cloud: Cloud) -> Iterator[None]:
     for role in ("sweep-head", "sweep-worker"):
         cloud.allow_bucket(role)
     for market in ("spot", "on-demand"):
-        cloud.capacity("any", "any", market, None)
+        for zone in ("any", *ZONES):
+            cloud.capacity(zone, "any", market, None)
     cloud.laptop.cut_power()
     cloud.laptop.switch_on()
     cloud.laptop.run(["python", "-m", "sweep", "down", CONFIG, "-y"], timeout=300)
@@ -113,6 +115,19 @@ def test_without_capacity_for_a_head_nothing_is_made(cloud: Cloud, tmp_path: Pat
     assert "InsufficientInstanceCapacity" in launched.said
     assert "Traceback" not in launched.said
     assert not any(cloud.left().values())
+
+
+def test_with_one_zone_left_workers_are_spot_there(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "one-zone", epochs=13, abnormal=1)
+    *empty, left = ZONES
+    for zone in empty:
+        cloud.capacity(zone, "any", "spot", 0)
+    before = {i["id"] for i in cloud.state()}
+    launched = launch(cloud, tmp_path)
+    assert launched.code() == 0, launched.said
+    workers = [i for i in cloud.state() if i["role"] == "worker" and i["id"] not in before]
+    assert {(i["market"], i["zone"]) for i in workers} == {("spot", left)}
+    cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
 
 
 def test_expired_credentials_are_told_before_anything_is_made(cloud: Cloud, tmp_path: Path) -> None:
