@@ -41,6 +41,5 @@ def _texts(place: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _texts(f"{place}.{key}", inner)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _texts(f"{place}.{index}", inner)
+    elif isinstance(value, list):  # --set replaces one as a whole
+        yield place, "[" + ", ".join(text for inner in value for _, text in _texts(place, inner)) + "]"

@@ -130,7 +130,15 @@ def test_a_yaml_as_it_came_is_told_to_be_edited_before_all_else(place: str) -> N
     run = sweep("launch", config, "-y", **NOWHERE)
     assert run.returncode == 1
     assert run.stderr.startswith(f"error: storage: {text} is a placeholder; edit that line of the YAML"), run.stderr
-    assert run.stderr.count("error:") == 1
+    assert run.stderr.count("error:") == (2 if place == "onprem" else 1), run.stderr  # its hosts, too
+
+
+def test_hosts_that_are_placeholders_are_not_asked() -> None:
+    found = {line.name: line for line in check(load(ROOT / "clusters/onprem.yaml")).findings}
+    assert found["cluster.hosts"].state == "not ok"
+    assert "--set cluster.hosts=" in found["cluster.hosts"].mend
+    assert found["hosts"].said == "not tried before cluster.hosts is edited"
+    assert not [name for name in found if name.startswith("host ")]
 
 
 def test_credentials_and_a_placeholder_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

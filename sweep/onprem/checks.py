@@ -30,13 +30,17 @@ print("store=ok")
 
 def findings(sweep: Sweep) -> Iterator[Finding]:
     """Each host: reached, its cores and GPUs, its Python environment, and the store as it sees it."""
+    left = unedited(sweep)
+    if "cluster.hosts" in left:
+        yield Finding("hosts", "unknown", "not tried before cluster.hosts is edited")
+        return
     cluster = ray_config.of(sweep)
     missing = [name for name in ("ssh", "rsync") if shutil.which(name) is None]
     if missing:
         yield Finding("here", "not ok", f"no {' and no '.join(missing)} here", "install the packages openssh and rsync")
         return
     probe = f"checks/{uuid.uuid4().hex}"
-    store = None if "storage" in unedited(sweep) else _probed(sweep.storage, probe)
+    store = None if "storage" in left else _probed(sweep.storage, probe)
     try:
         look = _script(sweep, probe if store is not None else None)
         found = ssh.everywhere(cluster.hosts, lambda host: ssh.facts(ssh.run(cluster, host, look)))
