@@ -87,6 +87,7 @@ def test_every_machine_has_a_profile_a_sized_disk_tags_and_ends_when_it_powers_o
         disk = node["BlockDeviceMappings"][0]["Ebs"]
         assert (disk["VolumeSize"], disk["DeleteOnTermination"]) == (77, True)
         assert node["InstanceInitiatedShutdownBehavior"] == "terminate"
+        assert node["MaintenanceOptions"] == {"AutoRecovery": "disabled"}
         assert node["MetadataOptions"]["HttpTokens"] == "required"
         assert [spec["ResourceType"] for spec in node["TagSpecifications"]] == ["instance", "volume"]
         for spec in node["TagSpecifications"]:
@@ -137,6 +138,34 @@ def test_the_first_boot_powers_off_by_itself_and_fits_into_what_ec2_takes() -> N
         assert "{{" not in script
         embedded = script.partition("<<'GUARD'\n")[2].partition("\nGUARD\n")[0]
         ast.parse(embedded)
+
+
+def test_a_machine_that_is_booted_again_powers_off_and_an_image_made_of_it_does_not(tmp_path: Path) -> None:
+    script = ray_config.first_boot("head", 1_900_000_000)
+    for folder in ("/var", "/opt", "/run"):
+        script = script.replace(f" {folder}/", f" {tmp_path}{folder}/").replace(f"={folder}/", f"={tmp_path}{folder}/")
+    for folder in ("bin", "opt", "run", "var/log", "var/lib/cloud/data"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("shutdown", "setsid"):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/done\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    done, instance = tmp_path / "done", tmp_path / "var/lib/cloud/data/instance-id"
+
+    def run(*command: str) -> list[str]:
+        done.write_text("")
+        subprocess.run(command, env={"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}, check=True)
+        return [line for line in done.read_text().splitlines() if line.startswith("shutdown")]
+
+    instance.write_text("i-1\n")
+    (limit,) = run("sh", "-c", script)
+    assert limit.startswith("shutdown -h +")
+    again = tmp_path / "var/lib/cloud/scripts/per-boot/sweep-booted-again"
+    assert run(str(again)) == ["shutdown -h now"]
+    instance.write_text("i-2\n")
+    assert run(str(again)) == []
+    instance.unlink()
+    (limit,) = run("sh", "-c", script)
+    assert run(str(again)) == ["shutdown -h now"], "where cloud-init does not name the instance"
 
 
 def test_a_sweep_has_one_name_at_every_launch_and_no_other_sweep_has_it() -> None:

@@ -131,6 +131,7 @@ def _node(
         "KeyName": tags[CLUSTER_TAG],
         "IamInstanceProfile": {"Name": profile},  # Ray's default gives workers none, and their writes are denied
         "InstanceInitiatedShutdownBehavior": "terminate",  # else a machine that powers itself off goes on costing
+        "MaintenanceOptions": {"AutoRecovery": "disabled"},  # it would come back as another boot, without Ray
         "BlockDeviceMappings": [{"DeviceName": ROOT_DEVICE, "Ebs": disk}],
         "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": [{"ResourceType": kind, "Tags": pairs} for kind in ("instance", "volume")],
