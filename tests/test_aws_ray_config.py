@@ -281,7 +281,7 @@ def test_a_worker_is_any_type_as_spot_in_any_zone_and_then_on_demand(
 
     provider, node = provider_and_node(launcher, "worker")
     capacity = Capacity(provider, refused)
-    (name,) = provider.create_node(node, {"ray-node-kind": "worker"}, 1)
+    (name,) = provider.create_node(node, {"ray-node-type": "worker"}, 1)
     assert capacity.asked[-1][:2] == made
     for wanted in refused:
         assert {zone for *asked, zone in capacity.asked if tuple(asked) == wanted} == set(node["SubnetIds"])
@@ -299,7 +299,7 @@ def test_no_capacity_anywhere_and_a_missing_right_are_said_as_they_are(launcher:
         provider, node = provider_and_node(launcher, "worker")
         capacity = Capacity(provider, everything, code)
         with pytest.raises(NodeLaunchException) as caught:
-            provider.create_node(node, {"ray-node-kind": "worker"}, 1)
+            provider.create_node(node, {"ray-node-type": "worker"}, 1)
         assert caught.value.category == code
         assert len({asked[:2] for asked in capacity.asked}) == tried
 
@@ -307,7 +307,15 @@ def test_no_capacity_anywhere_and_a_missing_right_are_said_as_they_are(launcher:
 def test_the_head_is_on_demand_and_of_its_own_type_alone(launcher: dict[str, Any]) -> None:
     provider, node = provider_and_node(launcher, "head")
     capacity = Capacity(provider, set())
-    provider.create_node(node, {"ray-node-kind": "head"}, 1)
+    provider.create_node(node, {"ray-node-type": "head"}, 1)
+    assert {asked[:2] for asked in capacity.asked} == {("m6i.large", "on demand")}
+
+
+def test_the_head_is_of_its_own_type_also_where_workers_may_be_of_it(launcher: dict[str, Any]) -> None:
+    provider, node = provider_and_node(launcher, "head")
+    provider.provider_config["worker_types"] = ["m6i.4xlarge", "m6i.large"]
+    capacity = Capacity(provider, set())
+    provider.create_node(node, {"ray-node-type": "head"}, 1)
     assert {asked[:2] for asked in capacity.asked} == {("m6i.large", "on demand")}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ray.autoscaler._private.aws import config as aws_config
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider, make_ec2_resource
 from ray.autoscaler.node_launch_exception import NodeLaunchException
+from ray.autoscaler.tags import NODE_KIND_WORKER, TAG_RAY_NODE_KIND
 
 # EC2's answers that another zone, type or market may not give.  All others, such as a missing right, are final.
 NO_CAPACITY = frozenset({
@@ -41,19 +42,24 @@ class SpotFirst(AWSNodeProvider):
     """
 
     def _create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
+        if tags.get(TAG_RAY_NODE_KIND) != NODE_KIND_WORKER:  # the head, whose type may also be one of a worker
+            return self._asked(node_config, tags, count)
         refusals = []
         for attempt in attempts(node_config, self.provider_config["worker_types"]):
             market = "spot" if "InstanceMarketOptions" in attempt else "on demand"
-            try:  # Ray tries every zone of the configuration in turn
-                made: dict[str, Any] = super()._create_node(attempt, dict(tags), count)  # type: ignore[no-untyped-call]
+            try:
+                return self._asked(attempt, tags, count)
             except NodeLaunchException as refusal:
                 if refusal.category not in NO_CAPACITY:
                     raise
                 log.warning("no capacity for %s %s: %s", attempt["InstanceType"], market, refusal.category)
                 refusals.append(refusal)
-            else:
-                return made
         raise refusals[-1]
+
+    def _asked(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
+        """As asked for, in every zone of the configuration in turn."""
+        made: dict[str, Any] = super()._create_node(node_config, dict(tags), count)  # type: ignore[no-untyped-call]
+        return made
 
     @staticmethod
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
@@ -70,12 +76,12 @@ class SpotFirst(AWSNodeProvider):
 
 
 def attempts(node_config: dict[str, Any], worker_types: list[str]) -> Iterator[dict[str, Any]]:
-    """What to ask EC2 for, in turn.
+    """What to ask EC2 for in place of one worker, in turn.
 
     Args:
-        node_config: of a Ray node type; asks for spot by "InstanceMarketOptions".
-        worker_types: instance types that stand for one another; a machine of none of them, the
-            head, is asked for as it is.
+        node_config: of a worker; asks for spot by "InstanceMarketOptions".
+        worker_types: instance types that stand for one another; a worker of another one, which
+            cluster.ray may ask for, is of that alone.
     """
     types = worker_types if node_config["InstanceType"] in worker_types else [node_config["InstanceType"]]
     on_demand = {key: value for key, value in node_config.items() if key != "InstanceMarketOptions"}
