@@ -117,6 +117,12 @@ def test_nothing_of_ray_is_open_to_the_world_and_its_secret_is_asked_for() -> No
     assert config["file_mounts"]["~/.ray/auth_token"] == "/somewhere/token"
 
 
+def test_the_folder_of_code_is_shipped_whole() -> None:
+    config = generated()
+    assert config["file_mounts"][ray_config.CODE] == "/somewhere/code"
+    assert config["rsync_exclude"] == config["rsync_filter"] == [], "they would hold at any depth: models/results, too"
+
+
 def test_a_ready_image_downloads_nothing_and_any_other_only_what_is_pinned() -> None:
     assert generated({"environment": "/opt/ready"})["setup_commands"] == []
     (step,) = generated()["setup_commands"]

@@ -26,7 +26,6 @@ PORT = 6379  # of Ray on the head
 ROOT_DEVICE = "/dev/sda1"  # of Ubuntu's images
 MACHINE = Path(__file__).parent / "machine"
 USER_DATA_BYTES = 16_384  # EC2 takes no more
-UNSHIPPED = (".git", ".venv", ".uv", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", "results")
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "file_mounts": {CODE: str(resolved.code), "~/.ray/auth_token": str(resolved.token)},
         "cluster_synced_files": [],
         "file_mounts_sync_continuously": False,
-        "rsync_exclude": list(UNSHIPPED),
+        "rsync_exclude": [],  # the folder of code holds what is to be shipped, and nothing else
         "rsync_filter": [],
         "initialization_commands": [],
         "setup_commands": _setup(cluster),
