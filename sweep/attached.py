@@ -18,7 +18,7 @@ from types import FrameType
 from rich.console import Console
 
 from data.faults import DataError
-from sweep.bulletin import Bill, Bulletin
+from sweep.bulletin import Bill, Bulletin, Refused
 from sweep.exits import BUDGET, INTERRUPTED, USER_ERROR
 from sweep.faults import UserError
 from sweep.generations import STOPPED, Generations, at_once, interrupted
@@ -81,7 +81,7 @@ class Attached(Prepared):
         """
         lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", f"{whoami()}, launch {self.number}")
         asked: list[bool] = []  # to stop, before there is anything to stop, or when there is nothing left
-        bill, tell = bill_of(self.sweep), self.console
+        bill, refused_by, tell = bill_of(self.sweep), refused_of(self.sweep), self.console
         try:
             _acquire(lease)
             with (
@@ -89,7 +89,7 @@ class Attached(Prepared):
                 _noticing(signal.SIGUSR1) as suspended,
                 lease.held(),
                 Bulletin(
-                    self.store, self.sweep, self.platform, lease, self.number, self.record, bill, tell
+                    self.store, self.sweep, self.platform, lease, self.number, self.record, bill, tell, refused_by
                 ) as bulletin,
             ):
                 try:
@@ -117,7 +117,8 @@ class Attached(Prepared):
         """
         state = survey(self.work, self.ledger)
         bulletin.report(state)
-        why = {INTERRUPTED: STOPPED, BUDGET: f"{bulletin.exhausted()} is reached"}.get(code)
+        spent, stranded = f"{bulletin.exhausted()} is reached", bulletin.stranded()
+        why = {INTERRUPTED: STOPPED, BUDGET: spent, USER_ERROR: stranded}.get(code)
         bulletin.end(code, "; ".join(filter(None, [why, self._put_report(state)])) or None)
 
     def _generations(self, lease: Lease, bulletin: Bulletin, asked: Sequence[bool]) -> int:
@@ -150,6 +151,7 @@ class Attached(Prepared):
             number=self.number,
             provenance={name: self.record[name] for name in ("commit", "dirty")},
             exhausted=bulletin.exhausted,
+            stranded=bulletin.stranded,
             watch=bulletin.hear,
             patience=STOP_SECONDS,
             echo_seconds=ECHO_SECONDS,
@@ -219,6 +221,15 @@ def bill_of(sweep: Sweep) -> Bill | None:
     from sweep.aws.bill import bill
 
     return bill(sweep)
+
+
+def refused_of(sweep: Sweep) -> Refused | None:
+    """What the place last answered when it gave no machine, where it is asked for some while the launch runs."""
+    if not isinstance(sweep.cluster, Aws):
+        return None
+    from sweep.aws.refusal import last
+
+    return last
 
 
 def typed(verb: str, argv: Sequence[str]) -> str:

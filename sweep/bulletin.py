@@ -23,9 +23,11 @@ from sweep.store import Store, StoreError
 
 TELL_SECONDS = 10.0  # between two writings without a change
 BILL_SECONDS = 30.0  # between two questions to a place about its machines
+STRANDED_SECONDS = 1800.0  # without a slot while trials wait: the head costs meanwhile, and nobody may be looking
 SUSPENDED = "suspended: it goes on in the next run"
 COUNTED = ("trials", "done", "failed", "pruned", "to_run")
 Bill = Callable[[], list[Node] | None]  # machines of the sweep as its place lists them, None when it does not answer
+Refused = Callable[[], str | None]  # what a place last answered when it gave no machine, None once it gives one
 
 
 class Bulletin:
@@ -38,6 +40,8 @@ class Bulletin:
         number, record: of the launch, from the ledger.
         bill: lists the machines with their prices; None where the place does not know any.
         console: hears of what cannot be done.
+        refused: of a place that is asked for machines while the launch runs; None for any other.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -50,9 +54,11 @@ class Bulletin:
         record: Record,
         bill: Bill | None,
         console: Console,
+        refused: Refused | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._sweep, self._platform, self._console = store, sweep, platform, console
-        self.lease, self._bill = lease, bill
+        self.lease, self._bill, self._refused, self._clock = lease, bill, refused, clock
         self._started = float(record.get("started") or record["time"])
         hours = sweep.budget.max_hours
         deadline = record.get("deadline", None if hours is None else self._started + hours * 3600)
@@ -70,6 +76,8 @@ class Bulletin:
         self._changed, self._ended = threading.Event(), threading.Event()
         self._billed_at = float("-inf")
         self._told_unpriced = False
+        self._unserved_since: float | None = None  # trials wait, and there is no slot
+        self._stranded: str | None = None
         self._thread = threading.Thread(target=self._write_until_ended, name="head record", daemon=True)
 
     def __enter__(self) -> Bulletin:
@@ -107,6 +115,10 @@ class Bulletin:
                     head = replace(head, nodes=heads.merged(head.nodes, seen, now))
             preempted = event is not None and event["event"] == "attempt" and event["record"]["status"] == "preempted"
             others = head.slots != self._head.slots
+            if head.slots or not head.to_run:
+                self._unserved_since = None
+            elif self._unserved_since is None:
+                self._unserved_since = self._clock()
             self._head = replace(head, preemptions=head.preemptions + preempted)
         if preempted or ready or others:
             self._changed.set()
@@ -149,6 +161,20 @@ class Bulletin:
             return f"budget.max_usd={budget.max_usd:g}"
         return None
 
+    def stranded(self) -> str | None:
+        """Why no trial can run; None before they have waited for half an hour, and where no place is asked."""
+        with self._lock:
+            since, known = self._unserved_since, self._stranded
+        if known is not None or self._refused is None or since is None or self._clock() - since < STRANDED_SECONDS:
+            return known
+        answer = self._refused() or "no refusal, so workers cannot be set up (cluster.image, cluster.ray)"
+        self._stranded = (
+            f"trials have waited {STRANDED_SECONDS / 60:.0f} minutes for a worker; the place's last answer: {answer}; "
+            "`check` says which quota or right is missing, and other types in cluster.worker or cluster.zones: auto "
+            "may have capacity; the same command goes on where it was"
+        )
+        return self._stranded
+
     def _change(self, **fields: Any) -> None:
         with self._lock:
             self._head = replace(self._head, **fields)
@@ -173,11 +199,12 @@ class Bulletin:
         except Exception:  # noqa: BLE001  (a place's answer of an unknown shape; the record must go on)
             self._console.print_exception()
             seen = None
+        refused = self._refused() if self._refused is not None else None
         now = time.time()
         with self._lock:
             nodes = self._head.nodes if seen is None else heads.merged(self._head.nodes, seen, now)
             usd = None if self._bill is None else heads.dollars(nodes, self._started, now)
-            self._head = replace(self._head, nodes=nodes, usd=usd)
+            self._head = replace(self._head, nodes=nodes, usd=usd, refused=refused)
         if (
             self._bill is not None
             and usd is None

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from sweep.attempts import failed_before, failures
-from sweep.exits import BUDGET, DONE, INTERRUPTED, SOME_FAILED
+from sweep.exits import BUDGET, DONE, INTERRUPTED, SOME_FAILED, USER_ERROR
 from sweep.faults import UserError
 from sweep.lease import Lease
 from sweep.ledger import Ledger, Record
@@ -44,6 +44,7 @@ class Generations:
         number: of this launch.
         provenance: commit and dirty, for results.
         exhausted: says which budget is used up, None while none is.
+        stranded: says why no trial can run, None while one may.
         watch: hears of every event, and each second of nothing.
         patience: seconds that trials may take to write their resume state once all are asked to stop.
         echo_seconds: for which a second signal is taken for the first one's, sent along by somebody between.
@@ -59,6 +60,7 @@ class Generations:
     number: int
     provenance: Record
     exhausted: Callable[[], str | None]
+    stranded: Callable[[], str | None] = lambda: None
     watch: Callable[[Record | None, Progress], None] | None = None
     patience: float = math.inf
     echo_seconds: float = 0.0
@@ -75,7 +77,7 @@ class Generations:
             StoreError: the store failed; the same command goes on where it was.
         """
         state = survey(self.work, self.ledger)
-        cause = spent = None
+        cause = spent = stranded = None
         weights = Weights(self.ledger, state) if self.sweep.trial.keep == "best" else None
         with (
             Progress(state, self.platform.slots, self.console, self.log_command, self._again) as progress,
@@ -108,6 +110,9 @@ class Generations:
                         if not stopping and (spent := self.exhausted()):
                             progress.say(f"{spent} is reached: stopping, resumable")
                             cluster.stop()
+                        elif not stopping and (stranded := self.stranded()):
+                            progress.say(f"{stranded}: stopping")
+                            cluster.stop()
                         if not stopping:
                             last_run = time.monotonic()
                         elif time.monotonic() - last_run > self.patience:
@@ -129,6 +134,8 @@ class Generations:
             raise UserError(f"stopped: {cause}\nThe same command goes on where it was.")
         if stopped and spent is not None:
             return BUDGET
+        if stopped and stranded is not None:
+            return USER_ERROR
         if stopped:
             self.console.print(STOPPED, highlight=False)
             return INTERRUPTED

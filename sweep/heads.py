@@ -67,6 +67,7 @@ class Head:
         trials, done, failed, pruned, to_run: as `plan --json` counts them.
         running: trials that run now.
         slots: trials that the machines which are there can run at once.
+        refused: what the place last answered when it gave no machine; None where it gave one since.
         preemptions: attempts of this launch that ended with their machine.
         restarts: of the driver, after it died.
         nodes: machines, those that are gone included.
@@ -87,6 +88,7 @@ class Head:
     to_run: int = 0
     running: int = 0
     slots: int = 0
+    refused: str | None = None
     preemptions: int = 0
     restarts: int = 0
     nodes: tuple[Node, ...] = ()

@@ -36,6 +36,7 @@ def lines(head: Head, budget: Budget, now: float | None = None) -> list[str]:
         found.append(f"machines: {len(head.nodes)} in all")
     elif head.nodes:
         found.append(f"machines: {_nodes(head)}")
+    found += _refusals(head)
     if head.preemptions or head.restarts:
         found.append(f"preemptions: {head.preemptions}, restarts of the driver: {head.restarts}")
     spent = "unknown, for want of a price" if head.usd is None else f"{head.usd:.2f}"
@@ -71,6 +72,13 @@ def _nodes(head: Head) -> str:
     gone = sum(not node.alive for node in head.nodes)
     alive = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "none now"
     return f"{alive}; {gone} gone" if gone else alive
+
+
+def _refusals(head: Head) -> list[str]:
+    """The place's last one, while trials wait for a machine."""
+    if head.refused is None or head.ended or head.to_run <= head.running:
+        return []
+    return [f"no {'further ' if head.slots else ''}worker yet: {head.refused}"]
 
 
 def _kind(node: Node) -> str:
@@ -186,6 +194,8 @@ def _events(before: Head | None, head: Head) -> list[str]:
     now = {node.name: node for node in head.nodes if node.alive}
     found += [f"machine {name} is there{_described(node)}" for name, node in now.items() if name not in known]
     found += [f"machine {name} is gone" for name in sorted(known - set(now))]
+    if before is None or not _refusals(before):  # what follows it differs by a zone, and stands below
+        found += _refusals(head)
     for name, count in _counts(head).items():
         more = count - (_counts(before)[name] if before is not None else 0)
         if more > 0:

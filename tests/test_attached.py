@@ -14,7 +14,8 @@ from rich.console import Console
 from sweeps import write_config
 
 from sweep.attached import Attached
-from sweep.exits import DONE, INTERRUPTED
+from sweep.bulletin import Bulletin
+from sweep.exits import DONE, INTERRUPTED, USER_ERROR
 from sweep.generations import Generations
 from sweep.lease import Lease
 from sweep.reporting import Reporting
@@ -76,3 +77,15 @@ def test_a_launch_that_is_asked_to_stop_when_nothing_is_left_is_done(
             provenance={"commit": None, "dirty": None}, exhausted=lambda: None,
         )  # fmt: skip
         assert generations.run(lease, cluster) == code
+
+
+def test_a_launch_without_workers_ends_with_its_report_and_says_why(
+    launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Attached, "_generations", lambda *_: USER_ERROR)
+    monkeypatch.setattr(Bulletin, "stranded", lambda _: "no worker has come")
+    monkeypatch.setattr(Reporting, "write", lambda *_: (tmp_path / "reported").touch())
+    assert launch.run() == USER_ERROR
+    assert (tmp_path / "reported").exists()
+    head = ended_head(tmp_path)
+    assert (head.exit_code, head.cause) == (USER_ERROR, "no worker has come")

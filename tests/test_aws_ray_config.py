@@ -14,7 +14,7 @@ import yaml
 from aws_sweeps import account, sweep_on_aws
 
 from sweep import ray_yaml
-from sweep.aws import access, ray_config
+from sweep.aws import access, ray_config, refusal
 from sweep.aws.instances import worker
 from sweep.faults import UserError
 from sweep.naming import cluster_name
@@ -308,6 +308,41 @@ def test_no_capacity_anywhere_and_a_missing_right_are_said_as_they_are(launcher:
             provider.create_node(node, {"ray-node-type": "worker"}, 1)
         assert caught.value.category == code
         assert len({asked[:2] for asked in capacity.asked}) == tried
+
+
+def test_the_last_refusal_of_a_worker_is_left_for_the_driver_until_one_is_given(
+    launcher: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.autoscaler.node_launch_exception import NodeLaunchException
+
+    monkeypatch.setattr(refusal, "FILE", tmp_path / "refused")
+
+    def ask(kind: str, code: str | None) -> str | None:
+        provider, node = provider_and_node(launcher, kind)
+        names = {node["InstanceType"], "g5.xlarge", "g6.xlarge"}
+        everything = {(name, market) for name in names for market in ("spot", "on demand")}
+        Capacity(provider, everything if code else set(), code or "")
+        try:
+            provider.create_node(node, {"ray-node-type": kind}, 1)
+        except NodeLaunchException as refused:
+            assert refused.category == code
+        return refusal.last()
+
+    assert ask("head", "InsufficientInstanceCapacity") is None, "a laptop asks for it, and says so itself"
+    assert ask("worker", "VcpuLimitExceeded") == "VcpuLimitExceeded: no"
+    assert ask("worker", "UnauthorizedOperation") == "UnauthorizedOperation: no"
+    assert ask("worker", None) is None
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(refusal, "FILE", tmp_path / "nowhere/refused")
+    assert ask("worker", "VcpuLimitExceeded") is None, "where nothing can be written, Ray hears of it all the same"
+
+
+def test_what_is_left_of_a_refusal_can_be_read_by_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusal, "FILE", tmp_path / "refused")
+    refusal.leave("UnauthorizedOperation: You may not.\nEncoded authorization failure message: " + "x" * 1000)
+    assert refusal.last() == "UnauthorizedOperation: You may not."
+    refusal.leave("Code: " + "long " * 1000)
+    assert len(refusal.last() or "") <= refusal.LONGEST
 
 
 def test_the_head_is_on_demand_and_of_its_own_type_alone(launcher: dict[str, Any]) -> None:

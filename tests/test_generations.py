@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from sweeps import logged, write_config
 
 from sweep.cluster import platform
-from sweep.exits import INTERRUPTED
+from sweep.exits import INTERRUPTED, USER_ERROR
 from sweep.faults import UserError
 from sweep.generations import DEATHS_IN_A_ROW, Generations
 from sweep.lease import Lease
@@ -94,3 +94,21 @@ def test_a_process_that_always_dies_when_asked_to_stop_ends_a_stop_all_the_same(
     launched.cluster.stops = 1
     assert launched.run() == INTERRUPTED
     assert launched.cluster.started == 1
+
+
+@dataclass
+class WithoutWorkers(RayCluster):
+    """Whose trials wait until they are asked to stop."""
+
+    def generation(self, sweep: Any, **told: Any) -> Iterator[dict[str, Any] | None]:
+        yield None
+        assert self.stop_file.exists(), "it would wait for ever"
+        yield {"event": "ended", "finished": False, "stopped": None}
+
+
+def test_trials_that_no_worker_comes_for_end_the_launch_in_order_and_with_an_error(
+    launched: Launched, tmp_path: Path
+) -> None:
+    generations = replace(launched.generations, stranded=lambda: "no worker has come")
+    assert generations.run(launched.lease, WithoutWorkers(tmp_path, generations.platform)) == USER_ERROR
+    assert "no worker has come" in launched.said.getvalue()

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
@@ -21,7 +21,7 @@ from sweep import heads
 from sweep.aws import api
 from sweep.aws.bill import bill
 from sweep.aws.ray_config import TAG
-from sweep.bulletin import Bill, Bulletin
+from sweep.bulletin import STRANDED_SECONDS, Bill, Bulletin, Refused
 from sweep.heads import Head, Node, dollars, merged
 from sweep.lease import Lease
 from sweep.naming import cluster_name
@@ -94,13 +94,19 @@ def test_what_is_no_record_is_none(folder_url: str, damaged: str) -> None:
 
 @contextmanager
 def bulletin_of(
-    store: Store, sweep: Sweep, machines: Bill | None = None, out: StringIO | None = None, **record: Any
+    store: Store,
+    sweep: Sweep,
+    machines: Bill | None = None,
+    out: StringIO | None = None,
+    refused: Refused | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    **record: Any,
 ) -> Iterator[Bulletin]:
     lease = Lease(store, f"sweeps/{sweep.name}/lease", "a test")
     found, console = {"time": time.time(), **record}, Console(file=out or StringIO(), width=200)
     with (
         lease.held(),
-        Bulletin(store, sweep, PLATFORM, lease, 1, found, machines, console) as bulletin,
+        Bulletin(store, sweep, PLATFORM, lease, 1, found, machines, console, refused, clock) as bulletin,
     ):
         yield bulletin
 
@@ -181,6 +187,75 @@ def test_slots_are_those_of_the_machines_that_are_there(folder_url: str) -> None
             wait_until(lambda told=told, slots=slots: told() == slots)
         bulletin.end(0)
         assert told() == 0
+
+
+class Waiting(Progress):
+    """Of trials of which so many wait."""
+
+    def __init__(self, to_run: int) -> None:
+        super().__init__(Survey((), (), frozenset(), {}), 16, Console(quiet=True), str, bool)
+        self.to_run = to_run
+
+    def counts(self) -> dict[str, int]:
+        return {**super().counts(), "to_run": self.to_run}
+
+
+@dataclass
+class Waited:
+    """What a bulletin hears while a clock of ours goes on.
+
+    Attributes:
+        now: of the clock.
+        answer: the place's, when it is asked for a machine.
+    """
+
+    now: float = 0.0
+    answer: str | None = "VcpuLimitExceeded: you may have 0"
+
+    def hear(self, bulletin: Bulletin, *, after: float = 0.0, workers: int = 0, to_run: int = 2) -> str | None:
+        self.now += after
+        nodes = [{"name": f"n{number}", "alive": True, "cpus": 4, "gpus": 1} for number in range(workers)]
+        bulletin.hear({"event": "nodes", "nodes": nodes}, Waiting(to_run))
+        return bulletin.stranded()
+
+
+def test_trials_that_waited_half_an_hour_for_a_worker_end_the_launch_with_the_places_answer(folder_url: str) -> None:
+    waited = Waited(now=5_000.0)  # as long as data were put
+    with bulletin_of(
+        open_store(folder_url), sweep_on_aws(), refused=lambda: waited.answer, clock=lambda: waited.now
+    ) as bulletin:
+        assert bulletin.stranded() is None, "nothing is known of any trial yet"
+        assert waited.hear(bulletin) is None
+        assert waited.hear(bulletin, after=STRANDED_SECONDS - 1) is None
+        said = waited.hear(bulletin, after=1)
+        assert said is not None and "VcpuLimitExceeded: you may have 0" in said and "`check`" in said
+        assert waited.hear(bulletin, workers=1) == said, "it is being stopped"
+
+
+@pytest.mark.parametrize("meanwhile", [{"workers": 1}, {"to_run": 0}])
+def test_the_wait_counts_from_the_last_worker_and_while_trials_wait(folder_url: str, meanwhile: dict[str, int]) -> None:
+    waited = Waited(answer=None)
+    with bulletin_of(
+        open_store(folder_url), sweep_on_aws(), refused=lambda: waited.answer, clock=lambda: waited.now
+    ) as bulletin:
+        assert waited.hear(bulletin) is None
+        assert waited.hear(bulletin, after=STRANDED_SECONDS - 1, **meanwhile) is None
+        assert waited.hear(bulletin, after=STRANDED_SECONDS) is None
+        assert waited.hear(bulletin, after=STRANDED_SECONDS - 1) is None
+        assert "cannot be set up" in (waited.hear(bulletin, after=1) or "")
+
+
+def test_where_no_place_is_asked_for_machines_trials_wait_for_as_long_as_it_takes(folder_url: str) -> None:
+    waited = Waited()
+    with bulletin_of(open_store(folder_url), sweep_on_aws(), clock=lambda: waited.now) as bulletin:
+        assert waited.hear(bulletin) is None
+        assert waited.hear(bulletin, after=100 * STRANDED_SECONDS) is None
+
+
+def test_the_places_refusal_is_in_the_record(folder_url: str) -> None:
+    store, sweep = open_store(folder_url), sweep_on_aws()
+    with bulletin_of(store, sweep, refused=lambda: "VcpuLimitExceeded: no"):
+        wait_until(lambda: (heads.read(store, sweep.name) or Head(0, "starting")).refused == "VcpuLimitExceeded: no")
 
 
 def test_whoever_has_lost_the_lease_writes_nothing(folder_url: str) -> None:

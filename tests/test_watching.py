@@ -147,3 +147,18 @@ def test_lines_say_state_machines_troubles_and_dollars() -> None:
 def test_one_line_of_progress() -> None:
     head = replace(RUNNING, nodes=NODES, failed=1)
     assert progress(head) == "4 of 10 done, 2 running, 6 to run, 1 failed; 2 machines, 1.50 dollars"
+
+
+def test_a_place_that_gives_no_worker_is_quoted_while_trials_wait(store: LocalStore) -> None:
+    refused = replace(RUNNING, refused="VcpuLimitExceeded: no")
+    assert "no worker yet: VcpuLimitExceeded: no" in lines(refused, Budget(), now=1000.0)
+    assert "no further worker yet: VcpuLimitExceeded: no" in lines(replace(refused, slots=2), Budget(), now=1000.0)
+    for content in (replace(refused, running=6), replace(refused, state="ended", exit_code=0)):
+        assert not any("VcpuLimitExceeded" in line for line in lines(content, Budget(), now=1000.0))
+    again = replace(refused, refused="VcpuLimitExceeded: no, elsewhere")
+    script = Script(
+        saying(store, RUNNING), saying(store, refused), saying(store, again),
+        saying(store, replace(again, state="ended", exit_code=1)),
+    )  # fmt: skip
+    script.following(store).to_the_end()
+    assert script.output.getvalue().count("VcpuLimitExceeded") == 1

@@ -16,6 +16,8 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider, make_ec2_
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.tags import NODE_KIND_WORKER, TAG_RAY_NODE_KIND
 
+from sweep.aws import refusal
+
 # EC2's answers that another zone, type or market may not give.  All others, such as a missing right, are final.
 NO_CAPACITY = frozenset({
     "InsufficientInstanceCapacity",
@@ -44,16 +46,28 @@ class SpotFirst(AWSNodeProvider):
     def _create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
         if tags.get(TAG_RAY_NODE_KIND) != NODE_KIND_WORKER:  # the head, whose type may also be one of a worker
             return self._asked(node_config, tags, count)
+        try:
+            made = self._any_worker(node_config, tags, count)
+        except NodeLaunchException as refused:
+            refusal.leave(f"{refused.category}: {refused.description}")
+            raise
+        except Exception as error:  # EC2 was not even reached
+            refusal.leave(f"{type(error).__name__}: {error}")
+            raise
+        refusal.clear()
+        return made
+
+    def _any_worker(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
         refusals = []
         for attempt in attempts(node_config, self.provider_config["worker_types"]):
             market = "spot" if "InstanceMarketOptions" in attempt else "on demand"
             try:
                 return self._asked(attempt, tags, count)
-            except NodeLaunchException as refusal:
-                if refusal.category not in NO_CAPACITY:
+            except NodeLaunchException as refused:
+                if refused.category not in NO_CAPACITY:
                     raise
-                log.warning("no capacity for %s %s: %s", attempt["InstanceType"], market, refusal.category)
-                refusals.append(refusal)
+                log.warning("no capacity for %s %s: %s", attempt["InstanceType"], market, refused.category)
+                refusals.append(refused)
         raise refusals[-1]
 
     def _asked(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
