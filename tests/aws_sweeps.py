@@ -5,15 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from moto import mock_aws
 
+from sweep.aws import ray_config
+from sweep.aws.instances import worker
 from sweep.spec import Sweep, resolve
 
 BUCKET = "a-bucket-of-mine"
 STUDY = {"name": "s", "kind": "error_bars", "detectors": ["ganomaly"], "datasets": ["digits"], "abnormal": [0, 1]}
+RESOLVED = ray_config.Resolved(
+    image="ami-0123456789abcdef0",
+    ssh_from="203.0.113.7/32",
+    deadline=1_900_000_000,
+    workers=4,
+    code=Path("/somewhere/code"),
+    token=Path("/somewhere/token"),
+    key=Path("/somewhere/key"),
+)
 
 
 def sweep_on_aws(cluster: dict[str, Any] | None = None, **sections: Any) -> Sweep:
@@ -25,6 +37,17 @@ def sweep_on_aws(cluster: dict[str, Any] | None = None, **sections: Any) -> Swee
         **sections,
     }
     return resolve({**raw, "cluster": {"provider": "aws", **(cluster or {})}})
+
+
+def generated(cluster: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
+    """What Ray's launcher is given for such a sweep."""
+    sweep = sweep_on_aws(cluster, **sections)
+    return ray_config.configuration(sweep, worker(sweep), RESOLVED)
+
+
+def node_configs(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """What EC2 is asked for: for the head, and for a worker."""
+    return [node["node_config"] for node in config["available_node_types"].values()]
 
 
 @contextmanager

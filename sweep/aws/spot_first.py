@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +31,12 @@ NO_CAPACITY = frozenset({
     "InstanceLimitExceeded",
     "Unsupported",  # this type is not offered in this zone
 })  # fmt: skip
+
+# EC2 takes no more requests of the account for now, whoever in it makes them.  It has made nothing.
+THROTTLED = frozenset({
+    "RequestLimitExceeded", "RequestThrottled", "Throttling", "ThrottlingException", "EC2ThrottledException"
+})  # fmt: skip
+PAUSES = (2.0, 4.0, 8.0)  # seconds, more or less: those who were refused at once must not come back at once
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +79,17 @@ class SpotFirst(AWSNodeProvider):
         raise refusals[-1]
 
     def _asked(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
-        """As asked for, in every zone of the configuration in turn."""
-        made: dict[str, Any] = super()._create_node(node_config, dict(tags), count)  # type: ignore[no-untyped-call]
-        return made
+        """As asked for, in every zone of the configuration in turn; while EC2 is too busy to answer, a few times."""
+        pauses = iter(PAUSES)
+        while True:
+            try:
+                made: dict[str, Any] = super()._create_node(node_config, dict(tags), count)  # type: ignore[no-untyped-call]
+                return made
+            except NodeLaunchException as refused:
+                pause = next(pauses, None)
+                if pause is None or refused.category not in THROTTLED:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.5))
 
     @staticmethod
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
