@@ -17,6 +17,7 @@ import pytest
 from sweep.aws.machine import guard as guards
 from sweep.aws.machine.guard import (
     HEAD_GONE_SECONDS,
+    REACHED_SECONDS,
     SET_UP_SECONDS,
     SUPERVISOR_GONE_SECONDS,
     Guard,
@@ -70,10 +71,11 @@ def test_a_head_goes_ten_minutes_after_its_supervisor_stopped_touching_the_file(
     assert "no sign of life" in (guard.reason(0, 3_000 + 2 * SUPERVISOR_GONE_SECONDS) or "")
 
 
-def test_a_worker_that_nobody_sets_up_goes() -> None:
+def test_a_worker_that_no_head_reaches_goes_after_ten_minutes() -> None:
     guard = Head().guard()
-    assert guard.reason(0, SET_UP_SECONDS - 1) is None
-    assert "no head has set this worker up" in (guard.reason(0, SET_UP_SECONDS) or "")
+    assert REACHED_SECONDS == HEAD_GONE_SECONDS == 600
+    assert guard.reason(0, REACHED_SECONDS - 1) is None
+    assert "no head has reached this worker" in (guard.reason(0, REACHED_SECONDS) or "")
 
 
 def test_a_worker_stays_while_its_head_answers_and_goes_ten_minutes_after_it_stopped() -> None:
@@ -102,14 +104,14 @@ def test_a_head_that_comes_back_in_time_starts_the_count_anew() -> None:
     assert guard.reason(0, 2 * HEAD_GONE_SECONDS) is not None
 
 
-def test_a_worker_that_was_set_up_late_has_the_whole_time_from_then() -> None:
+def test_a_worker_that_was_reached_late_has_the_whole_time_from_then() -> None:
     head = Head()
     guard = head.guard()
-    assert guard.reason(0, SET_UP_SECONDS - 1) is None
+    assert guard.reason(0, REACHED_SECONDS - 1) is None
     head.address = "10.0.0.5:6379"  # written before Ray on the head is asked for the first time
-    assert guard.reason(0, SET_UP_SECONDS) is None
-    assert guard.reason(0, SET_UP_SECONDS + HEAD_GONE_SECONDS - 1) is None
-    assert guard.reason(0, SET_UP_SECONDS + HEAD_GONE_SECONDS) is not None
+    assert guard.reason(0, REACHED_SECONDS) is None
+    assert guard.reason(0, REACHED_SECONDS + HEAD_GONE_SECONDS - 1) is None
+    assert guard.reason(0, REACHED_SECONDS + HEAD_GONE_SECONDS) is not None
 
 
 def test_a_head_answers_where_something_listens(tmp_path: Path) -> None:

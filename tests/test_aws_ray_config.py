@@ -14,6 +14,7 @@ from aws_sweeps import RESOLVED, generated, node_configs, sweep_on_aws
 from sweep import ray_yaml
 from sweep.aws import ray_config
 from sweep.aws.instances import worker
+from sweep.aws.machine.guard import HEAD_FILE, head_in
 from sweep.faults import UserError
 from sweep.naming import cluster_name
 from sweep.spec import load
@@ -113,6 +114,18 @@ def test_the_commands_are_shell() -> None:
     for commands in ray_config.commands(generated()).values():
         for command in commands:
             subprocess.run(["bash", "-n", "-c", command], check=True)
+
+
+def test_a_workers_guard_is_told_of_the_head_before_anything_is_installed(tmp_path: Path) -> None:
+    (tmp_path / "run/sweep").mkdir(parents=True)
+    (tmp_path / "sudo").write_text("#!/bin/sh\n")
+    (tmp_path / "sudo").chmod(0o755)
+    file = tmp_path / HEAD_FILE.removeprefix("/")
+    command = ray_config.commands(generated())["worker"][0].replace("/run/", f"{tmp_path}/run/")
+    for before, left in (("", None), ("export RAY_HEAD_IP=10.0.0.5; ", "10.0.0.5:6379")):
+        path = f"{tmp_path}:/usr/bin:/bin"
+        subprocess.run(["bash", "-c", before + command], env={"PATH": path}, check=True)
+        assert head_in(file) == left
 
 
 def test_the_first_boot_powers_off_by_itself_and_fits_into_what_ec2_takes() -> None:

@@ -24,6 +24,10 @@ CODE = "~/anomaly-sweep"  # on every machine
 ENVIRONMENT = "/opt/anomaly-sweep-venv"
 PORT = 6379  # of Ray on the head
 ROOT_DEVICE = "/dev/sda1"  # of Ubuntu's images
+# From then on a worker's guard watches the head, whose address Ray tells to workers alone.
+LEAVE_HEAD = (
+    f'test -z "$RAY_HEAD_IP" || (sudo install -d -m 1777 /run/sweep && echo "$RAY_HEAD_IP:{PORT}" > /run/sweep/head)'
+)
 MACHINE = Path(__file__).parent / "machine"
 USER_DATA_BYTES = 16_384  # EC2 takes no more
 
@@ -100,7 +104,7 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "file_mounts_sync_continuously": False,
         "rsync_exclude": [],  # the folder of code holds what is to be shipped, and nothing else
         "rsync_filter": [],
-        "initialization_commands": [],
+        "initialization_commands": [LEAVE_HEAD],
         "setup_commands": _setup(cluster),
         "head_setup_commands": [],  # Ray's default installs an unpinned boto3
         "worker_setup_commands": [],
@@ -112,9 +116,10 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
 
 def commands(config: dict[str, Any]) -> dict[str, list[str]]:
     """What is run on machines, by kind of machine."""
+    first = [*config["initialization_commands"], *config["setup_commands"]]
     return {
-        "head": [*config["setup_commands"], *config["head_setup_commands"], *config["head_start_ray_commands"]],
-        "worker": [*config["setup_commands"], *config["worker_setup_commands"], *config["worker_start_ray_commands"]],
+        kind: [*first, *config[f"{kind}_setup_commands"], *config[f"{kind}_start_ray_commands"]]
+        for kind in ("head", "worker")
     }
 
 
@@ -207,8 +212,7 @@ def _worker_start(cluster: Aws, worker: Worker) -> list[str]:
     watch = f"python3 {CODE}/sweep/aws/machine/spot_notice.py --ray {python_environment(cluster)}/bin/ray --head {head}"
     return [
         f"chmod 600 ~/.ray/auth_token; {before}ray stop",
-        # From now on the guard watches the head.  The first boot's script may not have come so far.
-        f"sudo install -d -m 1777 /run/sweep; echo {head} > /run/sweep/head",
+        LEAVE_HEAD,  # again, where cluster.ray has other initialization_commands
         before + _start(f"--address={head} --num-cpus={worker.cpus} --num-gpus={worker.gpus}"),
         f"{before}flock -n /tmp/sweep-spot-notice setsid {watch} > /tmp/sweep-spot-notice.log 2>&1 < /dev/null &",
     ]

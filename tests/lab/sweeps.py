@@ -15,6 +15,7 @@ STEPS = 20  # of an epoch of `Logged` on digits
 SOON = {  # minutes of a machine's guard become seconds
     "HEAD_GONE_SECONDS = 600.0": "HEAD_GONE_SECONDS = 20.0",
     "SUPERVISOR_GONE_SECONDS = 600.0": "SUPERVISOR_GONE_SECONDS = 30.0",
+    "REACHED_SECONDS = 600.0": "REACHED_SECONDS = 120.0",
     "SET_UP_SECONDS = 1800.0": "SET_UP_SECONDS = 120.0",
     "POLL_SECONDS = 15.0": "POLL_SECONDS = 2.0",
 }

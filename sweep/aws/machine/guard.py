@@ -16,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-HEAD_FILE = "/run/sweep/head"  # a worker's start writes "ADDRESS:PORT" of the head's Ray into it
+HEAD_FILE = "/run/sweep/head"  # a worker's set-up first writes "ADDRESS:PORT" of the head's Ray into it
 SUPERVISED_FILE = "/run/sweep/supervised"  # the head's supervisor touches it every few seconds
 POLL_SECONDS = 15.0
 HEAD_GONE_SECONDS = 600.0  # a worker without an answer of its head
 SUPERVISOR_GONE_SECONDS = 600.0  # a head without a touch of its supervisor
-SET_UP_SECONDS = 1800.0  # until a worker is set up, or a head is given its sweep: boot, packages, Ray
+REACHED_SECONDS = 600.0  # until a head has reached a worker, whose set-up begins with HEAD_FILE
+SET_UP_SECONDS = 1800.0  # until a head is given its sweep: boot, packages, Ray
 POWER_OFF = (["shutdown", "-h", "now"], ["systemctl", "poweroff", "--force"], ["poweroff", "-f"])
 
 
@@ -35,7 +36,8 @@ class Guard:
             head the time at which its supervisor last said that it lives.
         answers: whether what is watched is there.
         missing: what is said when it never came, and when it is gone.
-        patience: seconds without it.
+        set_up: seconds until it is known.
+        patience: seconds without it from then on.
         started: reading of the monotonic clock at the start.
     """
 
@@ -43,31 +45,32 @@ class Guard:
     watched: Callable[[], str | None]
     answers: Callable[[str], bool]
     missing: tuple[str, str]
+    set_up: float
     patience: float
     started: float
 
     def __post_init__(self) -> None:
         self._last_seen = self.started
-        self._set_up = False
+        self._known = False
 
     def reason(self, wall: float, monotonic: float) -> str | None:
         """Why to power off now, None to stay; `wall` is the time since 1970."""
         if wall >= self.deadline:
             return "the time limit of the sweep is reached"
         watched = self.watched()
-        if watched is None and not self._set_up:
+        if watched is None and not self._known:
             waited = monotonic - self.started
-            return None if waited < SET_UP_SECONDS else f"{self.missing[0]} in {waited:.0f} s"
-        if watched is not None and (not self._set_up or self.answers(watched)):
-            self._set_up, self._last_seen = True, monotonic
+            return None if waited < self.set_up else f"{self.missing[0]} in {waited:.0f} s"
+        if watched is not None and (not self._known or self.answers(watched)):
+            self._known, self._last_seen = True, monotonic
         silent = monotonic - self._last_seen
         return None if silent < self.patience else f"{self.missing[1]} for {silent:.0f} s"
 
 
 def worker(deadline: float, head: Callable[[], str | None], answers: Callable[[str], bool], started: float) -> Guard:
     """Of a worker, which is for its head."""
-    missing = ("no head has set this worker up", "the head has not answered")
-    return Guard(deadline, head, answers, missing, HEAD_GONE_SECONDS, started)
+    missing = ("no head has reached this worker", "the head has not answered")
+    return Guard(deadline, head, answers, missing, REACHED_SECONDS, HEAD_GONE_SECONDS, started)
 
 
 def head(deadline: float, touched: Callable[[], str | None], started: float) -> Guard:
@@ -80,7 +83,7 @@ def head(deadline: float, touched: Callable[[], str | None], started: float) -> 
         return new
 
     missing = ("no sweep was started on this head", "the sweep's supervisor has shown no sign of life")
-    return Guard(deadline, touched, is_new, missing, SUPERVISOR_GONE_SECONDS, started)
+    return Guard(deadline, touched, is_new, missing, SET_UP_SECONDS, SUPERVISOR_GONE_SECONDS, started)
 
 
 def head_in(file: Path) -> str | None:
