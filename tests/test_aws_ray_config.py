@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import math
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -116,12 +118,35 @@ def test_the_commands_are_shell() -> None:
             subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
+@pytest.mark.parametrize(("seen", "code"), [(1, 0), (5, 0), (math.inf, 1)])
+def test_a_machine_is_set_up_only_when_its_guard_runs_which_is_waited_for(
+    tmp_path: Path, seen: float, code: int
+) -> None:
+    """pgrep finds the guard when it is asked for the time `seen`."""
+    asked = tmp_path / "asked"
+    finds = "exit 1" if seen == math.inf else f'[ "$(wc -l < {asked})" -ge {seen} ]'
+    for name, script in (("pgrep", f'echo "$2" >> {asked}\n{finds}'), ("sleep", "exit 0")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    for kind in ("head", "worker"):
+        asked.unlink(missing_ok=True)
+        command = f"{ray_config.commands(generated())[kind][0]} && echo set up"
+        path = f"{tmp_path}:/usr/bin:/bin"
+        done = subprocess.run(["bash", "-c", command], env={"PATH": path}, capture_output=True, text=True)
+        assert done.returncode == code
+        assert ("set up" in done.stdout, "cluster.image" in done.stdout) == (code == 0, code == 1)
+        patterns = asked.read_text().splitlines()
+        assert len(patterns) == min(seen, ray_config.GUARD_SECONDS)
+        assert re.search(patterns[0], ray_config.first_boot(kind, 1_900_000_000).splitlines()[-2])
+        assert not re.search(patterns[0], command), "it would find itself"
+
+
 def test_a_workers_guard_is_told_of_the_head_before_anything_is_installed(tmp_path: Path) -> None:
     (tmp_path / "run/sweep").mkdir(parents=True)
     (tmp_path / "sudo").write_text("#!/bin/sh\n")
     (tmp_path / "sudo").chmod(0o755)
     file = tmp_path / HEAD_FILE.removeprefix("/")
-    command = ray_config.commands(generated())["worker"][0].replace("/run/", f"{tmp_path}/run/")
+    command = ray_config.commands(generated())["worker"][1].replace("/run/", f"{tmp_path}/run/")
     for before, left in (("", None), ("export RAY_HEAD_IP=10.0.0.5; ", "10.0.0.5:6379")):
         path = f"{tmp_path}:/usr/bin:/bin"
         subprocess.run(["bash", "-c", before + command], env={"PATH": path}, check=True)

@@ -24,6 +24,13 @@ CODE = "~/anomaly-sweep"  # on every machine
 ENVIRONMENT = "/opt/anomaly-sweep-venv"
 PORT = 6379  # of Ray on the head
 ROOT_DEVICE = "/dev/sda1"  # of Ubuntu's images
+GUARD_SECONDS = 120  # for the first boot's script to be run: cloud-init comes to it after the machine takes SSH
+# A machine that nothing powers off goes no further.  The pattern is not found in the command that looks for it.
+AWAIT_GUARD = (
+    f"(for second in $(seq {GUARD_SECONDS}); do pgrep -f '[/]opt/sweep/guard.py' > /dev/null && exit 0; sleep 1; done; "
+    "echo 'nothing would power this machine off: its first boot has not run the user data, which needs cloud-init; "
+    "take another cluster.image'; exit 1)"
+)
 # From then on a worker's guard watches the head, whose address Ray tells to workers alone.
 LEAVE_HEAD = (
     f'test -z "$RAY_HEAD_IP" || (sudo install -d -m 1777 /run/sweep && echo "$RAY_HEAD_IP:{PORT}" > /run/sweep/head)'
@@ -104,7 +111,7 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "file_mounts_sync_continuously": False,
         "rsync_exclude": [],  # the folder of code holds what is to be shipped, and nothing else
         "rsync_filter": [],
-        "initialization_commands": [LEAVE_HEAD],
+        "initialization_commands": [AWAIT_GUARD, LEAVE_HEAD],  # outside of a container, before anything else
         "setup_commands": _setup(cluster),
         "head_setup_commands": [],  # Ray's default installs an unpinned boto3
         "worker_setup_commands": [],
