@@ -20,7 +20,7 @@ from sweep.faults import UserError
 from sweep.lease import Lease
 from sweep.ledger import Ledger, Record
 from sweep.plan import Platform, Work
-from sweep.progress import Progress
+from sweep.progress import Progress, say
 from sweep.ray_cluster import GenerationDied, RayCluster
 from sweep.spec import Sweep
 from sweep.status import Survey, survey
@@ -137,7 +137,7 @@ class Generations:
         if stopped and stranded is not None:
             return USER_ERROR
         if stopped:
-            self.console.print(STOPPED, highlight=False)
+            say(self.console, STOPPED)
             return INTERRUPTED
         final = survey(self.work, self.ledger)
         return SOME_FAILED if final.count("failed") else DONE

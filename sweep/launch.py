@@ -21,7 +21,7 @@ from sweep.generations import STOPPED, Generations, at_once, interrupted
 from sweep.lease import Held, Lease, whoami
 from sweep.ledger import Ledger, Record
 from sweep.plan import Platform, Work
-from sweep.progress import duration
+from sweep.progress import duration, say
 from sweep.ray_cluster import RayCluster, Scratch
 from sweep.spec import Sweep
 from sweep.store import Store
@@ -81,7 +81,7 @@ class Launch(Prepared):
                 finally:
                     cluster.kill()
         except KeyboardInterrupt:
-            self.console.print(STOPPED, highlight=False)
+            say(self.console, STOPPED)
             return INTERRUPTED
         except Held as held:
             raise refused(self.sweep, held) from None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -50,19 +51,22 @@ class Display:
 
     def __enter__(self) -> Self:
         if self._live is not None:
-            self._live.start()
+            with _heard_or_not(self.console):
+                self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with _heard_or_not(self.console):
+                self._live.stop()
 
     def show(self, view: Callable[[], RenderableType], line: str) -> None:
         """What is so now, as a view and as a line."""
         if self._live is not None:
-            self._live.update(view(), refresh=True)
+            with _heard_or_not(self.console):
+                self._live.update(view(), refresh=True)
         else:
             self.now_and_then(line)
 
@@ -208,8 +212,21 @@ class Progress(Display):
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """A line of a launch, as it is: no markup, no wrapping."""
-    console.print(Text(text, style=style), highlight=False, soft_wrap=True)
+    """A line of a launch, as it is: no markup, no wrapping.  Where nobody can read it, nothing is said."""
+    with _heard_or_not(console):
+        console.print(Text(text, style=style), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _heard_or_not(console: Console) -> Iterator[None]:
+    """What is said must not keep anybody from what is to be done, such as removing machines.
+
+    A terminal that was closed is an OSError; at a pipe that was closed Rich raises SystemExit.
+    """
+    try:
+        yield
+    except (OSError, SystemExit):
+        console.quiet = True  # else Rich keeps all of it, and tries it again with every line
 
 
 def duration(seconds: float) -> str:

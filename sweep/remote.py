@@ -149,7 +149,9 @@ def _interruptible() -> Iterator[None]:
     """SIGTERM and a closed terminal are what Ctrl-C is."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        if number == signal.SIGHUP:  # the shell and the kernel both send it, and that is no second interruption
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in ENDINGS}

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ray_nodes import RayNodes, ray_nodes
 from rich.console import Console
-from sweeps import ROOT, environment, results_of, wait_until, write_config
+from sweeps import ROOT, TIMEOUT, environment, results_of, wait_until, write_config
 
 from sweep import heads, watching
 from sweep.cluster import platform
@@ -163,6 +167,49 @@ def test_whatever_fails_before_the_supervisor_runs_takes_everything_down(
     assert "removed: a head" in launched.said
     assert len(launched.ledger.specs()) == (stage == "submitting"), "a launch that never was is no launch"
     Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "the next").acquire()
+
+
+def launch_until_interrupted(folder: Path) -> None:
+    """A launch that shows itself where this process does, and what it leaves as a file; in a process of its own."""
+
+    def making() -> None:
+        (folder / "making").touch()
+        time.sleep(60)
+
+    launched, place = Launched(folder), Machines(making=making)
+    outcome = replace(launched.on(place), console=Console(highlight=False)).run(detach=False)
+    (folder / "left").write_text(f"{outcome.code} {place.up}")
+
+
+@pytest.mark.parametrize("reader", ["terminal", "pipe"])
+def test_a_launch_whose_reader_is_gone_takes_everything_down_all_the_same(tmp_path: Path, reader: str) -> None:
+    ours, theirs = pty.openpty() if reader == "terminal" else os.pipe()
+    # A terminal that is closed sends SIGHUP to those whose controlling terminal it is.
+    attach = partial(fcntl.ioctl, theirs, termios.TIOCSCTTY, 0) if reader == "terminal" else None
+    with open(tmp_path / "errors", "w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from test_remote import *; launch_until_interrupted(Path({str(tmp_path)!r}))"],
+            cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=theirs, stderr=errors,
+            start_new_session=True, preexec_fn=attach,
+        )  # fmt: skip
+    os.close(theirs)
+    wait_until((tmp_path / "making").exists, process)
+    os.close(ours)
+    if reader == "pipe":
+        process.send_signal(signal.SIGINT)  # as Ctrl-C ends `tee`, too
+    process.wait(timeout=TIMEOUT)
+    assert (tmp_path / "left").exists(), (tmp_path / "errors").read_text()
+    assert (tmp_path / "left").read_text() == "130 []"
+
+
+def test_a_terminal_that_is_closed_is_told_by_shell_and_kernel_and_interrupts_once(launched: Launched) -> None:
+    def hang_up() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    place = Machines(making=hang_up, removing=hang_up)
+    assert launched.on(place).run(detach=False).code == INTERRUPTED
+    assert place.up == []
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
 def test_where_taking_down_fails_the_way_out_is_said_and_the_first_fault_is_the_one(launched: Launched) -> None:
