@@ -7,7 +7,6 @@ import shlex
 import signal
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from sweep.faults import UserError
 from sweep.generations import STOPPED, Generations, at_once, interrupted
 from sweep.launch import Prepared, put_missing, refused
 from sweep.launched import read_back
-from sweep.lease import Held, Lease, whoami
+from sweep.lease import Held, Lease, take_over, whoami
 from sweep.ledger import Ledger, Record
 from sweep.plan import expand
 from sweep.providers import Aws
@@ -34,7 +33,6 @@ from sweep.spec import Sweep
 from sweep.status import Survey, survey
 from sweep.store import StoreError, open_store
 
-HANDOVER_SECONDS = 20.0  # for whoever made the machines to let go of the sweep's lease
 STOP_SECONDS = 300.0  # for trials to write their resume state: machines cost meanwhile, or are about to go
 ECHO_SECONDS = 2.0
 MADE_USE_OF = ("argv", "commit", "dirty", "time")  # of the record, beside the sweep and what it runs on
@@ -83,7 +81,7 @@ class Attached(Prepared):
         asked: list[bool] = []  # to stop, before there is anything to stop, or when there is nothing left
         bill, refused_by, tell = bill_of(self.sweep), refused_of(self.sweep), self.console
         try:
-            _acquire(lease)
+            take_over(lease)  # of whoever made the machines
             with (
                 interrupted(partial(asked.append, True)),
                 _noticing(signal.SIGUSR1) as suspended,
@@ -178,23 +176,6 @@ class Attached(Prepared):
             self.console.print_exception()
             return f"the report was not written: {type(error).__name__}: {error}"
         return None
-
-
-def _acquire(lease: Lease) -> None:
-    """Take the lease of a holder that is dead, or lives and lets go of it soon.
-
-    Raises:
-        Held: somebody keeps it.
-    """
-    until = time.monotonic() + HANDOVER_SECONDS
-    while True:
-        try:
-            lease.acquire(patience=lease.ttl_seconds)
-            return
-        except Held:
-            if time.monotonic() > until:
-                raise
-        time.sleep(0.5)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from sweep.store import Missing, Store, StoreError
 
 TTL_SECONDS = 30.0
 LOOKS = 100  # somebody may be faster between our look and our write, but not always
+HANDOVER_SECONDS = 20.0  # for a holder that lives and is done
 RENEWALS_PER_TTL = 3  # two may fail before an observer may think us dead
 
 
@@ -268,6 +269,24 @@ class Lease:
             since=time.time(),
             ttl_seconds=self.ttl_seconds,
         )
+
+
+def take_over(lease: Lease) -> None:
+    """Take the lease of a holder that is dead, or lives and lets go of it soon.
+
+    Raises:
+        Held: somebody keeps it.
+        StoreError: the store cannot be asked.
+    """
+    until = time.monotonic() + HANDOVER_SECONDS
+    while True:
+        try:
+            lease.acquire(patience=lease.ttl_seconds)
+            return
+        except Held:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.5)
 
 
 def whoami() -> str:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 
 from sweep import heads
 from sweep.exits import DONE, INTERRUPTED, USER_ERROR, Outcome
 from sweep.faults import AlreadyRuns, UserError
 from sweep.launch import Prepared, put_missing, record
-from sweep.lease import Held, Lease, whoami
+from sweep.lease import Held, Lease, take_over, whoami
 from sweep.places import Place
 from sweep.progress import duration, say
 from sweep.store import StoreError
@@ -58,7 +59,7 @@ class RemoteLaunch(Prepared):
 
     def start(self) -> int:
         """Have the supervisor run on the head; the launch's number."""
-        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", whoami())
+        lease = self._lease()
         try:
             with lease.held(patience=lease.ttl_seconds):
                 put_missing(self.sweep, self.store, self.console)
@@ -102,7 +103,7 @@ class RemoteLaunch(Prepared):
                 self._say(f"head.json was not written: {error}")
 
     def follow(self, number: int) -> Outcome:
-        """Show progress until the launch has ended, and remove what is left then.
+        """Show progress until the launch has ended, and remove what is left then, if no other one runs by now.
 
         Raises:
             UserError: the head is gone, or another launch has taken over.
@@ -117,14 +118,39 @@ class RemoteLaunch(Prepared):
             self._say(f"left alone: it goes on without this machine.  {self._come_back()}")
             return Outcome(INTERRUPTED, finished=False)
         except HeadGone as gone:
-            self._give_up("the head is gone")
+            if other := self._remove_own(number, partial(self._give_up, "the head is gone")):
+                raise UserError(other) from None
             raise UserError(f"{gone}; every finished trial is kept, go on with: {self.command('launch')}") from None
         except StoreError as error:
             raise StoreError(f"{error}\nThe head goes on without this machine.  {self._come_back()}") from error
-        self._take_down()
+        if other := self._remove_own(number, self._take_down):
+            self._say(other)
         if head.cause:
             self._say(f"ended: {head.cause}", style="red" if head.exit_code == USER_ERROR else "")
         return Outcome(USER_ERROR if head.exit_code is None else head.exit_code)
+
+    def _remove_own(self, number: int, remove: Callable[[], object]) -> str | None:
+        """Remove what a launch has left, unless another one runs by now: its machines go by the same name.
+
+        Who makes machines holds the sweep's lease.  From then until its driver has it, the ledger alone knows it.
+
+        Returns:
+            that another one runs, and how to see it; None where there is none.
+        """
+        lease = self._lease()
+        try:
+            take_over(lease)  # of the launch's own driver, which has ended or is about to
+            with lease.held():
+                if self.ledger.spec(number + 1) is None:
+                    remove()
+                    return None
+            other = f"launch {number + 1} of sweep {self.sweep.name} has taken over"
+        except Held as held:
+            other = f"sweep {self.sweep.name} is run by {held.owner}, for {duration(held.age)}"
+        except (KeyboardInterrupt, StoreError) as error:
+            self._tell_left(str(error) or "interrupted")
+            return None
+        return f"{other}: nothing was removed.  {self._come_back()}"
 
     def _take_down(self) -> bool:
         """Whatever still stands; after a launch that ended, what the head may not remove.  Whether all is gone."""
@@ -132,10 +158,16 @@ class RemoteLaunch(Prepared):
             removed = self.place.tear_down(self.console)
         except (KeyboardInterrupt, UserError) as error:
             said = "; ".join(error.faults) if isinstance(error, UserError) else "interrupted"
-            self._say(f"{said}: machines may be left.  Remove them: {self.command('down')}", style="red")
+            self._tell_left(said)
             return False
         self._say(f"removed: {', '.join(removed)}" if removed else "nothing is left of the machines")
         return True
+
+    def _tell_left(self, why: str) -> None:
+        self._say(f"{why}: machines may be left.  Remove them: {self.command('down')}", style="red")
+
+    def _lease(self) -> Lease:
+        return Lease(self.store, f"sweeps/{self.sweep.name}/lease", whoami())
 
     def _come_back(self) -> str:
         return f"To see it: {self.command('status')} --watch; to end it: {self.command('down')}"

@@ -27,7 +27,6 @@ from ray_nodes import RayNodes, ray_nodes
 from rich.console import Console
 from sweeps import descendants, kill_everything, logged, plan_of, results_of, wait_until, write_config
 
-from sweep import attached
 from sweep.attached import Attached, typed
 from sweep.faults import UserError
 from sweep.heads import Head
@@ -230,7 +229,7 @@ def test_when_the_time_limit_is_reached_nothing_more_is_started(tmp_path: Path) 
 def test_a_sweep_that_runs_elsewhere_is_refused_and_its_record_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attached, "HANDOVER_SECONDS", 0.0)
+    monkeypatch.setattr("sweep.lease.HANDOVER_SECONDS", 0.0)
     number = put_launch(configure(tmp_path, epochs=1))
     launch = Attached.open(str(tmp_path / "store"), "test", number, Console(quiet=True))
     with Lease(launch.store, "sweeps/test/lease", "ada@elsewhere").held(), pytest.raises(UserError, match="ada@else"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import pty
 import signal
@@ -13,6 +14,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +36,7 @@ from sweep.places import Place
 from sweep.plan import expand
 from sweep.remote import RemoteLaunch
 from sweep.spec import load
-from sweep.store import Store, open_store
+from sweep.store import Store, StoreError, open_store
 
 
 @dataclass
@@ -288,6 +290,67 @@ def test_a_head_that_is_lost_leaves_no_workers_and_the_next_command_is_said(
     assert place.up == []
     head = heads.read(launched.store, launched.sweep.name)
     assert head is not None and head.ended and (head.cause or "").startswith("the head is gone: taken down by ")
+
+
+@pytest.mark.parametrize("end", ["ended", "gone"])
+@pytest.mark.parametrize("other", ["makes machines", "waits for its driver"])
+def test_who_followed_a_launch_leaves_the_machines_of_the_next_one_alone(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch, end: str, other: str
+) -> None:
+    monkeypatch.setattr(watching, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("sweep.lease.HANDOVER_SECONDS", 0.0)
+    place = Machines(up=["a head of launch 2"])
+    monkeypatch.setattr(place, "alive", lambda: False)
+    launched.says(state="ended" if end == "ended" else "running", exit_code=SOME_FAILED if end == "ended" else None)(1)
+    numbers = [launched.ledger.put_spec({"started": 1.0}) for _ in range(1 if other == "makes machines" else 2)]
+    making = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ada@laptop-2")
+    with making.held() if other == "makes machines" else nullcontext():
+        if end == "ended":
+            assert launched.on(place).follow(1) == Outcome(SOME_FAILED)
+            said = launched.said
+        else:
+            with pytest.raises(UserError) as caught:
+                launched.on(place).follow(1)
+            said = str(caught.value)
+    assert (place.up, "tear down" in place.asked) == (["a head of launch 2"], False)
+    assert ("is run by ada@laptop-2" if len(numbers) == 1 else "launch 2 of sweep test has taken over") in said
+    assert "nothing was removed.  To see it: sweep status it --watch" in said
+
+
+def test_a_driver_that_has_ended_and_not_yet_let_go_of_the_sweep_is_waited_for(launched: Launched) -> None:
+    driver = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head, launch 1")
+    driver.acquire()
+    launched.says(state="ended", exit_code=DONE)(1)
+    threading.Timer(0.2, driver.release).start()
+    place = Machines(up=["a worker"])
+    assert launched.on(place).follow(1) == Outcome(DONE)
+    assert place.up == []
+
+
+def test_the_lease_of_a_driver_that_died_with_its_head_keeps_no_machine(launched: Launched) -> None:
+    Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head, launch 1", ttl_seconds=0.1).acquire()
+    path = f"sweeps/{launched.sweep.name}/lease"
+    record = json.loads(launched.store.get(path))
+    launched.store.put(path, json.dumps({**record, "machine": "another boot"}).encode())
+    launched.says(state="ended", exit_code=DONE)(1)
+    place = Machines(up=["a worker"])
+    assert launched.on(place).follow(1) == Outcome(DONE)
+    assert place.up == []
+
+
+@pytest.mark.parametrize("error", [StoreError("no route to the store"), KeyboardInterrupt()])
+def test_where_nobody_knows_who_runs_the_sweep_the_way_out_is_said(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(lease: Lease) -> None:
+        raise error
+
+    monkeypatch.setattr("sweep.remote.take_over", fail)
+    launched.says(state="ended", exit_code=DONE)(1)
+    place = Machines(up=["a worker"])
+    assert launched.on(place).follow(1) == Outcome(DONE)
+    assert place.up == ["a worker"]
+    assert f"{str(error) or 'interrupted'}: machines may be left.  Remove them: sweep down it" in launched.said
 
 
 class OnRay(Machines):
