@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
+from aws_sweeps import STUDY
 from places import on_hosts
+from rich.console import Console
 from test_remote import Machines
 
 from sweep import heads, places
 from sweep.exits import DONE, INTERRUPTED
+from sweep.faults import UserError
 from sweep.heads import Head, Node
+from sweep.ledger import Ledger
 from sweep.store import LocalStore, StoreError, open_store
+from sweep.verbs import running
 from sweep.verbs.running import down, status
 
 NODES = (Node("10.0.0.2", since=1.0), Node("10.0.0.3", since=1.0, alive=False, until=2.0))
@@ -109,6 +117,60 @@ def test_status_counts_the_slots_of_machines_that_are_there(config: Path, capsys
     assert " on 3 slots of 1 CPU core" in text and found["slots"] == 3
     heads.close(store_of(config), "table-1", "taken down")
     assert shown()[1]["slots"] == 0
+
+
+@pytest.mark.parametrize("up", [[], ["a head"]], ids=["nothing found", "something found"])
+def test_machines_of_the_last_launch_in_another_region_are_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], up: list[str]
+) -> None:
+    path, store = tmp_path / "my aws.yaml", store_of(tmp_path / "any")
+    body = {"name": "n", "studies": [STUDY]}
+    raw = {"storage": "s3://b/p", "cluster": {"provider": "aws"}, "budget": {"max_hours": 1}, "sweep": body}
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setattr("sweep.store.open_store", lambda storage: store)
+    ledger = Ledger(store, "n")
+    ledger.put_spec({"sweep": {"cluster": {"provider": "aws", "region": "eu-west-1"}}, "argv": ["launch", "x.yaml"]})
+    ledger.put_spec({"sweep": {"cluster": {"provider": "local"}}, "argv": ["launch", "here.yaml"]})
+    heads.write(store, "n", replace(Head(1, "running"), time=1.0))
+    kept = heads.read(store, "n")
+    stands(monkeypatch, *up)
+    with pytest.raises(UserError) as caught:
+        down(path, ["budget.max_hours=2"], yes=True)
+    assert str(caught.value) == (
+        "the last launch of sweep n was elsewhere: provider aws, region eu-west-1; look there: "
+        f"python -m sweep down '{path}' --set budget.max_hours=2 --set cluster.region=eu-west-1"
+    )
+    assert heads.read(store, "n") == kept, "it may run there"
+    assert ("nothing of this sweep is there: provider aws, region us-east-1" in capsys.readouterr().out) is not bool(up)
+    down(path, ["cluster.region=eu-west-1"], yes=True)
+
+
+def test_the_machines_of_another_provider_are_looked_for_as_they_were_launched(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = {"cluster": {"provider": "aws", "region": "eu-west-1"}}
+    Ledger(store_of(config), "table-1").put_spec({"sweep": last, "argv": ["launch", "aws.yaml", "-y"]})
+    expected = (
+        "provider aws, region eu-west-1; look there: python -m sweep down aws.yaml --set cluster.region=eu-west-1"
+    )
+    for place in (Machines(), None):
+        monkeypatch.setattr(places, "place_of", lambda sweep, place=place: place)
+        with pytest.raises(UserError, match=expected):
+            down(config, yes=True)
+
+
+class Closed(io.StringIO):
+    """A terminal that is gone."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_who_reads_the_output_of_down_may_leave(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = stands(monkeypatch, "a head")
+    monkeypatch.setattr(running, "out", Console(file=Closed()))
+    down(config, yes=True)
+    assert place.up == []
 
 
 def test_a_store_that_cannot_be_reached_keeps_no_machine(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sweep.verbs.options import All, Config, Json, Set, Yes, ask, out, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sweep.ledger import Ledger
     from sweep.spec import Sweep
 
 
@@ -158,6 +161,7 @@ def down(
     """Remove every machine, disk, key pair and security group that was made for this sweep.
 
     Goes by what the cloud says, so it works when the head is dead and when the store cannot be reached.
+    Looks where the command line says; where the last launch was in another region, it fails and says so.
     What runs is ended; every result stays, and the next launch goes on from there.
 
     \b
@@ -165,41 +169,82 @@ def down(
     """
     from sweep.lease import whoami
     from sweep.places import place_of
+    from sweep.progress import say
     from sweep.spec import load
 
     sweep = load(config, assignments)
     place = place_of(sweep)
+    again = ["down", str(config), *(word for assignment in assignments for word in ("--set", assignment))]
     if place is None:
-        out.print("provider local makes no machines: a launch ends by Ctrl-C in its own terminal")
+        say(out, "provider local makes no machines: a launch ends by Ctrl-C in its own terminal")
+        _close(sweep, again)
         return
     standing = place.standing()
     if not standing:
-        out.print("nothing of this sweep is there")
-        _close(sweep, f"its machines were gone when {whoami()} looked")
+        say(out, f"nothing of this sweep is there: {_where(sweep.cluster.model_dump())}")
+        _close(sweep, again, f"its machines were gone when {whoami()} looked")
         return
-    out.print("found:")
+    say(out, "found:")
     for line in standing:
-        out.print(f"  {line}", markup=False, soft_wrap=True)
+        say(out, f"  {line}")
     if not yes:
         ask("Remove all of it?")
     began = time.time()
     removed = place.tear_down(out)
-    out.print("removed:")
+    say(out, "removed:")
     for line in removed:
-        out.print(f"  {line}", markup=False, soft_wrap=True)
-    _close(sweep, f"taken down by {whoami()}", since=began)
+        say(out, f"  {line}")
+    _close(sweep, again, f"taken down by {whoami()}", since=began)
 
 
-def _close(sweep: Sweep, cause: str, since: float | None = None) -> None:
-    """Have `status` say so, where the store can be reached; without `since` only of a head that is silent."""
+def _close(sweep: Sweep, again: list[str], cause: str = "", since: float | None = None) -> None:
+    """Have `status` say so, where the store can be reached; without `since` only of a head that is silent.
+
+    Args:
+        sweep: whose machines are gone, where they were looked for.
+        again: this command.
+        cause: why they are gone; "" where none were looked for.
+        since: when taking them away began.
+
+    Raises:
+        UserError: the last launch made machines elsewhere.
+    """
     from sweep import heads
+    from sweep.faults import UserError
+    from sweep.ledger import Ledger
+    from sweep.progress import say
     from sweep.store import StoreError, open_store
     from sweep.watching import SILENT_SECONDS
 
     try:
         store = open_store(sweep.storage)
-        head = heads.read(store, sweep.name)
+        if elsewhere := _elsewhere(sweep, Ledger(store, sweep.name), again):
+            raise UserError(elsewhere)
+        head = heads.read(store, sweep.name) if cause else None
         if head is not None and (since is not None or time.time() - head.time > SILENT_SECONDS):
             heads.close(store, sweep.name, cause, since=since)
     except StoreError as error:
-        out.print(f"`status` will not say so: {error}", style="yellow", markup=False, soft_wrap=True)
+        what = "`status` will not say so" if cause else "where it was launched last is not known"
+        say(out, f"{what}: {error}", style="yellow")
+
+
+def _elsewhere(sweep: Sweep, ledger: Ledger, again: list[str]) -> str | None:
+    """Where the last launch made machines, and what looks there; None where this sweep's machines are."""
+    for record in reversed(ledger.specs()):
+        last = record.get("sweep", {}).get("cluster", {})
+        if last.get("provider", "local") == "local":  # machines of an earlier launch may still be up
+            continue
+        if _where(last) == _where(sweep.cluster.model_dump()):
+            return None
+        from sweep.attached import typed
+
+        command = typed("down", again if last["provider"] == sweep.cluster.provider else record.get("argv", ()))
+        region = f" --set cluster.region={last['region']}" if "region" in last else ""
+        return f"the last launch of sweep {sweep.name} was elsewhere: {_where(last)}; look there: {command}{region}"
+    return None
+
+
+def _where(cluster: Mapping[str, Any]) -> str:
+    """What of a cluster says where `down` looks."""
+    region = f", region {cluster['region']}" if "region" in cluster else ""
+    return f"provider {cluster['provider']}{region}"
