@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -16,15 +17,31 @@ from sweep.shipping import SECRET_CONTENT, collect, secret
 
 ROOT = Path(__file__).parent.parent
 # Put together here, so that this file holds none and can be shipped itself.
+BODY = "b3BlbnNzaC1rZXktdjEAAAAA"
 SECRETS = {
-    "a private key": "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n",
+    "a private key": "-----BEGIN OPENSSH " + f"PRIVATE KEY-----\n{BODY}\n",
     "an AWS access key": "AKIA" + "QYLPMN5HHHFPZAM2",
     "an AWS secret key": "aws_secret_access_key = " + "c" * 40,
     "a GitHub token": "ghp_" + "a1" * 18,
     "a Slack token": "xoxb-" + "123456789012-abcdefghij",
     "a Hugging Face token": "hf_" + "aB" * 17,
+    "a key of OpenAI's or Anthropic's": "sk-proj-" + "aB3_" * 10,
     "a Google API key": "AIza" + "b" * 35,
+    "a W&B key": "WANDB_API_KEY: " + "f" * 40,
     "a W&B or other key of an .netrc line": "machine api.wandb.ai login user password " + "f" * 40,
+}
+BEGIN, END = "-----BEGIN {}" + "PRIVATE KEY-----", "-----END {}" + "PRIVATE KEY-----"
+OTHER_SHAPES = {
+    "a service account of Google's": json.dumps({"private_key": f"{BEGIN.format('')}\n{BODY}\n{END.format('')}\n"}),
+    "that within a string": json.dumps(json.dumps({"private_key": f"{BEGIN.format('')}\n{BODY}\n"})),
+    "a key in code": f'KEY = (\n    "{BEGIN.format("EC ")}\\n"\n    "{BODY}"\n)',
+    "an encrypted key": f"{BEGIN.format('RSA ')}\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,01\n\n{BODY}",
+    "a key of Windows": f"{BEGIN.format('RSA ')}\r\nProc-Type: 4,ENCRYPTED\r\n\r\n{BODY}",
+    "a key of PGP": f"{BEGIN.format('PGP ').replace('KEY', 'KEY BLOCK')}\nVersion: GnuPG v2\n\n{BODY}",
+    "what AWS's STS says": json.dumps({"SecretAccessKey": "c" * 40}, indent=2),
+    "what AWS's console says": "Secret access key: " + "c" * 40,
+    "an old key of OpenAI's": "OPENAI_API_KEY=sk-" + "aB3" * 16,
+    "a key of Anthropic's": "sk-ant-api03-" + "aB3-" * 20,
 }
 
 
@@ -104,6 +121,30 @@ def test_a_secret_is_found_wherever_it_stands(kind: str, before: bytes, after: b
     found = secret("settings.py", content)
     assert found is not None
     assert found.startswith("line ")
+
+
+@pytest.mark.parametrize("shape", OTHER_SHAPES)
+def test_a_secret_is_found_in_whatever_shape_programs_write_it(shape: str) -> None:
+    assert secret("my-project-1a2b3c4d5e6f.json", OTHER_SHAPES[shape].encode()) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'if "{BEGIN.format("")}" in text:\n    raise ValueError',
+        f"{BEGIN.format('')}\n...\n{END.format('')}",
+        "class='sk-estimator-doc-link sk-toggleable__content'",
+        "--tags=task-1234567890123456789012345678901234567890",
+        "the key SecretAccessKey of credentials, and sk-proj-...",
+    ],
+)
+def test_words_about_secrets_are_none(text: str) -> None:
+    assert secret("notes.md", text.encode()) is None
+
+
+def test_many_headers_are_looked_through_at_once() -> None:
+    lines = [BEGIN.format("RSA "), "a: b: " * 5_000, *["a: b"] * 5_000, "."]
+    assert secret("x", "\n".join(lines).encode()) is None
 
 
 def test_the_line_of_a_secret_is_named_and_all_faults_are_said_at_once(tmp_path: Path) -> None:
