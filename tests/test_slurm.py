@@ -209,6 +209,20 @@ def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_pat
     assert slurm.calls.read_text() == "scancel --batch --signal=TERM 12\n"
 
 
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [("#!/bin/sh\nexec /bin/sleep 1000\n", "scancel: no answer for"), ("", "scancel cannot be run here")],
+)
+def test_a_slurm_that_does_not_end_a_job_is_a_fault_that_says_so(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, said: str
+) -> None:
+    (tmp_path / "bin/scancel").write_text(program)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(queue, "SECONDS", 0.5)
+    with pytest.raises(UserError, match=said):
+        queue.end(queue.Job("12", "RUNNING", "n1"), in_order=False)
+
+
 def test_jobs_of_the_past_are_none(slurm: FakeSlurm, tmp_path: Path) -> None:
     slurm.holds("x", "12 COMPLETED n1", "13 FAILED n1", "14 TIMEOUT")
     assert queue.jobs("x") == []

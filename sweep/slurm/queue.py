@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sweep.faults import UserError
@@ -65,25 +67,40 @@ def test(script: str) -> str:
 
 
 def end(job: Job, *, in_order: bool) -> None:
-    """Ask the job's script to stop in order, or have Slurm end all of it; one that is gone is no fault."""
+    """Ask the job's script to stop in order, or have Slurm end all of it; one that is gone is no fault.
+
+    Raises:
+        UserError: Slurm does not answer.
+    """
     words = ["--batch", "--signal=TERM"] if in_order else []
-    subprocess.run(["scancel", *words, job.number], capture_output=True, timeout=SECONDS)
+    with _answering("scancel"):
+        subprocess.run(["scancel", *words, job.number], capture_output=True, timeout=SECONDS)
 
 
 def asked(*words: str, given: str = "") -> list[str]:
     """Lines that one of Slurm's commands prints.
 
     Raises:
-        UserError: it is not there, or it fails.
+        UserError: it is not there, does not answer, or fails.
     """
     try:
-        ran = subprocess.run(words, input=given, capture_output=True, text=True, timeout=SECONDS, check=True)
-    except FileNotFoundError:
-        raise UserError(f"{words[0]}: there is no such command here; {HERE}") from None
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{words[0]}: no answer for {SECONDS} seconds; is Slurm's controller up?") from None
+        with _answering(words[0]):
+            ran = subprocess.run(words, input=given, capture_output=True, text=True, timeout=SECONDS, check=True)
     except subprocess.CalledProcessError as error:
         said = " ".join(error.stderr.replace(f"{words[0]}: ", "").split())
         raise UserError(f"{words[0]} refuses: {said}") from None
     # --test-only speaks on standard error, and there alone
     return [line for line in (ran.stdout or ran.stderr).splitlines() if line.strip()]
+
+
+@contextmanager
+def _answering(command: str) -> Iterator[None]:
+    """A command that cannot be run, or does not come back, becomes a fault of the user's."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{command}: there is no such command here; {HERE}") from None
+    except OSError as error:
+        raise UserError(f"{command} cannot be run here ({error.strerror}); {HERE}") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command}: no answer for {SECONDS} seconds; is Slurm's controller up?") from None
