@@ -27,6 +27,7 @@ from sweep.spec import Sweep
 from sweep.store import Store
 
 VERSIONS = ("ray", "optuna", "torch", "torchvision", "pyarrow", "scikit-learn", "numpy")
+GIT_SECONDS = 60  # a folder on a network may not answer
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,13 @@ def put_missing(sweep: Sweep, store: Store, console: Console) -> None:
 
 
 def commit() -> Record:
-    """Commit of the code and whether files differ from it; None each outside a checkout."""
+    """Commit of the code and whether files differ from it; None each outside a checkout, or where git hangs."""
     here = Path(__file__).resolve().parent
     try:
         head = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        sha = subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+        sha = subprocess.run(head, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout.strip()
         status = ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        changed = subprocess.run(status, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
     return {"commit": sha, "dirty": bool(changed)}

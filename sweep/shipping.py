@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent  # of this project
 BIG_FILE = 10 * 2**20  # bytes
 BIG_TREE = 100 * 2**20  # of all files
 MANY_FILES = 20_000
+GIT_SECONDS = 60  # a folder on a network may not answer
 SKIPPED = frozenset({
     ".git", ".venv", "venv", ".uv", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache",
     "node_modules", "results",
@@ -158,10 +160,18 @@ def _named(root: Path) -> tuple[bool, set[str]]:
 
 
 def _of_git(root: Path) -> set[str] | None:
-    """Files that git tracks or would track; None outside a checkout, or without git."""
+    """Files that git tracks or would track; None outside a checkout, or without git.
+
+    Raises:
+        UserError: git hangs, and what it ignores is to stay here.
+    """
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        found = subprocess.run(command, capture_output=True, check=True).stdout
+        found = subprocess.run(command, capture_output=True, check=True, timeout=GIT_SECONDS).stdout
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{root}: git does not list its files within {GIT_SECONDS} s; try: {shlex.join(command)}"
+        ) from None
     except (OSError, subprocess.CalledProcessError):
         return None
     return {os.fsdecode(name) for name in found.split(b"\0") if name}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep import shipping
+from sweep import launch, shipping
 from sweep.faults import UserError
 from sweep.shipping import SECRET_CONTENT, collect, secret
 
@@ -80,6 +80,22 @@ def test_what_git_tracks_or_would_track_is_shipped_and_what_it_ignores_is_not(tm
     (root / "new/file.py").write_text("untracked")
     shipment = collect(root)
     assert shipment.files == (".gitignore", "a.py", "my detector's ü.py", "new/file.py")
+
+
+@pytest.fixture
+def hanging_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "git").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for module in (shipping, launch):
+        monkeypatch.setattr(module, "GIT_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("hanging_git")
+def test_a_git_that_hangs_ships_nothing_that_it_may_ignore_and_keeps_no_launch(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"git does not list its files .* try: git -C .* ls-files"):
+        collect(tree(tmp_path, {"a.py": "1"}, git=False))
+    assert launch.commit() == {"commit": None, "dirty": None}
 
 
 def test_without_git_caches_and_results_stay_here(tmp_path: Path) -> None:
