@@ -105,7 +105,8 @@ def end_script(sweep: Sweep) -> str:
     options = " ".join(f"-o {option}" for option in ssh.OPTIONS)
     lines = ["#!/bin/bash", _stop(sweep), f"key=; [ -e {KEY_ON_HEAD} ] && key='-i '{KEY_ON_HEAD}"]
     for worker in cluster.hosts[1:]:
-        reach = f"ssh {options} $key -l {shlex.quote(ssh.user(cluster))} {worker} 'bash -s'"
+        # The head waits for each: for one that hangs it must not stay for ever.
+        reach = f"timeout {ssh.SECONDS} ssh {options} $key -l {shlex.quote(ssh.user(cluster))} {worker} 'bash -s'"
         lines.append(f"{reach} <<'END'\n{stop_script(sweep)}\nEND")
     return "\n".join([*lines, _filled("remove.sh", sweep), ""])
 

@@ -15,7 +15,10 @@ from sweep.providers import OnPrem
 CONNECT_SECONDS = 10
 SECONDS = 120
 LOST = 255  # by which SSH says that it, not the command, has failed
-OPTIONS = ("BatchMode=yes", f"ConnectTimeout={CONNECT_SECONDS}", "StrictHostKeyChecking=accept-new", "LogLevel=ERROR")
+OPTIONS = (
+    "BatchMode=yes", f"ConnectTimeout={CONNECT_SECONDS}", "StrictHostKeyChecking=accept-new", "LogLevel=ERROR",
+    "ServerAliveInterval=5", "ServerAliveCountMax=3",  # of a host that hangs, or is gone, once it was reached
+)  # fmt: skip
 Found = TypeVar("Found")
 
 
