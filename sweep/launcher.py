@@ -68,7 +68,8 @@ class Launcher:
             UserError: with the last of what Ray printed.
         """
         given = self.folder / "given.json"
-        private_text(given, json.dumps(config))
+        with kept_in(self.folder):
+            private_text(given, json.dumps(config))
         reading, writing = os.pipe()
         with (
             os.fdopen(reading) as events,
@@ -110,7 +111,8 @@ class Launcher:
         child = None
         try:
             with not_interrupted():
-                log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+                with kept_in(self.folder):
+                    log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
                 child = subprocess.Popen(
                     [sys.executable, "-m", "sweep.launcher", *words],
                     stdin=subprocess.DEVNULL,
@@ -145,10 +147,29 @@ def telling(text: str) -> list[str]:
 
 
 def private_text(path: Path, text: str) -> None:
-    """Write a file that its owner alone may read."""
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+    """Have a file that its owner alone may read hold this; whoever reads it meanwhile, or later, sees all or nothing.
+
+    Raises:
+        OSError: it cannot be written; what it held before stays.
+    """
+    beside = path.with_name(f"{path.name}.new")
+    beside.unlink(missing_ok=True)
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        beside.rename(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """What cannot be written to a folder of a cluster, such as on a disk that is full, is a fault of the user's."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder}: {error}; XDG_CACHE_HOME names another place") from None
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import shlex
 import stat
 import subprocess
@@ -16,7 +16,7 @@ from aws_sweeps import BUCKET, account, sweep_on_aws
 from rich.console import Console
 from test_aws_teardown import IMAGE, REGION, make, running
 
-from sweep.aws import api, teardown
+from sweep.aws import api, place, teardown
 from sweep.aws.folder import Folder
 from sweep.aws.place import AwsPlace
 from sweep.faults import UserError
@@ -25,6 +25,7 @@ from sweep.ledger import Ledger
 from sweep.naming import cluster_name
 from sweep.places import pinned, place_of
 from sweep.plan import expand
+from sweep.shipping import Shipment
 from sweep.spec import Sweep
 from sweep.status import Survey, survey
 from sweep.store import open_store
@@ -108,14 +109,27 @@ def test_making_ships_the_code_and_a_head_that_is_up_is_kept_as_it_was_made(
     assert len(running(ec2)) == 1
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("what", ["copy_to", "private_text"])
+def test_a_disk_that_is_full_is_a_fault_that_names_the_variable(
+    ec2: Any, plan: Survey, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Ups(ec2, monkeypatch)
+    monkeypatch.setattr(Shipment if what == "copy_to" else place, what, full)
+    with pytest.raises(UserError, match=r"No space left.*XDG_CACHE_HOME"):
+        AwsPlace(SWEEP, plan).make(CONSOLE, 2e9)
+
+
+@pytest.mark.parametrize("known", [None, '{"head": "i-another"}', '{"head": "i-', "{}", "[]"])
 def test_what_is_left_of_a_head_that_was_not_finished_or_not_made_here_is_removed_first(
-    ec2: Any, plan: Survey, monkeypatch: pytest.MonkeyPatch, known: bool
+    ec2: Any, plan: Survey, monkeypatch: pytest.MonkeyPatch, known: str | None
 ) -> None:
     old = make(ec2, NAME)
-    if known:
+    if known is not None:
         Folder(SWEEP).make()
-        Folder(SWEEP).config.write_text(json.dumps({"head": "i-another"}))
+        Folder(SWEEP).config.write_text(known)
     Ups(ec2, monkeypatch)
     AwsPlace(SWEEP, plan).make(CONSOLE, 2e9)
     assert len(running(ec2)) == 1

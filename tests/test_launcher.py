@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -29,6 +30,29 @@ def test_a_failure_is_one_fault_with_the_last_that_was_printed_and_where_the_res
     assert not (tmp_path / "made.json").exists()
     for name in ("given.json", "launcher.log"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+
+
+def test_a_file_of_secrets_is_whole_or_as_it_was_and_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "auth_token"
+    path.write_text("before")
+    with pytest.raises(UnicodeEncodeError):  # once there is a file, as where a disk fills up
+        launcher.private_text(path, "x" * 100_000 + "\udcff")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("auth_token", "before")]
+    launcher.private_text(path, "after")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("auth_token", "after")]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_disk_that_is_full_is_one_fault_that_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "private_text", full)
+    with pytest.raises(UserError, match=r"No space left.*XDG_CACHE_HOME"):
+        Launcher(tmp_path).up({}, lambda text: None)
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_what_is_told_of_a_log_is_what_went_wrong() -> None:

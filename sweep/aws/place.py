@@ -17,7 +17,7 @@ from sweep.aws.folder import Folder
 from sweep.aws.instances import worker
 from sweep.aws.ray_config import CLUSTER_TAG, CODE, TAG
 from sweep.faults import AlreadyRuns, UserError
-from sweep.launcher import Launcher, private_text
+from sweep.launcher import Launcher, kept_in, private_text
 from sweep.naming import cluster_name
 from sweep.progress import duration, say
 from sweep.providers import Aws
@@ -77,7 +77,8 @@ class AwsPlace:
             folder.make()
             config = self._configuration(folder, deadline)
             self._import_key(folder)
-        shipment.copy_to(folder.code)
+        with kept_in(folder.path):
+            shipment.copy_to(folder.code)
         tell(f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {self._launcher.log}")
         try:
             self._launcher.up(config, tell)
@@ -88,7 +89,8 @@ class AwsPlace:
             head = self._head()
         if head is None:
             raise UserError("the head ended while it was being set up; launch again")
-        private_text(folder.config, json.dumps({"head": head.name, "deadline": limit, "config": config}))
+        with kept_in(folder.path):
+            private_text(folder.config, json.dumps({"head": head.name, "deadline": limit, "config": config}))
         return limit - min(ORDERLY_SECONDS, ORDERLY_SHARE * max(0.0, limit - time.time()))
 
     def submit(self, number: int) -> None:
@@ -140,10 +142,13 @@ class AwsPlace:
     def _kept(self, folder: Folder) -> dict[str, Any] | None:
         """What is known here of a head that is up and was set up by this machine to the end."""
         head = self._head()
-        if head is None or not folder.config.exists() or not folder.key.exists():
+        if head is None or not folder.key.exists():
             return None
-        made: dict[str, Any] = json.loads(folder.config.read_text())
-        return made if made["head"] == head.name else None
+        try:
+            made: dict[str, Any] = json.loads(folder.config.read_text())
+            return made if made["head"] == head.name else None
+        except (OSError, ValueError, TypeError, KeyError):  # it is not there, or a disk has cut it
+            return None
 
     def _configuration(self, folder: Folder, deadline: float) -> dict[str, Any]:
         assert self.survey is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sweep.faults import AlreadyRuns, UserError
-from sweep.launcher import Launcher, private_text
+from sweep.launcher import Launcher, kept_in, private_text
 from sweep.naming import cluster_name, kept
 from sweep.onprem import ray_config, ssh
 from sweep.progress import duration, say
@@ -53,7 +53,7 @@ class OnPremPlace:
         else:
             self._stop_everywhere(self.hosts)
             self._forget_started()
-        try:
+        with kept_in(folder):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
             token, end = folder / "auth_token", folder / "end.sh"
@@ -61,8 +61,6 @@ class OnPremPlace:
                 private_text(token, secrets.token_hex(32))
             end.write_text(ray_config.end_script(self.sweep))
             shipment.copy_to(folder / "code")
-        except OSError as error:
-            raise UserError(f"{folder}: {error}; XDG_CACHE_HOME names another place") from None
         launcher = Launcher(folder, autoscaler_v2=False)
         say(console, f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {launcher.log}")
         config = ray_config.configuration(self.sweep, folder / "code", token, end)
