@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 from aws_sweeps import account, sweep_on_aws
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsError, ReadTimeoutError
 
 from sweep.aws import api, teardown
 from sweep.aws.ray_config import CLUSTER_TAG, TAG
@@ -144,6 +144,76 @@ def test_expired_credentials_are_a_fault_and_not_a_traceback(ec2: Any, monkeypat
     monkeypatch.setattr(api, "client", expired)
     with pytest.raises(UserError, match="RequestExpired"):
         teardown.standing(REGION, OURS)
+
+
+def answer(code: str, status: int = 400) -> ClientError:
+    said = {"Error": {"Code": code, "Message": "so it is"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(said, "DescribeInstances")  # type: ignore[arg-type]
+
+
+PASSING = [
+    answer("RequestLimitExceeded", 503), answer("Throttling"), answer("InternalError", 500),
+    ConnectTimeoutError(endpoint_url="https://ec2"), ReadTimeoutError(endpoint_url="https://ec2"),
+]  # fmt: skip
+LASTING = [answer("UnauthorizedOperation", 403), answer("RequestExpired"), NoCredentialsError()]
+
+
+@dataclass
+class Failing:
+    """EC2 of which some calls fail first."""
+
+    ec2: Any
+    errors: list[Exception]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ec2, name)
+
+    def get_paginator(self, name: str) -> Any:
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.ec2.get_paginator(name)
+
+
+@pytest.mark.parametrize("error", PASSING, ids=str)
+def test_what_may_pass_ends_no_removal(ec2: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    make(ec2, OURS)
+    said = list[str]()
+    with monkeypatch.context() as patch:
+        failing = Failing(ec2, [error, error])
+        patch.setattr(api, "client", lambda service, region: failing)
+        removed = teardown.tear_down(REGION, OURS, said.append)
+    assert len(removed) == 6
+    assert "asked again" in said[0]
+    assert teardown.standing(REGION, OURS) == []
+
+
+@pytest.mark.parametrize("error", LASTING, ids=str)
+def test_what_lasts_ends_it_at_once(ec2: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    failing = Failing(ec2, [error, error])
+    monkeypatch.setattr(api, "client", lambda service, region: failing)
+    with pytest.raises(UserError, match=r"does not let us .*; once that is mended the same command goes on"):
+        teardown.tear_down(REGION, OURS, lambda text: None)
+    assert failing.errors == [error], "and is not asked again"
+
+
+def test_what_does_not_pass_is_not_waited_for_without_end(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "client", lambda service, region: Failing(ec2, [PASSING[0]] * 10**6))
+    monkeypatch.setattr(teardown, "PATIENCE_SECONDS", 0.05)
+    with pytest.raises(UserError, match=r"RequestLimitExceeded so it is; later the same command goes on"):
+        teardown.tear_down(REGION, OURS, lambda text: None)
+
+
+@pytest.mark.parametrize("error", PASSING, ids=str)
+def test_a_head_ends_the_workers_also_after_a_call_that_failed(
+    ec2: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    head, *_ = make(ec2, OURS)
+    left: list[set[str]] = []
+    failing = Failing(ec2, [error])
+    monkeypatch.setattr(api, "client", lambda service, region: failing)
+    monkeypatch.setattr(teardown, "_end_this_machine", lambda region, cluster: left.append(running(ec2)))
+    teardown.main([REGION, OURS, "--from-head"])
+    assert left == [{head}]
 
 
 def test_a_head_ends_the_workers_and_then_itself(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:

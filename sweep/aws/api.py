@@ -10,6 +10,10 @@ from functools import lru_cache
 from typing import Any
 
 SECONDS = 5  # to connect, and to wait for an answer: a person waits for `plan` and `check`
+THROTTLED = frozenset({
+    "EC2ThrottledException", "PriorRequestNotComplete", "RequestLimitExceeded", "RequestThrottled", "RequestTimeout",
+    "SlowDown", "Throttling", "ThrottlingException", "TooManyRequestsException",
+})  # fmt: skip
 
 
 def client(service: str, region: str) -> Any:
@@ -49,6 +53,16 @@ def errors(*also: type[Exception]) -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     return BotoCoreError, ClientError, *also
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same call may succeed later as it is: no way to AWS, too many calls, or a fault of AWS's own."""
+    from botocore import exceptions
+
+    unanswered = exceptions.ConnectionError, exceptions.HTTPClientError
+    response = getattr(error, "response", None) or {}
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return isinstance(error, unanswered) or code(error) in THROTTLED or status >= 500
 
 
 def code(error: Exception) -> str:

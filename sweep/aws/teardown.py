@@ -74,32 +74,48 @@ def machines(ec2: Any, cluster: str) -> list[Thing]:
 def tear_down(region: str, cluster: str, say: Callable[[str], None]) -> list[str]:
     """Remove all that stands for a cluster of this name; returns what was removed, one line each.
 
+    What may pass, such as a network that is down or too many calls, is waited out.
+
     Raises:
         UserError: EC2 refuses, or something is still there after ten minutes; again goes on.
     """
     removed: dict[str, Thing] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
-    said = float("-inf")
+    told = float("-inf")
     with asking("remove what stands"):
         ec2 = api.client("ec2", region)
         while True:
-            found = machines(ec2, cluster)
-            removed |= {machine.name: machine for machine in found}
-            _terminate(ec2, found)
-            if not found:
-                # Disks and groups are in use before, and a disk goes with its machine.
-                rest = [*_disks(ec2, cluster), *_keys(ec2, cluster), *_groups(ec2, cluster)]
-                removed |= {thing.name: thing for thing in rest}
-                gone = [_removed(ec2, thing) for thing in rest]  # every one is tried
-                if all(gone):
+            late, waits = time.monotonic() > deadline, ""
+            try:
+                left = _remove(ec2, cluster, removed)
+            except api.errors() as error:
+                if late or not api.may_pass(error):
+                    raise
+                waits = f"EC2: {api.said(error)}; asked again"
+            else:
+                if not left:
                     return [str(thing) for thing in removed.values()]
-            if time.monotonic() > deadline:
-                left = ", ".join(map(str, found or rest))
-                raise UserError(f"still there after {PATIENCE_SECONDS / 60:.0f} min: {left}; run `down` again")
-            if found and time.monotonic() - said >= SAID_SECONDS:
-                said = time.monotonic()
-                say(f"waiting for {len(found)} machine{'s' if len(found) > 1 else ''} to end")
+                if late:
+                    said = ", ".join(map(str, left))
+                    raise UserError(f"still there after {PATIENCE_SECONDS / 60:.0f} min: {said}; run `down` again")
+                if left[0].kind == "machine":
+                    waits = f"waiting for {len(left)} machine{'s' if len(left) > 1 else ''} to end"
+            if waits and time.monotonic() - told >= SAID_SECONDS:
+                told = time.monotonic()
+                say(waits)
             time.sleep(POLL_SECONDS)
+
+
+def _remove(ec2: Any, cluster: str, removed: dict[str, Thing]) -> list[Thing]:
+    """Ask once for everything to go, and note it in `removed`; what has to be waited for."""
+    found = machines(ec2, cluster)
+    removed |= {machine.name: machine for machine in found}
+    _terminate(ec2, found)
+    if found:
+        return found  # disks and groups are in use before, and a disk goes with its machine
+    rest = [*_disks(ec2, cluster), *_keys(ec2, cluster), *_groups(ec2, cluster)]
+    removed |= {thing.name: thing for thing in rest}
+    return [thing for thing in rest if not _removed(ec2, thing)]  # every one is tried
 
 
 def settle(region: str, cluster: str) -> None:
@@ -115,20 +131,26 @@ def from_head(region: str, cluster: str) -> None:
 
     Whatever fails before, the machine goes: powered off it is terminated.
     """
+    deadline = time.monotonic() + PATIENCE_SECONDS
     try:
-        ec2 = api.client("ec2", region)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            workers = [m for m in machines(ec2, cluster) if m.role != "head" and m.state != "shutting-down"]
-            if not workers:
-                break
-            print("ending", ", ".join(map(str, workers)), flush=True)
-            _terminate(ec2, workers)
+        while not _workers_end(region, cluster) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-    except api.errors() as error:  # of workers it is said again by their own guards
-        print(f"EC2: {api.said(error)}", flush=True)
     finally:
         _end_this_machine(region, cluster)
+
+
+def _workers_end(region: str, cluster: str) -> bool:
+    """Ask once for the workers to end; whether to ask no more: they are gone, or left to their own guards."""
+    try:
+        ec2 = api.client("ec2", region)
+        workers = [m for m in machines(ec2, cluster) if m.role != "head" and m.state != "shutting-down"]
+        if workers:
+            print("ending", ", ".join(map(str, workers)), flush=True)
+            _terminate(ec2, workers)
+        return not workers
+    except api.errors() as error:
+        print(f"EC2: {api.said(error)}", flush=True)
+        return not api.may_pass(error)
 
 
 def _end_this_machine(region: str, cluster: str) -> None:
@@ -195,13 +217,12 @@ def _groups(ec2: Any, cluster: str) -> list[Thing]:
 
 @contextmanager
 def asking(to: str) -> Iterator[None]:
-    """What AWS refuses becomes a fault of the user's."""
+    """What AWS refuses, or does not answer, becomes a fault of the user's."""
     try:
         yield
     except api.errors() as error:
-        raise UserError(
-            f"EC2 does not let us {to}: {api.said(error)}; with valid credentials the same command goes on"
-        ) from None
+        when = "later" if api.may_pass(error) else "once that is mended"
+        raise UserError(f"EC2 does not let us {to}: {api.said(error)}; {when} the same command goes on") from None
 
 
 def main(words: Sequence[str]) -> None:
