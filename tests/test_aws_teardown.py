@@ -128,6 +128,23 @@ def test_machines_are_waited_for_and_each_is_ended_once(ec2: Any, monkeypatch: p
     assert teardown.standing(REGION, OURS) == []
 
 
+def test_machines_that_were_asked_for_are_waited_for_where_only_their_key_is_seen(
+    ec2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ec2.create_key_pair(KeyName=OURS, TagSpecifications=tags("key-pair", OURS))
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        ec2.delete_key_pair(KeyName=OURS)
+        make(ec2, OURS, ("head",))
+
+    monkeypatch.setattr("sweep.aws.teardown.time.sleep", pause)
+    teardown.settle(REGION, OURS)
+    assert len(pauses) == 1
+    assert "machine" in [thing.kind for thing in teardown.standing(REGION, OURS)]
+
+
 def test_what_does_not_go_is_named_with_the_mend(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     make(ec2, OURS, ("head",))
     monkeypatch.setattr(api, "client", lambda service, region: Slow(ec2, refusals=10**6))

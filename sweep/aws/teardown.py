@@ -121,8 +121,9 @@ def _remove(ec2: Any, cluster: str, removed: dict[str, Thing]) -> list[Thing]:
 def settle(region: str, cluster: str) -> None:
     """Wait until machines that were just asked for can be seen; after an interrupted request."""
     deadline = time.monotonic() + SETTLE_SECONDS
-    with suppress(UserError):
-        while time.monotonic() < deadline and not standing(region, cluster):
+    with suppress(*api.errors()):
+        ec2 = api.client("ec2", region)
+        while time.monotonic() < deadline and not machines(ec2, cluster):  # the key pair was there before
             time.sleep(1.0)
 
 
