@@ -202,7 +202,7 @@ class Bulletin:
         refused = self._refused() if self._refused is not None else None
         now = time.time()
         with self._lock:
-            nodes = self._head.nodes if seen is None else heads.merged(self._head.nodes, seen, now)
+            nodes = self._head.nodes if seen is None else heads.merged(self._head.nodes, seen, now, self._started)
             usd = None if self._bill is None else heads.dollars(nodes, self._started, now)
             self._head = replace(self._head, nodes=nodes, usd=usd, refused=refused)
         if (

@@ -31,7 +31,7 @@ class Node:
         zone: availability zone, or "".
         since: when it came, in seconds since 1970.
         alive: whether it is there.
-        until: when it was seen to be gone; None while it is there.
+        until: when it ended or was seen to be gone; None while it is there, or where nobody has seen it yet.
         usd_per_hour: None where nobody knows.
     """
 
@@ -169,12 +169,18 @@ def dollars(nodes: Iterable[Node], started: float, now: float) -> float | None:
     return None if any(cost is None for cost in costs) else math.fsum(cost for cost in costs if cost is not None)
 
 
-def merged(known: Iterable[Node], seen: Iterable[Node], now: float) -> tuple[Node, ...]:
-    """Nodes known before, as they are seen now; those that are gone stay, with the time of it."""
+def merged(known: Iterable[Node], seen: Iterable[Node], now: float, started: float = 0.0) -> tuple[Node, ...]:
+    """Nodes known before, as they are seen now; those that are gone stay, with the time of it.
+
+    What ended before `started` is left out, and so is what came before and was gone, nobody says since when, when it
+    was first seen.
+    """
     found = {node.name: node for node in known}
     present = {node.name: node for node in seen}
     for name, node in present.items():
         before = found.get(name)
+        if before is None and not node.alive and (node.until or node.since) < started:
+            continue
         until = None if node.alive else (before.until if before and before.until else node.until or now)
         found[name] = replace(node, since=before.since if before else node.since, until=until)
     return tuple(

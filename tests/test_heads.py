@@ -74,6 +74,29 @@ def test_dollars_are_counted_from_the_launch_to_the_end_of_each_machine() -> Non
     assert dollars([], started=HOUR, now=5 * HOUR) == 0.0
 
 
+def test_machines_of_an_earlier_launch_that_are_gone_cost_this_one_nothing(folder_url: str) -> None:
+    store, sweep, now = open_store(folder_url), sweep_on_aws(), time.time()
+    each = Node("dated", since=now - 3 * HOUR, alive=False, until=now - 2 * HOUR, usd_per_hour=10.0)
+    listed = [
+        each,
+        replace(each, name="undated", until=None),
+        replace(each, name="taken over", until=now - HOUR / 2),
+        Node("head", since=now - HOUR, usd_per_hour=0.1),
+    ]
+    with bulletin_of(store, sweep, lambda: listed, started=now - HOUR) as bulletin:
+        bulletin.end(0)
+    head = heads.read(store, sweep.name)
+    assert head is not None
+    assert head.usd == pytest.approx(0.1 + 5.0, abs=0.05)
+    assert {node.name for node in head.nodes} == {"taken over", "head"}
+
+
+def test_a_machine_that_came_and_went_between_two_looks_is_charged_until_it_ended() -> None:
+    gone = Node("i-1", since=HOUR, alive=False, until=2 * HOUR, usd_per_hour=1.0)
+    for until, usd in ((2 * HOUR, 1.0), (None, 4.0)):
+        assert dollars(merged((), [replace(gone, until=until)], 5 * HOUR, HOUR), HOUR, 9 * HOUR) == usd
+
+
 def test_a_record_is_read_as_it_was_written_and_by_older_and_newer_versions(folder_url: str) -> None:
     store = open_store(folder_url)
     head = Head(3, "running", trials=5, nodes=(Node("i-1", "g5.xlarge", "spot", "us-east-1a", 1.0),), usd=0.25)
@@ -301,6 +324,8 @@ def test_the_bill_lists_this_sweeps_machines_with_their_prices(monkeypatch: pyte
     assert (found[head].market, found[head].usd_per_hour, found[head].alive) == ("on demand", 0.1, True)
     assert (found[spot].market, found[spot].usd_per_hour) == ("spot", 0.4)
     assert (found[gone].usd_per_hour, found[gone].alive) == (1.0, False)
+    assert found[gone].until is not None and abs(found[gone].until - time.time()) < 600, "as EC2 says it"
+    assert found[spot].until is None
     assert found[unpriced].usd_per_hour is None
     assert found[head].zone.startswith("us-east-1")
     assert abs(found[head].since - time.time()) < 600

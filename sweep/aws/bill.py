@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from sweep.aws import api
@@ -14,6 +16,7 @@ from sweep.providers import Aws
 from sweep.spec import Sweep
 
 PAID = ("pending", "running", "stopping", "shutting-down")  # until it is said to be terminated
+ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")  # e.g. User initiated (2026-01-01 10:00:00 GMT)
 
 
 def bill(sweep: Sweep) -> Callable[[], list[Node] | None]:
@@ -46,12 +49,20 @@ def _node(instance: dict[str, Any], priced: dict[str, Quote]) -> Node:
     spot = instance.get("InstanceLifecycle") == "spot"
     quote = priced.get(instance["InstanceType"])
     price = None if quote is None else quote.spot if spot else quote.on_demand
+    alive = instance["State"]["Name"] in PAID
     return Node(
         name=instance["InstanceId"],
         type=instance["InstanceType"],
         market="spot" if spot else "on demand",
         zone=instance.get("Placement", {}).get("AvailabilityZone", ""),
         since=instance["LaunchTime"].timestamp(),
-        alive=instance["State"]["Name"] in PAID,
+        alive=alive,
+        until=None if alive else _ended(instance),
         usd_per_hour=price,
     )
+
+
+def _ended(instance: dict[str, Any]) -> float | None:
+    """When a machine that is terminated ended, in seconds since 1970; EC2 does not say of every one."""
+    said = ENDED.search(instance.get("StateTransitionReason") or "")
+    return None if said is None else datetime.fromisoformat(said[1]).replace(tzinfo=UTC).timestamp()
