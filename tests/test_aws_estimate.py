@@ -62,14 +62,16 @@ def test_the_fewest_slots_meet_the_limit_and_one_fewer_does_not(jobs: list[tuple
     assert slots == 1 or makespan(jobs, slots - 1) > seconds
 
 
-def test_as_many_workers_are_made_as_meet_the_hours_boot_and_set_up_included() -> None:
-    cluster = sweep_on_aws({"environment": "/opt/x"}).cluster
-    assert isinstance(cluster, Aws)
-    start = start_seconds(cluster) / HOUR
+def test_as_many_workers_are_made_as_meet_the_hours_boot_set_up_and_an_orderly_end_included() -> None:
     ready = {"environment": "/opt/x"}
-    assert estimated([(8, HOUR)], ready, budget={"max_hours": 2 + start}).workers == 4
-    assert estimated([(8, HOUR)], ready, budget={"max_hours": 2}).workers == 8, "boot and set-up take their time"
-    found = estimated([(8, HOUR)], ready, budget={"max_hours": 2 + start})
+    cluster = sweep_on_aws(ready).cluster
+    assert isinstance(cluster, Aws)
+    start, orderly = start_seconds(cluster) / HOUR, estimate.ORDERLY_SECONDS / HOUR
+    enough = {"max_hours": 2 + start + orderly}
+    assert estimated([(8, HOUR)], ready, budget=enough).workers == 4
+    assert estimated([(8, HOUR)], ready, budget={"max_hours": 2 + orderly}).workers == 8, "boot takes its time"
+    assert estimated([(8, HOUR)], ready, budget={"max_hours": 2 + start}).workers == 8, "trials are stopped before"
+    found = estimated([(8, HOUR)], ready, budget=enough)
     assert found.hours == pytest.approx(2 + start)
     assert found.gpu_hours == pytest.approx(8)
     assert found.on_demand_usd == pytest.approx(0.1 * (2 + start) + 4 * 1.0 * (2 + start / 2))

@@ -21,6 +21,8 @@ from sweep.status import Survey
 BOOT_SECONDS = 120  # from asking for a machine to SSH
 READY_SECONDS = 30  # Ray's start on a machine that has its environment
 ENVIRONMENT_SECONDS = 240  # more where the pinned packages are installed first: 7 GB on disk
+ORDERLY_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
+ORDERLY_SHARE = 0.2  # of the time there is, where that is less
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def estimate(sweep: Sweep, survey: Survey) -> Estimate:
     jobs = [(line.to_run, line.seconds / line.to_run) for line in survey.lines if line.to_run]
     seconds = sum(count * took for count, took in jobs)
     start = start_seconds(cluster)
-    limit = max_hours * 3600 - start
+    orderly = orderly_seconds(max_hours * 3600 - _head_first(cluster))
+    limit = max_hours * 3600 - start - orderly
     needed = fewest_slots(jobs, limit)
     workers_needed = None if needed is None else -(-needed // each.slots)
     most = 1 if sweep.exclusive else cluster.max_workers
@@ -94,6 +97,15 @@ def estimate(sweep: Sweep, survey: Survey) -> Estimate:
 def start_seconds(cluster: Aws) -> float:
     """Seconds until the first worker runs trials: the head comes up, then the workers at once."""
     return 2 * _head_first(cluster)
+
+
+def orderly_seconds(left: float) -> float:
+    """Seconds before its machines power themselves off at which a launch stops its trials.
+
+    Args:
+        left: until they do, once the head is up.
+    """
+    return min(ORDERLY_SECONDS, ORDERLY_SHARE * max(0.0, left))
 
 
 def _head_first(cluster: Aws) -> float:

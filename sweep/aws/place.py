@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from sweep.aws import api, checks, ray_config, resolve, teardown
-from sweep.aws.estimate import estimate
+from sweep.aws.estimate import estimate, orderly_seconds
 from sweep.aws.folder import Folder
 from sweep.aws.instances import worker
 from sweep.aws.ray_config import CLUSTER_TAG, CODE, TAG
@@ -25,8 +25,6 @@ from sweep.shipping import this_tree
 from sweep.spec import Sweep
 from sweep.status import Survey
 
-ORDERLY_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
-ORDERLY_SHARE = 0.2  # of the time there is, where that is less
 STARTED_SECONDS = 90  # for the supervisor to show that it runs
 SUPERVISED_ALREADY = "supervised on this machine already"  # the supervisor's refusal of another launch
 SUPERVISED = "/run/sweep/supervised"  # touched by the supervisor, watched by the head's guard
@@ -91,7 +89,7 @@ class AwsPlace:
             raise UserError("the head ended while it was being set up; launch again")
         with kept_in(folder.path):
             private_text(folder.config, json.dumps({"head": head.name, "deadline": limit, "config": config}))
-        return limit - min(ORDERLY_SECONDS, ORDERLY_SHARE * max(0.0, limit - time.time()))
+        return limit - orderly_seconds(limit - time.time())
 
     def submit(self, number: int) -> None:
         """See Place."""
