@@ -161,10 +161,12 @@ class Aws(Section):
         "auto", description="network that may reach SSH, e.g. 203.0.113.7/32; auto: this machine's public address"
     )
     head_profile: Annotated[str, AfterValidator(_profile)] = Field(
-        "sweep-head", description="instance profile of the head; `check --fix` makes it"
+        "auto",
+        description="instance profile of the head; auto: one for each storage; `check --fix` makes it",
     )
     worker_profile: Annotated[str, AfterValidator(_profile)] = Field(
-        "sweep-worker", description="instance profile of workers; `check --fix` makes it"
+        "auto",
+        description="instance profile of workers; auto: one for each storage; `check --fix` makes it",
     )
     disk_gb: Annotated[int, Field(ge=40, le=16384)] = Field(100, description="GB of each machine's root volume")
     tags: dict[str, str] = Field({}, description="further tags of machines and volumes, for the bill")

@@ -141,14 +141,26 @@ def test_workers_may_use_the_prefix_and_nothing_else() -> None:
     assert found["List"]["Condition"]["StringLikeIfExists"]["s3:prefix"] == ["some/prefix", "some/prefix/*"]
 
 
+def test_each_storage_has_roles_of_its_own_unless_the_user_names_them(image: str) -> None:
+    iam, cluster = boto3.client("iam"), Aws(image=image)  # type: ignore[call-arg]
+    found = [role for prefix in "abcdef" for role in access.roles(cluster, f"s3://{BUCKET}/{prefix}", ACCOUNT)]
+    for role in found:
+        access.make(iam, role)
+    assert len({role.name for role in found}) == 12
+    for role in found:  # a role's policies may have 10,240 characters in all
+        assert iam.list_role_policies(RoleName=role.name)["PolicyNames"] == [role.policy_name]
+    named = cluster.model_copy(update={"head_profile": "a-head", "worker_profile": "a-worker"})
+    assert [role.name for role in access.roles(named, f"s3://{BUCKET}/a", ACCOUNT)] == ["a-head", "a-worker"]
+
+
 def test_the_head_runs_and_ends_tagged_machines_alone_and_passes_the_workers_role_alone() -> None:
     sweep = sweep_on_aws()
     assert isinstance(sweep.cluster, Aws)
-    head, _ = access.roles(sweep.cluster, sweep.storage, ACCOUNT)
+    head, of_worker = access.roles(sweep.cluster, sweep.storage, ACCOUNT)
     found = statements(head)
     assert found["RunTagged"]["Condition"] == {"StringLike": {"aws:RequestTag/anomaly-sweep": "*"}}
     assert found["TagAndEndOwn"]["Condition"] == {"StringLike": {"aws:ResourceTag/anomaly-sweep": "*"}}
-    assert found["PassWorkersRole"]["Resource"] == f"arn:aws:iam::{ACCOUNT}:role/sweep-worker"
+    assert found["PassWorkersRole"]["Resource"] == f"arn:aws:iam::{ACCOUNT}:role/{of_worker.name}"
     wide = [s for s in head.policy["Statement"] if s["Resource"] == "*"]
     assert [s["Sid"] for s in wide] == ["Look"]
     assert {action for action in wide[0]["Action"] if not action.startswith("ec2:Describe")} == {"pricing:GetProducts"}

@@ -63,8 +63,8 @@ def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], place:
 def test_every_machine_has_a_profile_a_sized_disk_tags_and_ends_when_it_powers_off() -> None:
     config = generated({"disk_gb": 77, "tags": {"team": "vision"}})
     head, of_worker = node_configs(config)
-    assert head["IamInstanceProfile"] == {"Name": "sweep-head"}
-    assert of_worker["IamInstanceProfile"] == {"Name": "sweep-worker"}
+    assert re.fullmatch(r"sweep-head-[0-9a-f]{8}", head["IamInstanceProfile"]["Name"])
+    assert re.fullmatch(r"sweep-worker-[0-9a-f]{8}", of_worker["IamInstanceProfile"]["Name"])
     for node in (head, of_worker):
         disk = node["BlockDeviceMappings"][0]["Ebs"]
         assert (disk["VolumeSize"], disk["DeleteOnTermination"]) == (77, True)

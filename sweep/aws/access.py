@@ -5,14 +5,13 @@ Names of rights and condition keys are AWS's; each statement says what it is for
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sweep.aws import api
-from sweep.aws.ray_config import TAG
+from sweep.aws.ray_config import TAG, profiles, storage_digest
 from sweep.providers import Aws
 
 SPOT_ROLE = "AWSServiceRoleForEC2Spot"  # EC2 needs it for the first spot machine of an account
@@ -26,11 +25,11 @@ RUN_ON = ("image", "key-pair", "network-interface", "security-group", "spot-inst
 
 @dataclass(frozen=True)
 class Role:
-    """An instance profile with one role of the same name and one policy for this sweep's storage.
+    """An instance profile with one role of the same name and one policy, for this sweep's storage.
 
     Attributes:
         name: of profile and role.
-        policy_name: another for each storage, so that two sweeps do not take each other's rights away.
+        policy_name: another for each storage: a profile that the user names may serve several.
         policy: the document.
     """
 
@@ -47,20 +46,22 @@ TRUST = {
 
 def roles(cluster: Aws, storage: str, account: str) -> tuple[Role, Role]:
     """The head's role, then the workers'."""
-    digest = hashlib.sha256(f"{cluster.region} {storage}".encode()).hexdigest()[:8]
+    head_profile, worker_profile = profiles(cluster, storage)
+    policy = f"{TAG}-{storage_digest(cluster, storage)}"
     stored = _storage(storage)
-    head = [*stored, *_machines(cluster, account)]
+    head = [*stored, *_machines(cluster, account, worker_profile)]
     return (
-        Role(cluster.head_profile, f"{TAG}-{digest}", {"Version": "2012-10-17", "Statement": head}),
-        Role(cluster.worker_profile, f"{TAG}-{digest}", {"Version": "2012-10-17", "Statement": stored}),
+        Role(head_profile, policy, {"Version": "2012-10-17", "Statement": head}),
+        Role(worker_profile, policy, {"Version": "2012-10-17", "Statement": stored}),
     )
 
 
 def _storage(storage: str) -> list[dict[str, Any]]:
-    """Objects under the prefix alone.
+    """Objects under the prefix alone: to read, write and delete.
 
-    A listing must name the prefix.  `IfExists`, since whether there is a bucket, and whether a missing object
-    is answered by 404 or by 403, hangs on the same right without a prefix in the request.
+    A listing of another prefix is refused, one without a prefix is not: it shows the names of the bucket's objects.
+    AWS tells it by nothing from the question whether there is a bucket, and whether a missing object is answered by
+    404, which the store has to know, or by 403: all three are s3:ListBucket without a prefix.  Hence `IfExists`.
     """
     bucket, _, prefix = storage.removeprefix("s3://").rstrip("/").partition("/")
     arn = f"arn:aws:s3:::{bucket}"
@@ -72,14 +73,14 @@ def _storage(storage: str) -> list[dict[str, Any]]:
     return [listing, {"Sid": "Objects", "Effect": "Allow", "Action": actions, "Resource": objects}]
 
 
-def _machines(cluster: Aws, account: str) -> list[dict[str, Any]]:
+def _machines(cluster: Aws, account: str, worker_profile: str) -> list[dict[str, Any]]:
     """What Ray's autoscaler does on the head: run, tag and terminate machines that bear our tag."""
     ec2 = f"arn:aws:ec2:{cluster.region}"
     asked = {"StringLike": {f"aws:RequestTag/{TAG}": "*"}}
     owned = {"StringLike": {f"aws:ResourceTag/{TAG}": "*"}}
     made = [f"{ec2}:{account}:{kind}/*" for kind in ("instance", "volume")]
     used = [f"{ec2}:{'' if kind == 'image' else account}:{kind}/*" for kind in RUN_ON]
-    worker = f"arn:aws:iam::{account}:role/{cluster.worker_profile}"
+    worker = f"arn:aws:iam::{account}:role/{worker_profile}"
     return [
         {"Sid": "Look", "Effect": "Allow", "Action": list(READS), "Resource": "*"},
         {"Sid": "RunTagged", "Effect": "Allow", "Action": "ec2:RunInstances", "Resource": made, "Condition": asked},

@@ -5,6 +5,7 @@ Why each value is as it is stands beside it.  `sweep.ray_yaml` runs Ray's own ch
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,8 +85,9 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "MarketType": "spot",  # no MaxPrice: the price on demand is the most that is paid
         "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
     }
-    head_node = _node(cluster, cluster.head, cluster.head_profile, tags, resolved, "head")
-    worker_node = _node(cluster, cluster.worker[0], cluster.worker_profile, tags, resolved, "worker")
+    head_profile, worker_profile = profiles(cluster, sweep.storage)
+    head_node = _node(cluster, cluster.head, head_profile, tags, resolved, "head")
+    worker_node = _node(cluster, cluster.worker[0], worker_profile, tags, resolved, "worker")
     if cluster.spot:
         worker_node["InstanceMarketOptions"] = spot
     generated: dict[str, Any] = {
@@ -119,6 +121,19 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "worker_start_ray_commands": _worker_start(cluster, worker),
     }  # fmt: skip
     return merged(generated, cluster.ray)
+
+
+def storage_digest(cluster: Aws, storage: str) -> str:
+    """Eight letters for a storage, by which names of what gives rights to it end."""
+    return hashlib.sha256(f"{cluster.region} {storage}".encode()).hexdigest()[:8]
+
+
+def profiles(cluster: Aws, storage: str) -> tuple[str, str]:
+    """Names of the head's instance profile and of the workers': each storage has its own unless they are given."""
+    digest = storage_digest(cluster, storage)
+    head = f"sweep-head-{digest}" if cluster.head_profile == "auto" else cluster.head_profile
+    worker = f"sweep-worker-{digest}" if cluster.worker_profile == "auto" else cluster.worker_profile
+    return head, worker
 
 
 def commands(config: dict[str, Any]) -> dict[str, list[str]]:

@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from lab.cloud import Cloud
+from sweep.aws.ray_config import profiles
+from sweep.providers import Aws
 
 CONFIG = "lab.yaml"
 TRAINED_LOG = "/tmp/trained.log"  # where `Logged` writes the steps that it trains, on each machine
@@ -20,6 +22,8 @@ SOON = {  # minutes of a machine's guard become seconds
     "POLL_SECONDS = 15.0": "POLL_SECONDS = 2.0",
 }
 BUCKET = "a-bucket-of-mine"
+STORAGE = f"s3://{BUCKET}/anomaly"
+ROLES = HEAD_ROLE, WORKER_ROLE = profiles(Aws(), STORAGE)  # type: ignore[call-arg]
 
 
 def overrides(cloud: Cloud) -> dict[str, Any]:
@@ -30,7 +34,7 @@ def overrides(cloud: Cloud) -> dict[str, Any]:
     comes with a package.  The machine: it has no GPU, so a trial takes a worker's four CPUs instead.
     """
     return {
-        "storage": f"s3://{BUCKET}/anomaly",
+        "storage": STORAGE,
         "cluster": {
             "image": cloud.image, "environment": cloud.environment, "ssh_from": cloud.ssh_from,
             "max_workers": 2, "idle_minutes": 0.5,

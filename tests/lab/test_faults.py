@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab.cloud import Cloud
-from lab.sweeps import CONFIG, check, logged, trained, write_sweep
+from lab.sweeps import CONFIG, ROLES, WORKER_ROLE, check, logged, trained, write_sweep
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
@@ -50,7 +50,7 @@ def as_before(cloud: Cloud) -> Iterator[None]:
     assert not any(cloud.left().values()), cloud.left()
     yield
     cloud.renew_credentials()
-    for role in ("sweep-head", "sweep-worker"):
+    for role in ROLES:
         cloud.allow_bucket(role)
     for market in ("spot", "on-demand"):
         for zone in ("any", *ZONES):
@@ -142,7 +142,7 @@ def test_expired_credentials_are_told_before_anything_is_made(cloud: Cloud, tmp_
 
 def test_workers_that_are_denied_the_bucket_fail_the_launch(cloud: Cloud, tmp_path: Path) -> None:
     configure(cloud, "denied")
-    cloud.deny_bucket("sweep-worker")
+    cloud.deny_bucket(WORKER_ROLE)
     launched = launch(cloud, tmp_path)
     assert launched.code() != 0
     assert re.search("denie|AccessDenied|may not", launched.said), launched.said
