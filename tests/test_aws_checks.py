@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_a_policy_that_somebody_changed_is_put_right_again(image: str) -> None:
 
 def test_a_profile_with_somebody_elses_role_is_left_alone(image: str) -> None:
     iam = boto3.client("iam")
-    iam.create_role(RoleName="theirs", AssumeRolePolicyDocument=json.dumps(access.TRUST))
+    iam.create_role(RoleName="theirs", AssumeRolePolicyDocument="{}")
     iam.create_instance_profile(InstanceProfileName="taken")
     iam.add_role_to_instance_profile(InstanceProfileName="taken", RoleName="theirs")
     finding = {f.name: f for f in check(ready(image, head_profile="taken"), fix=True).findings}["head profile"]
@@ -164,6 +165,24 @@ def test_the_head_runs_and_ends_tagged_machines_alone_and_passes_the_workers_rol
     wide = [s for s in head.policy["Statement"] if s["Resource"] == "*"]
     assert [s["Sid"] for s in wide] == ["Look"]
     assert {action for action in wide[0]["Action"] if not action.startswith("ec2:Describe")} == {"pricing:GetProducts"}
+
+
+@pytest.mark.parametrize(
+    ("region", "partition", "service"),
+    [
+        ("eu-west-1", "aws", "ec2.amazonaws.com"),
+        ("cn-north-1", "aws-cn", "ec2.amazonaws.com.cn"),
+        ("us-gov-west-1", "aws-us-gov", "ec2.amazonaws.com"),
+    ],
+)
+def test_rights_are_named_as_the_regions_own_cloud_has_them(region: str, partition: str, service: str) -> None:
+    cluster = Aws(region=region)  # type: ignore[call-arg]
+    head, of_worker = access.roles(cluster, f"s3://{BUCKET}/x", ACCOUNT)
+    for role in (head, of_worker):
+        arns = re.findall(r"arn:([\w-]+):", json.dumps(role.policy))
+        assert set(arns) == {partition}
+        assert role.trust["Statement"][0]["Principal"] == {"Service": service}
+    assert statements(head)["PassWorkersRole"]["Condition"] == {"StringEquals": {"iam:PassedToService": service}}
 
 
 class Quotas:

@@ -30,33 +30,44 @@ class Role:
     Attributes:
         name: of profile and role.
         policy_name: another for each storage: a profile that the user names may serve several.
-        policy: the document.
+        policy, trust: the documents: what it may do, and who may take it on.
     """
 
     name: str
     policy_name: str
     policy: dict[str, Any]
-
-
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
-}
+    trust: dict[str, Any]
 
 
 def roles(cluster: Aws, storage: str, account: str) -> tuple[Role, Role]:
-    """The head's role, then the workers'."""
+    """The head's role, then the workers'.
+
+    Raises:
+        BotoCoreError: nobody knows the cluster's region.
+    """
+    partition = api.partition(cluster.region)
+    ec2 = f"ec2.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
+    trust = _document([{"Effect": "Allow", "Principal": {"Service": ec2}, "Action": "sts:AssumeRole"}])
     head_profile, worker_profile = profiles(cluster, storage)
     policy = f"{TAG}-{storage_digest(cluster, storage)}"
-    stored = _storage(storage)
-    head = [*stored, *_machines(cluster, account, worker_profile)]
+    stored = _storage(partition, storage)
+    pass_worker = {
+        "Sid": "PassWorkersRole", "Effect": "Allow", "Action": "iam:PassRole",
+        "Resource": f"arn:{partition}:iam::{account}:role/{worker_profile}",
+        "Condition": {"StringEquals": {"iam:PassedToService": ec2}},
+    }  # fmt: skip
+    head = [*stored, *_machines(f"arn:{partition}:ec2:{cluster.region}", account), pass_worker]
     return (
-        Role(head_profile, policy, {"Version": "2012-10-17", "Statement": head}),
-        Role(worker_profile, policy, {"Version": "2012-10-17", "Statement": stored}),
+        Role(head_profile, policy, _document(head), trust),
+        Role(worker_profile, policy, _document(stored), trust),
     )
 
 
-def _storage(storage: str) -> list[dict[str, Any]]:
+def _document(statements: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _storage(partition: str, storage: str) -> list[dict[str, Any]]:
     """Objects under the prefix alone: to read, write and delete.
 
     A listing of another prefix is refused, one without a prefix is not: it shows the names of the bucket's objects.
@@ -64,7 +75,7 @@ def _storage(storage: str) -> list[dict[str, Any]]:
     404, which the store has to know, or by 403: all three are s3:ListBucket without a prefix.  Hence `IfExists`.
     """
     bucket, _, prefix = storage.removeprefix("s3://").rstrip("/").partition("/")
-    arn = f"arn:aws:s3:::{bucket}"
+    arn = f"arn:{partition}:s3:::{bucket}"
     listing: dict[str, Any] = {"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": arn}
     if prefix:
         listing["Condition"] = {"StringLikeIfExists": {"s3:prefix": [prefix, f"{prefix}/*"]}}
@@ -73,14 +84,17 @@ def _storage(storage: str) -> list[dict[str, Any]]:
     return [listing, {"Sid": "Objects", "Effect": "Allow", "Action": actions, "Resource": objects}]
 
 
-def _machines(cluster: Aws, account: str, worker_profile: str) -> list[dict[str, Any]]:
-    """What Ray's autoscaler does on the head: run, tag and terminate machines that bear our tag."""
-    ec2 = f"arn:aws:ec2:{cluster.region}"
+def _machines(ec2: str, account: str) -> list[dict[str, Any]]:
+    """What Ray's autoscaler does on the head: run, tag and terminate machines that bear our tag.
+
+    Args:
+        ec2: how ARNs of EC2 in the region begin.
+        account: number of the account.
+    """
     asked = {"StringLike": {f"aws:RequestTag/{TAG}": "*"}}
     owned = {"StringLike": {f"aws:ResourceTag/{TAG}": "*"}}
     made = [f"{ec2}:{account}:{kind}/*" for kind in ("instance", "volume")]
     used = [f"{ec2}:{'' if kind == 'image' else account}:{kind}/*" for kind in RUN_ON]
-    worker = f"arn:aws:iam::{account}:role/{worker_profile}"
     return [
         {"Sid": "Look", "Effect": "Allow", "Action": list(READS), "Resource": "*"},
         {"Sid": "RunTagged", "Effect": "Allow", "Action": "ec2:RunInstances", "Resource": made, "Condition": asked},
@@ -92,10 +106,6 @@ def _machines(cluster: Aws, account: str, worker_profile: str) -> list[dict[str,
         {
             "Sid": "TagAndEndOwn", "Effect": "Allow", "Action": ["ec2:CreateTags", "ec2:TerminateInstances"],
             "Resource": f"{ec2}:{account}:instance/*", "Condition": owned,
-        },
-        {
-            "Sid": "PassWorkersRole", "Effect": "Allow", "Action": "iam:PassRole", "Resource": worker,
-            "Condition": {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
         },
     ]  # fmt: skip
 
@@ -138,7 +148,7 @@ def make(iam: Any, role: Role) -> None:
         profile = iam.create_instance_profile(InstanceProfileName=role.name, Tags=tags)["InstanceProfile"]
     if not profile["Roles"]:
         with suppress(iam.exceptions.EntityAlreadyExistsException):  # of an earlier attempt that was cut off here
-            iam.create_role(RoleName=role.name, AssumeRolePolicyDocument=json.dumps(TRUST), Tags=tags)
+            iam.create_role(RoleName=role.name, AssumeRolePolicyDocument=json.dumps(role.trust), Tags=tags)
         iam.add_role_to_instance_profile(InstanceProfileName=role.name, RoleName=role.name)
     elif profile["Roles"][0]["RoleName"] != role.name:
         return

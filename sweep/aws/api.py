@@ -38,6 +38,15 @@ def _session(settings: tuple[tuple[str, str], ...]) -> Any:  # noqa: ARG001  (ot
     return boto3.session.Session()
 
 
+def partition(region: str) -> str:
+    """Which of AWS's separate clouds a region is of, as ARNs have it: "aws", "aws-cn", "aws-us-gov".
+
+    Raises:
+        BotoCoreError: nobody knows such a region.
+    """
+    return str(_session(_settings()).get_partition_for_region(region))
+
+
 def has_credentials() -> bool:
     """Whether there are any credentials; nobody is asked whether they are valid."""
     from botocore.exceptions import BotoCoreError
