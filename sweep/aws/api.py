@@ -11,7 +11,7 @@ from typing import Any
 
 SECONDS = 5  # to connect, and to wait for an answer: a person waits for `plan` and `check`
 THROTTLED = frozenset({
-    "EC2ThrottledException", "PriorRequestNotComplete", "RequestLimitExceeded", "RequestThrottled", "RequestTimeout",
+    "EC2ThrottledException", "PriorRequestNotComplete", "RequestLimitExceeded", "RequestThrottled",
     "SlowDown", "Throttling", "ThrottlingException", "TooManyRequestsException",
 })  # fmt: skip
 

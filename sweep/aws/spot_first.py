@@ -18,7 +18,7 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider, make_ec2_
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 from ray.autoscaler.tags import NODE_KIND_WORKER, TAG_RAY_NODE_KIND
 
-from sweep.aws import refusal
+from sweep.aws import api, refusal
 
 # EC2's answers that another zone, type or market may not give.  All others, such as a missing right, are final.
 NO_CAPACITY = frozenset({
@@ -32,10 +32,7 @@ NO_CAPACITY = frozenset({
     "Unsupported",  # this type is not offered in this zone
 })  # fmt: skip
 
-# EC2 takes no more requests of the account for now, whoever in it makes them.  It has made nothing.
-THROTTLED = frozenset({
-    "RequestLimitExceeded", "RequestThrottled", "Throttling", "ThrottlingException", "EC2ThrottledException"
-})  # fmt: skip
+# EC2 may take no more requests of the account for now, whoever in it makes them.  It has made nothing then.
 PAUSES = (2.0, 4.0, 8.0)  # seconds, more or less: those who were refused at once must not come back at once
 
 log = logging.getLogger(__name__)
@@ -87,7 +84,7 @@ class SpotFirst(AWSNodeProvider):
                 return made
             except NodeLaunchException as refused:
                 pause = next(pauses, None)
-                if pause is None or refused.category not in THROTTLED:
+                if pause is None or refused.category not in api.THROTTLED:
                     raise
             time.sleep(pause * random.uniform(0.5, 1.5))
 
