@@ -130,7 +130,7 @@ def test_a_machine_is_set_up_only_when_its_guard_runs_which_is_waited_for(
         (tmp_path / name).chmod(0o755)
     for kind in ("head", "worker"):
         asked.unlink(missing_ok=True)
-        command = f"{ray_config.commands(generated())[kind][0]} && echo set up"
+        command = f"({ray_config.commands(generated())[kind][0]}) && echo set up"  # as Ray puts it
         path = f"{tmp_path}:/usr/bin:/bin"
         done = subprocess.run(["bash", "-c", command], env={"PATH": path}, capture_output=True, text=True)
         assert done.returncode == code

@@ -27,10 +27,11 @@ PORT = 6379  # of Ray on the head
 ROOT_DEVICE = "/dev/sda1"  # of Ubuntu's images
 GUARD_SECONDS = 120  # for the first boot's script to be run: cloud-init comes to it after the machine takes SSH
 # A machine that nothing powers off goes no further.  The pattern is not found in the command that looks for it.
+# Ray puts parentheses around a command: with its own at both ends it would be arithmetic.
 AWAIT_GUARD = (
-    f"(for second in $(seq {GUARD_SECONDS}); do pgrep -f '[/]opt/sweep/guard.py' > /dev/null && exit 0; sleep 1; done; "
+    f"for second in $(seq {GUARD_SECONDS}); do pgrep -f '[/]opt/sweep/guard.py' > /dev/null && exit 0; sleep 1; done; "
     "echo 'nothing would power this machine off: its first boot has not run the user data, which needs cloud-init; "
-    "take another cluster.image'; exit 1)"
+    "take another cluster.image'; exit 1"
 )
 # From then on a worker's guard watches the head, whose address Ray tells to workers alone.
 LEAVE_HEAD = (

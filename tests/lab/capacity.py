@@ -27,6 +27,11 @@ class Capacity:
             if count is not None:
                 self._left[zone, instance_type, market] = count
 
+    def clear(self) -> None:
+        """No limit anywhere."""
+        with self._lock:
+            self._left.clear()
+
     def take(self, zone: str, instance_type: str, market: str, least: int, most: int) -> int:
         """How many of `most` are given; 0 where there are fewer than `least`."""
         with self._lock:

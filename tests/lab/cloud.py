@@ -135,6 +135,10 @@ class Cloud:
         """How many more instances there are; zone, type and market may be "any"."""
         self._capacity.set(zone, instance_type, market, count)
 
+    def enough(self) -> None:
+        """There are as many instances as anybody wants, of all types everywhere."""
+        self._capacity.clear()
+
     def deny_bucket(self, role: str) -> None:
         """S3 refuses an identity, a role or "laptop", whatever its policies say."""
         self._identities.deny_bucket(role)

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 LAUNCH = ["python", "-m", "sweep", "launch", CONFIG, "-y"]
 SECONDS = 300.0  # for machines to come up, on a busy machine
 ZONES = ["us-east-1a", "us-east-1b", "us-east-1c"]
+WORKERS = ["g5.xlarge", "g6.xlarge"]  # of the shipped YAML
 GUARDS = 240.0  # for the guards of machines to power them off, with `SOON`
 
 
@@ -52,9 +54,7 @@ def as_before(cloud: Cloud) -> Iterator[None]:
     cloud.renew_credentials()
     for role in ROLES:
         cloud.allow_bucket(role)
-    for market in ("spot", "on-demand"):
-        for zone in ("any", *ZONES):
-            cloud.capacity(zone, "any", market, None)
+    cloud.enough()
     cloud.laptop.cut_power()
     cloud.laptop.switch_on()
     cloud.laptop.run(["python", "-m", "sweep", "down", CONFIG, "-y"], timeout=300)
@@ -70,6 +70,18 @@ def launch(cloud: Cloud, folder: Path, *words: str) -> Launched:
     log = folder / f"launch-{len(list(folder.iterdir()))}.log"
     with log.open("w") as output:
         return Launched(cloud.laptop.start([*LAUNCH, *words], output), log)
+
+
+@contextmanager
+def edited(file: Path, text: str, by: str) -> Iterator[None]:
+    """The laptop's checkout with another text in a file."""
+    before = file.read_text()
+    assert before.count(text) == 1
+    file.write_text(before.replace(text, by))
+    try:
+        yield
+    finally:
+        file.write_text(before)
 
 
 def until_training(cloud: Cloud, launched: Launched) -> str:
@@ -117,6 +129,18 @@ def test_without_capacity_for_a_head_nothing_is_made(cloud: Cloud, tmp_path: Pat
     assert not any(cloud.left().values())
 
 
+def test_without_capacity_for_workers_a_launch_ends_and_says_why(cloud: Cloud, tmp_path: Path) -> None:
+    configure(cloud, "no-worker", epochs=14)
+    for worker in WORKERS:
+        cloud.capacity("any", worker, "any", 0)
+    with edited(cloud.laptop.checkout / "sweep/bulletin.py", "STRANDED_SECONDS = 1800.0", "STRANDED_SECONDS = 30.0"):
+        launched = launch(cloud, tmp_path)
+        assert launched.code() == 1, launched.said
+    assert "no worker yet: InsufficientInstanceCapacity" in launched.said
+    assert "trials have waited" in launched.said and "Traceback" not in launched.said
+    cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
+
+
 def test_with_one_zone_left_workers_are_spot_there(cloud: Cloud, tmp_path: Path) -> None:
     configure(cloud, "one-zone", epochs=13, abnormal=1)
     *empty, left = ZONES
@@ -146,6 +170,7 @@ def test_workers_that_are_denied_the_bucket_fail_the_launch(cloud: Cloud, tmp_pa
     launched = launch(cloud, tmp_path)
     assert launched.code() != 0
     assert re.search("denie|AccessDenied|may not", launched.said), launched.said
+    assert [i for i in cloud.state() if i["role"] == "worker" and i["tags"]["anomaly-sweep"] == "denied"], launched.said
     cloud.wait(lambda: not any(cloud.left().values()), 60, "nothing is left")
 
 
