@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 DONE, USER_ERROR, SOME_FAILED, BUDGET = 0, 1, 2, 3
+ALREADY_RUNS = 75  # of a supervisor alone, beside that of another launch: no outcome of its own (EX_TEMPFAIL)
 INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 

@@ -19,6 +19,18 @@ class UserError(Exception):
         super().__init__("\n".join(([heading] if heading else []) + self.faults))
 
 
+class CommandFailed(UserError):
+    """A command on another machine failed.
+
+    Attributes:
+        status: its exit status; None where it did not end.
+    """
+
+    def __init__(self, said: str, status: int | None) -> None:
+        super().__init__(said)
+        self.status = status
+
+
 class AlreadyRuns(UserError):
     """Another launch of the same sweep runs where this one would; nothing of it is to be touched."""
 

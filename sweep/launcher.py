@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.faults import UserError
+from sweep.faults import CommandFailed, UserError
 from sweep.processes import die_with_parent, not_interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,15 +87,14 @@ class Launcher:
         """Run a command on the head over SSH.
 
         Raises:
-            UserError: it failed, with the last of what it printed.
+            CommandFailed: it failed, with the last of what it printed.
         """
         with self._child(["run", str(self.made), command]) as child:
-            try:
-                failed = child.wait(COMMAND_SECONDS) != 0
-            except subprocess.TimeoutExpired:
-                failed = True
-        if failed:
-            raise UserError(self._failure("a command on the head failed, or did not end"))
+            status = None
+            with suppress(subprocess.TimeoutExpired):
+                status = child.wait(COMMAND_SECONDS)
+        if status != 0:
+            raise CommandFailed(self._failure("a command on the head failed, or did not end"), status)
 
     @contextmanager
     def _child(self, words: Sequence[str], writing: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
@@ -254,7 +253,8 @@ def main(words: Sequence[str]) -> None:
         else:
             _run(Path(words[1]), words[2])
     except ProcessRunnerError as error:  # what it printed stands above
-        raise SystemExit(f"status {error.code}") from None
+        print(f"status {error.code}", file=sys.stderr)
+        raise SystemExit(error.code or 1) from None
     except NodeLaunchException as error:
         raise SystemExit(f"{error.category}: {error.description}") from None
     except ClickException as error:

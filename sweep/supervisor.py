@@ -233,7 +233,10 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    """Supervise; returns the exit code of the launch, or 1 where another supervisor runs."""
+    """Supervise; returns the exit code of the launch.
+
+    Where a supervisor runs on this machine already: DONE if that is for the same launch, else ALREADY_RUNS.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("storage")
     parser.add_argument("sweep")
@@ -252,7 +255,7 @@ def main() -> int:
         lock(options.storage, options.sweep, options.number)
     except AlreadySupervised as other:
         tell(str(other))
-        return exits.DONE if other.number == options.number else exits.USER_ERROR
+        return exits.DONE if other.number == options.number else exits.ALREADY_RUNS
     if options.log is not None:
         options.log.parent.mkdir(parents=True, exist_ok=True)
     if options.detach and not _goes_on():

@@ -19,7 +19,8 @@ from test_aws_teardown import IMAGE, REGION, make, running
 from sweep.aws import api, place, teardown
 from sweep.aws.folder import Folder
 from sweep.aws.place import AwsPlace
-from sweep.faults import UserError
+from sweep.exits import ALREADY_RUNS
+from sweep.faults import AlreadyRuns, CommandFailed, UserError
 from sweep.launcher import Launcher
 from sweep.ledger import Ledger
 from sweep.naming import cluster_name
@@ -150,13 +151,33 @@ def test_the_submission_is_one_shell_command_that_names_everything() -> None:
     sweep: Sweep = sweep_on_aws({"environment": "/opt/ready"}, storage=f"s3://{BUCKET}/a b'c")
     command = AwsPlace(sweep).submission(7)
     subprocess.run(["bash", "-n", "-c", command], check=True)
-    words = shlex.split(command.partition("&& /opt/ready")[2].partition(" && for ")[0])
+    words = shlex.split(command.partition("&& /opt/ready")[2].partition(" || exit")[0])
     assert words[:6] == ["/bin/python", "-m", "sweep.supervisor", f"s3://{BUCKET}/a b'c", "table-1", "7"]
     end = shlex.split(words[words.index("--then") + 1])
     assert end == [
         "/opt/ready/bin/python", "-m", "sweep.aws.teardown", "us-east-1", cluster_name(sweep), "--from-head"
     ]  # fmt: skip
     assert "--detach" in words
+
+
+@pytest.mark.parametrize("status", [ALREADY_RUNS, 1])
+def test_a_supervisor_that_is_refused_is_told_from_one_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    python = tmp_path / "environment/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\nexit {status}\n")
+    python.chmod(0o755)
+    (tmp_path / "anomaly-sweep").mkdir()
+
+    def on_head(launcher: Launcher, command: str) -> None:
+        environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+        ran = subprocess.run(["bash", "-c", command], env=environment, timeout=60)
+        raise CommandFailed("it failed", ran.returncode)
+
+    monkeypatch.setattr(Launcher, "run", on_head)
+    with pytest.raises(AlreadyRuns if status == ALREADY_RUNS else CommandFailed):
+        AwsPlace(sweep_on_aws({"environment": str(tmp_path / "environment")})).submit(2)
 
 
 def test_a_launch_names_the_image_that_auto_stood_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import stat
@@ -10,10 +11,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from ray.autoscaler.node_provider import NodeProvider
 from sweeps import descendants, wait_until
 
 from sweep import launcher
-from sweep.faults import UserError
+from sweep.faults import CommandFailed, UserError
 from sweep.launcher import Launcher
 
 
@@ -83,6 +85,29 @@ def test_the_events_of_ray_are_ones_that_it_knows() -> None:
     from ray.autoscaler._private.event_system import CreateClusterEvent
 
     assert set(launcher.SAID) <= {event.name for event in CreateClusterEvent}
+
+
+def test_the_status_of_a_command_on_the_head_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\necho it says why\nexit 75\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    provider = {"type": "external", "module": "test_launcher.OneHead"}
+    config = {"cluster_name": f"x-{tmp_path.name}", "provider": provider, "auth": {"ssh_user": "us"}}
+    (tmp_path / "made.json").write_text(json.dumps(config))
+    with pytest.raises(CommandFailed, match="it says why") as caught:
+        Launcher(tmp_path).run("true")
+    assert caught.value.status == 75
+
+
+class OneHead(NodeProvider):
+    """A provider of Ray's that knows one machine."""
+
+    def non_terminated_nodes(self, tag_filters: dict[str, str]) -> list[str]:
+        return ["head"]
+
+    def external_ip(self, node_id: str) -> str:
+        return "203.0.113.7"
 
 
 def test_an_interruption_ends_the_launcher(tmp_path: Path) -> None:

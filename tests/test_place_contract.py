@@ -26,7 +26,8 @@ from sweep.aws import api, teardown
 from sweep.aws.instances import platform
 from sweep.aws.place import AwsPlace
 from sweep.existing.place import ExistingPlace
-from sweep.faults import AlreadyRuns, UserError
+from sweep.exits import ALREADY_RUNS
+from sweep.faults import AlreadyRuns, CommandFailed, UserError
 from sweep.launcher import Launcher
 from sweep.ledger import Ledger
 from sweep.naming import cluster_name
@@ -39,7 +40,6 @@ from sweep.store import open_store
 
 CONSOLE = Console(quiet=True)
 DEADLINE = time.time() + 7200
-ALREADY = "launch {} of this sweep is supervised on this machine already"
 
 
 class Premises(ABC):
@@ -103,7 +103,7 @@ class OnEc2(Premises):
         if head is None:
             raise UserError("there is no head")
         if self._launch.setdefault(head, asked) != asked:
-            raise UserError(f"a command on the head failed:\n  {ALREADY.format(self._launch[head])}")
+            raise CommandFailed("a command on the head failed", ALREADY_RUNS)
 
     def _head(self) -> str | None:
         found = teardown.machines(self._ec2, self._name)
@@ -152,7 +152,7 @@ class OverSsh(Premises):
             "python",
             f"""
 launch=$(cat {self._launch} 2> /dev/null || echo "$5")
-[ "$launch" = "$5" ] || {{ echo "{ALREADY.format("$launch")}"; exit 1; }}
+[ "$launch" = "$5" ] || exit {ALREADY_RUNS}
 echo "$5" > {self._launch}""",
         )
         self._ssh.program(HOSTS[0], "pgrep", f"cat {self._launch} 2> /dev/null")

@@ -13,7 +13,7 @@ from launches import SWEEP, ended_head, put_launch, supervise, words
 from sweeps import ROOT, descendants, environment, logged, wait_until, write_config
 
 from sweep import heads
-from sweep.exits import DONE, INTERRUPTED, USER_ERROR
+from sweep.exits import ALREADY_RUNS, DONE, INTERRUPTED, USER_ERROR
 from sweep.heads import Head
 from sweep.store import open_store
 from sweep.supervisor import Supervisor
@@ -84,7 +84,7 @@ def test_there_is_one_for_each_sweep_and_machine_and_starting_it_again_is_no_fau
     try:
         wait_until(lambda: "in a row" in (tmp_path / "supervisor.log").read_text(), first)
         assert supervise(tmp_path, number, *then(tmp_path)).wait(timeout=60) == DONE
-        assert supervise(tmp_path, number + 1, *then(tmp_path)).wait(timeout=60) == USER_ERROR
+        assert supervise(tmp_path, number + 1, *then(tmp_path)).wait(timeout=60) == ALREADY_RUNS
         assert not (tmp_path / "then").exists(), "what runs is not theirs to end"
         assert first.poll() is None
     finally:

@@ -16,7 +16,8 @@ from sweep.aws.estimate import estimate, orderly_seconds
 from sweep.aws.folder import Folder
 from sweep.aws.instances import worker
 from sweep.aws.ray_config import CLUSTER_TAG, CODE, TAG
-from sweep.faults import AlreadyRuns, UserError
+from sweep.exits import ALREADY_RUNS
+from sweep.faults import AlreadyRuns, CommandFailed, UserError
 from sweep.launcher import Launcher, kept_in, private_text
 from sweep.naming import cluster_name
 from sweep.progress import duration, say
@@ -26,7 +27,6 @@ from sweep.spec import Sweep
 from sweep.status import Survey
 
 STARTED_SECONDS = 90  # for the supervisor to show that it runs
-SUPERVISED_ALREADY = "supervised on this machine already"  # the supervisor's refusal of another launch
 SUPERVISED = "/run/sweep/supervised"  # touched by the supervisor, watched by the head's guard
 
 
@@ -95,8 +95,8 @@ class AwsPlace:
         """See Place."""
         try:
             self._launcher.run(self.submission(number))
-        except UserError as error:
-            if SUPERVISED_ALREADY in str(error):
+        except CommandFailed as error:
+            if error.status == ALREADY_RUNS:
                 raise AlreadyRuns(f"the head of sweep {self.sweep.name} runs another launch") from None
             raise
 
@@ -107,7 +107,7 @@ class AwsPlace:
         words = [python, "-m", "sweep.supervisor", self.sweep.storage, self.sweep.name, str(number), "--then", end]
         return (
             f"{ray_config.exports(self._cluster)}cd {CODE} && touch ~/.submitted && "
-            f"{shlex.join(words)} --log ~/supervisor.log --detach && "
+            f"{shlex.join(words)} --log ~/supervisor.log --detach || exit $?; "
             f"for second in $(seq {STARTED_SECONDS}); do test {SUPERVISED} -nt ~/.submitted && exit 0; sleep 1; done; "
             "tail -n 20 ~/supervisor.log; exit 1"
         )

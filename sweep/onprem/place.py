@@ -11,7 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweep.faults import AlreadyRuns, UserError
+from sweep.exits import ALREADY_RUNS
+from sweep.faults import AlreadyRuns, CommandFailed, UserError
 from sweep.launcher import Launcher, kept_in, private_text
 from sweep.naming import cluster_name, kept
 from sweep.onprem import ray_config, ssh
@@ -22,7 +23,6 @@ from sweep.spec import Sweep
 from sweep.waiting import BY_THE_CLOCK, Waiting
 
 ORDERLY_SECONDS = 120.0  # for trials to write their resume state, when a sweep is taken down
-SUPERVISED_ALREADY = "is supervised on this machine already"  # as the supervisor says it
 RAY_STATE = Path("/tmp/ray")  # noqa: S108  (where Ray's launcher remembers which hosts it has started)
 
 
@@ -72,8 +72,8 @@ class OnPremPlace:
         """See Place."""
         try:
             self._run(self.hosts[0], ray_config.submission(self.sweep, number))
-        except UserError as error:
-            if SUPERVISED_ALREADY in str(error):
+        except CommandFailed as error:
+            if error.status == ALREADY_RUNS:
                 raise AlreadyRuns(f"the head of sweep {self.sweep.name} runs another launch") from None
             raise
 

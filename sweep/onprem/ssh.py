@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from sweep.faults import UserError
+from sweep.faults import CommandFailed, UserError
 from sweep.providers import OnPrem
 
 CONNECT_SECONDS = 10
@@ -43,7 +43,8 @@ def run(cluster: OnPrem, host: str, script: str, seconds: float = SECONDS) -> st
 
     Raises:
         Unreached: SSH does not come there, or does not come back.
-        UserError: the script failed, with the last of what it said.
+        CommandFailed: the script failed, with the last of what it said.
+        UserError: there is no SSH here.
     """
     try:
         ran = subprocess.run(
@@ -57,7 +58,8 @@ def run(cluster: OnPrem, host: str, script: str, seconds: float = SECONDS) -> st
     if ran.returncode == LOST:
         raise Unreached(f"{host}: SSH as {user(cluster)} does not get there: {said or 'no reason given'}")
     if ran.returncode:
-        raise UserError(f"{host}: a command failed (status {ran.returncode}): {said or ran.stdout.strip()[-300:]}")
+        last = said or ran.stdout.strip()[-300:]
+        raise CommandFailed(f"{host}: a command failed (status {ran.returncode}): {last}", ran.returncode)
     return ran.stdout
 
 
