@@ -178,7 +178,7 @@ class RemoteLaunch(Prepared):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal are what Ctrl-C is."""
+    """SIGTERM and a closed terminal are what Ctrl-C is, but for those that are ignored, as `nohup` has it."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del frame
@@ -186,7 +186,8 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in ENDINGS}
+    heeded = [number for number in ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield
     finally:

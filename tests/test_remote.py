@@ -214,6 +214,16 @@ def test_a_terminal_that_is_closed_is_told_by_shell_and_kernel_and_interrupts_on
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
+def test_a_launch_that_shall_outlive_its_terminal_does(launched: Launched) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` has it
+    try:
+        place = Machines(making=lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert launched.on(place).run(detach=True).code == DONE
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert place.up == ["a head"]
+
+
 def test_where_taking_down_fails_the_way_out_is_said_and_the_first_fault_is_the_one(launched: Launched) -> None:
     def fail(words: str) -> Callable[[], None]:
         def raising() -> None:
