@@ -26,6 +26,7 @@ from sweep.launched import read_back
 from sweep.lease import Held, Lease, take_over, whoami
 from sweep.ledger import Ledger, Record
 from sweep.plan import expand
+from sweep.processes import term_suspends
 from sweep.providers import Aws
 from sweep.ray_cluster import RayCluster, Scratch
 from sweep.reporting import Reporting
@@ -69,8 +70,9 @@ class Attached(Prepared):
     def run(self) -> int:
         """Run until nothing is left, and report; returns the exit code.
 
-        SIGTERM and SIGINT stop it in order.  So does SIGUSR1, after which the launch has not ended: it is to go
-        on, as the same launch, where this machine's time has run out.
+        SIGTERM, SIGINT and SIGUSR2 stop it in order.  So does SIGUSR1, after which the launch has not ended: it is
+        to go on, as the same launch, where this machine's time has run out.  With `term_suspends` the launch ends by
+        SIGUSR2 alone.
 
         Raises:
             UserError: another launch of this sweep runs, or it makes no sense to go on.
@@ -85,6 +87,7 @@ class Attached(Prepared):
             with (
                 interrupted(partial(asked.append, True)),
                 _noticing(signal.SIGUSR1) as suspended,
+                _noticing(signal.SIGUSR2) as ended,
                 lease.held(),
                 Bulletin(
                     self.store, self.sweep, self.platform, lease, self.number, self.record, bill, tell, refused_by
@@ -97,7 +100,8 @@ class Attached(Prepared):
                         bulletin.end(USER_ERROR, str(error))
                     raise
                 try:
-                    if code == INTERRUPTED and suspended.is_set():
+                    goes_on = suspended.is_set() or (term_suspends() and not ended.is_set())
+                    if code == INTERRUPTED and goes_on:
                         bulletin.suspend()
                     else:
                         self._close(bulletin, code)

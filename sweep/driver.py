@@ -5,7 +5,8 @@
 Reads the launch from the store (`sweeps/SWEEP/specs/NUMBER.json`), attaches to the cluster at RAY_ADDRESS, else on
 this machine, runs until nothing is left, and puts the report into the store.  Says where it is in
 `sweeps/SWEEP/head.json`.  Ends with the exit codes of `sweep.exits`; with any other it has died, may be
-started again, and goes on where it was.  SIGTERM, or Ctrl-C, ends it in order: trials write their resume state.
+started again, and goes on where it was.  SIGTERM, or Ctrl-C, ends it in order: trials write their resume state;
+`sweep.supervisor` says which other signals do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Children that do not outlive their parent, and are not lost while they are being started."""
+"""Children that do not outlive their parent, and are not lost while they are being started; what ends processes."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 import threading
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PR_SET_PDEATHSIG = 1
+TERM_SUSPENDS = (
+    "SWEEP_TERM_SUSPENDS"  # environment variable of a place that ends processes by SIGTERM to run them again
+)
 DIES_WITH_PARENT = sys.platform == "linux"  # even when the parent is killed; elsewhere nobody promises that
 
 
@@ -17,6 +21,11 @@ def die_with_parent() -> None:
     """For `preexec_fn`: the kernel kills this process when its parent ends."""
     if DIES_WITH_PARENT:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def term_suspends() -> bool:
+    """Whether SIGTERM comes from a place that takes a machine back and goes on later, not from who ends a launch."""
+    return os.environ.get(TERM_SUSPENDS) == "1"
 
 
 @contextmanager

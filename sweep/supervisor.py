@@ -5,9 +5,10 @@
 One for each sweep and machine.  A driver that dies is started again, until it has died several times in a row
 without a new result.  While it lives it touches a file by which the machine's guard knows that somebody is there.
 When the launch has ended, however it did, `sweeps/SWEEP/head.json` says so, and then COMMAND is run, once: it
-takes the machines away.  SIGTERM, or Ctrl-C, ends the launch in order: trials write their resume state.  SIGUSR1
-does the same to this machine's work alone: the launch has not ended, COMMAND is not run, and the same command
-goes on with it, here or elsewhere.
+takes the machines away.  SIGTERM, SIGUSR2 or Ctrl-C ends the launch in order: trials write their resume state.
+SIGUSR1 does the same to this machine's work alone: the launch has not ended, COMMAND is not run, and the same
+command goes on with it, here or elsewhere.  So does SIGTERM with SWEEP_TERM_SUSPENDS=1 in the environment, where it
+comes from a place that takes machines back.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from types import FrameType
 
 from sweep import exits, heads
 from sweep.heads import Head
-from sweep.processes import die_with_parent
+from sweep.processes import die_with_parent, term_suspends
 from sweep.store import StoreError, open_store
 
 SUPERVISED_FILE = "/run/sweep/supervised"
@@ -82,12 +83,13 @@ class Supervisor:
 
     def stop(self, *, suspend: bool = False) -> None:
         """In order; asked again, now.  Called by a signal, so it takes no lock."""
+        if not self._stopping:  # whoever ends this machine's processes next does not change what was wanted
+            self.suspended = suspend
         self._stopping = True
-        self.suspended = self.suspended or suspend  # whoever ends this machine next does not end the launch
         driver = self._driver
         if driver is not None and driver.returncode is None:
             with suppress(ProcessLookupError):
-                os.kill(driver.pid, signal.SIGUSR1 if suspend else signal.SIGTERM)
+                os.kill(driver.pid, signal.SIGUSR1 if self.suspended else signal.SIGUSR2)
 
     def _outcome(self) -> tuple[int, str]:
         """Exit code of the launch, and the last words about it."""
@@ -266,9 +268,9 @@ def main() -> int:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
-        supervisor.stop(suspend=number == signal.SIGUSR1)
+        supervisor.stop(suspend=number == signal.SIGUSR1 or (number == signal.SIGTERM and term_suspends()))
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, stop)
     ended = threading.Event()
     touching = threading.Thread(target=touch, args=[options.supervised, ended], name="supervised", daemon=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launches import SWEEP, ended_head, put_launch
+from launches import SWEEP, ended_head, head_of, put_launch
 from rich.console import Console
 from sweeps import write_config
 
@@ -18,6 +18,7 @@ from sweep.bulletin import Bulletin
 from sweep.exits import DONE, INTERRUPTED, USER_ERROR
 from sweep.generations import Generations
 from sweep.lease import Lease
+from sweep.processes import TERM_SUSPENDS
 from sweep.reporting import Reporting
 
 STUDY = {"detectors": ["constant"], "abnormal": [0]}
@@ -29,7 +30,7 @@ def launch(tmp_path: Path) -> Attached:
     return Attached.open(str(tmp_path / "store"), SWEEP, number, Console(quiet=True))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_during_the_report_changes_nothing(
     launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -47,6 +48,35 @@ def test_a_signal_during_the_report_changes_nothing(
     assert (tmp_path / "reported").exists()
     head = ended_head(tmp_path)
     assert (head.exit_code, head.cause) == (DONE, None)
+
+
+@pytest.mark.parametrize(
+    ("signals", "suspends", "ended"),
+    [
+        ([signal.SIGTERM], "0", True),
+        ([signal.SIGUSR1], "0", False),
+        ([signal.SIGUSR2], "0", True),
+        ([signal.SIGTERM], "1", False),
+        ([signal.SIGTERM, signal.SIGUSR1], "1", False),
+        ([signal.SIGTERM, signal.SIGUSR2], "1", True),
+    ],
+)
+def test_a_stop_ends_a_launch_or_suspends_it(
+    launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    signals: list[signal.Signals], suspends: str, ended: bool,
+) -> None:  # fmt: skip
+    def generations(*_: object) -> int:
+        for number in signals:
+            signal.raise_signal(number)
+        return INTERRUPTED
+
+    monkeypatch.setenv(TERM_SUSPENDS, suspends)
+    monkeypatch.setattr(Attached, "_generations", generations)
+    monkeypatch.setattr(Reporting, "write", lambda *_: None)
+    assert launch.run() == INTERRUPTED
+    head = head_of(tmp_path)
+    assert head is not None
+    assert (head.state, head.exit_code) == (("ended", INTERRUPTED) if ended else ("starting", None))
 
 
 @dataclass

@@ -196,10 +196,20 @@ def test_a_stop_reaches_trials_on_every_node_and_suspended_a_launch_has_not_ende
     assert "suspended" in (head.cause or "")
     assert not (tmp_path / "then").exists()
     assert len(list((tmp_path / "store/trials").glob("*/checkpoint/latest.json"))) == 2
-    second = supervise(tmp_path, number, *then, **place.nodes.entry)
+    taken_back = {**place.nodes.entry, "SWEEP_TERM_SUSPENDS": "1"}
+    second = supervise(tmp_path, number, *then, **taken_back)
     wait_for_lines(place.log, place.steps().total() + 2 * STEPS, second)
-    second.send_signal(signal.SIGTERM)
+    for pid in [second.pid, *filter(is_driver, descendants(second.pid))]:
+        os.kill(pid, signal.SIGTERM)
     assert second.wait(timeout=240) == 130
+    head = head_of(tmp_path)
+    assert head is not None
+    assert (head.state, head.exit_code) == ("starting", None)
+    assert not (tmp_path / "then").exists()
+    third = supervise(tmp_path, number, *then, **taken_back)
+    wait_for_lines(place.log, place.steps().total() + 2 * STEPS, third)
+    third.send_signal(signal.SIGUSR2)
+    assert third.wait(timeout=240) == 130
     head = ended_head(tmp_path)
     assert (head.exit_code, head.done, head.to_run, head.restarts) == (130, 0, 2, 0)
     assert (tmp_path / "then").read_text() == "once\n"

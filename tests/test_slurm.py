@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from places import AT_ONCE, FakeSlurm, on_slurm
 from rich.console import Console
+from sweeps import descendants
 
 from sweep.faults import UserError
 from sweep.naming import cluster_name
@@ -26,7 +28,7 @@ TIMEOUT = 60
 PROGRAMS = {  # on one node; $CALLS is told of every call
     "srun": 'echo "srun $*" >> $CALLS; while [ "$1" != bash ]; do shift; done; exec "$@"',
     "scontrol": 'echo "scontrol $*" >> $CALLS; [ -z "${NO_REQUEUE:-}" ]',
-    "sleep": '[ "$1" != 600 ] || exit 0; exec /bin/sleep "$@"',  # as if Slurm ended it
+    "sleep": '[ "$1" != 600 ] || { echo "sleep $*" >> $CALLS; exit 0; }; exec /bin/sleep "$@"',  # as if Slurm ended it
     "scancel": 'echo "scancel $*" >> $CALLS',
     "ray": """
 echo "ray $*" >> $CALLS
@@ -40,7 +42,8 @@ while :; do sleep 0.05; done
 echo "python $*" >> $CALLS
 echo "$RAY_ADDRESS $RAY_AUTH_MODE $PYTHONPATH" >> $CALLS
 trap 'echo suspended >> $CALLS; exit 130' USR1
-trap 'echo stopped >> $CALLS; exit 130' TERM
+trap 'echo "taken back $SWEEP_TERM_SUSPENDS" >> $CALLS; exit 130' TERM
+trap 'echo stopped >> $CALLS; exit 130' USR2
 [ -z "${EXIT:-}" ] || exit $EXIT
 echo driving >> $CALLS
 while :; do sleep 0.05; done
@@ -121,7 +124,7 @@ def test_a_job_ends_with_the_code_of_its_sweep_and_leaves_nothing(tmp_path: Path
 def test_at_its_walltime_a_job_stops_in_order_and_requeues(node: Node) -> None:
     job = node.start()
     node.wait_for("driving", job)
-    job.send_signal(10)  # SIGUSR1
+    job.send_signal(signal.SIGUSR1)
     _, said, calls = node.ended(job)
     assert calls.index("suspended") < calls.index(f"scontrol requeue {os.getpid()}")
     assert "back into the queue" in said and "stopped" not in calls
@@ -130,7 +133,7 @@ def test_at_its_walltime_a_job_stops_in_order_and_requeues(node: Node) -> None:
 def test_a_job_that_may_not_requeue_says_how_to_go_on(node: Node) -> None:
     job = node.start(NO_REQUEUE="1")
     node.wait_for("driving", job)
-    job.send_signal(10)
+    job.send_signal(signal.SIGUSR1)
     code, said, _ = node.ended(job)
     assert code == 130 and "launch the sweep again" in said
 
@@ -138,10 +141,32 @@ def test_a_job_that_may_not_requeue_says_how_to_go_on(node: Node) -> None:
 def test_a_job_that_is_taken_down_stops_in_order_and_does_not_requeue(node: Node) -> None:
     job = node.start()
     node.wait_for("driving", job)
-    job.terminate()
+    job.send_signal(signal.SIGUSR2)
     code, _, calls = node.ended(job)
     assert code == 130 and "stopped" in calls
+    assert not any(call.startswith(("scontrol", "sleep")) for call in calls)
+
+
+def test_a_job_that_slurm_ends_is_suspended_and_leaves_to_slurm_what_becomes_of_it(node: Node) -> None:
+    job = node.start()
+    node.wait_for("driving", job)
+    job.terminate()
+    code, _, calls = node.ended(job)
+    assert code == 130 and "taken back 1" in calls and "stopped" not in calls
+    assert not any(call.startswith(("scontrol", "sleep")) for call in calls)
+
+
+def test_a_job_whose_step_alone_is_ended_waits_to_be_preempted(node: Node) -> None:
+    job = node.start()
+    node.wait_for("driving", job)
+    (step,) = (pid for pid in descendants(job.pid) if b"node.sh" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(step, signal.SIGTERM)
+    _, said, calls = node.ended(job)
+    assert "taken back 1" in calls and "stopped" not in calls
+    assert calls[-1] == "sleep 600", "Slurm would not requeue a job that ends by itself"
     assert not any(call.startswith("scontrol") for call in calls)
+    assert "goes on if this job runs again" in said
+    assert (node.run / "exit_code").read_text() == "130\n"
 
 
 def test_a_ray_that_does_not_start_fails_the_job_with_what_it_said(node: Node) -> None:
@@ -206,7 +231,7 @@ def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_pat
     sweep = on_slurm(tmp_path)
     slurm.holds(cluster_name(sweep), "12 RUNNING n1")
     SlurmPlace(sweep, AT_ONCE).tear_down(Console(quiet=True))
-    assert slurm.calls.read_text() == "scancel --batch --signal=TERM 12\n"
+    assert slurm.calls.read_text() == "scancel --batch --signal=USR2 12\n"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,30 @@ def test_there_is_one_for_each_sweep_and_machine_and_starting_it_again_is_no_fau
     assert ended_head(tmp_path).exit_code == INTERRUPTED
 
 
+@pytest.mark.parametrize(
+    ("signals", "suspends", "ended"),
+    [
+        ([signal.SIGTERM], "0", True),
+        ([signal.SIGTERM], "1", False),
+        ([signal.SIGUSR1], "0", False),
+        ([signal.SIGUSR2], "1", True),
+        ([signal.SIGUSR2, signal.SIGTERM], "1", True),
+    ],
+)
+def test_where_sigterm_is_the_places_it_suspends_a_launch_and_sigusr2_ends_it(
+    tmp_path: Path, signals: list[signal.Signals], suspends: str, ended: bool
+) -> None:
+    number = damaged(tmp_path)
+    supervisor = supervise(tmp_path, number, "--pause", "60", *then(tmp_path), SWEEP_TERM_SUSPENDS=suspends)
+    wait_until(lambda: "in a row" in (tmp_path / "supervisor.log").read_text(), supervisor)
+    for each in signals:
+        supervisor.send_signal(each)
+    assert supervisor.wait(timeout=60) == INTERRUPTED
+    head = heads.read(open_store(str(tmp_path / "store")), SWEEP)
+    assert (head is not None and head.ended) == ended
+    assert (tmp_path / "then").exists() == ended
+
+
 def test_detached_it_goes_on_by_itself_and_says_what_it_does_in_its_log(tmp_path: Path) -> None:
     number, log = damaged(tmp_path), tmp_path / "logs/head.log"
     command = words("supervisor", tmp_path, number, "--detach", "--log", str(log), "--deaths", "1", *then(tmp_path))

@@ -12,7 +12,11 @@ end() {  # Ray's processes end with the one that started them
   rm -rf "$scratch"
 }
 trap end EXIT
-trap 'exit 143' TERM
+stopped() {  # before there is a sweep to suspend
+  [ "$SLURM_NODEID" -ne 0 ] || echo 143 > "$run/exit_code"
+  exit 143
+}
+trap stopped TERM
 
 {{EXPORTS}}
 ulimit -n "$(ulimit -Hn)"
@@ -47,9 +51,12 @@ kill -0 $ray 2> /dev/null || exit 1
 echo "$head:$port" > "$run/address.new" && mv "$run/address.new" "$run/address"
 
 RAY_ADDRESS=$head:$port {{SUPERVISOR}} & supervisor=$!
+trap 'kill $supervisor' TERM  # Slurm takes the node back: the sweep is suspended, and says so
 echo $supervisor > "$run/supervisor.pid"
 wait $supervisor
-echo $? > "$run/exit_code.new" && mv "$run/exit_code.new" "$run/exit_code"
+code=$?
+while kill -0 $supervisor 2> /dev/null; do wait $supervisor; code=$?; done  # a trap ends a wait
+echo $code > "$run/exit_code.new" && mv "$run/exit_code.new" "$run/exit_code"
 rm -f "$run/supervisor.pid"
 end
 scancel "$SLURM_JOB_ID.$SLURM_STEP_ID"  # the Ray of other nodes would wait a minute for its head

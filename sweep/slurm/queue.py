@@ -67,12 +67,12 @@ def test(script: str) -> str:
 
 
 def end(job: Job, *, in_order: bool) -> None:
-    """Ask the job's script to stop in order, or have Slurm end all of it; one that is gone is no fault.
+    """Ask the job's script to stop in order, for good, or have Slurm end all of it; one that is gone is no fault.
 
     Raises:
         UserError: Slurm does not answer.
     """
-    words = ["--batch", "--signal=TERM"] if in_order else []
+    words = ["--batch", "--signal=USR2"] if in_order else []
     with _answering("scancel"):
         subprocess.run(["scancel", *words, job.number], capture_output=True, timeout=SECONDS)
 

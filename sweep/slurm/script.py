@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.naming import cluster_name
+from sweep.processes import TERM_SUSPENDS
 from sweep.providers import Slurm
 from sweep.ray_settings import OBJECT_STORE, exported
 from sweep.spec import Sweep
@@ -91,6 +92,7 @@ def node(sweep: Sweep, number: int) -> str:
             PYTHONPATH=shlex.quote(str(folder.code)),
             RAY_AUTH_TOKEN_PATH=shlex.quote(str(folder.token)),
             TMPDIR="$scratch",
+            **{TERM_SUSPENDS: "1"},
             XDG_CACHE_HOME="$scratch/cache",
         ),
         CPUS=str(cluster.cpus),

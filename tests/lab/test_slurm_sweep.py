@@ -104,3 +104,45 @@ def test_a_job_that_its_walltime_ends_requeues_and_ends_with_the_same_table(plac
     table = board(place, "slurm.yaml")
     assert len(table) >= 4 and all(row[4] == "ok" for row in table)
     assert table == board(place, "here.yaml")
+
+
+def test_a_job_that_slurm_takes_back_goes_on_when_it_runs_again(place: Premises, tmp_path: Path) -> None:
+    log, controller, trained = tmp_path / "launch.log", place.hosts[NODES[0]], place.shared / LOG
+    unhurried = ["--set", 'cluster.walltime="01:00:00"']  # quoted, as in YAML
+    launch = place.start(*LAUNCH, *unhurried, output=log, TRAINED_LOG=f"{SHARED}/{LOG}", **SMALL_RAY)
+
+    def told() -> str:
+        of_slurm = controller.run(["tail", "-n", "60", "/var/log/slurmctld.log"], user="root").stdout
+        return "\n".join([log.read_text(), said(place), of_slurm])
+
+    def steps() -> int:
+        assert launch.poll() is None, told()
+        return len(trained.read_text().splitlines()) if trained.exists() else 0
+
+    wait(lambda: steps() > 2 * STEPS, SECONDS, told)
+    (job,) = controller.run(["squeue", "--noheader", "--format=%i"]).stdout.split()
+    requeued = controller.run(["scontrol", "requeue", job], user="root")
+    assert requeued.returncode == 0, requeued.stderr
+    hurried = False
+
+    def again() -> bool:
+        nonlocal hurried
+        assert launch.poll() is None, told()
+        shown = controller.run(["scontrol", "show", "job", job]).stdout
+        if "JobState=PENDING" in shown and not hurried:  # Slurm lets it wait for two minutes
+            controller.run(["scontrol", "update", f"JobId={job}", "StartTime=now+5"], user="root")
+            hurried = True
+        return "JobState=RUNNING" in shown and "Restarts=1" in shown
+
+    wait(again, SECONDS, told)
+    before = steps()
+    wait(lambda: steps() > before + 2 * STEPS, SECONDS, told)
+    head = json.loads(next((place.shared / "store/sweeps").glob("*/head.json")).read_text())
+    assert (head["launch"], head["state"], head["exit_code"]) == (1, "running", None), told()
+
+    down = place.run("python", "-m", "sweep", "down", "slurm.yaml", "-y", *unhurried, timeout=SECONDS)
+    assert down.returncode == 0, down.stdout + down.stderr
+    wait(lambda: launch.poll() is not None, SECONDS, told)
+    assert controller.run(["squeue", "--noheader"]).stdout == ""
+    head = json.loads(next((place.shared / "store/sweeps").glob("*/head.json")).read_text())
+    assert head["state"] == "ended" and "taken down" in head["cause"], told()
