@@ -21,6 +21,7 @@ from sweep.exits import DONE, INTERRUPTED
 from sweep.faults import UserError
 from sweep.heads import Head, Node
 from sweep.ledger import Ledger
+from sweep.opened import Opened
 from sweep.store import LocalStore, StoreError, open_store
 from sweep.verbs import running
 from sweep.verbs.running import down, status
@@ -171,6 +172,26 @@ def test_who_reads_the_output_of_down_may_leave(config: Path, monkeypatch: pytes
     monkeypatch.setattr(running, "out", Console(file=Closed()))
     down(config, yes=True)
     assert place.up == []
+
+
+def test_whoever_watches_goes_on_when_the_store_answers_again(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter([None, StoreError("no route to the store"), None, KeyboardInterrupt()])
+
+    def head(opened: Opened) -> None:
+        if (error := next(answers)) is not None:
+            raise error
+
+    monkeypatch.setattr(Opened, "head", head)
+    monkeypatch.setattr(running, "WATCH_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        status(config, watch=True)
+    shown = capsys.readouterr()
+    assert shown.out.count("table-1") == 2 and shown.err == "asking again: no route to the store\n"
+    answers = iter([StoreError("no route to the store")])
+    with pytest.raises(StoreError):
+        status(config)
 
 
 def test_a_store_that_cannot_be_reached_keeps_no_machine(

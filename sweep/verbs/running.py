@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweep.verbs.options import All, Config, Json, Set, Yes, ask, out, print_json
+from sweep.verbs.options import All, Config, Json, Set, Yes, ask, err, out, print_json
+
+WATCH_SECONDS = 5.0
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,22 +137,30 @@ def status(
     """Show how far the sweep is, its failures by cause, and the machines that it runs on.
 
     From the store alone: also while the sweep runs, from any machine that reaches the store.
+    With --watch a store that does not answer, such as where the network is gone, is asked again.
     """
     from sweep.opened import Opened
+    from sweep.store import StoreError
 
     opened = Opened(config, assignments, as_launched=True, everything=everything)
     while True:
-        state, head = opened.survey(), opened.head()
-        if as_json:
-            print_json(opened.status_json(state, head))
+        try:
+            state, head = opened.survey(), opened.head()
+        except StoreError as error:
+            if not watch:
+                raise
+            err.print(f"asking again: {error}", style="yellow", markup=False, soft_wrap=True)
         else:
-            out.print(opened.status_table(state, head))
-            for cause, keys in state.failures().items():
-                line = f"{len(keys)} x {cause}   log: {opened.command('trial', f'{keys[0]} --log')}"
-                out.print(line, style="red", markup=False, soft_wrap=True)
+            if as_json:
+                print_json(opened.status_json(state, head))
+            else:
+                out.print(opened.status_table(state, head))
+                for cause, keys in state.failures().items():
+                    line = f"{len(keys)} x {cause}   log: {opened.command('trial', f'{keys[0]} --log')}"
+                    out.print(line, style="red", markup=False, soft_wrap=True)
         if not watch:
             return
-        time.sleep(5)
+        time.sleep(WATCH_SECONDS)
 
 
 def down(
