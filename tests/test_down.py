@@ -120,9 +120,8 @@ def test_status_counts_the_slots_of_machines_that_are_there(config: Path, capsys
     assert shown()[1]["slots"] == 0
 
 
-@pytest.mark.parametrize("up", [[], ["a head"]], ids=["nothing found", "something found"])
-def test_machines_of_the_last_launch_in_another_region_are_no_success(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], up: list[str]
+def test_machines_of_the_last_launch_in_another_region_are_told_and_to_find_nothing_is_no_success_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, store = tmp_path / "my aws.yaml", store_of(tmp_path / "any")
     body = {"name": "n", "studies": [STUDY]}
@@ -134,15 +133,20 @@ def test_machines_of_the_last_launch_in_another_region_are_no_success(
     ledger.put_spec({"sweep": {"cluster": {"provider": "local"}}, "argv": ["launch", "here.yaml"]})
     heads.write(store, "n", replace(Head(1, "running"), time=1.0))
     kept = heads.read(store, "n")
-    stands(monkeypatch, *up)
+    stands(monkeypatch)
     with pytest.raises(UserError) as caught:
         down(path, ["budget.max_hours=2"], yes=True)
-    assert str(caught.value) == (
+    told = (
         "the last launch of sweep n was elsewhere: provider aws, region eu-west-1; look there: "
         f"python -m sweep down '{path}' --set budget.max_hours=2 --set cluster.region=eu-west-1"
     )
+    assert str(caught.value) == told
+    assert "nothing of this sweep is there: provider aws, region us-east-1" in capsys.readouterr().out
+    place = stands(monkeypatch, "a head")
+    down(path, ["budget.max_hours=2"], yes=True)
+    assert place.up == [] and told in capsys.readouterr().out
     assert heads.read(store, "n") == kept, "it may run there"
-    assert ("nothing of this sweep is there: provider aws, region us-east-1" in capsys.readouterr().out) is not bool(up)
+    stands(monkeypatch)
     down(path, ["cluster.region=eu-west-1"], yes=True)
 
 

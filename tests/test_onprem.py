@@ -159,7 +159,7 @@ def test_the_end_of_a_head_waits_for_no_host_that_hangs(home: Path, monkeypatch:
     (home / "ssh").write_text(f"#!/bin/sh\necho asked >> {home}/asked\nexec sleep 1000\n")
     (home / "ssh").chmod(0o755)
     (folder / "code").mkdir()
-    monkeypatch.setattr(ray_config.ssh, "SECONDS", 0.2)
+    monkeypatch.setattr("sweep.onprem.ssh.SECONDS", 0.2)
     assert "removed=" in shell(home, f'PATH="$HOME:$PATH"\n{ray_config.end_script(on_hosts())}')
     assert (home / "asked").read_text() == "asked\n" * len(HOSTS[1:])
     assert not (folder / "running").exists()

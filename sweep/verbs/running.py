@@ -171,7 +171,7 @@ def down(
     """Remove every machine, disk, key pair and security group that was made for this sweep.
 
     Goes by what the cloud says, so it works when the head is dead and when the store cannot be reached.
-    Looks where the command line says; where the last launch was in another region, it fails and says so.
+    Looks where the command line says; with nothing there and the last launch in another region it fails.
     What runs is ended; every result stays, and the next launch goes on from there.
 
     \b
@@ -217,7 +217,7 @@ def _close(sweep: Sweep, again: list[str], cause: str = "", since: float | None 
         since: when taking them away began.
 
     Raises:
-        UserError: the last launch made machines elsewhere.
+        UserError: nothing was found, and the last launch made machines elsewhere.
     """
     from sweep import heads
     from sweep.faults import UserError
@@ -229,7 +229,10 @@ def _close(sweep: Sweep, again: list[str], cause: str = "", since: float | None 
     try:
         store = open_store(sweep.storage)
         if elsewhere := _elsewhere(sweep, Ledger(store, sweep.name), again):
-            raise UserError(elsewhere)
+            if since is None:
+                raise UserError(elsewhere)
+            say(out, elsewhere, style="yellow")  # a sweep that was moved: what it left here is gone
+            return
         head = heads.read(store, sweep.name) if cause else None
         if head is not None and (since is not None or time.time() - head.time > SILENT_SECONDS):
             heads.close(store, sweep.name, cause, since=since)
