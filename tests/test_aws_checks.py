@@ -27,6 +27,7 @@ def image() -> Iterator[str]:
     """An image of an empty account, which every test of this file shares."""
     with pytest.MonkeyPatch.context() as monkeypatch, account(monkeypatch):
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        monkeypatch.setattr(access, "LOOK_SECONDS", 0.0)
         yield boto3.client("ec2", "us-east-1").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
 
 
@@ -116,6 +117,56 @@ def test_a_policy_that_somebody_changed_is_put_right_again(image: str) -> None:
     assert "is not what this sweep needs" in (access.fault(iam, of_worker) or "")
     access.make(iam, of_worker)
     assert access.fault(iam, of_worker) is None
+
+
+class Lagging:
+    """IAM whose servers do not know all at once that a role was made.
+
+    Args:
+        iam: client that knows.
+        knows: of each server that is asked, one after another, whether it does; all others do.
+    """
+
+    def __init__(self, iam: Any, *knows: bool) -> None:
+        self.iam, self.knows = iam, list(knows)
+        self.made = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.iam, name)
+
+    def create_role(self, **role: Any) -> None:
+        self.iam.create_role(**role)
+        self.made = True
+
+    def get_instance_profile(self, **profile: str) -> Any:
+        return self.asked("get_instance_profile", profile)
+
+    def add_role_to_instance_profile(self, **names: str) -> Any:
+        return self.asked("add_role_to_instance_profile", names)
+
+    def asked(self, call: str, words: dict[str, str]) -> Any:
+        if self.made and self.knows and not self.knows.pop(0):
+            raise self.iam.exceptions.NoSuchEntityException({"Error": {"Code": "NoSuchEntity"}}, call)
+        return getattr(self.iam, call)(**words)
+
+
+def test_what_was_just_made_is_waited_for_until_it_is_seen_twice_in_a_row(image: str) -> None:
+    iam, pauses = Lagging(boto3.client("iam"), False, True, True, False, True, True), list[float]()
+    _, role = access.roles(Aws(), "s3://lagging/x", ACCOUNT)  # type: ignore[call-arg]
+    access.make(iam, role, pauses.append)
+    assert iam.knows == []
+    assert len(pauses) == 4
+    assert access.fault(iam.iam, role) is None
+    access.make(iam.iam, role, pauses.append)
+    assert len(pauses) == 4, "what stood before is not waited for"
+
+
+def test_what_iam_never_knows_is_not_waited_for_without_end(image: str) -> None:
+    iam, pauses = Lagging(boto3.client("iam"), *[False] * 1000), list[float]()
+    _, role = access.roles(Aws(), "s3://lagging/y", ACCOUNT)  # type: ignore[call-arg]
+    access.make(iam, role, pauses.append)
+    assert 1 < len(pauses) < 100
+    assert "there is no instance profile" in (access.fault(iam, role) or ""), "and said by whoever looks next"
 
 
 def test_a_profile_with_somebody_elses_role_is_left_alone(image: str) -> None:

@@ -6,6 +6,8 @@ Names of rights and condition keys are AWS's; each statement says what it is for
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,7 @@ READS = (
     "ec2:DescribeKeyPairs", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
     "ec2:DescribeSpotPriceHistory", "pricing:GetProducts",  # to hold dollars against budget.max_usd
 )  # fmt: skip
+LOOK_SECONDS, LOOKS = 2.0, 15  # for what was just made
 RUN_ON = ("image", "key-pair", "network-interface", "security-group", "spot-instances-request", "subnet")
 
 
@@ -133,10 +136,15 @@ def fault(iam: Any, role: Role) -> str | None:
     return None if stands == role.policy else f"policy {role.policy_name} of {role.name} is not what this sweep needs"
 
 
-def make(iam: Any, role: Role) -> None:
+def make(iam: Any, role: Role, pause: Callable[[float], None] = time.sleep) -> None:
     """Make what is missing of a profile, its role and policy; again: nothing changes.
 
     A profile that holds a role of another name is somebody's, and left alone.
+
+    Args:
+        iam: client of IAM, whose answers may be older than what was made last.
+        role: what is made.
+        pause: lets seconds pass.
 
     Raises:
         BotoCoreError, ClientError: IAM refuses.
@@ -149,10 +157,31 @@ def make(iam: Any, role: Role) -> None:
     if not profile["Roles"]:
         with suppress(iam.exceptions.EntityAlreadyExistsException):  # of an earlier attempt that was cut off here
             iam.create_role(RoleName=role.name, AssumeRolePolicyDocument=json.dumps(role.trust), Tags=tags)
-        iam.add_role_to_instance_profile(InstanceProfileName=role.name, RoleName=role.name)
+        _until_seen(lambda: _taken_in(iam, role), pause)
     elif profile["Roles"][0]["RoleName"] != role.name:
         return
     iam.put_role_policy(RoleName=role.name, PolicyName=role.policy_name, PolicyDocument=json.dumps(role.policy))
+    if not profile["Roles"]:  # IAM is many servers, and EC2 learns of it no sooner than they do
+        _until_seen(lambda: fault(iam, role) is None, pause, looks_in_a_row=2)
+
+
+def _taken_in(iam: Any, role: Role) -> bool:
+    """Put a role into its profile; False where IAM does not know yet that both were made."""
+    try:
+        iam.add_role_to_instance_profile(InstanceProfileName=role.name, RoleName=role.name)
+    except iam.exceptions.NoSuchEntityException:
+        return False
+    return True
+
+
+def _until_seen(look: Callable[[], bool], pause: Callable[[float], None], looks_in_a_row: int = 1) -> None:
+    """Look until it is so, for half a minute; whether it is in the end is seen by whoever asks next."""
+    seen = 0
+    for _ in range(LOOKS):
+        seen = seen + 1 if look() else 0
+        if seen == looks_in_a_row:
+            return
+        pause(LOOK_SECONDS)
 
 
 def has_spot_role(iam: Any) -> bool:
