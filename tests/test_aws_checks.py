@@ -152,7 +152,7 @@ class Lagging:
 
 def test_what_was_just_made_is_waited_for_until_it_is_seen_twice_in_a_row(image: str) -> None:
     iam, pauses = Lagging(boto3.client("iam"), False, True, True, False, True, True), list[float]()
-    _, role = access.roles(Aws(), "s3://lagging/x", ACCOUNT)  # type: ignore[call-arg]
+    _, role = access.roles(Aws(), "s3://lagging/x", ACCOUNT)
     access.make(iam, role, pauses.append)
     assert iam.knows == []
     assert len(pauses) == 4
@@ -163,7 +163,7 @@ def test_what_was_just_made_is_waited_for_until_it_is_seen_twice_in_a_row(image:
 
 def test_what_iam_never_knows_is_not_waited_for_without_end(image: str) -> None:
     iam, pauses = Lagging(boto3.client("iam"), *[False] * 1000), list[float]()
-    _, role = access.roles(Aws(), "s3://lagging/y", ACCOUNT)  # type: ignore[call-arg]
+    _, role = access.roles(Aws(), "s3://lagging/y", ACCOUNT)
     access.make(iam, role, pauses.append)
     assert 1 < len(pauses) < 100
     assert "there is no instance profile" in (access.fault(iam, role) or ""), "and said by whoever looks next"
@@ -194,7 +194,7 @@ def test_workers_may_use_the_prefix_and_nothing_else() -> None:
 
 
 def test_each_storage_has_roles_of_its_own_unless_the_user_names_them(image: str) -> None:
-    iam, cluster = boto3.client("iam"), Aws(image=image)  # type: ignore[call-arg]
+    iam, cluster = boto3.client("iam"), Aws(image=image)
     found = [role for prefix in "abcdef" for role in access.roles(cluster, f"s3://{BUCKET}/{prefix}", ACCOUNT)]
     for role in found:
         access.make(iam, role)
@@ -227,7 +227,7 @@ def test_the_head_runs_and_ends_tagged_machines_alone_and_passes_the_workers_rol
     ],
 )
 def test_rights_are_named_as_the_regions_own_cloud_has_them(region: str, partition: str, service: str) -> None:
-    cluster = Aws(region=region)  # type: ignore[call-arg]
+    cluster = Aws(region=region)
     head, of_worker = access.roles(cluster, f"s3://{BUCKET}/x", ACCOUNT)
     for role in (head, of_worker):
         arns = re.findall(r"arn:([\w-]+):", json.dumps(role.policy))

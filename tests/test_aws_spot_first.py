@@ -38,7 +38,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         assert isinstance(sweep.cluster, Aws)
         iam = boto3.client("iam", "us-east-1")
         for role in access.roles(sweep.cluster, sweep.storage, "123456789012"):
-            access.make(iam, role)
+            access.make(iam, role, lambda seconds: None)
         image = boto3.client("ec2", "us-east-1").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
         config = generated()
         for node in node_configs(config):

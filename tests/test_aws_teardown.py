@@ -165,7 +165,7 @@ def test_expired_credentials_are_a_fault_and_not_a_traceback(ec2: Any, monkeypat
 
 def answer(code: str, status: int = 400) -> ClientError:
     said = {"Error": {"Code": code, "Message": "so it is"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(said, "DescribeInstances")  # type: ignore[arg-type]
+    return ClientError(said, "DescribeInstances")
 
 
 PASSING = [

@@ -23,7 +23,7 @@ SOON = {  # minutes of a machine's guard become seconds
 }
 BUCKET = "a-bucket-of-mine"
 STORAGE = f"s3://{BUCKET}/anomaly"
-ROLES = HEAD_ROLE, WORKER_ROLE = profiles(Aws(), STORAGE)  # type: ignore[call-arg]
+ROLES = HEAD_ROLE, WORKER_ROLE = profiles(Aws(), STORAGE)
 
 
 def overrides(cloud: Cloud) -> dict[str, Any]:
