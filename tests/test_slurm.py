@@ -227,6 +227,17 @@ def test_a_job_is_submitted_as_generated_and_only_its_logs_outlive_it(slurm: Fak
     assert [path.name for path in folder.path.iterdir()] == ["job-12.log"]
 
 
+def test_a_shared_folder_that_takes_nothing_is_a_fault(slurm: FakeSlurm, tmp_path: Path) -> None:
+    sweep = on_slurm(tmp_path)
+    place, folder = SlurmPlace(sweep, AT_ONCE), script.folder_of(sweep).path
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("in the way")
+    with pytest.raises(UserError, match=r"cluster[.]folder: .*; name one that all nodes see"):
+        place.make(Console(quiet=True), None)
+    with pytest.raises(UserError, match=r"cluster[.]folder: .*; name one that all nodes see"):
+        place.submit(1)
+
+
 def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_path: Path) -> None:
     sweep = on_slurm(tmp_path)
     slurm.holds(cluster_name(sweep), "12 RUNNING n1")

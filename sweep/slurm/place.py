@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +44,11 @@ class SlurmPlace:
         for job in self._jobs():
             say(console, f"{job}: removed, for the code that goes with it is replaced")
         self._end(in_order=False)
-        try:
+        with _shared():
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.path.chmod(0o700)
             shipment.copy_to(folder.code)
             private_text(folder.token, secrets.token_hex(32))
-        except OSError as error:
-            raise UserError(f"cluster.folder: {error}; name one that all nodes see and you may write to") from None
         say(console, f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB, in {folder.code}")
         return deadline
 
@@ -59,8 +59,9 @@ class SlurmPlace:
             if not run.exists():
                 raise AlreadyRuns(f"{jobs[0]} is another launch of sweep {self.sweep.name}")
             return
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "node.sh").write_text(script.node(self.sweep, number))
+        with _shared():
+            run.mkdir(parents=True, exist_ok=True)
+            (run / "node.sh").write_text(script.node(self.sweep, number))
         queue.submit(script.job(self.sweep, number))
 
     def alive(self) -> bool | None:
@@ -105,3 +106,12 @@ class SlurmPlace:
         left = self.waiting.until_none(self._jobs, ORDERLY_SECONDS if in_order else GONE_SECONDS)
         if left and not in_order:
             raise UserError(f"Slurm does not end {', '.join(map(str, left))}; ask who runs it")
+
+
+@contextmanager
+def _shared() -> Iterator[None]:
+    """What cannot be written where all nodes see it is a fault of the user's."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cluster.folder: {error}; name one that all nodes see and you may write to") from None
