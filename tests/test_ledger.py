@@ -14,24 +14,25 @@ def ledger(request: pytest.FixtureRequest) -> Ledger:
 
 
 def test_the_first_result_stands(ledger: Ledger) -> None:
-    assert ledger.put_result("k1", {"auroc": 0.5})
-    assert not ledger.put_result("k1", {"auroc": 0.9})
-    assert ledger.result("k1") == {"auroc": 0.5}
+    assert ledger.put_result("k1", {"status": "ok", "auroc": 0.5})
+    assert not ledger.put_result("k1", {"status": "ok", "auroc": 0.9})
+    assert ledger.result("k1") == {"status": "ok", "auroc": 0.5}
     assert ledger.result("k2") is None
 
 
 def test_results_are_found_by_key(ledger: Ledger) -> None:
     for n in range(5):
-        ledger.put_result(f"k{n}", {"n": n})
-    ledger.put_attempt("k9", {"cause": "x"})
+        ledger.put_result(f"k{n}", {"status": "ok", "n": n})
+    ledger.put_attempt("k9", {"status": "failed", "cause": "x"})
     assert ledger.index().finished == {f"k{n}" for n in range(5)}
-    assert ledger.results(["k1", "k3", "none"]) == {"k1": {"n": 1}, "k3": {"n": 3}}
+    assert ledger.results(["k1", "k3", "none"]) == {"k1": {"status": "ok", "n": 1}, "k3": {"status": "ok", "n": 3}}
 
 
 def test_attempts_are_appended_in_order(ledger: Ledger) -> None:
-    assert [ledger.put_attempt("k", {"n": n}) for n in range(3)] == [1, 2, 3]
-    assert ledger.attempts_of("k") == [{"n": 0}, {"n": 1}, {"n": 2}]
-    assert ledger.attempts(ledger.index(), ["k", "other"]) == {"k": [{"n": 0}, {"n": 1}, {"n": 2}]}
+    put = [{"status": "failed", "n": n} for n in range(3)]
+    assert [ledger.put_attempt("k", attempt) for attempt in put] == [1, 2, 3]
+    assert ledger.attempts_of("k") == put
+    assert ledger.attempts(ledger.index(), ["k", "other"]) == {"k": put}
 
 
 def test_the_first_ask_and_the_first_prune_stand(ledger: Ledger) -> None:
