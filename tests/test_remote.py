@@ -14,7 +14,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -195,7 +195,14 @@ def test_a_launch_whose_reader_is_gone_takes_everything_down_all_the_same(tmp_pa
             start_new_session=True, preexec_fn=attach,
         )  # fmt: skip
     os.close(theirs)
-    wait_until((tmp_path / "making").exists, process)
+    os.set_blocking(ours, False)
+
+    def making() -> bool:
+        with suppress(OSError):  # nothing more to read
+            os.read(ours, 65_536)  # else a full terminal holds the launch up
+        return (tmp_path / "making").exists()
+
+    wait_until(making, process)
     os.close(ours)
     if reader == "pipe":
         process.send_signal(signal.SIGINT)  # as Ctrl-C ends `tee`, too
