@@ -2,7 +2,7 @@
 
 The standard library alone is needed here, so that plans and help texts cost no import of numpy.
 A new source is one module with `read(root) -> Source` and one entry of `DATASETS`; a user's own set is one
-of `data.layouts`, under a name of his.
+of `data.sources.layouts`, under a name of his.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.faults import DataError
-from data.layouts import ANY, Classes, Contents, Layout
+from data.errors import DataError
+from data.sources.layouts import ANY, Classes, Contents, Layout
 
 if TYPE_CHECKING:
-    from data.source import Source
+    from data.sources.base import Source
 
 PROTOCOL_REVISION = 1  # raised whenever `data.protocols` puts any sample on another side
 
@@ -109,7 +109,7 @@ DATASETS: dict[str, DatasetInfo] = {
     for info in (
         DatasetInfo(
             name="digits",
-            source="data.digits",
+            source="data.sources.digits",
             classes=DECIMAL_DIGITS,
             channels=1,
             sizes=SIZES,
@@ -127,7 +127,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="mnist",
-            source="data.mnist",
+            source="data.sources.mnist",
             classes=DECIMAL_DIGITS,
             channels=1,
             sizes=SIZES,
@@ -145,7 +145,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="fashion_mnist",
-            source="data.fashion_mnist",
+            source="data.sources.fashion_mnist",
             classes=(
                 "T-shirt/top",
                 "Trouser",
@@ -174,7 +174,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="cifar10",
-            source="data.cifar10",
+            source="data.sources.cifar10",
             classes=(
                 "airplane",
                 "automobile",
@@ -203,7 +203,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="uba",
-            source="data.folders",
+            source="data.sources.image_folders",
             classes=("normal", "gun", "gun-parts", "knife"),
             counts=(107_472, 45_855, 13_452, 63_496),
             channels=3,
@@ -226,7 +226,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="ffob",
-            source="data.folders",
+            source="data.sources.image_folders",
             classes=("normal", "full-weapon"),
             counts=(67_672, 4_680),
             channels=3,
@@ -246,7 +246,7 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="xray_synthetic",
-            source="data.xray_synthetic",
+            source="data.xray.synthetic",
             classes=("normal", "gun", "gun-parts", "knife"),
             channels=3,
             sizes=SIZES,

@@ -31,8 +31,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.catalog import DATASETS, FIRST_IS_NORMAL
-from data.layouts import ANY
-from data.loader import Dataset
+from data.sources.layouts import ANY
+from data.storage.loader import Dataset
 
 TRAIN_SHARE = 0.8
 VALIDATION_STREAM = 1  # second word of the seed of the carving: draws apart from the split's own

@@ -37,11 +37,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models import networks
-from models.adam import Adam
+from models.components import networks
+from models.components.adam import Adam
+from models.components.networks import binary_cross_entropy, decoder, encoder
 from models.defaults import AnoGANHyperparameters
 from models.detector import Detector
-from models.networks import binary_cross_entropy, decoder, encoder
 
 LAMBDA = 0.1  # the paper's: share of the discrimination loss in what the search minimises
 START_SEED = 0  # of the codes that searches start from

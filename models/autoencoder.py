@@ -15,8 +15,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models import networks
-from models.adam import Adam
+from models.components import networks
+from models.components.adam import Adam
 from models.defaults import AutoencoderHyperparameters
 from models.detector import Detector
 

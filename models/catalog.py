@@ -24,8 +24,6 @@ from models.defaults import (
 from models.hyperparameters import Hyperparameter, NoHyperparameters, Scalar, describe, nearest_first, resolve_values
 
 SCORING_REVISION = 1  # of how components are made, combined and judged; raised when scores change
-CHANNELS = (1, 3)
-SIZES = (16, 32, 64, 128, 256)  # 4 * 2^k, what networks that halve their map down to 4x4 can take
 
 
 class UnknownDetector(ValueError):

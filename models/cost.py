@@ -68,7 +68,7 @@ class Cost:
         Args:
             hyperparameters: resolved.
             images, size, channels: number and shape of the images.
-            precision: of training, as in `models.numerics`; "bf16" on a core with bf16 matrix units, "tf32",
+            precision: of training, as in `models.components.numerics`; "bf16" on a core with bf16 matrix units, "tf32",
                 which no CPU has, as float32.
         """
         return self.training(Work(hyperparameters, images, size, channels, precision))

@@ -8,7 +8,7 @@ A detector of your own subclasses `Detector` and goes into a sweep as `package.m
 - either way write `components`, the parts of its anomaly score;
 - where it has them, `discriminator_features` and `reconstruction`, which figures are drawn from.
 
-Weights, buffers and every optimiser that is an attribute (`models.adam.Adam`, or torch's) are saved and
+Weights, buffers and every optimiser that is an attribute (`models.components.adam.Adam`, or torch's) are saved and
 resumed without more code.
 """
 
@@ -21,11 +21,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.adam import Adam
-from models.catalog import CHANNELS, SIZES, DetectorInfo, load_class
-from models.catalog import detector as find_detector
-from models.hyperparameters import NoHyperparameters, resolve_values
-from models.numerics import PRECISIONS, arithmetic
+from models.components.adam import Adam
+from models.components.numerics import arithmetic
+from models.hyperparameters import CHANNELS, SIZES, NoHyperparameters
 
 
 class Detector(nn.Module):
@@ -40,7 +38,7 @@ class Detector(nn.Module):
             in the score, None where `components` gives a single "score".
         score_batch: images that are scored at once, which changes no score; fewer where one takes seconds.
         mean, std: of the pixels in [0, 1], for `normalise`; 0.5 and 0.5 give [-1, 1].
-        precision: arithmetic of `train_step`, one of `models.numerics.PRECISIONS`.
+        precision: arithmetic of `train_step`, one of `models.components.numerics.PRECISIONS`.
     """
 
     Hyperparameters: ClassVar[type[Any]] = NoHyperparameters
@@ -257,41 +255,6 @@ class Detector(nn.Module):
                 f"{type(self).__name__} takes {dtype} images [B, {self.channels}, {self.size}, {self.size}]"
                 f" with B >= 1, got {images.dtype} {list(images.shape)}"
             )
-
-
-def build(
-    spec_detector: str,
-    *,
-    channels: int,
-    size: int,
-    hyperparameters: Mapping[str, object],
-    variant: str,
-    dataset: str = "",
-    precision: str = "float32",
-) -> Detector:
-    """The detector that a trial's spec names, on the CPU; seed torch first.
-
-    Args:
-        spec_detector: catalog name, or `package.module:Class`.
-        channels: 1 or 3.
-        size: 16, 32, 64, 128 or 256.
-        hyperparameters: by name, as `models.catalog.resolve` gives them; missing ones are defaults.
-        variant: of the detector.
-        dataset: catalog name of the dataset.
-        precision: arithmetic of its training steps, one of `models.numerics.PRECISIONS`.
-
-    Raises:
-        ValueError: on anything that is not legal, with what is.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is not legal: one of {', '.join(PRECISIONS)}")
-    info: DetectorInfo = find_detector(spec_detector)
-    info.variant(variant)
-    values = info.hyperparameters(**resolve_values(info.hyperparameters, hyperparameters))
-    made = load_class(info.implementation)(channels, size, values, variant=variant, dataset=dataset)
-    assert isinstance(made, Detector)
-    made.precision = precision
-    return made
 
 
 def _copy(state: Any) -> Any:

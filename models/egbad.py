@@ -43,11 +43,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models import networks
-from models.adam import Adam
+from models.components import networks
+from models.components.adam import Adam
+from models.components.networks import decoder, encoder
 from models.defaults import EGBADHyperparameters
 from models.detector import Detector
-from models.networks import decoder, encoder
 
 SLOPE = 0.1  # of the LeakyReLUs that are the published ones
 DECAY = 0.999  # of the averages, a step

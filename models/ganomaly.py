@@ -34,7 +34,7 @@ What differs between the variants stands in `RENDERINGS`.
 - D steps before G, on the sum of its two cross-entropies, the usual DCGAN training, which the text
   says it follows "regardless of using any tricks"; hence D never gets new weights.
 - Learning rate 2e-3, called "initial" without a word on what follows: the linear decay that the
-  same authors' Skip-GANomaly names (`models.adam.linear_decay`).
+  same authors' Skip-GANomaly names (`models.components.adam.linear_decay`).
 - 15 epochs, on cifar10 and uba 25; the text does not speak of other datasets.
 - Nothing is said of the scale of the pixels: [-1, 1], the range of tanh, on every dataset.
 
@@ -56,11 +56,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models import networks
-from models.adam import Adam, linear_decay
+from models.components import networks
+from models.components.adam import Adam, linear_decay
+from models.components.networks import binary_cross_entropy, decoder, encoder
 from models.defaults import GANomalyHyperparameters
 from models.detector import Detector
-from models.networks import binary_cross_entropy, decoder, encoder
 
 
 def mean_squared_difference(f_real: Tensor, f_fake: Tensor) -> Tensor:

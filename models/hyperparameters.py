@@ -169,3 +169,9 @@ def _describe(hyperparameters: type[Any]) -> tuple[Hyperparameter, ...]:
         known = {key: value for key, value in field.metadata.items() if key in METADATA}
         found.append(Hyperparameter(field.name, hints[field.name], field.default, **known))
     return tuple(found)
+
+
+CHANNELS = (1, 3)
+
+
+SIZES = (16, 32, 64, 128, 256)  # 4 * 2^k, what networks that halve their map down to 4x4 can take

@@ -40,7 +40,7 @@ What differs between the variants stands in `RENDERINGS`.
   the text speaks of neither;
 - learning rate 2e-3 "with a lambda decay": constant, then linear to zero, as in pix2pix, from which
   the code has the word and its options.  The text gives no lengths, and the code's own decay would
-  begin after the last epoch: half of the epochs each (`models.adam.linear_decay`);
+  begin after the last epoch: half of the epochs each (`models.components.adam.linear_decay`);
 - 15 epochs, fewer "when the performance of the model starts to decrease": `early_stopping`, a
   matter of the training loop, by validation images and never by test images;
 - nothing is said of the scale of the pixels: [-1, 1], the range of tanh, on every dataset.
@@ -73,11 +73,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models import networks
-from models.adam import Adam, linear_decay
+from models.components import networks
+from models.components.adam import Adam, linear_decay
+from models.components.networks import binary_cross_entropy, encoder
 from models.defaults import SkipGANomalyHyperparameters
 from models.detector import Detector
-from models.networks import binary_cross_entropy, encoder
 
 
 def non_saturating(p_fake: Tensor) -> Tensor:

@@ -30,12 +30,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from models.adam import Adam
 from models.autoencoder import Autoencoder
-from models.convolution import Conv2d, ConvTranspose2d
+from models.components.adam import Adam
+from models.components.convolution import Conv2d, ConvTranspose2d
+from models.components.numerics import arithmetic
 from models.detector import Detector
 from models.ganomaly import GANomaly
-from models.numerics import arithmetic
 from models.skip_ganomaly import SkipGANomaly
 
 

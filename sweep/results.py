@@ -19,20 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models.scoring import combine
-from sweep.faults import UserError, unknown
-from sweep.gather import Row, to_table
-from sweep.launched import last_launch
-from sweep.ledger import Ledger, Record
-from sweep.plan import expand
-from sweep.rows import rows, scores
-from sweep.status import survey
-from sweep.store import Missing, Store, open_store
+from sweep.errors import UserError, unknown
+from sweep.leaderboard.rows import Row, rows, scores, to_table
+from sweep.plan.expand import expand
+from sweep.plan.launch_record import last_launch
+from sweep.plan.status import survey
+from sweep.store import open_store
+from sweep.store.base import Missing, Store
+from sweep.store.ledger import Ledger, Record
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from sweep.trained import TrainedDetector
+    from sweep.trial.trained import TrainedDetector
 
 HEADLINE = ("last", "clean")
 WEIGHTS = "weights.safetensors"
@@ -77,7 +77,7 @@ class Results:
     def frame(self) -> pd.DataFrame:
         """Every row of results.parquet: trial x selection x evaluation, holes, failures and divergences included.
 
-        Columns are `sweep.gather.COLUMNS` and each hyperparameter as `hp_<name>`; numbers that do not
+        Columns are `sweep.leaderboard.rows.COLUMNS` and each hyperparameter as `hp_<name>`; numbers that do not
         exist are missing values.  The headline is `selection == "last" and evaluation == "clean"`.
         """
         return _frame(to_table(self._rows))
@@ -151,7 +151,7 @@ class Results:
         """
         found = self.best().key if key == "best" else self._key(key)
         record = self._record(found)
-        from sweep.trained import load  # torch: seconds, which tables do without
+        from sweep.trial.trained import load  # torch: seconds, which tables do without
 
         return load(self.store, record, self._lam(found))
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from s3_servers import S3Server, ServerStartError, moto_server, seaweed_server
 
-collect_ignore = [] if shutil.which("nvidia-smi") else ["test_gpu.py"]  # a machine without a GPU lacks nothing
+from tests.support.s3_servers import S3Server, ServerStartError, moto_server, seaweed_server
+
+collect_ignore = [] if shutil.which("nvidia-smi") else ["trial/test_gpu.py"]  # a machine without a GPU lacks nothing
 
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.

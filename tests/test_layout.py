@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
 SOURCES = [name for name in FILES if name.endswith(".py")]
@@ -50,7 +50,7 @@ def test_the_readme_names_only_files_and_verbs_that_exist() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
         assert (ROOT / target).exists(), target
     verbs = set(re.findall(r"python -m sweep (\w+)", readme))
-    sources = [path.read_text() for path in (ROOT / "sweep/verbs").glob("*.py")]
+    sources = [path.read_text() for path in (ROOT / "sweep/cli").glob("*.py")]
     known = {name for text in sources for name in re.findall(r"^def (\w+)\(", text, re.MULTILINE)} | {"data"}
     assert verbs
     assert verbs <= known

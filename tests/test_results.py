@@ -18,30 +18,30 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from made_up import MadeUp
 from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
-from sweeps import ROOT, sweep, write_config
 
-from data import protocols, unseen
-from data.faults import DataError
-from data.loader import load as load_dataset
-from sweep import heads
-from sweep.cluster import platform
-from sweep.datasets import put_into
-from sweep.faults import UserError
-from sweep.gather import COLUMNS
-from sweep.heads import Head
-from sweep.launch import record
-from sweep.ledger import Ledger
-from sweep.plan import expand
+from data import protocols
+from data.errors import DataError
+from data.storage import new_images
+from data.storage.loader import load as load_dataset
+from sweep.cli.score import score
+from sweep.errors import UserError
+from sweep.launch.one_trial import run
+from sweep.leaderboard.rows import COLUMNS, provenance
+from sweep.plan.datasets import put_into
+from sweep.plan.expand import expand
+from sweep.plan.launch_record import record
+from sweep.providers.registry import platform
 from sweep.results import Results, open_results
-from sweep.rows import provenance
-from sweep.score import score
-from sweep.single import run
-from sweep.spec import load
-from sweep.store import Store, open_store
+from sweep.spec.load import load
+from sweep.store import launch_status, open_store
+from sweep.store.base import Store
+from sweep.store.launch_status import Head
+from sweep.store.ledger import Ledger
+from tests.support.made_up import MadeUp
+from tests.support.sweeps import ROOT, sweep, write_config
 
 SMALL = {"epochs": 1, "width": 4, "nz": 8}
 STUDIES = [
@@ -143,7 +143,7 @@ def test_provenance_says_how_to_run_it_again(tmp_path: Path) -> None:
     assert str(said["versions"]).startswith("python 3.") and str(said["launched"]).endswith(" UTC")
     assert {row["hardware"] for row in made.reporting().rows} == {"A Processor"}
     assert "dollars" not in said
-    heads.write(made.store, made.sweep.name, Head(launch=2, state="ended", usd=1.234))
+    launch_status.write(made.store, made.sweep.name, Head(launch=2, state="ended", usd=1.234))
     assert provenance(made.ledger, "")["dollars"] == "1.23 for the machines of launch 2"
 
 
@@ -321,7 +321,7 @@ def test_scores_stand_in_the_csv_the_most_anomalous_first(folder: Path) -> None:
     found = scored(folder, key_of(results, "ganomaly"))
     rows = table(folder)
     assert list(rows[0]) == ["file", "score", "reconstruction", "latent", "fault"]
-    assert sorted(row["file"] for row in rows) == sorted(unseen.listed(folder / "digits"))
+    assert sorted(row["file"] for row in rows) == sorted(new_images.listed(folder / "digits"))
     values = [float(row["score"]) for row in rows]
     assert values == sorted(values, reverse=True)
     read = found.trained.read(folder / "digits")

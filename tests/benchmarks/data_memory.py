@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from measure import ROOT, arguments, bar, figure, folder, header
+from tests.benchmarks.measure import ROOT, arguments, bar, figure, folder, header
 
 BAR = 1000.0  # MB
 CODE = """
@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from data import catalog, loader, shards
-from data.source import Sample, Source
+from data.sources.base import Sample, Source
 from sweep.store import open_store
 
 SIDE = 64

@@ -22,20 +22,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure import ROOT, arguments, bar, figure, folder, header, middle, seconds
-from s3_servers import seaweed_server
-
 from data.catalog import dataset
-from data.loader import load
-from data.manifest import Manifest
-from data.shards import put, shard_paths
-from sweep.store import Store, open_store
+from data.storage.loader import load
+from data.storage.manifest import Manifest
+from data.storage.shards import put, shard_paths
+from sweep.store import open_store
+from sweep.store.base import Store
+from tests.benchmarks.measure import ROOT, arguments, bar, figure, folder, header, middle, seconds
+from tests.support.s3_servers import seaweed_server
 
 WARM_BAR = 0.2  # seconds
 READER = """
 import json, sys, time
 from pathlib import Path
-from data.loader import load
+from data.storage.loader import load
 from sweep.store import open_store
 
 def pss():

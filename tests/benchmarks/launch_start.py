@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from measure import ROOT, arguments, bar, figure, folder, header, launch, middle
-from sweeps import environment, results_of, write_config
+from tests.benchmarks.measure import ROOT, arguments, bar, figure, folder, header, launch, middle
+from tests.support.sweeps import environment, results_of, write_config
 
 BAR = 10.0
 BARE_RAY = """

@@ -19,11 +19,9 @@ from pathlib import Path
 from statistics import median
 from types import TracebackType
 
+from tests.support.sweeps import command, descendants, environment
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from sweeps import command, descendants, environment  # noqa: E402  (the path is set above)
-
 VERSIONS = ("ray", "torch", "numpy", "pyarrow", "optuna")
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -126,7 +124,7 @@ class Usage:
     def _look(self, pid: int) -> None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-        role = "launch" if pid == self.pid else "generation" if "-m sweep.generation" in words else "ray"
+        role = "launch" if pid == self.pid else "generation" if "-m sweep.engine.tuner" in words else "ray"
         # An idle worker is named ray::IDLE: it is what it was.
         if "ray::" in words and "Agent" not in words:
             role = "worker"

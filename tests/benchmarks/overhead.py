@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import arguments, bar, figure, folder, header, launch
-from sweeps import logged, results_of, write_config
+from tests.benchmarks.measure import arguments, bar, figure, folder, header, launch
+from tests.support.sweeps import logged, results_of, write_config
 
 BAR = 1.10
 STEPS = 21  # of 64 images a trial takes: digits' training normals
@@ -61,10 +61,10 @@ def _pool(config: Path) -> tuple[float, int]:
     """Seconds of a pool over all trials of a sweep, and its number of processes."""
     from rich.console import Console
 
-    from sweep.cluster import platform
-    from sweep.launch import put_missing
-    from sweep.plan import expand
-    from sweep.spec import load
+    from sweep.launch.prepared import put_missing
+    from sweep.plan.expand import expand
+    from sweep.providers.registry import platform
+    from sweep.spec.load import load
     from sweep.store import open_store
 
     began = time.perf_counter()
@@ -78,9 +78,9 @@ def _pool(config: Path) -> tuple[float, int]:
 
 
 def _trial(job: tuple[dict[str, Any], str, str]) -> None:
+    from sweep.spec.trial import TrialSpec
     from sweep.store import open_store
-    from sweep.trial import Options, run_trial
-    from sweep.trialspec import TrialSpec
+    from sweep.trial.run import Options, run_trial
 
     fields, storage, cache = job
     for _ in run_trial(TrialSpec.from_dict(fields), open_store(storage), Options(cache=Path(cache))):

@@ -1,6 +1,6 @@
 """Does the fast step learn what the published one learns?  AUROC of both, seed by seed.
 
-Both renderings begin with equal weights and see equal batches in equal order: `tests/published.py`
+Both renderings begin with equal weights and see equal batches in equal order: `tests/support/published.py`
 contiguous with torch's own float32, `Detector.train_step` channels-last in the precision that a trial would
 have on this machine, or in --precision.  Both are scored in float32 and evaluation mode.  Rounding alone
 parts them, and adversarial training makes much of it: what counts is whether the mean difference over
@@ -18,21 +18,22 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from measure import arguments, figure, folder, header
-from published import PUBLISHED
 from torch import Tensor
 
-from data.faults import DataError
-from data.loader import load
-from data.shards import put
+from data.errors import DataError
+from data.storage.loader import load
+from data.storage.shards import put
+from models.build import build
 from models.catalog import detector as find_detector
 from models.catalog import resolve
-from models.detector import Detector, build
+from models.detector import Detector
 from models.scoring import combine
-from sweep.metrics import auroc
-from sweep.precision import resolve_precision
-from sweep.stats import interval
+from sweep.leaderboard.stats import interval
+from sweep.plan.platform import resolve_precision
 from sweep.store import open_store
+from sweep.trial.metrics import auroc
+from tests.benchmarks.measure import arguments, figure, folder, header
+from tests.support.published import PUBLISHED
 
 MARGIN = 0.02
 Labelled = tuple[Tensor, npt.NDArray[np.int64]]

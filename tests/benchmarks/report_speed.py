@@ -1,6 +1,6 @@
 """Seconds of `report` over 10,000 synthetic rows: all of it, from a store of finished trials to the files.
 
-    python tests/benchmarks/report_speed.py --rows 10000 --n 3
+    python -m tests.benchmarks.report_speed --rows 10000 --n 3
 
 A trial makes two rows (last and oracle).  The results are made up; everything that reads, aggregates, tests and
 writes them is the real thing.
@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from measure import arguments, bar, figure, folder, header, middle, run, seconds
-from sweeps import command, write_config
+from tests.benchmarks.measure import arguments, bar, figure, folder, header, middle, run, seconds
+from tests.support.sweeps import command, write_config
 
 MOST_SECONDS = 20.0
 DETECTORS = ["ganomaly", "skip_ganomaly", "egbad", "autoencoder", "knn"]
@@ -48,10 +48,10 @@ def main() -> None:
 
 def _finish(config: Path) -> int:
     """Give every trial of the sweep a made-up result; how many there are."""
-    from sweep.cluster import platform
-    from sweep.plan import expand
-    from sweep.spec import load
-    from sweep.trialspec import canonical_json
+    from sweep.plan.expand import expand
+    from sweep.providers.registry import platform
+    from sweep.spec.load import load
+    from sweep.store.ledger import canonical_json
 
     sweep, draw = load(config, []), random.Random(0)
     fixed = expand(sweep, platform(sweep)).fixed

@@ -16,18 +16,18 @@ import time
 from pathlib import Path
 from statistics import median
 
-from measure import ROOT, arguments, figure, folder, header, middle
-from sweeps import environment, write_config
+from tests.benchmarks.measure import ROOT, arguments, figure, folder, header, middle
+from tests.support.sweeps import environment, write_config
 
 CHILD = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from sweep.cluster import platform
-from sweep.plan import expand
-from sweep.spec import load
+from sweep.providers.registry import platform
+from sweep.plan.expand import expand
+from sweep.spec.load import load
 from sweep.store import open_store
-from sweep.trial import Options, run_trial
+from sweep.trial.run import Options, run_trial
 sweep = load(Path(sys.argv[1]), [f"trial.cpus={sys.argv[2]}"])
 planned = expand(sweep, platform(sweep)).fixed[int(sys.argv[3])]
 run = run_trial(planned.spec, open_store(sweep.storage), Options(Path(sweep.data.cache), lambda_default=0.0))
@@ -92,8 +92,8 @@ def main() -> None:
 def _prepare(config: Path) -> None:
     from rich.console import Console
 
-    from sweep.launch import put_missing
-    from sweep.spec import load
+    from sweep.launch.prepared import put_missing
+    from sweep.spec.load import load
     from sweep.store import open_store
 
     sweep = load(config, [])

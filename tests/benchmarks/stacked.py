@@ -21,12 +21,13 @@ from multiprocessing.connection import Connection
 from statistics import median
 
 import torch
-from measure import arguments, bar, figure, header, middle, seconds
 
+from models.build import build
 from models.catalog import detector as find_detector
 from models.catalog import resolve
-from models.detector import Detector, build
+from models.detector import Detector
 from models.stacked import StackedDetectors
+from tests.benchmarks.measure import arguments, bar, figure, header, middle, seconds
 
 BAR = 1.5  # times the better of the others: what would make stacks worth scheduling
 IMAGES = 1024

@@ -1,9 +1,9 @@
 """A detector's training step as a trial runs it against a plain rendering of the published one.
 
-Plain: tests/published.py, float32 by torch's defaults, contiguous, torch's own Adam, batches sliced from a
+Plain: tests/support/published.py, float32 by torch's defaults, contiguous, torch's own Adam, batches sliced from a
 float tensor: no data loader is counted.  Fast: `Detector.train_step` in the precision that a trial would
 have on this machine, or in --precision, on uint8 images gathered and normalised batch by batch,
-channels_last weights, as `sweep.trial` does it.  Both take turns in one process, so a busy machine slows
+channels_last weights, as `sweep.trial.run` does it.  Both take turns in one process, so a busy machine slows
 both.
 
 ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI shows what a CPU without bf16 units does on one that has them.
@@ -17,14 +17,14 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from measure import arguments, bar, header, middle, seconds
-from published import PUBLISHED
 from torch import Tensor
 
+from models.build import build
 from models.catalog import detector as find_detector
 from models.catalog import resolve
-from models.detector import build
-from sweep.precision import cpu_multiplies_bf16, resolve_precision
+from sweep.plan.platform import cpu_multiplies_bf16, resolve_precision
+from tests.benchmarks.measure import arguments, bar, header, middle, seconds
+from tests.support.published import PUBLISHED
 
 BAR, BAR_BF16, BAR_GPU = 1.15, 3.0, 5.0  # times the plain rendering's images a second
 IMAGES = 1024

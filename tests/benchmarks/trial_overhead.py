@@ -18,16 +18,17 @@ from statistics import median
 
 import numpy as np
 import torch
-from measure import arguments, bar, figure, folder, header, middle
-from sweeps import write_config
 
-from data.shards import put
-from sweep.cluster import platform
-from sweep.plan import expand
-from sweep.spec import load
-from sweep.store import Store, open_store
-from sweep.trial import Options, run_trial
-from sweep.trialspec import TrialSpec
+from data.storage.shards import put
+from sweep.plan.expand import expand
+from sweep.providers.registry import platform
+from sweep.spec.load import load
+from sweep.spec.trial import TrialSpec
+from sweep.store import open_store
+from sweep.store.base import Store
+from sweep.trial.run import Options, run_trial
+from tests.benchmarks.measure import arguments, bar, figure, folder, header, middle
+from tests.support.sweeps import write_config
 
 DEFAULT_SECONDS = 60.0
 CHECKPOINT_BAR, EVALUATION_BAR = 3.0, 10.0  # per cent

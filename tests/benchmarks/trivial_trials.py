@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import arguments, bar, figure, folder, header, launch
-from sweeps import results_of, write_config
+from tests.benchmarks.measure import arguments, bar, figure, folder, header, launch
+from tests.support.sweeps import results_of, write_config
 
 CLASSES = 10
 BAR = 1500  # trials a minute, on 2 cores
@@ -72,12 +72,12 @@ def _plain_loop(place: Path, trials: int) -> tuple[float, float]:
     """Wall and CPU seconds a trial of `run_trial` in this process."""
     from rich.console import Console
 
-    from sweep.cluster import platform
-    from sweep.launch import put_missing
-    from sweep.plan import expand
-    from sweep.spec import load
+    from sweep.launch.prepared import put_missing
+    from sweep.plan.expand import expand
+    from sweep.providers.registry import platform
+    from sweep.spec.load import load
     from sweep.store import open_store
-    from sweep.trial import Options, run_trial
+    from sweep.trial.run import Options, run_trial
 
     sweep = load(_config(place, trials), [])
     store = open_store(sweep.storage)

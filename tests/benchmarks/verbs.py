@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from measure import arguments, bar, figure, folder, header, middle, run, seconds
-from sweeps import command, write_config
+from tests.benchmarks.measure import arguments, bar, figure, folder, header, middle, run, seconds
+from tests.support.sweeps import command, write_config
 
 HELP_SECONDS, PLAN_SECONDS = 0.3, 2.0
 
@@ -56,12 +56,11 @@ def main() -> None:
 
 def _finish(config: Path) -> None:
     """Give every trial of a sweep a result record."""
-    from sweep.cluster import platform
-    from sweep.ledger import Ledger
-    from sweep.plan import expand
-    from sweep.spec import load
+    from sweep.plan.expand import expand
+    from sweep.providers.registry import platform
+    from sweep.spec.load import load
     from sweep.store import open_store
-    from sweep.trialspec import canonical_json
+    from sweep.store.ledger import Ledger, canonical_json
 
     sweep = load(config, [])
     fixed = expand(sweep, platform(sweep)).fixed

@@ -1,4 +1,4 @@
-"""A cloud to play with: `PYTHONPATH=tests python -m lab [FOLDER]`, then Python with `cloud` in it."""
+"""A cloud to play with: `python -m tests.lab [FOLDER]`, then Python with `cloud` in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lab.cloud import cloud
+from tests.lab.cloud import cloud
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp(prefix="lab-"))

@@ -14,10 +14,10 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
-from lab.calls import Call
-from lab.capacity import Capacity
-from lab.identities import LAPTOP, Identities
-from lab.timeline import Timeline
+from tests.lab.calls import Call
+from tests.lab.capacity import Capacity
+from tests.lab.identities import LAPTOP, Identities
+from tests.lab.timeline import Timeline
 
 HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "keep-alive"})
 

@@ -14,18 +14,18 @@ from unittest.mock import patch
 
 from moto.ec2.models import elastic_network_interfaces
 from moto.moto_api._internal.models import moto_api_backend
-from s3_servers import seaweed_server
 
-from lab.api import Api, ApiServer
-from lab.capacity import Capacity
-from lab.ec2 import Ec2, Instance, public_addresses
-from lab.identities import LAPTOP, Identities
-from lab.laptop import Laptop
-from lab.machine import Image
-from lab.network import LAPTOP as LAPTOP_ADDRESS
-from lab.network import OPERATOR, Network, listening, remove_leftovers
-from lab.rights import Rights
-from lab.timeline import Timeline
+from tests.lab.api import Api, ApiServer
+from tests.lab.capacity import Capacity
+from tests.lab.ec2 import Ec2, Instance, public_addresses
+from tests.lab.identities import LAPTOP, Identities
+from tests.lab.laptop import Laptop
+from tests.lab.machine import Image
+from tests.lab.network import LAPTOP as LAPTOP_ADDRESS
+from tests.lab.network import OPERATOR, Network, listening, remove_leftovers
+from tests.lab.rights import Rights
+from tests.lab.timeline import Timeline
+from tests.support.s3_servers import seaweed_server
 
 REGION = "us-east-1"  # as in the shipped YAML
 PORT = 5566

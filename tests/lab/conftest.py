@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from conftest import unavailable
-from s3_servers import ServerStartError
 
-from lab.cloud import Cloud, cloud
-from lab.sweeps import TRAINED_LOG, impatient
+from tests.conftest import unavailable
+from tests.lab.cloud import Cloud, cloud
+from tests.lab.sweeps import TRAINED_LOG, impatient
+from tests.support.s3_servers import ServerStartError
 
 PROGRAMS = {  # and the Debian packages that they come with
     "ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "setpriv": "util-linux",

@@ -11,12 +11,12 @@ from typing import Any
 
 from moto.backends import get_backend
 
-from lab.calls import Call
-from lab.identities import ACCOUNT, Identities
-from lab.machine import Image, Machine
-from lab.metadata import ADDRESS, PORT, Metadata
-from lab.network import INSIDE, Network, ip, listening
-from lab.timeline import Timeline
+from tests.lab.calls import Call
+from tests.lab.identities import ACCOUNT, Identities
+from tests.lab.machine import Image, Machine
+from tests.lab.metadata import ADDRESS, PORT, Metadata
+from tests.lab.network import INSIDE, Network, ip, listening
+from tests.lab.timeline import Timeline
 
 ZONES = "abc"
 IMAGE_NAME = "this machine"

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from lab.machine import ROOT, Image, Machine
-from lab.network import Network
+from tests.lab.machine import ROOT, Image, Machine
+from tests.lab.network import Network
 
 USER = "me"
 HOME = f"/home/{USER}"

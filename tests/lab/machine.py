@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.network import Network, pids
+from tests.lab.network import Network, pids
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from lab.cloud import SMALL_RAY
-from lab.laptop import copy_checkout
-from lab.machine import Image, Machine
-from lab.network import INSIDE, Network, remove_leftovers
+from tests.lab.cloud import SMALL_RAY
+from tests.lab.laptop import copy_checkout
+from tests.lab.machine import Image, Machine
+from tests.lab.network import INSIDE, Network, remove_leftovers
 
 USER = "ubuntu"
 SHARED = "/shared"  # stands for NFS: one file system, at one place everywhere

@@ -14,8 +14,8 @@ from typing import Any
 
 from moto.backends import get_backend
 
-from lab.calls import Call
-from lab.identities import ACCOUNT
+from tests.lab.calls import Call
+from tests.lab.identities import ACCOUNT
 
 FREE = ("sts:GetCallerIdentity",)  # everybody may
 MADE = ("instance", "volume")  # by RunInstances; on these tags are asked for

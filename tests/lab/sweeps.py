@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from lab.cloud import Cloud
-from sweep.aws.ray_config import profiles
-from sweep.providers import Aws
+from sweep.providers.aws.ray_config import profiles
+from sweep.spec.cluster import Aws
+from tests.lab.cloud import Cloud
 
 CONFIG = "lab.yaml"
 TRAINED_LOG = "/tmp/trained.log"  # where `Logged` writes the steps that it trains, on each machine
@@ -71,7 +71,7 @@ def check(cloud: Cloud) -> None:
 
 def logged(epochs: int, pause: float = 0.25, abnormal: int = 4) -> dict[str, Any]:
     """A section `sweep`: trials that each take `epochs` x STEPS x `pause` seconds and next to no processor."""
-    name = "tests.faulty_detectors:Logged"
+    name = "tests.support.faulty_detectors:Logged"
     study = {
         "name": "s", "kind": "error_bars", "detectors": [name], "datasets": ["digits"],
         "abnormal": list(range(abnormal)), "seeds": 1, "hyperparameters": {name: {"epochs": epochs, "pause": pause}},

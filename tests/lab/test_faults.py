@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from lab.cloud import Cloud
-from lab.sweeps import CONFIG, ROLES, WORKER_ROLE, check, logged, trained, write_sweep
+from tests.lab.cloud import Cloud
+from tests.lab.sweeps import CONFIG, ROLES, WORKER_ROLE, check, logged, trained, write_sweep
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
@@ -133,7 +133,11 @@ def test_without_capacity_for_workers_a_launch_ends_and_says_why(cloud: Cloud, t
     configure(cloud, "no-worker", epochs=14)
     for worker in WORKERS:
         cloud.capacity("any", worker, "any", 0)
-    with edited(cloud.laptop.checkout / "sweep/bulletin.py", "STRANDED_SECONDS = 1800.0", "STRANDED_SECONDS = 30.0"):
+    with edited(
+        cloud.laptop.checkout / "sweep/launch/head/status_writer.py",
+        "STRANDED_SECONDS = 1800.0",
+        "STRANDED_SECONDS = 30.0",
+    ):
         launched = launch(cloud, tmp_path)
         assert launched.code() == 1, launched.said
     assert "no worker yet: InsufficientInstanceCapacity" in launched.said

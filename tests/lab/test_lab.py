@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lab.cloud import Cloud
-from lab.machine import ROOT
+from tests.lab.cloud import Cloud
+from tests.lab.machine import ROOT
 
 pytestmark = pytest.mark.lab
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.premises import SHARED, Premises, premises, wait
-from lab.sweeps import STEPS, logged
+from tests.lab.premises import SHARED, Premises, premises, wait
+from tests.lab.sweeps import STEPS, logged
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -1,19 +1,19 @@
-"""Ray's own launcher brings up what `sweep.aws.ray_config` generates, and SpotFirst finds the way out of spot."""
+"""Ray's launcher brings up what `sweep.providers.aws.ray_config` generates, and SpotFirst finds the way out of spot."""
 
 from __future__ import annotations
 
 import pytest
 
-from lab.cloud import Cloud
-from lab.sweeps import CONFIG, check, write_sweep
+from tests.lab.cloud import Cloud
+from tests.lab.sweeps import CONFIG, check, write_sweep
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 MAKE = f"""
 import pathlib, time
 from rich.console import Console
-from sweep.opened import Opened
-from sweep.places import place_of
+from sweep.cli.session import Opened
+from sweep.providers.registry import place_of
 opened = Opened(pathlib.Path("{CONFIG}"), [])
 place_of(opened.sweep, opened.survey()).make(Console(), time.time() + 3600)
 """

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import unavailable
 
-from lab import slurm
-from lab.machine import Image, Machine
-from lab.network import INSIDE, Network, remove_leftovers
+from tests.conftest import unavailable
+from tests.lab import slurm
+from tests.lab.machine import Image, Machine
+from tests.lab.network import INSIDE, Network, remove_leftovers
 
 pytestmark = pytest.mark.lab
 

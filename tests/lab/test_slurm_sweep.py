@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import unavailable
 
-from lab import slurm
-from lab.cloud import SMALL_RAY
-from lab.premises import SHARED, Premises, addresses, premises, wait
-from lab.sweeps import STEPS, logged
+from tests.conftest import unavailable
+from tests.lab import slurm
+from tests.lab.cloud import SMALL_RAY
+from tests.lab.premises import SHARED, Premises, addresses, premises, wait
+from tests.lab.sweeps import STEPS, logged
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.cloud import Cloud
-from lab.sweeps import BUCKET, CONFIG, STEPS, check, logged, trained, write_sweep
+from tests.lab.cloud import Cloud
+from tests.lab.sweeps import BUCKET, CONFIG, STEPS, check, logged, trained, write_sweep
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 

@@ -1,0 +1,222 @@
+"""Image folders: the layouts `folder`, `classes` and `mvtec`, each file one sample.
+
+Names decide everything but pixels, and are listed without numpy, for plans.  Samples come in the order
+train, test, within them by class, within a class by path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from data.errors import DataError
+from data.sources.layouts import ANY, Classes, Contents, Folder, ImageFiles, Layout, Mvtec
+
+if TYPE_CHECKING:
+    from data.sources.base import Sample, Skipped, Source
+
+SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+SPLITS = ("train", "test")
+FOLDERS = {"train": {"0.normal": "normal"}, "test": {"0.normal": "normal", "1.abnormal": "abnormal"}}
+GOOD = "good"
+TAKEN = {ANY: "all abnormal ones together", "mean": "the mean over classes in tables"}
+FAULTS = 20  # told at once: a folder of the wrong kind has one for each of its files
+
+
+class Part(NamedTuple):
+    """A folder whose images are all of one class.
+
+    Attributes:
+        path: below the root, "/"-separated.
+        split: "train", "test" or "all".
+        title: name of the class.
+    """
+
+    path: str
+    split: str
+    title: str
+
+
+class Listed(NamedTuple):
+    """An image file.
+
+    Attributes:
+        path: below the root, "/"-separated; the sample's id.
+        split: "train", "test" or "all".
+        label: index of the class.
+        group: as `data.sources.base.Sample` has it.
+    """
+
+    path: str
+    split: str
+    label: int
+    group: str
+
+
+def contents(layout: Layout) -> Contents:
+    """What the folder holds.
+
+    Raises:
+        DataError: if it is not laid out so, or a class has no image; lists all faults.
+    """
+    return _listed(layout)[0]
+
+
+def read(layout: Layout, skip_bad: bool) -> Source:
+    """All images, train before test.
+
+    Raises:
+        DataError: as `contents`; and, while samples are read, for an image that is bad.
+    """
+    from data.sources import image_files
+    from data.sources.base import Source, stamp
+
+    assert isinstance(layout, ImageFiles)
+    found, files = _listed(layout)
+    root = _root(layout)
+
+    def samples(first: int, stop: int) -> Iterator[Sample | Skipped]:
+        for file in files[first:stop]:
+            yield image_files.sample(
+                root / file.path, layout, skip_bad,
+                label=file.label, source=file.path, split=file.split, sample_id=file.path, group=file.group,
+            )  # fmt: skip
+
+    try:
+        identity = stamp((root / file.path for file in files), layout, found.classes, skip_bad)
+    except OSError:
+        identity = ""  # a link to nowhere: it is bad when it is read
+    return Source(
+        len(files),
+        samples,
+        identity=identity,
+        parameters=image_files.parameters(layout),
+    )
+
+
+def _listed(layout: Layout) -> tuple[Contents, list[Listed]]:
+    root = _root(layout)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
+    faults: list[str] = []
+    classes, protocols, parts = PARTS[type(layout)](layout, root, faults)
+    faults += [
+        f"{root}: a class cannot be named {name}, which stands for {it}"
+        for name, it in TAKEN.items()
+        if name in classes
+    ]
+    files: list[Listed] = []
+    for part in parts:
+        paths = image_paths(root, part.path, faults)
+        if not paths:
+            faults.append(f"{root / part.path}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
+        grouped = isinstance(layout, Classes) and layout.groups == "folder"
+        label = classes.index(part.title)
+        files += [Listed(path, part.split, label, _group(path, part.path) if grouped else "") for path in paths]
+    for name in sorted(_torn(files)):
+        faults.append(f"{root}: folder {name} stands in train and in test: its images shall stay on one side")
+    if faults:
+        more = [f"... and {len(faults) - FAULTS:,} more"] if len(faults) > FAULTS else []
+        raise DataError("\n".join([*faults[:FAULTS], *more]))
+    return Contents(tuple(classes), len(files), protocols), files
+
+
+def _root(layout: Layout) -> Path:
+    return Path(layout.root).expanduser()
+
+
+def _folders(root: Path, below: str, faults: list[str]) -> list[str]:
+    """Names of the folders in a folder, hidden ones left out."""
+    try:
+        with os.scandir(root / below) as entries:
+            names = [entry.name for entry in entries if os.path.isdir(entry.path)]
+            return sorted(name for name in names if not name.startswith("."))
+    except OSError as error:
+        faults.append(f"{root / below}: cannot be read: {error.strerror}")
+        return []
+
+
+def image_paths(root: Path, below: str, faults: list[str]) -> list[str]:
+    """Images in a folder below the root ("": the root itself) and in its folders, hidden ones left out, by name.
+
+    Returns:
+        paths below the root, "/"-separated; what is wrong goes into `faults`.
+    """
+
+    def unreadable(error: OSError) -> None:
+        faults.append(f"{error.filename}: cannot be read: {error.strerror}")
+
+    found = []
+    for folder, folders, names in os.walk(root / below, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(folder).relative_to(root).as_posix()
+        for name in names:
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                found.append(f"{inside}/{name}".removeprefix("./"))
+    faults += [f"{root / below}: the name {name!r} is not UTF-8" for name in found if not name.isprintable()
+               and any("\ud800" <= letter <= "\udfff" for letter in name)]  # fmt: skip
+    return sorted(found)
+
+
+def _group(path: str, part: str) -> str:
+    """Name of the folder inside the class folder; "" for an image that lies in the class folder itself."""
+    inner, slash, _ = path.removeprefix(f"{part}/").partition("/")
+    return inner if slash else ""
+
+
+def _torn(files: list[Listed]) -> set[str]:
+    """Groups on both sides of the folder's own split."""
+    train, test = ({file.group for file in files if file.split == split} for split in SPLITS)
+    return (train & test) - {""}
+
+
+Parts = tuple[list[str], tuple[str, ...], list[Part]]
+
+
+def _published(layout: Layout, root: Path, faults: list[str]) -> Parts:  # noqa: ARG001 (one of several)
+    parts = [Part(f"{split}/{name}", split, FOLDERS[split][name]) for split in SPLITS for name in FOLDERS[split]]
+    for split in SPLITS:
+        there = _folders(root, split, faults)
+        faults += [f"{root / split}: has no folder {name}" for name in FOLDERS[split] if there and name not in there]
+        faults += [f"{root / split / name}: is none of {', '.join(FOLDERS[split])}" for name in there
+                   if name not in FOLDERS[split]]  # fmt: skip
+    return ["normal", "abnormal"], ("F0", "P1"), [] if faults else parts
+
+
+def _mvtec(layout: Layout, root: Path, faults: list[str]) -> Parts:  # noqa: ARG001 (one of several)
+    train, test = (_folders(root, split, faults) for split in SPLITS)
+    if not faults:
+        faults += [f"{root / split}: has no folder {GOOD}" for split, there in zip(SPLITS, (train, test), strict=True)
+                   if GOOD not in there]  # fmt: skip
+        faults += [f"{root / 'train' / name}: only {GOOD} can be trained on" for name in train if name != GOOD]
+        if not set(test) - {GOOD}:
+            faults.append(f"{root / 'test'}: has no folder of a defect beside {GOOD}")
+    classes = [GOOD, *(name for name in test if name != GOOD)]
+    parts = [Part(f"train/{GOOD}", "train", GOOD), *(Part(f"test/{name}", "test", name) for name in classes)]
+    return classes, ("F0", "P1"), [] if faults else parts
+
+
+def _classes(layout: Layout, root: Path, faults: list[str]) -> Parts:
+    assert isinstance(layout, Classes)
+    there = _folders(root, "", faults)
+    split = set(there) == set(SPLITS)
+    inside = {part: _folders(root, part, faults) for part in SPLITS} if split else {"": there}
+    every = list(dict.fromkeys(name for names in inside.values() for name in names))
+    classes = list(layout.classes) or sorted(every)
+    if layout.normal is not None:
+        if layout.normal not in classes:
+            faults.append(f"normal: {layout.normal!r} is none of the classes {', '.join(classes)}")
+        classes = [layout.normal, *(name for name in classes if name != layout.normal)]
+    if len(set(classes)) < len(classes):
+        faults.append(f"classes: {', '.join(classes)} names one more than once")
+    if not faults and len(classes) < 2:
+        faults.append(f"{root}: needs a folder for each of two classes or more, has {', '.join(every) or 'none'}")
+    parts = [Part(f"{part}/{name}".lstrip("/"), part or "all", name)
+             for part, names in inside.items() for name in classes if name in names or not split]  # fmt: skip
+    by_source, by_seed = ("C0", "C1") if layout.normal is None else ("F0", "P1")
+    return classes, (by_source, by_seed) if split else (by_seed,), [] if faults else parts
+
+
+PARTS = {Folder: _published, Mvtec: _mvtec, Classes: _classes}

@@ -1,0 +1,1 @@
+"""X-ray scans with boxes, and the patches that are cut from them."""

@@ -1,0 +1,220 @@
+"""Boxed scans: which boxes of which class lie in which image, once what annotations say is checked.
+
+A scan with anything wrong in its annotation is no scan at all: with one of its boxes lost, its threat
+would be cut into windows that count as normal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from data.sources.base import Skipped
+
+NORMAL = "normal"  # class of what lies in no box
+ROUNDING = 1.0  # pixels by which corners counted from 1, or stored as shares, may leave their scan
+UNREADABLE = "not an image that can be read"
+
+
+class Box(NamedTuple):
+    """A threat's bounding box, in pixels of its scan: from the left edge of one to the right edge of another.
+
+    Attributes:
+        title: name of its class.
+        xmin, ymin, xmax, ymax: 0 <= xmin < xmax <= width of the scan, and likewise along y.
+    """
+
+    title: str
+    xmin: float
+    ymin: float
+    xmax: float
+    ymax: float
+
+
+class Scan(NamedTuple):
+    """An image and what is known to be in it.
+
+    Attributes:
+        image: path of its file below the folder of images, "/"-separated.
+        width, height: in pixels.
+        boxes: in the order of the annotation; empty for a benign scan.
+    """
+
+    image: str
+    width: int
+    height: int
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one line or element of an annotation says of an image, before anybody believes it.
+
+    Attributes:
+        where: file and line.
+        image: name of the image.
+        size: width and height as the annotation has them; None where it is silent.
+        box: None where the image is said to be benign.
+        shares: whether the box is in shares of width and height.
+        fault: what is wrong with the row itself; "" for nothing.
+    """
+
+    where: str
+    image: str
+    size: tuple[float, float] | None = None
+    box: Box | None = None
+    shares: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What stands beside a folder of images, unchecked.
+
+    Attributes:
+        images: path below the folder of images -> file, sorted.
+        files: that the rows were read from.
+        rows: in the order of the files.
+    """
+
+    images: Mapping[str, Path]
+    files: tuple[Path, ...]
+    rows: tuple[Row, ...]
+
+    def titles(self) -> tuple[str, ...]:
+        """Names of all classes of boxes, sorted."""
+        return tuple(sorted({row.box.title for row in self.rows if row.box} - {"", NORMAL}))
+
+
+def checked(
+    annotations: Annotations, classes: tuple[str, ...], *, benign_unannotated: bool = False
+) -> list[Scan | Skipped]:
+    """All scans with their boxes, in the order of their paths.
+
+    Corners are taken as they are written, from 0; a box that leaves its scan by at most one pixel,
+    as corners counted from 1 do, is cut at its edge.
+
+    Args:
+        annotations: as `read` found them.
+        classes: legal names of boxes.
+        benign_unannotated: whether an image that no annotation speaks of is benign; else a fault.
+
+    Returns:
+        Scans, and in place of a faulty one all its faults.
+    """
+    faults: dict[str, list[str]] = defaultdict(list)
+    boxes: dict[str, list[Box]] = {}
+    sizes = _Sizes(annotations.images)
+    for row in annotations.rows:
+        fault, box = _checked(row, sizes, classes)
+        if fault:
+            faults[row.image].append(f"{row.where}: {fault}")
+        else:
+            boxes.setdefault(row.image, []).extend([] if box is None else [box])
+    for image in annotations.images:
+        if image not in boxes and image not in faults:
+            if not benign_unannotated:
+                faults[image].append("no annotation speaks of this image")
+            elif sizes[image] is None:
+                faults[image].append(UNREADABLE)
+    return [
+        Skipped(image, "; ".join(faults[image])) if image in faults else _scan(image, sizes, boxes.get(image, []))
+        for image in sorted({*annotations.images, *faults})
+    ]
+
+
+class _Sizes(dict[str, tuple[int, int] | None]):
+    """Width and height of each image asked for, from its head; None for one that cannot be read."""
+
+    def __init__(self, files: Mapping[str, Path]) -> None:
+        super().__init__()
+        self._files = files
+
+    def __missing__(self, image: str) -> tuple[int, int] | None:
+        from PIL import Image  # here: plans ask for no size
+
+        from data.sources.image_files import KINDS
+
+        try:
+            with Image.open(self._files[image], formats=KINDS) as opened:
+                self[image] = opened.size
+        except (OSError, ValueError, Image.DecompressionBombError):
+            self[image] = None
+        return self[image]
+
+
+def _scan(image: str, sizes: _Sizes, boxes: list[Box]) -> Scan:
+    size = sizes[image]
+    assert size is not None, "an image without a size has a fault"
+    return Scan(image, *size, tuple(boxes))
+
+
+def _checked(row: Row, sizes: _Sizes, classes: tuple[str, ...]) -> tuple[str, Box | None]:
+    """What is wrong with a row, and its box in pixels, inside its scan."""
+    if row.fault:
+        return row.fault, None
+    try:
+        size = sizes[row.image]
+    except KeyError:
+        return f"names the image {row.image!r}, which is not there", None
+    if size is None:
+        return UNREADABLE, None
+    if row.size is not None and row.size != size:
+        return f"says {_by(row.size)} pixels, and the image has {_by(size)}", None
+    if row.box is None:
+        return "", None
+    box = _pixels(row.box, size) if row.shares else row.box
+    return _fault(box, size, classes), _inside(box, size)
+
+
+def _fault(box: Box, size: tuple[int, int], classes: tuple[str, ...]) -> str:
+    title, *corners = box
+    width, height = size
+    if not title:
+        return "a box without a class"
+    if title == NORMAL:
+        return f"a box of class {NORMAL!r}, which is what lies in no box"
+    if classes and title not in classes:
+        nearest = get_close_matches(title, classes, 1)
+        return (
+            f"unknown class {title!r}"
+            + (f" (is it {nearest[0]}?)" if nearest else "")
+            + f": use one of {', '.join(classes)}"
+        )
+    if not all(map(math.isfinite, corners)):
+        return f"{_shown(box)}: not finite numbers"
+    if not (box.xmin < box.xmax and box.ymin < box.ymax):
+        return f"{_shown(box)} has no area"
+    inside = _inside(box, size)
+    if max(abs(corner - cut) for corner, cut in zip(corners, inside[1:], strict=True)) > ROUNDING:
+        return f"{_shown(box)} lies outside its scan of {_by((width, height))} pixels"
+    if not (inside.xmin < inside.xmax and inside.ymin < inside.ymax):
+        return f"{_shown(box)} has no area inside its scan of {_by((width, height))} pixels"
+    return ""
+
+
+def _inside(box: Box, size: tuple[int, int]) -> Box:
+    (width, height), (title, xmin, ymin, xmax, ymax) = size, box
+    return Box(title, _cut(xmin, width), _cut(ymin, height), _cut(xmax, width), _cut(ymax, height))
+
+
+def _cut(corner: float, side: int) -> float:
+    return min(max(corner, 0.0), float(side))
+
+
+def _pixels(box: Box, size: tuple[int, int]) -> Box:
+    (width, height), (title, xmin, ymin, xmax, ymax) = size, box
+    return Box(title, xmin * width, ymin * height, xmax * width, ymax * height)
+
+
+def _shown(box: Box) -> str:
+    return f"box {', '.join(f'{corner:g}' for corner in box[1:])} of class {box.title}"
+
+
+def _by(size: tuple[float, float]) -> str:
+    return f"{size[0]:g} x {size[1]:g}"

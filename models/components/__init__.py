@@ -1,0 +1,1 @@
+"""Parts that detectors share: layers, networks, optimizer, arithmetic."""

@@ -1,0 +1,174 @@
+"""Datasets of a store: put, verified and listed by the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sweep.errors import UserError
+from sweep.plan.datasets import _listed_here, _refuse_unknown, put_into
+from sweep.spec.own_datasets import size_of
+from sweep.spec.sweep import Sweep
+from sweep.store import open_store
+from sweep.store.base import Store
+
+OK, DAMAGED, UNFINISHED, NEWER = "ok", "damaged", "unfinished", "of a newer version"
+
+
+MENDABLE = {DAMAGED, UNFINISHED}
+
+
+def put(sweep: Sweep, name: str, console: Console) -> None:
+    """Prepare a dataset from its source and store it, with progress; mends what is damaged.
+
+    Raises:
+        UserError: there is no such dataset, or its source cannot be read here.
+    """
+    put_into(open_store(sweep.storage), sweep, name, console)
+
+
+def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool = False) -> bool:
+    """Check every byte of some or all stored datasets; returns whether all are whole.
+
+    Args:
+        sweep: names store and sources.
+        names: of datasets; none for all.
+        console: for what is found.
+        repair: mend what is damaged from its source.
+
+    Raises:
+        UserError: there is no such dataset, or it is not stored.
+    """
+    store = open_store(sweep.storage)
+    stored = store.names("datasets")
+    for name in names:
+        if name not in stored:
+            _refuse_unknown(sweep, name)
+    absent = [name for name in names if name not in stored]
+    if absent:
+        raise UserError(
+            [f"{name} is not in the store {store.url}: python -m sweep data put {name} CONFIG" for name in absent]
+        )
+    if not stored:
+        console.print(f"no dataset is stored in {store.url}", soft_wrap=True, markup=False)
+    states = set()
+    for found in names or stored:
+        for preparation in store.names(f"datasets/{found}"):
+            state, faults = _state(store, found, preparation)
+            if state in MENDABLE and repair:
+                console.print(f"{found} {preparation}: {state}, being mended")
+                _show(faults, console)
+                state, faults = _mended(store, sweep, found, preparation, console)
+            console.print(f"{found} {preparation}: {state}")
+            _show(faults, console)
+            states.add(state)
+    if states & MENDABLE and not repair:
+        console.print("mend it from its source: the same command with --repair")
+    return states <= {OK}
+
+
+def _state(store: Store, name: str, preparation: str) -> tuple[str, list[str]]:
+    """How a stored set is, and what is wrong with it."""
+    from data.storage import shards
+    from data.storage.manifest import DamagedManifestError, NewerManifestError, read_manifest
+
+    try:
+        if read_manifest(store, name, preparation) is None:
+            return UNFINISHED, []
+        faults = [str(fault) for fault in shards.verify(store, name, preparation)]
+    except DamagedManifestError as error:
+        return DAMAGED, [str(error)]
+    except NewerManifestError as error:
+        return NEWER, [str(error)]
+    return DAMAGED if faults else OK, faults
+
+
+def _mended(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> tuple[str, list[str]]:
+    """How a set is when it was put again, and what is still wrong with it."""
+    info = _listed_here(sweep, name) if name in sweep.data.datasets() else None
+    if info is None or info.preparation(size_of(info, sweep.data.size)) != preparation:
+        return DAMAGED, [
+            f"CONFIG describes no set {name} that is prepared as {preparation} and can be read here: "
+            "data.size decides, and data.sets, and --set can"
+        ]
+    try:
+        put_into(store, sweep, name, console)
+    except UserError as error:
+        return DAMAGED, list(error.faults)
+    return _state(store, name, preparation)
+
+
+def _show(faults: list[str], console: Console) -> None:
+    for fault in faults:
+        console.print(f"  {fault}", markup=False, soft_wrap=True)
+
+
+def listing(sweep: Sweep) -> list[dict[str, Any]]:
+    """Every built-in dataset, every one of the user's own, and whatever else is stored, with what the store holds."""
+    store = open_store(sweep.storage)
+    found: list[dict[str, Any]] = []
+    described = sweep.data.datasets()
+    for name in dict.fromkeys([*described, *store.names("datasets")]):
+        info = (described[name] or _listed_here(sweep, name)) if name in described else None
+        preparations: list[str | None] = [*store.names(f"datasets/{name}")] or [None]
+        for preparation in preparations:
+            entry: dict[str, Any] = {
+                "name": name, "preparation": preparation,
+                "classes": None, "channels": None, "protocols": None, "licence": None,
+                "images": None, "counts": None, "bytes": None, "fingerprint": None,
+            }  # fmt: skip
+            if info is not None:
+                entry |= {
+                    "classes": list(info.classes), "channels": info.channels,
+                    "protocols": list(info.protocols), "licence": info.licence,
+                }  # fmt: skip
+            if preparation is not None:
+                entry |= _stored(store, name, preparation)
+            found.append(entry)
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> Table:
+    """The listing for a person."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("dataset", "stored as", "images", "MB", "protocols", "fingerprint"):
+        shown.add_column(heading, no_wrap=True)
+    shown.add_column("images of each class")
+    for entry in found:
+        images = "-" if entry["images"] is None else f"{entry['images']:,}"
+        size = "-" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:,.1f}"
+        counts = entry["counts"] or dict.fromkeys(entry["classes"] or ())
+        classes = ", ".join(name if count is None else f"{name} {count:,}" for name, count in counts.items())
+        shown.add_row(
+            entry["name"], entry["preparation"] or "not stored", images, size,
+            ", ".join(entry["protocols"] or ()), (entry["fingerprint"] or "-")[:12], classes,
+        )  # fmt: skip
+    return shown
+
+
+def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
+    from data.storage.manifest import DamagedManifestError, NewerManifestError, read_manifest
+
+    try:
+        manifest = read_manifest(store, name, preparation)
+    except DamagedManifestError:
+        return {"fingerprint": DAMAGED}
+    except NewerManifestError:
+        return {"fingerprint": NEWER}
+    if manifest is None:
+        return {"fingerprint": UNFINISHED}
+    return {
+        "classes": list(manifest.classes),
+        "channels": manifest.shape[0],
+        "protocols": list(manifest.protocols),
+        "licence": manifest.licence,
+        "images": manifest.rows,
+        "counts": dict(manifest.counts),
+        "bytes": sum(shard.bytes for shard in manifest.shards),
+        "fingerprint": manifest.fingerprint,
+        "skipped": len(manifest.skipped),
+        "duplicates": manifest.duplicates,
+    }

@@ -1,0 +1,1 @@
+"""Many trials: which runs next, the loop over tuner processes, progress."""

@@ -1,0 +1,167 @@
+"""What a running sweep looks like: one quiet live table, plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sweep.console import Display, duration
+from sweep.plan.status import Survey
+from sweep.store.attempts import has_failed
+
+HEADLINE = ("last", "clean")
+RATE_SECONDS = 120.0  # over which trials a minute are counted
+
+
+@dataclass
+class _Row:
+    """One detector with variant, over all studies."""
+
+    waiting: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    pruned: int = 0
+    best: float | None = None
+    best_cell: str = ""
+
+
+class Progress(Display):
+    """Takes in events of a generation, and shows where the sweep is.
+
+    Args:
+        survey: of the plan when the launch began.
+        slots: trials at once.
+        console: where to show it.
+        log_command: the command that shows the log of a trial, given its key.
+        again: whether a trial that has failed is tried again by this launch, given its attempts.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        slots: int,
+        console: Console,
+        log_command: Callable[[str], str],
+        again: Callable[[Sequence[Mapping[str, Any]]], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(console, clock)
+        self._log_command, self._again, self._slots = log_command, again, slots
+        self._rows: dict[str, _Row] = {}
+        self._began = clock()
+        self._finished: deque[float] = deque()
+        self.resurvey(survey)
+
+    def take(self, event: Mapping[str, Any] | None) -> None:
+        """Take in one event; None when a moment passed without any."""
+        if event is not None and "detector" in event:
+            self._count(self._row(event["detector"], event["variant"]), event)
+        self.show(self._table, self._line())
+
+    def resurvey(self, survey: Survey) -> None:
+        """Take the counts from the store, which also knows what was pruned; nothing is running then."""
+        self._rows = {}
+        for line in survey.lines:
+            row = self._row(line.detector, line.variant)
+            row.waiting += line.to_run
+            row.done += line.done
+            row.failed += line.failed
+            row.pruned += line.pruned
+        for p in {p.key: p for p in survey.planned}.values():
+            attempts = survey.attempts.get(p.key, ())
+            if has_failed(attempts) and self._again(attempts):
+                row = self._row(p.detector, p.variant)
+                row.waiting, row.failed = row.waiting + 1, row.failed - 1
+        self._each = {(n.study, n.detector, n.variant, n.dataset): n.seconds_each for n in survey.lines}
+        self._expected_left = sum(line.seconds for line in survey.lines)
+        self._expected = self._took = 0.0  # of what has finished since
+
+    def counts(self) -> dict[str, int]:
+        """Trials now: done, failed, pruned, running, and to run, which those running are, too."""
+        counts = {name: self._sum(name) for name in ("done", "failed", "pruned", "running")}
+        return {**counts, "to_run": self._sum("waiting") + counts["running"]}
+
+    def _count(self, row: _Row, event: Mapping[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "started":
+            row.waiting, row.running = max(0, row.waiting - 1), row.running + 1
+            return
+        row.running = max(0, row.running - 1)
+        if kind == "result":
+            row.done += 1
+            expected = self._each.get(tuple(event[name] for name in ("study", "detector", "variant", "dataset")), 0.0)
+            self._expected_left = max(0.0, self._expected_left - expected)
+            self._expected += expected
+            self._took += event["record"]["seconds"]
+            self._finished.append(self.clock())
+            self._note(row, event)
+        elif kind == "attempt":
+            again = bool(event["again"])
+            row.waiting, row.failed = row.waiting + again, row.failed + (not again)
+            self._tell_attempt(event, again)
+        else:
+            row.waiting += 1
+
+    def _note(self, row: _Row, event: Mapping[str, Any]) -> None:
+        record = event["record"]
+        if record["status"] == "diverged":
+            self.say(f"{_trial(event)} diverged: {record['cause']}", style="yellow")
+        headline = [m["auroc"] for m in record["metrics"] if (m["selection"], m["evaluation"]) == HEADLINE]
+        if event["reported"] and headline and (row.best is None or headline[0] > row.best):
+            row.best, row.best_cell = headline[0], f"{event['dataset']} {event['abnormal']}"
+
+    def _tell_attempt(self, event: Mapping[str, Any], again: bool) -> None:
+        record = event["record"]
+        then = "tried again" if again else "given up"
+        command = self._log_command(event["key"])
+        self.say(f"{_trial(event)} {record['status']}, {then}: {record['cause']}   log: {command}", style="red")
+
+    def _row(self, detector: str, variant: str) -> _Row:
+        return self._rows.setdefault(f"{detector} {variant}", _Row())
+
+    def _sum(self, name: str) -> int:
+        return sum(getattr(row, name) for row in self._rows.values())
+
+    def _rate(self) -> float:
+        """Trials a minute, lately."""
+        now = self.clock()
+        while self._finished and now - self._finished[0] > RATE_SECONDS:
+            self._finished.popleft()
+        return 60.0 * len(self._finished) / max(1.0, min(RATE_SECONDS, now - self._began))
+
+    def _left(self) -> str:
+        """What is left of the plan's estimate, times how far off it was for what has finished since."""
+        if not self._sum("waiting"):
+            return "almost done"
+        scale = self._took / self._expected if self._expected else 1.0
+        return f"about {duration(self._expected_left * scale / self._slots)} left"
+
+    def _line(self) -> str:
+        total = f"{self._sum('done')} done, {self._sum('running')} running, {self._sum('waiting')} waiting"
+        failed = self._sum("failed")
+        trouble = f", {failed} failed" if failed else ""
+        return f"{total}{trouble}; {self._rate():.0f} trials a minute, {self._left()}"
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", title=self._line(), title_justify="left")
+        table.add_column("detector")
+        for heading in ("done", "running", "waiting", "failed", "best AUROC so far"):
+            table.add_column(heading, justify="right")
+        for name, row in self._rows.items():
+            best = "" if row.best is None else f"{row.best:.3f} ({row.best_cell})"
+            counts = [row.done, row.running, row.waiting, row.failed]
+            table.add_row(name, *(str(count or "-") for count in counts), best)
+        return table
+
+
+def _trial(event: Mapping[str, Any]) -> str:
+    where = f"{event['dataset']} {event['abnormal']} seed {event['seed']}"
+    return f"{event['detector']} {event['variant']} {where}"

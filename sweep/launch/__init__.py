@@ -1,0 +1,1 @@
+"""One launch: on this machine or elsewhere, followed, checked, ended."""

@@ -1,0 +1,143 @@
+"""The verb check: whether a sweep could run as its YAML says.  Nothing is started.
+
+The store is written to, with a probe that is deleted again; `fix` makes what may be made.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.errors import UserError
+from sweep.plan.datasets import missing
+from sweep.plan.table import slots, unheld_budget
+from sweep.providers import local, registry, user_code
+from sweep.providers.finding import Finding
+from sweep.providers.registry import place_of
+from sweep.spec.cluster import Aws, Existing, OnPrem, Slurm
+from sweep.spec.load import edit, unedited
+from sweep.spec.sweep import Sweep
+from sweep.store import open_store
+from sweep.store.base import StoreError
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        findings: in the order in which a user would mend them.
+        commands: what would be run on machines, by kind of machine; {} where there are none but this one.
+    """
+
+    findings: tuple[Finding, ...]
+    commands: dict[str, list[str]]
+
+    @property
+    def passed(self) -> bool:
+        return all(finding.state != "not ok" for finding in self.findings)
+
+
+def check(sweep: Sweep, *, fix: bool = False) -> Checked:
+    """Look at everything that a launch needs; `fix`: make what is missing and may be made."""
+    left = [Finding(key, "not ok", f"{text} is a placeholder", edit(key)) for key, text in unedited(sweep).items()]
+    if not isinstance(sweep.cluster, Aws):
+        place = place_of(sweep)
+        commands = {} if place is None else place.commands()
+        stored = (
+            _untried(sweep, "storage is edited") if "storage" in unedited(sweep) else (storage(sweep), *data(sweep))
+        )
+        machines = (*_machines(sweep), _slots(sweep), *_budget(sweep))
+        return Checked((*left, *stored, *user_code.findings(sweep), *machines), commands)
+    from sweep.providers.aws import checks  # boto3 costs half a second
+
+    bucket = checks.bucket(sweep, fix=fix)
+    reached = all(finding.state != "not ok" for finding in (*left, *bucket))
+    stored = (storage(sweep), *data(sweep)) if reached else _untried(sweep, "the bucket is ok")
+    found = (*left, *bucket, *stored, *user_code.findings(sweep), *checks.machines(sweep, fix=fix), _slots(sweep))
+    return Checked(found, checks.commands(sweep))
+
+
+def _machines(sweep: Sweep) -> Iterable[Finding]:
+    """What is looked at of machines that are there already."""
+    match sweep.cluster:
+        case OnPrem():
+            from sweep.providers.onprem.checks import findings
+        case Slurm():
+            from sweep.providers.slurm.checks import findings
+        case Existing():
+            from sweep.providers.existing.checks import findings
+        case _:
+            return ()
+    return findings(sweep)
+
+
+def storage(sweep: Sweep) -> Finding:
+    """Whether the store takes, keeps and gives up an object, and refuses to overwrite one that is put once."""
+    path = f"checks/{uuid.uuid4().hex}"
+    try:
+        store = open_store(sweep.storage)
+        try:
+            first, second = store.put_once(path, b"first"), store.put_once(path, b"second")
+            kept = store.get(path)
+        finally:
+            store.delete(path)
+        gone = not store.exists(path)
+    except StoreError as error:
+        return Finding("storage", "not ok", str(error))
+    if not (first and not second and kept == b"first"):
+        mend = "use AWS's own S3 or a server with conditional writes (If-None-Match)"
+        return Finding("storage", "not ok", f"{store.url} lets a second writer overwrite what is put once", mend)
+    if not gone:
+        return Finding("storage", "not ok", f"{store.url} does not delete {path}")
+    return Finding("storage", "ok", f"{store.url}: a probe was written, refused a second time, read and deleted")
+
+
+def data(sweep: Sweep) -> Iterator[Finding]:
+    """Whether each dataset is in the store, or where it would be read from."""
+    try:
+        absent = missing(open_store(sweep.storage), sweep)
+    except StoreError as error:
+        yield Finding("data", "unknown", f"the store does not say what it holds: {error}")
+        return
+    for name in sorted({name for study in sweep.studies for name in study.datasets}):
+        yield Finding(f"data {name}", "ok", "in the store") if name not in absent else _source(sweep, name)
+
+
+def _source(sweep: Sweep, name: str) -> Finding:
+    """A dataset that is not in the store yet.  Its files are not read here: that may mean a download."""
+    put = f"python -m sweep data put {name} CONFIG"
+    if not sweep.dataset(name).needs_root:
+        return Finding(f"data {name}", "ok", "not in the store yet; comes with a package, a launch puts it")
+    if sweep.data.root is None:
+        mend = f"--set data.root=FOLDER, then {put}"
+        return Finding(
+            f"data {name}", "not ok", "not in the store, and data.root names no folder to read it from", mend
+        )
+    root = Path(sweep.data.root).expanduser()
+    if not root.is_dir() or not any(root.iterdir()):
+        said = f"not in the store, and {root} holds nothing; where torchvision can, it downloads it there"
+        return Finding(f"data {name}", "unknown", said, put)
+    return Finding(f"data {name}", "unknown", f"not in the store yet; a launch reads it from {root}, or now:", put)
+
+
+def _slots(sweep: Sweep) -> Finding:
+    try:
+        found = registry.platform(sweep)
+        local.refuse_busy_cards(sweep)
+        return Finding("slots", "ok", "; ".join([slots(found), *found.caution.splitlines()]))
+    except UserError as error:
+        return Finding("slots", "not ok", "; ".join(error.faults))
+
+
+def _budget(sweep: Sweep) -> Iterator[Finding]:
+    if said := unheld_budget(sweep):
+        yield Finding("budget", "unknown", said, "" if sweep.budget.max_hours else "--set budget.max_hours=HOURS")
+
+
+def _untried(sweep: Sweep, before: str) -> list[Finding]:
+    """In place of the store's lines where the lines before say that it cannot be reached."""
+    names = ("storage", "data") if "storage" not in unedited(sweep) else ("data",)
+    return [Finding(name, "unknown", f"not tried before {before}") for name in names]

@@ -1,0 +1,95 @@
+"""One trial in this process, and the story of one: what it is, what it found, what went wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+
+from models import catalog as detectors
+from sweep.errors import UserError
+from sweep.launch.prepared import put_missing
+from sweep.plan.datasets import default_cache
+from sweep.plan.expand import Planned
+from sweep.plan.launch_record import commit
+from sweep.plan.status import Survey
+from sweep.spec.sweep import Sweep
+from sweep.store.base import Store
+from sweep.store.ledger import Ledger, Record
+
+
+def find(survey: Survey, key: str) -> Planned:
+    """The planned trial whose key begins with `key`.
+
+    Raises:
+        UserError: none does, or several do.
+    """
+    found = {planned.key: planned for planned in survey.planned if planned.key.startswith(key)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise UserError(f"key {key} begins {len(found)} trials: {', '.join(sorted(found))}; give more digits")
+    examples = ", ".join(sorted({planned.key for planned in survey.planned})[:3])
+    raise UserError(f"no trial of this sweep has a key that begins with {key} (it has, e.g., {examples})")
+
+
+def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: Console) -> Record:
+    """Run a trial here, or read its result where it has one."""
+    result = ledger.result(planned.key)
+    if result is not None:
+        return result
+    put_missing(sweep, store, console)
+    from sweep.trial.run import Options, run_trial
+
+    options = Options(
+        cache=Path(sweep.data.cache or default_cache()).expanduser(),
+        cache_bytes=sweep.data.cache_gb * 1e9,
+        checkpoint_seconds=sweep.trial.checkpoint_seconds,
+        keep_weights=sweep.trial.keep != "none",
+        lambda_default=detectors.detector(planned.detector).variant(planned.variant).lam,
+        owner=f"trial {planned.key}",
+        attempts=len(ledger.attempts_of(planned.key)),
+        provenance=commit(),
+    )
+    running = run_trial(planned.spec, store, options)
+    try:
+        while True:
+            progress = next(running)
+            doing = f"step {progress.step}/{progress.steps}" if progress.steps else "scoring"
+            console.print(f"epoch {progress.epoch}/{progress.epochs}, {doing}    ", end="\r")
+    except StopIteration as ended:
+        record: Record = ended.value
+        return record
+
+
+def story(ledger: Ledger, planned: Planned) -> str:
+    """What the store knows of a trial, for a person."""
+    spec = planned.spec
+    settings = ", ".join(f"{name}={value}" for name, value in spec.hyperparameters.items())
+    lines = [
+        f"trial {planned.key}",
+        f"{spec.detector} {spec.variant} on {spec.dataset} {spec.protocol}",
+        f"{spec.abnormal} is abnormal, seed {spec.seed}, split seed {spec.split_seed}",
+        settings,
+    ]
+    result = ledger.result(planned.key)
+    if result is None:
+        lines.append("no result yet")
+    else:
+        lines.append(f"{result['status']}{': ' + result['cause'] if result['cause'] else ''}")
+        for entry in result["metrics"]:
+            where = f"{entry['selection']}, {entry['evaluation']}, epoch {entry['epoch']}"
+            lines.append(f"  AUROC {entry['auroc']:.4f}  AP {entry['ap']:.4f}  FPR95 {entry['fpr95']:.4f}  ({where})")
+        for times in result.get("timings", ()):
+            each = 1000 * median(times["seconds"]) / times["batch_size"]
+            lines.append(
+                f"  batches of {times['batch_size']}: {each:.3g} ms an image, median of {len(times['seconds'])}"
+            )
+        lines.append(f"  {result['seconds']:.1f} s, {result['train_seconds']:.1f} s of them training")
+    for number, attempt in enumerate(ledger.attempts_of(planned.key), start=1):
+        lines += [
+            f"attempt {number}: {attempt['status']} on {attempt['host']}: {attempt['cause']}",
+            attempt["log"],
+        ]
+    return "\n".join(lines)

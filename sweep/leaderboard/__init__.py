@@ -1,0 +1,1 @@
+"""Numbers: rows, boards, statistics, published results."""

@@ -1,0 +1,221 @@
+"""Two detectors on the same cells: is the difference more than a finite test set, and more than seeds?
+
+Both questions have their own answer.  For the test set: DeLong's test of two correlated AUROCs, from
+per-sample scores, with the seeds of each averaged; it speaks of these trained detectors.  For the
+seeds: Welch's t test over them; it speaks of training again, on this test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from models.catalog import DETECTORS, DetectorInfo
+from sweep.errors import UserError
+from sweep.leaderboard.board import NAME, class_order
+from sweep.leaderboard.rows import Row, samples_of
+from sweep.leaderboard.stats import NORMAL_QUANTILE, Difference, Paired, holm, interval, normal_p, paired, welch
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+Name = tuple[str, str, str, str]  # study, detector, variant, setting
+
+
+@dataclass(frozen=True)
+class CellComparison:
+    """AUROC of two detectors on one abnormal class, or their class means.
+
+    Attributes:
+        first, second: means over seeds.
+        n_first, n_second: seeds.
+        difference: first minus second, with 95 % half-width and p for the finite test set, by DeLong.
+        p_holm: adjusted for the number of classes; None for the class mean.
+        seeds: the same over seeds, by Welch; None where a detector that is not deterministic has one.
+    """
+
+    first: float
+    second: float
+    n_first: int
+    n_second: int
+    difference: Difference
+    seeds: Difference | None
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two lines of one dataset and protocol.
+
+    Attributes:
+        first, second: study, detector, variant, setting.
+        cells: by abnormal class that both have results for, on the same splits.
+        mean: of the class means over those classes, None where there is no such class.
+        classes: first minus second over those classes, seeds averaged; None for fewer than two.
+    """
+
+    dataset: str
+    protocol: str
+    first: Name
+    second: Name
+    cells: Mapping[str, CellComparison]
+    mean: CellComparison | None
+    classes: Paired | None
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One detector on one class: AUROC by (split seed, seed), and the influence of each sample on their mean."""
+
+    aurocs: Mapping[tuple[int, int], float]
+    ids: npt.NDArray[Any]
+    influence: npt.NDArray[np.float64]
+
+
+def compare(
+    rows: Iterable[Row],
+    first: str,
+    second: str,
+    scores: Callable[[str], pa.Table],
+    selection: str = "last",
+    evaluation: str = "clean",
+    catalog: Mapping[str, DetectorInfo] = DETECTORS,
+) -> tuple[Comparison, ...]:
+    """Compare two detectors on every dataset and protocol where both are.
+
+    Args:
+        rows: of `sweep.leaderboard.rows.gather`; only finished ones of the selection and evaluation count.
+        first, second: names: detector, then as much of variant, setting and study as it takes, e.g.
+            "ganomaly", "ganomaly paper", "ganomaly repo_head searched".
+        scores: reads scores.parquet of a key.
+        selection, evaluation: see `sweep.leaderboard.board.build`.
+        catalog: says which detectors are deterministic, and which variant a detector's name means.
+
+    Raises:
+        UserError: if a name means nothing or several things, or both never stand on one board.
+    """
+    boards: dict[tuple[str, str], dict[Name, list[Row]]] = {}
+    for row in rows:
+        if (row["selection"], row["evaluation"]) == (selection, evaluation):
+            study, detector, variant, setting = (row[column] for column in NAME)
+            lines = boards.setdefault((row["dataset"], row["protocol"]), {})
+            lines.setdefault((study, detector, variant, setting), []).append(row)
+    known = {name for lines in boards.values() for name in lines}
+    names = [_meant(text, known, catalog) for text in (first, second)]
+    if names[0] == names[1]:
+        raise UserError(f"--compare takes two different detectors; {first!r} and {second!r} are both {_text(names[0])}")
+    found = [
+        _compare(board, names[0], names[1], lines, scores, catalog)
+        for board, lines in sorted(boards.items())
+        if names[0] in lines and names[1] in lines
+    ]
+    if not found:
+        raise UserError(
+            f"{_text(names[0])} and {_text(names[1])} never stand on one board: no dataset and protocol is shared"
+        )
+    return tuple(found)
+
+
+def _compare(
+    board: tuple[str, str],
+    first: Name,
+    second: Name,
+    lines: Mapping[Name, Sequence[Row]],
+    scores: Callable[[str], pa.Table],
+    catalog: Mapping[str, DetectorInfo],
+) -> Comparison:
+
+    rows = [[row for row in lines[name] if row["status"] == "ok"] for name in (first, second)]
+    exact = [name[1] in catalog and catalog[name[1]].deterministic for name in (first, second)]
+    classes = sorted({row["abnormal"] for row in rows[0]} & {row["abnormal"] for row in rows[1]}, key=class_order)
+    cells: dict[str, CellComparison] = {}
+    values: list[tuple[_Side, _Side]] = []
+    apart: list[tuple[npt.NDArray[Any], npt.NDArray[np.float64]]] = []
+    for abnormal in classes:
+        mine = [[row for row in side if row["abnormal"] == abnormal] for side in rows]
+        splits = {row["split_seed"] for row in mine[0]} & {row["split_seed"] for row in mine[1]}
+        a, b = (_side([row for row in side if row["split_seed"] in splits], scores) for side in mine)
+        if a is None or b is None:
+            continue
+        apart.append(_added([(a.ids, a.influence), (b.ids, -b.influence)]))
+        values.append((a, b))
+        cells[abnormal] = _judged(list(a.aurocs.values()), list(b.aurocs.values()), exact, apart[-1][1])
+    adjusted = holm([cell.difference.p for cell in cells.values()])
+    cells = {name: replace(cell, p_holm=p) for (name, cell), p in zip(cells.items(), adjusted, strict=True)}
+    mean = None
+    if cells:
+        influence = _added(apart)[1] / len(apart)
+        by_seed = [_complete([pair[side].aurocs for pair in values]) for side in (0, 1)]
+        mean = _judged(by_seed[0], by_seed[1], exact, influence) if all(by_seed) else None
+    means = [[getattr(cell, side) for cell in cells.values()] for side in ("first", "second")]
+    return Comparison(*board, first, second, cells, mean, paired(*means) if len(cells) > 1 else None)
+
+
+def _side(rows: Sequence[Row], scores: Callable[[str], pa.Table]) -> _Side | None:
+    from sweep.trial.metrics import influence
+
+    if not rows:
+        return None
+    parts = []
+    for row in rows:
+        ids, labels, values = samples_of(scores(row["key"]), row["evaluation"], row["epoch"], row["lam"])
+        parts.append((ids, influence(labels, values) / len(rows)))
+    return _Side({(row["split_seed"], row["seed"]): row["auroc"] for row in rows}, *_added(parts))
+
+
+def _added(
+    parts: Sequence[tuple[npt.NDArray[Any], npt.NDArray[np.float64]]],
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """Sample ids, each once, and the sums of what is given for them."""
+    import numpy as np
+
+    ids, where = np.unique(np.concatenate([ids for ids, _ in parts]), return_inverse=True)
+    sums = np.zeros(len(ids))
+    np.add.at(sums, where, np.concatenate([values for _, values in parts]))
+    return ids, sums
+
+
+def _complete(classes: Sequence[Mapping[tuple[int, int], float]]) -> list[float]:
+    """Class mean of each seed that has all classes."""
+    units = [unit for unit in classes[0] if all(unit in of_class for of_class in classes)]
+    return [interval([of_class[unit] for of_class in classes]).mean for unit in units]
+
+
+def _judged(
+    first: Sequence[float], second: Sequence[float], exact: Sequence[bool], influence: npt.NDArray[np.float64]
+) -> CellComparison:
+    means = interval(first).mean, interval(second).mean
+    difference, se = means[0] - means[1], float((influence @ influence) ** 0.5)
+    p = normal_p(difference / se) if se else float(difference == 0.0)
+    repeated = [len(values) > 1 or known for values, known in zip((first, second), exact, strict=True)]
+    over_seeds = welch(first, second) if all(repeated) and max(len(first), len(second)) > 1 else None
+    return CellComparison(*means, len(first), len(second), Difference(difference, NORMAL_QUANTILE * se, p), over_seeds)
+
+
+def _meant(text: str, known: Iterable[Name], catalog: Mapping[str, DetectorInfo]) -> Name:
+    """The line that a name means: the default variant, without a setting, where nothing else is said."""
+    words = text.split()
+    found = [name for name in known if words and words[0] == name[1] and set(words) <= {*name, f"({name[0]})"}]
+    if len(found) > 1:
+        plain = [n for n in found if n[3] == "" and (n[2] in words or n[2] == _default_variant(n[1], catalog))]
+        found = plain or found
+    if len(found) == 1:
+        return found[0]
+    legal = ", ".join(sorted(map(_text if found else _short, found or known)))
+    what = f"means several: {legal}; say more of it" if found else f"is on no board (there are: {legal})"
+    raise UserError(f"--compare: {text!r} {what}")
+
+
+def _default_variant(detector: str, catalog: Mapping[str, DetectorInfo]) -> str:
+    return catalog[detector].default_variant if detector in catalog else "plain"
+
+
+def _short(name: Name) -> str:
+    return " ".join(part for part in name[1:] if part)
+
+
+def _text(name: Name) -> str:
+    return f"{_short(name)} ({name[0]})"

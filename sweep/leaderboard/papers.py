@@ -1,0 +1,183 @@
+"""What the papers printed for the cells that we have, and why theirs is another experiment."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import NamedTuple
+
+
+class Printed(NamedTuple):
+    """A value in a paper's table: AUROC, or average precision under the name of AUROC.
+
+    Attributes:
+        value: as printed.
+        protocol: id of the split that the table's text describes.
+        source: key of `SOURCES`.
+    """
+
+    value: float
+    protocol: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table of a paper.
+
+    Attributes:
+        title: paper and table.
+        own: detectors whose published code says how its values were made: the best epoch on the test
+            set, with test batches normalised by their own statistics.
+        evaluation: how `own` was evaluated, in our words.
+        others: how the values of the remaining detectors came about.
+    """
+
+    title: str
+    own: frozenset[str]
+    evaluation: str
+    others: str
+
+
+_UNPUBLISHED = "the authors' own implementation, of which neither code nor selection nor evaluation is published"
+SOURCES = {
+    "ganomaly_paper_tab1": Source(
+        "GANomaly 2018, Table 1",
+        frozenset({"ganomaly"}),
+        "legacy_shuffled",
+        "probably average precision, read off the bar chart of EGBAD's paper (multiples of 0.005, near the base "
+        "rate), of the last epoch; by EGBAD's code 80 % of the test's normals were trained on",
+    ),
+    "ganomaly_paper_tab2": Source("GANomaly 2018, Table 2", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED),
+    "ganomaly_paper_tab3": Source("GANomaly 2018, Table 3", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED),
+    "ganomaly_paper_text": Source("GANomaly 2018, text", frozenset({"ganomaly"}), "legacy_ordered", _UNPUBLISHED),
+    "skip_paper_tab1": Source(
+        "Skip-GANomaly 2019, Table 1",
+        frozenset({"ganomaly", "skip_ganomaly"}),
+        "legacy_ordered",
+        "the numbers of GANomaly's Table 2, made under protocol C1 by an implementation that was not published",
+    ),
+    "skip_paper_tab2": Source(
+        "Skip-GANomaly 2019, Table 2",
+        frozenset({"ganomaly", "skip_ganomaly"}),
+        "legacy_ordered",
+        _UNPUBLISHED,
+    ),
+}
+_EVALUATIONS = {
+    "clean": "BatchNorm in evaluation mode",
+    "legacy_ordered": "BatchNorm by test batch, normals first",
+    "legacy_shuffled": "BatchNorm by test batch, shuffled",
+}
+_SELECTIONS = {
+    "last": "the last epoch",
+    "val": "the best epoch on validation",
+    "oracle": "the best epoch on the test set",
+}
+
+
+def printed(detector: str, dataset: str, protocol: str, abnormal: str, metric: str) -> Printed | None:
+    """What a paper printed for a cell, None where none did.
+
+    Where two papers did, the one whose protocol it is, else the one printed first.  Values that are
+    probably another metric than their paper says are found under both.
+    """
+    found = _cells().get((detector, dataset, abnormal, metric))
+    if found is None:
+        return None
+    return next((one for one in found if one.protocol == protocol.removesuffix("v")), found[0])
+
+
+def printings(detector: str, dataset: str, abnormal: str, metric: str) -> dict[str, Printed]:
+    """All that papers printed for a cell, by source."""
+    return {one.source: one for one in _cells().get((detector, dataset, abnormal, metric), ())}
+
+
+def metrics_of(detector: str, dataset: str, source: str) -> tuple[str, ...]:
+    """The metrics that the source's values for a detector may be, e.g. ("auroc", "ap")."""
+    found = [
+        m
+        for (d, s, _, m), cells in _cells().items()
+        for one in cells
+        if (d, s, one.source) == (detector, dataset, source)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def differences(
+    source: str, detector: str, theirs: str, *, protocol: str, selection: str, evaluation: str, changed: str = ""
+) -> Iterator[str]:
+    """Why the paper's value and ours are not the same experiment, one reason each.
+
+    Args:
+        source, detector: whose value.
+        theirs: protocol of the paper's value.
+        protocol, selection, evaluation: ours.
+        changed: our hyperparameters that are not the published ones.
+    """
+    origin = SOURCES[source]
+    if detector in origin.own:
+        if selection != "oracle":
+            yield f"selection: theirs is {_SELECTIONS['oracle']}, ours {_SELECTIONS[selection]}"
+        if evaluation != origin.evaluation:
+            yield f"evaluation: theirs {_EVALUATIONS[origin.evaluation]}, ours {_EVALUATIONS[evaluation]}"
+    else:
+        yield f"origin: {origin.others}"
+        yield f"selection and evaluation: ours {_SELECTIONS[selection]}, {_EVALUATIONS[evaluation]}"
+    if theirs and theirs != protocol:
+        yield f"protocol: theirs {theirs}, ours {protocol}"
+    if changed:
+        yield f"hyperparameters: ours {changed}"
+    yield "seeds: a table of single numbers, with neither how many runs nor their spread"
+
+
+RUNTIME_SOURCES = {"ganomaly_paper_tab4": "GANomaly 2018, Table 4"}
+_RUNTIME_UNITS = {
+    "ganomaly": "its published code prints the mean of the first 100 test batches of 64, in ms a batch, and does not "
+    "wait for the GPU",
+    "egbad": "its authors' code prints seconds a batch of 100",
+    "anogan": "no code of its authors is published",
+}
+
+
+def printed_runtime(detector: str, dataset: str) -> tuple[float, str] | None:
+    """Milliseconds that a paper printed for a detector, and the key of their source; None where none did."""
+    return _runtimes().get((detector, dataset))
+
+
+def runtime_differences(detectors: Iterable[str], ours: str) -> Iterator[str]:
+    """Why a paper's milliseconds and ours are not the same experiment, one reason each.
+
+    Args:
+        detectors: whose milliseconds are shown.
+        ours: our hardware and versions.
+    """
+    yield f"hardware: theirs an NVIDIA GTX Titan X with PyTorch 0.3.0, ours {ours}"
+    units = [f"{detector}: {_RUNTIME_UNITS[detector]}" for detector in detectors if detector in _RUNTIME_UNITS]
+    yield f"unit: the paper says ms, and not of how many images; {'; '.join(units)}"
+    yield "repetitions: single numbers, with neither how many runs nor their spread"
+
+
+@lru_cache(maxsize=1)
+def _runtimes() -> dict[tuple[str, str], tuple[float, str]]:
+    """By detector and dataset."""
+    text = (files("sweep.leaderboard") / "paper_runtime.csv").read_text(encoding="utf-8")
+    return {
+        (row["detector"], row["dataset"]): (float(row["milliseconds"]), row["source"])
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+@lru_cache(maxsize=1)
+def _cells() -> dict[tuple[str, str, str, str], tuple[Printed, ...]]:
+    """By detector, dataset, abnormal class and metric, in the order of the file."""
+    found: dict[tuple[str, str, str, str], list[Printed]] = {}
+    text = (files("sweep.leaderboard") / "paper_results.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        for metric in row["metric"].split("|"):
+            cell = found.setdefault((row["detector"], row["dataset"], row["abnormal"], metric), [])
+            cell.append(Printed(float(row["value"]), row["protocol"], row["source"]))
+    return {cell: tuple(values) for cell, values in found.items()}

@@ -1,0 +1,291 @@
+"""Plan + results -> rows in long form: planned trial x selection x evaluation.
+
+A planned trial without a result is a row as well, with its status in place of numbers, so that no
+mean can quietly be over fewer seeds than planned.
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from models.scoring import combine
+from sweep.plan.platform import Platform
+from sweep.plan.status import Survey, reported
+from sweep.spec.trial import SELECTIONS, TrialSpec, older_keys
+from sweep.store import launch_status
+from sweep.store.attempts import has_failed
+from sweep.store.ledger import Ledger, undamaged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sweep.plan.expand import Planned
+
+Row = dict[str, Any]
+
+METRICS = ("auroc", "ap", "fpr95", "base_rate", "n_normal", "n_abnormal", "ties", "auroc_se")
+PROVENANCE = (
+    "train_seconds", "images_per_second", "peak_bytes", "device", "hardware", "torch", "ray", "commit", "dirty",
+    "fingerprint", "split_hash", "parameters", "seconds",
+)  # fmt: skip
+
+COLUMNS: dict[str, type[str | int | float | bool]] = {
+    "key": str, "sweep": str, "study": str, "detector": str, "variant": str, "revision": int,
+    "dataset": str, "protocol": str, "abnormal": str, "split_seed": int, "seed": int,
+    "selection": str, "evaluation": str, "epoch": int,
+    "auroc": float, "ap": float, "fpr95": float, "base_rate": float,
+    "n_normal": int, "n_abnormal": int, "ties": float,
+    "status": str, "attempts": int, "train_seconds": float, "images_per_second": float,
+    "peak_bytes": int, "device": str, "numerics": str, "torch": str, "ray": str, "commit": str,
+    "dirty": bool, "fingerprint": str, "split_hash": str,
+    "kind": str, "setting": str, "axis": str, "centre": bool, "objective": str, "lam": float,
+    "auroc_se": float, "parameters": int, "seconds": float, "cpu_hours": float, "gpu_hours": float, "usd": float,
+    "hardware": str,
+}  # fmt: skip
+"""Columns of every row and their types, in the order of results.parquet; `hp_<name>` follow."""
+
+
+def gather(
+    planned: Iterable[Planned],
+    results: Mapping[str, Mapping[str, Any]],
+    *,
+    sweep: str,
+    scores: Callable[[str], pa.Table],
+    attempts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    finished: Container[str] = (),
+    usd_per_hour: float | None = None,
+) -> list[Row]:
+    """One row for each planned trial, selection and evaluation, in the order of the plan.
+
+    Args:
+        planned: trials of the plan; those not to be reported (candidates of a search) make no row.
+        results: result records by key.
+        sweep: id of the sweep.
+        scores: reads scores.parquet of a key; asked only where a row wants another lambda than the
+            trial reported, e.g. one that a search chose.
+        attempts: attempt records by key, oldest first.
+        finished: keys that have a result, of whatever revision; tells stale trials from missing ones.
+        usd_per_hour: price of what one trial occupies, where it is known.
+
+    Returns:
+        Rows with `COLUMNS` and the trial's hyperparameters as `hp_<name>`.  `status` is "ok",
+        "diverged", "failed" (no result, and the last attempt was not preempted), "stale" (no result but
+        one of an older revision) or "missing" (no result yet, or one without this selection); numbers
+        that do not exist are None.  `seconds` and what follows from them are of the whole trial.
+    """
+    tried = attempts or {}
+    read = lru_cache(maxsize=8)(scores)
+    rows: list[Row] = []
+    for trial in planned:
+        if not trial.reported:
+            continue
+        key = trial.key
+        result = results.get(key)
+        common = _common(trial, key, sweep, tried.get(key, ()), result, usd_per_hour)
+        common["status"] = status(trial.spec, result, tried.get(key, ()), finished)
+        found = {} if result is None else _metrics(trial, key, result, read)
+        wanted = dict.fromkeys((s, e) for e in trial.spec.evaluations for s in selections(trial.spec))
+        for selection, evaluation in wanted | found:
+            entry = found.get((selection, evaluation))
+            row = {**common, "selection": selection, "evaluation": evaluation}
+            if entry is not None:
+                row |= {name: entry.get(name) for name in ("epoch", *METRICS)}
+            elif row["status"] == "ok":
+                row["status"] = "missing"
+            rows.append(row)
+    return rows
+
+
+def status(
+    spec: TrialSpec,
+    result: Mapping[str, Any] | None,
+    attempts: Sequence[Mapping[str, Any]],
+    finished: Container[str],
+) -> str:
+    """What became of a planned trial; see `gather` for its arguments and for what each status means."""
+    if result is not None:
+        return str(result["status"])
+    if has_failed(attempts):
+        return "failed"
+    return "stale" if any(older in finished for older in older_keys(spec)) else "missing"
+
+
+def selections(spec: TrialSpec) -> tuple[str, ...]:
+    """How the epoch that is reported may be chosen for this trial, the headline first."""
+    return SELECTIONS if spec.validation is not None else tuple(name for name in SELECTIONS if name != "val")
+
+
+def _common(
+    trial: Planned,
+    key: str,
+    sweep: str,
+    attempts: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any] | None,
+    usd_per_hour: float | None,
+) -> Row:
+    """What all rows of one planned trial share; the rest is None."""
+    spec = trial.spec
+    row: Row = dict.fromkeys(COLUMNS)
+    row |= {
+        "key": key, "sweep": sweep, "study": trial.study, "detector": trial.detector,
+        "variant": trial.variant, "revision": spec.revision, "dataset": trial.dataset,
+        "protocol": trial.protocol, "abnormal": trial.abnormal, "split_seed": trial.split_seed,
+        "seed": trial.seed, "numerics": str(spec.numerics), "device": spec.device,
+        "kind": trial.kind, "setting": trial.setting, "axis": trial.axis, "centre": trial.centre,
+        "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
+    }  # fmt: skip
+    if result is not None:
+        row |= {name: result.get(name) for name in PROVENANCE} | _cost(spec, result, usd_per_hour)
+        row["attempts"] = max(len(attempts), result.get("attempts") or 0)
+        if trial.lam is None or result["lam"] is None:
+            row["lam"] = result["lam"]
+    return row | {f"hp_{name}": value for name, value in sorted(spec.hyperparameters.items())}
+
+
+def _cost(spec: TrialSpec, result: Mapping[str, Any], usd_per_hour: float | None) -> Row:
+    """Hours of what the trial computed on: CPU cores, or its share of a GPU."""
+    if result.get("seconds") is None:
+        return {}
+    hours = float(result["seconds"]) / 3600
+    usd = None if usd_per_hour is None else hours * usd_per_hour
+    if spec.device == "cpu":
+        return {"cpu_hours": hours * spec.numerics.threads, "usd": usd}
+    return {"gpu_hours": hours * (result.get("gpus") or 1.0), "usd": usd}
+
+
+def _metrics(
+    trial: Planned, key: str, result: Mapping[str, Any], scores: Callable[[str], pa.Table]
+) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Metrics by selection and evaluation, at the lambda that the plan wants.
+
+    At another lambda than the result's the epochs stay those of the result: only their scores are
+    stored.
+    """
+    entries = {(entry["selection"], entry["evaluation"]): entry for entry in result["metrics"]}
+    if trial.lam is None or result["lam"] in (None, trial.lam):
+        return entries
+    table = scores(key)
+    return {name: {**entry, **judge(table, *name[1:], entry["epoch"], trial.lam)} for name, entry in entries.items()}
+
+
+def judge(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> Row:
+    """`METRICS` of the test scores of one evaluation and epoch in scores.parquet, mixed with a lambda.
+
+    Args:
+        table: columns "label", "part", "evaluation", "epoch", and "reconstruction" and "latent" or
+            "score".
+        evaluation, epoch: which rows.
+        lam: see `models.scoring.combine`.
+
+    Raises:
+        ValueError: if there are no such rows, or they make no metrics.
+    """
+    from sweep.trial.metrics import evaluate
+
+    return vars(evaluate(*samples_of(table, evaluation, epoch, lam)[1:]))
+
+
+def samples_of(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> tuple[Any, Any, Any]:
+    """Sample ids (None where the table has none), labels and scores of the test samples, [N] each, as for `judge`."""
+    import pyarrow.compute as pc
+
+    wanted = pc.equal(table["part"], "test")
+    for name, value in (("evaluation", evaluation), ("epoch", epoch)):
+        wanted = pc.and_(wanted, pc.equal(table[name], value))
+    chosen = table.filter(wanted)
+    names = ("score",) if lam is None else ("reconstruction", "latent")
+    mixed = combine({name: chosen[name].to_numpy() for name in names}, lam)
+    ids = chosen["sample_id"].to_numpy() if "sample_id" in chosen.column_names else None
+    return ids, chosen["label"].to_numpy(), mixed
+
+
+def to_table(rows: Sequence[Row]) -> pa.Table:
+    """Rows with `COLUMNS`, then every `hp_<name>`, null where a detector has no such thing.
+
+    A hyperparameter that is a number here and text there is text.
+    """
+    import pyarrow as pa
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    schema = {name: types[kind] for name, kind in COLUMNS.items()}
+    for name in sorted({name for row in rows for name in row} - set(COLUMNS)):
+        schema[name] = types[_common_type({type(row[name]) for row in rows if row.get(name) is not None})]
+
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        values = [row.get(name) for row in rows]
+        texts = [None if value is None else str(value) for value in values] if kind == pa.string() else values
+        return pa.array(texts, type=kind)
+
+    return pa.table({name: column(name, kind) for name, kind in schema.items()})
+
+
+def to_parquet(rows: Sequence[Row]) -> bytes:
+    """results.parquet: `to_table` as a file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(to_table(rows), sink)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _common_type(types: set[type[Any]]) -> type[Any]:
+    if len(types) == 1:
+        return next(iter(types))
+    return float if types == {int, float} else str
+
+
+def rows(survey: Survey, ledger: Ledger, usd_per_hour: float | None = None) -> list[Row]:
+    """Rows of every reported trial of a plan, holes included; the price is of what one trial occupies."""
+
+    shown = list(reported(survey))
+    results = ledger.results({planned.key for planned in shown} & survey.finished)
+    return gather(
+        shown,
+        results,
+        sweep=ledger.sweep,
+        scores=lambda key: scores(ledger, key),
+        attempts=survey.attempts,
+        finished=survey.finished,
+        usd_per_hour=usd_per_hour,
+    )
+
+
+def scores(ledger: Ledger, key: str) -> pa.Table:
+    """Per-sample scores of a trial: scores.parquet.
+
+    Raises:
+        StoreError: if there are none, or they are damaged.
+    """
+    import pyarrow.parquet as pq
+
+    path = f"trials/{key}/scores.parquet"
+    data = ledger.store.get(path)
+    with undamaged(path):
+        return pq.read_table(io.BytesIO(data))
+
+
+def provenance(ledger: Ledger, command: str) -> dict[str, object]:
+    """What the head of a report says of where its numbers come from."""
+    said: dict[str, object] = {"sweep": ledger.sweep, "store": ledger.store.url, "command": command}
+    launches = ledger.specs()
+    if launches:
+        last = launches[-1]
+        said["commit"] = f"{last['commit'] or 'unknown'}{' with changes' if last['dirty'] else ''}"
+        versions = {"python": last.get("python", "?"), **dict(sorted(last["versions"].items()))}
+        said["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+        ran = Platform.from_dict(last["platform"])
+        said["ran on"] = f"{ran.device} in {ran.numerics}, {ran.slots} slots"
+        said["launched"] = datetime.fromtimestamp(last["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+        checkout = f"git checkout {last['commit']} && " if last["commit"] else ""
+        said["run it again"] = checkout + shlex.join(["python", "-m", "sweep", *last["argv"]])
+    head = launch_status.read(ledger.store, ledger.sweep)
+    if head is not None and head.usd is not None:
+        said["dollars"] = f"{head.usd:.2f} for the machines of launch {head.launch}"
+    return said

@@ -1,0 +1,98 @@
+"""How long trials take: measured seconds where results exist, the catalog's hints before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from statistics import median
+from typing import Any
+
+from data.catalog import DatasetInfo
+from models import catalog as detectors
+from sweep.plan.expand import Planned, Work
+from sweep.spec.trial import FIELDS, TrialSpec
+from sweep.store.ledger import Ledger, Record
+
+OVERHEAD_SECONDS = 0.05  # of a trial that trains nothing: opening data, putting the result
+SAMPLE = 20  # finished trials of a cell whose seconds are read; their median says enough
+TRAIN_SHARE = 0.75  # of a dataset's images, roughly, under any protocol
+TEST_SHARE = 0.25
+GPU_CORES = 30  # cores that a GPU stands for until a trial was measured on one: a guess
+APART = ("abnormal", "seed", "split_seed", "hyperparameters")  # of a spec: no cost, or compared apart
+
+
+class Cost:
+    """Expected seconds of a trial.
+
+    Args:
+        datasets: by name, all that trials are of.
+        results: finished trials, whose seconds are taken for trials that differ in class or seed
+            alone; other trials of the same detector are scaled from the hints by what its finished
+            ones took.
+    """
+
+    def __init__(self, datasets: Mapping[str, DatasetInfo], results: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._datasets = datasets
+        seconds: dict[Hashable, list[float]] = {}
+        ratios: dict[str, list[float]] = {}
+        for result in results:
+            if result["status"] != "ok":
+                continue
+            spec = TrialSpec.from_dict(result["spec"])
+            took = float(result["seconds"])
+            seconds.setdefault(_alike(spec), []).append(took)
+            ratios.setdefault(spec.detector, []).append(took / self._hint(spec))
+        self._seconds = {group: median(values) for group, values in seconds.items()}
+        self._ratios = {detector: median(values) for detector, values in ratios.items()}
+        self._known: dict[Hashable, float] = {}
+
+    def seconds(self, planned: Planned) -> float:
+        """Seconds on one slot, once."""
+        group = _alike(planned.spec)
+        if group not in self._known:
+            scale = self._ratios.get(planned.detector, 1.0)
+            self._known[group] = self._seconds.get(group) or self._hint(planned.spec) * scale
+        return self._known[group]
+
+    def measured(self, planned: Planned) -> bool:
+        """Whether trials that differ in class or seed alone have been measured."""
+        return _alike(planned.spec) in self._seconds
+
+    def _hint(self, spec: TrialSpec) -> float:
+        return hint(spec, self._datasets[spec.dataset])
+
+
+def sampled(
+    work: Work, planned: Iterable[Planned], ledger: Ledger, finished: Collection[str], also: Iterable[Record] = ()
+) -> Cost:
+    """Expected seconds from a few finished trials of each cell, and from results at hand (`also`)."""
+    taken: Counter[tuple[str, ...]] = Counter()
+    keys = []
+    for trial in planned:
+        if trial.key in finished and taken[trial.cell] < SAMPLE:
+            taken[trial.cell] += 1
+            keys.append(trial.key)
+    return Cost(work.datasets, [*ledger.results(keys).values(), *also])
+
+
+def hint(spec: TrialSpec, dataset: DatasetInfo) -> float:
+    """Seconds before anything was measured: the catalog's arithmetic, good to a factor of two on a CPU."""
+    info = detectors.detector(spec.detector)
+    arguments = spec.size, dataset.channels, spec.numerics.precision
+    train, test = int(dataset.images * TRAIN_SHARE), int(dataset.images * TEST_SHARE)
+    epochs = int(spec.hyperparameters.get("epochs", 1))
+    every = spec.eval_every
+    evaluations = 1 + (epochs // every if every and spec.evaluations else 0)
+    training = epochs * info.cost.epoch(spec.hyperparameters, train, *arguments)
+    scoring = evaluations * info.cost.score(spec.hyperparameters, test, *arguments)
+    if spec.timing is not None:
+        batches = spec.timing.warmup + spec.timing.repetitions
+        scoring = info.cost.score(spec.hyperparameters, batches * sum(spec.timing.batch_sizes), *arguments)
+    cores = spec.numerics.threads if spec.device == "cpu" else GPU_CORES
+    return OVERHEAD_SECONDS + (training + scoring) / cores
+
+
+def _alike(spec: TrialSpec) -> Hashable:
+    """What trials share that differ in class or seed alone."""
+    same = [getattr(spec, name) for name in FIELDS if name not in APART]
+    return (*same, tuple(sorted(spec.hyperparameters.items())))

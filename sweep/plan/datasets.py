@@ -1,0 +1,123 @@
+"""The verb data: put, verify and list datasets in a sweep's store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import Progress
+
+from data import catalog
+from data.catalog import DatasetInfo
+from data.errors import DataError
+from sweep.errors import UserError, unknown
+from sweep.spec.own_datasets import size_of
+from sweep.spec.sweep import Sweep
+from sweep.store.base import Store
+
+if TYPE_CHECKING:
+    from data.storage.manifest import Manifest
+
+SHOWN = 5  # of what was skipped; the manifest has all
+
+
+def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
+    """`put` for an open store."""
+    from data.storage import shards  # numpy, pyarrow and Pillow: a second that no other verb should pay
+    from data.storage.manifest import manifest_path
+
+    _refuse_unknown(sweep, name)
+    root = None if sweep.data.root is None else Path(sweep.data.root).expanduser()
+    try:
+        info = _as_its_source_is(sweep, name)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(f"preparing {name}", total=None)
+            manifest = shards.put(
+                store,
+                info,
+                size=size_of(info, sweep.data.size),
+                root=root,
+                skip_bad=sweep.data.on_bad == "skip",
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except (DataError, ValueError) as error:
+        raise UserError(str(error).split("\n")) from None
+    console.print(f"{name}: {manifest.rows:,} images in the store, fingerprint {manifest.fingerprint[:12]}")
+    listed = f"{store.url}/{manifest_path(name, manifest.preparation)}"
+    for line in _remarks(manifest, info, listed):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
+def _remarks(manifest: Manifest, info: DatasetInfo, listed: str) -> Iterator[str]:
+    """What a user should know of a set that was stored; `listed` is where its manifest is."""
+    told = manifest.parameters
+    if "reached" in told:
+        yield f"{', '.join(f'{title} {count:,}' for title, count in manifest.counts.items())} patches"
+        chosen = "chosen from the boxes" if told["scale_from"] == "boxes" else "as told"
+        yield f"scale {told['scale']} ({chosen}): windows reach IoU > {told['iou']} with boxes of {told['reached']}"
+    if manifest.skipped:
+        yield f"skipped {len(manifest.skipped):,} that could not be read, all listed in {listed}:"
+        yield from (f"  {skipped.source}: {skipped.reason}" for skipped in manifest.skipped[:SHOWN])
+    if manifest.duplicates:
+        splits = set(info.protocols) & set(catalog.BY_SOURCE)
+        where = "of the test split stand in the train split, too" if splits else "stand there once more"
+        yield f"warning: {manifest.duplicates:,} images {where}, pixel for pixel"
+    for title, count in zip(info.classes, info.counts, strict=False):
+        if manifest.counts[title] != count:
+            yield f"warning: {manifest.counts[title]:,} images of class {title}, published: {count:,}"
+
+
+def missing(store: Store, sweep: Sweep) -> list[str]:
+    """Datasets of a sweep that its store has not."""
+    names = sorted({name for study in sweep.studies for name in study.datasets})
+    return [name for name in names if not store.exists(f"datasets/{name}/{sweep.preparation(name)}/manifest.json")]
+
+
+def unusable(store: Store, sweep: Sweep) -> list[str]:
+    """Datasets of a sweep that its store has not, or of which the manifest is damaged: `put_into` mends both."""
+    from data.storage.manifest import DamagedManifestError, read_manifest
+
+    found = missing(store, sweep)
+    for name in sorted({name for study in sweep.studies for name in study.datasets} - {*found}):
+        try:
+            read_manifest(store, name, sweep.preparation(name))
+        except DamagedManifestError:
+            found.append(name)
+    return found
+
+
+def described(sweep: Sweep, name: str) -> str:
+    """E.g. "cifar10 (60,000 images, 184 MB before compression)"."""
+    info = sweep.dataset(name)
+    size = size_of(info, sweep.data.size)
+    return f"{name} ({info.images:,} images, {info.images * info.channels * size**2 / 1e6:,.0f} MB before compression)"
+
+
+def _listed_here(sweep: Sweep, name: str) -> DatasetInfo | None:
+    """An own set as its folder is; None where that cannot be read here."""
+    try:
+        return _as_its_source_is(sweep, name)
+    except DataError:
+        return None
+
+
+def _refuse_unknown(sweep: Sweep, name: str) -> None:
+    known = sweep.data.datasets()
+    if name not in known:
+        raise UserError(unknown("dataset", name, known))
+
+
+def _as_its_source_is(sweep: Sweep, name: str) -> DatasetInfo:
+    """A dataset as its source has it now, whatever the store may hold."""
+    if name not in sweep.data.sets:
+        return catalog.dataset(name)
+    layout = sweep.data.sets[name]
+    return catalog.own(name, layout, catalog.contents(layout))
+
+
+def default_cache() -> str:
+    """Folder of prepared images, under the user's cache."""
+    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/anomaly-sweep"

@@ -1,0 +1,330 @@
+"""From a spec to trials: what would run, what is done, what is stale, what is left.
+
+`launch` runs the plan that `plan` shows.  Trials of searches are known only once Optuna has asked
+for them; a plan counts how many may still be asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from data.catalog import PROTOCOL_REVISION, DatasetInfo
+from models import catalog as detectors
+from models.catalog import DetectorInfo
+from models.scoring import LAMBDAS
+from sweep.plan.platform import Platform
+from sweep.plan.search import SearchSpec, holds
+from sweep.spec.study import LAMBDA, Study, settings
+from sweep.spec.sweep import Sweep
+from sweep.spec.trial import KEY_LENGTH, Numerics, Scalar, Timing, TrialSpec, Validation
+from sweep.store.ledger import canonical_json
+
+WARMUP_SHARE = 10  # a tenth as many batches as are timed are scored before
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One trial's place in a study.
+
+    Attributes:
+        study, kind: of the study.
+        detector, variant, dataset, protocol, abnormal, split_seed, seed: of the trial.
+        setting: what tells apart configurations of one variant: "" for the default, "nz=32" for a
+            grid's value, "searched" for what a search chose.
+        lam: lambda that scores are combined with; None where the score has one component.
+        spec: the trial.
+        objective: of a search: "transfer", or "labelled" for supervised choices.
+        axis, value: of a grid.
+        centre: of a grid: the value is the one that the study has where another axis is varied.
+        reported: False for candidates of a search, which no leaderboard shows; trials of a runtime study
+            are reported in a table of their own.
+    """
+
+    study: str
+    kind: str
+    detector: str
+    variant: str
+    setting: str
+    dataset: str
+    protocol: str
+    abnormal: str
+    split_seed: int
+    seed: int
+    lam: float | None
+    spec: TrialSpec
+    objective: str | None = None
+    axis: str | None = None
+    value: Scalar | None = None
+    centre: bool = False
+    reported: bool = True
+
+    @property
+    def key(self) -> str:
+        return self.spec.key
+
+    @property
+    def cell(self) -> tuple[str, ...]:
+        """What its seeds are averaged within."""
+        return (
+            self.study,
+            self.detector,
+            self.variant,
+            self.setting,
+            self.dataset,
+            self.protocol,
+            self.abnormal,
+        )
+
+
+@dataclass(frozen=True)
+class PlannedSearch:
+    """One Optuna study: candidates over tuning instances, then the chosen one over fresh seeds.
+
+    Attributes:
+        study, spec: of the sweep's study and of the Optuna study.
+        tuning, reports: trials with the default hyperparameters: of one candidate, in order of
+            instances, and of what is reported.
+    """
+
+    study: str
+    spec: SearchSpec
+    tuning: tuple[Planned, ...]
+    reports: tuple[Planned, ...]
+
+    def instance(self, params: Mapping[str, Scalar], number: int) -> Planned:
+        """Trial of one instance of a candidate."""
+        return _with(self.tuning[number], params, self.tuning[number].lam)
+
+    def reported(self, frozen: tuple[Mapping[str, Scalar], float | None]) -> tuple[Planned, ...]:
+        """Trials of the chosen hyperparameters and lambda."""
+        return tuple(_with(report, *frozen) for report in self.reports)
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a spec asks for on a platform, and the datasets of it by name."""
+
+    fixed: tuple[Planned, ...]
+    searches: tuple[PlannedSearch, ...]
+    datasets: Mapping[str, DatasetInfo]
+
+
+def expand(sweep: Sweep, platform: Platform) -> Work:
+    """Every trial of every study, resolved, and every search."""
+    fixed: list[Planned] = []
+    searches: list[PlannedSearch] = []
+    datasets = {name: sweep.dataset(name) for study in sweep.studies for name in study.datasets}
+    for study in sweep.studies:
+        for dataset in study.datasets:
+            for detector in study.detectors:
+                info = detectors.detector(detector)
+                for variant in study.variants_of(info):
+                    base = _Base(study, platform, datasets[dataset], sweep.preparation(dataset), info, variant)
+                    if study.kind == "search":
+                        searches += _searches(base)
+                    elif study.kind == "grid":
+                        fixed += _grid(base)
+                    elif study.kind == "runtime":
+                        fixed += _runtime(base)
+                    else:
+                        fixed += base.trials()
+    return Work(tuple(fixed), tuple(searches), datasets)
+
+
+def union(works: Iterable[Work]) -> Work:
+    """What any of several launches asked for; a search that stands in two is as the later one has it."""
+    fixed: dict[tuple[object, ...], Planned] = {}
+    searches: dict[str, PlannedSearch] = {}
+    datasets: dict[str, DatasetInfo] = {}
+    for work in works:
+        fixed |= {(*planned.cell, planned.key): planned for planned in work.fixed}
+        searches |= {search.spec.id: search for search in work.searches}
+        datasets |= work.datasets
+    return Work(tuple(fixed.values()), tuple(searches.values()), datasets)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """One detector with variant on one dataset within one study."""
+
+    study: Study
+    platform: Platform
+    dataset: DatasetInfo
+    preparation: str
+    info: DetectorInfo
+    variant: str
+
+    def trials(self, given: Mapping[str, Any] | None = None, **fields: Any) -> list[Planned]:
+        """Trials over the study's classes and seeds, with `given` laid over its hyperparameters."""
+        hyperparameters, lam = self.settings(given)
+        return [
+            self.planned(hyperparameters, lam, abnormal, seed, **fields)
+            for seed in self.seeds()
+            for abnormal in self.classes()
+        ]
+
+    def settings(self, given: Mapping[str, Any] | None = None) -> tuple[dict[str, Scalar], float | None]:
+        here = self.info.variant(self.variant).on.get(self.dataset.name, {})
+        return settings(self.info, self.variant, {**here, **self.study.given(self.info), **(given or {})})
+
+    def seeds(self) -> tuple[int, ...]:
+        """A deterministic detector runs once per split."""
+        once = self.info.deterministic and self.study.split_seed != "follow"
+        return self.study.seeds[:1] if once else self.study.seeds
+
+    def classes(self) -> tuple[str, ...]:
+        return tuple(c for c in self.study.abnormal if c in self.dataset.huntable)
+
+    def numerics(self, hyperparameters: Mapping[str, Scalar]) -> Numerics:
+        """The platform's; its precision is of training steps, and a trial without any has none to choose."""
+        if self.info.trains_by_epoch and hyperparameters.get("epochs"):
+            return self.platform.numerics
+        return replace(self.platform.numerics, precision=Numerics().precision)
+
+    def planned(
+        self,
+        hyperparameters: Mapping[str, Scalar],
+        lam: float | None,
+        abnormal: str,
+        seed: int,
+        *,
+        tuning: bool = False,
+        timing: Timing | None = None,
+        validation: Validation | None = None,
+        setting: str = "",
+        **fields: Any,
+    ) -> Planned:
+        study, info = self.study, self.info
+        held_out = validation or (study.validation.frozen() if study.validation else None)
+        protocol = study.protocol or self.dataset.default_protocol
+        split_seed = seed if study.split_seed == "follow" else study.split_seed
+        judged = not tuning and timing is None
+        spec = TrialSpec(
+            detector=info.name,
+            revision=info.revision,
+            variant=self.variant,
+            hyperparameters=hyperparameters,
+            dataset=self.dataset.name,
+            preparation=self.preparation,
+            protocol=protocol + ("v" if held_out else ""),
+            protocol_revision=PROTOCOL_REVISION,
+            scoring_revision=detectors.SCORING_REVISION,
+            abnormal=abnormal,
+            split_seed=split_seed,
+            seed=seed,
+            validation=held_out,
+            evaluations=study.evaluations if judged else (),
+            eval_every=0 if not judged else info.eval_every if study.eval_every is None else study.eval_every,
+            numerics=self.numerics(hyperparameters),
+            device=self.platform.device,
+            timing=timing,
+        )
+        return Planned(
+            study=study.name, kind=study.kind, detector=info.name, variant=self.variant, setting=setting,
+            dataset=self.dataset.name, protocol=spec.protocol, abnormal=abnormal, split_seed=split_seed, seed=seed,
+            lam=lam, spec=spec, reported=not tuning, **fields,
+        )  # fmt: skip
+
+
+def _runtime(base: _Base) -> Iterator[Planned]:
+    """Once: neither class, seed nor training change how long scoring takes."""
+    repetitions = base.study.repetitions
+    timing = Timing(warmup=math.ceil(repetitions / WARMUP_SHARE), repetitions=repetitions)
+    hyperparameters, lam = base.settings({"epochs": 0} if base.info.trains_by_epoch else None)
+    for abnormal in base.classes()[:1]:
+        yield base.planned(hyperparameters, lam, abnormal, base.seeds()[0], timing=timing)
+
+
+def _grid(base: _Base) -> Iterator[Planned]:
+    """Each axis alone, around the default, which stands on every axis."""
+    for axis, values in base.study.axes.items():
+        default, lam = base.settings()
+        centre = lam if axis == LAMBDA else default.get(axis)
+        if centre is None:
+            continue  # this detector has no such hyperparameter
+        for value in dict.fromkeys(_at(base, axis, value) for value in (*values, centre)):
+            yield from base.trials(
+                {axis: value}, setting=f"{axis}={value}", axis=axis, value=value, centre=value == centre
+            )
+
+
+def _at(base: _Base, axis: str, value: Scalar) -> Scalar:
+    """A value of an axis as the detector takes it: `2e-4` in YAML is text, and 2 may be 2.0."""
+    resolved, lam = base.settings({axis: value})
+    return resolved[axis] if axis != LAMBDA else float(lam or 0.0)
+
+
+def _searches(base: _Base) -> Iterator[PlannedSearch]:
+    study = base.study
+    space = study.space_of(base.info)
+    searched = {name: r for name, r in space.items() if name != LAMBDA}
+    if not space:
+        return
+    default, lam = base.settings()
+    types = {f.name: f.type.__name__ for f in base.info.fields}
+    objective = study.resolved_objective()
+    tuning_validation = (study.validation.frozen() if study.validation else None) or Validation()
+    for tuned, reported in _folds(study, base.classes(), objective):
+        tuning = tuple(
+            base.planned(default, lam, c, seed, tuning=True, validation=tuning_validation)
+            for seed in study.tuning_seeds
+            for c in tuned
+        )
+        # Classes that were tuned on are reported on a split whose test has none of the rows tuned on.
+        report_validation = tuning_validation if objective == "labelled" else None
+        reports = tuple(
+            base.planned(default, lam, c, seed, validation=report_validation, setting="searched", objective=objective)
+            for seed in study.seeds
+            for c in reported
+        )
+        lambdas = tuple(v for v in LAMBDAS if holds(space[LAMBDA], v)) if LAMBDA in space else (lam,)
+        unsearched = [replace(t.spec, hyperparameters=_without(t.spec.hyperparameters, searched)) for t in tuning]
+        identity = {
+            "space": space,
+            "objective": objective,
+            "lambdas": lambdas,
+            "default": {name: default[name] for name in searched},
+            "instances": [spec.to_dict() for spec in unsearched],
+        }
+        digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()[: KEY_LENGTH // 2]
+        yield PlannedSearch(
+            study=study.name,
+            spec=SearchSpec(
+                id=f"{study.name}-{base.info.name.replace(':', '.')}-{base.dataset.name}-{digest}",
+                space={name: {**r, "type": types[name]} for name, r in searched.items()},
+                default={name: default[name] for name in searched},
+                candidates=study.candidates if searched else 1,
+                parallel=study.parallel,
+                instances=len(tuning),
+                lambdas=lambdas,
+            ),
+            tuning=tuning,
+            reports=reports,
+        )
+
+
+def _folds(study: Study, classes: Sequence[str], objective: str) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
+    """(classes tuned on, classes reported) of each Optuna study."""
+    if objective == "labelled":
+        yield from ([((c,), (c,)) for c in classes] if study.per == "cell" else [(classes, classes)])
+    elif study.per == "cell":
+        yield from (([o for o in classes if o != c], (c,)) for c in classes)
+    else:
+        halves = classes[0::2], classes[1::2]
+        yield halves
+        yield halves[1], halves[0]
+
+
+def _with(planned: Planned, params: Mapping[str, Scalar], lam: float | None) -> Planned:
+    info = detectors.detector(planned.detector)
+    given = {**planned.spec.hyperparameters, **params}
+    hyperparameters = detectors.resolve(info, planned.variant, given)
+    return replace(planned, lam=lam, spec=replace(planned.spec, hyperparameters=hyperparameters))
+
+
+def _without(hyperparameters: Mapping[str, Scalar], names: Mapping[str, Any]) -> dict[str, Scalar]:
+    return {name: value for name, value in hyperparameters.items() if name not in names}

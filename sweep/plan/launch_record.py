@@ -1,0 +1,121 @@
+"""What was launched, read back from its record in the ledger."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from sweep.errors import UserError
+from sweep.plan.platform import Platform
+from sweep.spec.load import recorded
+from sweep.spec.sweep import Sweep
+from sweep.store.ledger import Ledger, Record
+
+
+def read_back(
+    record: Record, ledger: Ledger, number: int, storage: str, beside: Sequence[str] = ()
+) -> tuple[Sweep, Platform]:
+    """A launch and what it runs on.
+
+    Args:
+        record: of the launch.
+        ledger: that it is from.
+        number: of the launch.
+        storage: address of its store as it is reached from here.
+        beside: what else of the record will be made use of.
+
+    Raises:
+        UserError: naming everything in it that this version of sweep, or this machine, cannot make use of.
+    """
+    faults = [f"{name}: must be given" for name in ("sweep", "platform", *beside) if name not in record]
+    sweep = platform = None
+    if "sweep" in record:
+        try:
+            sweep = recorded(record["sweep"], storage)
+        except UserError as error:
+            faults += error.faults
+    if "platform" in record:
+        try:
+            platform = Platform.from_dict(record["platform"])
+        except (AttributeError, KeyError, TypeError) as error:
+            faults.append(f"platform: {type(error).__name__}: {error}")
+    if faults or sweep is None or platform is None:
+        commit = record.get("commit")
+        heading = (
+            f"launch {number} of sweep {ledger.sweep} in {ledger.store.url} cannot be read by this version of sweep; "
+            f"the launch was of {f'commit {commit}' if commit else 'another'}: launch it again, or use that one"
+        )
+        raise UserError(faults, heading=heading)
+    return sweep, platform
+
+
+def launches(ledger: Ledger, storage: str) -> Iterator[tuple[Sweep, Platform]]:
+    """Every launch of the ledger's sweep, oldest first.
+
+    Raises:
+        UserError: as `read_back`.
+    """
+    for number, record in enumerate(ledger.specs(), 1):
+        yield read_back(record, ledger, number, storage)
+
+
+def last_launch(ledger: Ledger, storage: str) -> tuple[Sweep, Platform] | None:
+    """The last one, whatever the others are; None where there is none.
+
+    Raises:
+        UserError: as `read_back`.
+    """
+    records = ledger.specs()
+    return read_back(records[-1], ledger, len(records), storage) if records else None
+
+
+def typed(verb: str, argv: Sequence[str]) -> str:
+    """The command line of another verb on the sweep that somebody launched by `argv`."""
+    words, rest = ["python", "-m", "sweep", verb], list(argv[1:])
+    while rest:
+        word = rest.pop(0)
+        if word == "--set" and rest:
+            words += [word, rest.pop(0)]
+        elif not word.startswith("-") or word.startswith("--set="):
+            words.append(word)
+    return shlex.join(words)
+
+
+VERSIONS = ("ray", "optuna", "torch", "torchvision", "pyarrow", "scikit-learn", "numpy")
+
+
+GIT_SECONDS = 60  # a folder on a network may not answer
+
+
+def record(sweep: Sweep, platform: Platform) -> Record:
+    """What the ledger keeps of a launch from this machine, by this command line."""
+    return {
+        "sweep": sweep.model_dump(mode="json"),
+        "platform": asdict(platform),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "python": sys.version.split()[0],
+        **commit(),
+        "argv": sys.argv[1:],
+        "time": time.time(),
+        "host": socket.gethostname(),
+    }
+
+
+def commit() -> Record:
+    """Commit of the code and whether files differ from it; None each outside a checkout, or where git hangs."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        sha = subprocess.run(head, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout.strip()
+        status = ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"]
+        changed = subprocess.run(status, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": sha, "dirty": bool(changed)}

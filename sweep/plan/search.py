@@ -1,0 +1,302 @@
+"""Searches: ask Optuna for a candidate, fan it out over instances, prune it or finish it.
+
+A candidate (a set of hyperparameters) is judged by the mean validation AUROC over its instances
+(abnormal class x tuning seed), with the lambda that suits it best: lambda weighs two score
+components that every trial stores, so choosing it costs no training.
+
+A search is a function of its instances' values alone.  Candidate n is asked when all candidates up
+to n - parallel are settled, of a study that knows those and counts the rest as running; an instance
+counts once all earlier ones of its candidate have come in.  So neither the order in which trials
+finish nor a crash changes any candidate, and the ledger's asks and prunes are what would be asked
+and pruned again.  This module knows neither Ray nor torch.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sweep.spec.trial import Scalar
+
+if TYPE_CHECKING:
+    import optuna
+
+Ask = Callable[[int, dict[str, Any]], dict[str, Any]]  # (candidate, record) -> record that stands
+Values = Mapping[float | None, float]  # validation AUROC by lambda; {None: AUROC} without a lambda
+
+P_THRESHOLD = 0.1  # of WilcoxonPruner; from 4 instances on a candidate that is always worse falls below
+PATIENCE = 4  # candidates drawn at random before TPE models anything; the first is the default
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """What is searched.
+
+    Attributes:
+        id: names the search in the ledger; made of all that its values depend on.
+        space: by hyperparameter, {"low", "high", "log", "type"} or {"choices"}; without lambda.
+        default: values of the space's hyperparameters that the first candidate takes, if the space
+            holds them.
+        candidates: how many to ask.
+        parallel: candidates under way at once.
+        instances: how many trials a full candidate takes.
+        lambdas: from which lambda is chosen; (None,) where the score has one component.
+    """
+
+    id: str
+    space: Mapping[str, Mapping[str, Any]]
+    default: Mapping[str, Scalar]
+    candidates: int
+    parallel: int
+    instances: int
+    lambdas: tuple[float | None, ...]
+
+
+@dataclass
+class Candidate:
+    """One set of hyperparameters and what its instances said so far."""
+
+    params: dict[str, Scalar]
+    values: dict[int, Values] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+    started: set[int] = field(default_factory=set)
+    pruned: int | None = None  # instances that had been looked at
+    compared: int = 0  # leading instances that were already compared with the best candidate's
+
+    @property
+    def seen(self) -> list[Values]:
+        """Values of the leading instances, up to the first that is still out."""
+        leading: list[Values] = []
+        while len(leading) in self.values:
+            leading.append(self.values[len(leading)])
+        return leading
+
+    def settled(self, instances: int) -> bool:
+        """Whether nothing that is still out could change what is known of it."""
+        seen = len(self.seen)
+        return self.pruned is not None or seen in self.failed or seen == instances
+
+    def complete(self, instances: int) -> bool:
+        return self.pruned is None and len(self.seen) == instances
+
+
+class Search:
+    """One Optuna study as a queue of (candidate, instance) pairs.
+
+    Args:
+        spec: what is searched.
+        asks: recorded candidates by number, each {"params": {...}}.
+        prunes: recorded prune decisions by candidate, each {"step": n}.
+        record_ask, record_prune: publish a record and return the one that stands; without them
+            nothing is asked or pruned, as suits those who only read.
+    """
+
+    def __init__(
+        self,
+        spec: SearchSpec,
+        asks: Mapping[int, Mapping[str, Any]],
+        prunes: Mapping[int, Mapping[str, Any]],
+        record_ask: Ask | None = None,
+        record_prune: Ask | None = None,
+    ) -> None:
+        self.spec = spec
+        self._record_ask, self._record_prune = record_ask, record_prune
+        self.candidates = [Candidate(dict(asks[n]["params"])) for n in range(_contiguous(asks))]
+        for number, prune in prunes.items():
+            if number < len(self.candidates):
+                self.candidates[number].pruned = int(prune["step"])
+
+    # -- what to run ----------------------------------------------------------------------------
+
+    def next(self) -> tuple[int, int] | None:
+        """A (candidate, instance) to run now, or None while others must finish first."""
+        for number, candidate in enumerate(self.candidates):
+            if not candidate.settled(self.spec.instances):
+                for instance in range(self.spec.instances):
+                    if instance not in candidate.started:
+                        candidate.started.add(instance)
+                        return number, instance
+        may_ask = self._record_ask is not None and len(self.candidates) < self.spec.candidates
+        if may_ask and self._settled_up_to(self._horizon()):
+            self.candidates.append(self._ask())
+            return self.next()
+        return None
+
+    def observe(self, number: int, instance: int, values: Values | None) -> None:
+        """Take in what an instance found; None if it failed for good or diverged."""
+        candidate = self.candidates[number]
+        candidate.started.add(instance)
+        if values is None:
+            candidate.failed.add(instance)
+        else:
+            candidate.values[instance] = values
+        self._prune_if_hopeless(number)
+
+    def interrupted(self, number: int, instance: int) -> None:
+        """An instance ended without saying anything: it will be run again."""
+        self.candidates[number].started.discard(instance)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every candidate was asked and is settled."""
+        return len(self.candidates) >= self.spec.candidates and self._settled_up_to(len(self.candidates))
+
+    # -- what was found -------------------------------------------------------------------------
+
+    def value(self, number: int) -> tuple[float, float | None]:
+        """Mean of a candidate over its seen instances, at the lambda that suits it best."""
+        return best_lambda(self.candidates[number].seen, self.spec.lambdas)
+
+    def best(self, among: int | None = None) -> int | None:
+        """The complete candidate with the highest value, the earliest of equals; None without any."""
+        complete = [n for n, c in enumerate(self.candidates[:among]) if c.complete(self.spec.instances)]
+        return max(complete, key=lambda n: (self.value(n)[0], -n), default=None)
+
+    def frozen(self) -> tuple[dict[str, Scalar], float | None] | None:
+        """Hyperparameters and lambda that the search chose; None if no candidate was completed."""
+        assert self.finished, "a search is frozen when it is finished"
+        best = self.best()
+        return None if best is None else (dict(self.candidates[best].params), self.value(best)[1])
+
+    # -- Optuna ---------------------------------------------------------------------------------
+
+    def _horizon(self) -> int:
+        """Candidates that the next one learns from: those all of which must be settled."""
+        return max(0, len(self.candidates) - self.spec.parallel + 1)
+
+    def _settled_up_to(self, count: int) -> bool:
+        return all(c.settled(self.spec.instances) for c in self.candidates[:count])
+
+    def _ask(self) -> Candidate:
+        number = len(self.candidates)
+        default = number == 0 and self._holds_default()
+        params = dict(self.spec.default) if default else self._sample(number)
+        record: dict[str, Any] = {
+            "params": params,
+            "sampler": f"TPE(seed=crc32(id:{number}), startup={PATIENCE})",
+        }
+        assert self._record_ask is not None, "only those who record ask"
+        return Candidate(dict(self._record_ask(number, record)["params"]))
+
+    def _holds_default(self) -> bool:
+        """Whether the default lies within the space; else the first candidate is drawn, too."""
+        return all(holds(given, self.spec.default[name]) for name, given in self.spec.space.items())
+
+    def _sample(self, number: int) -> dict[str, Scalar]:
+        optuna = _quiet_optuna()
+        seed = zlib.crc32(f"{self.spec.id}:{number}".encode())
+        distributions = {name: distribution(r) for name, r in sorted(self.spec.space.items())}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # multivariate, liar: 2026-11
+            sampler = optuna.samplers.TPESampler(
+                seed=seed, multivariate=True, constant_liar=True, n_startup_trials=PATIENCE
+            )
+            study = optuna.create_study(direction="maximize", sampler=sampler)
+            horizon = self._horizon()
+            for n, candidate in enumerate(self.candidates):
+                study.add_trial(self._optuna_trial(n, candidate, distributions, known=n < horizon))
+            return dict(study.ask(distributions).params)
+
+    def _optuna_trial(
+        self, number: int, candidate: Candidate, distributions: Mapping[str, Any], *, known: bool
+    ) -> optuna.trial.FrozenTrial:
+        """A candidate as Optuna sees it; one that failed counts as pruned, which TPE ranks last."""
+        import optuna
+
+        state = optuna.trial.TrialState
+        params = {k: v for k, v in candidate.params.items() if k in distributions}
+        kept = {k: d for k, d in distributions.items() if k in params}
+        if not known:
+            return optuna.trial.create_trial(state=state.RUNNING, params=params, distributions=kept)
+        if candidate.complete(self.spec.instances):
+            return optuna.trial.create_trial(value=self.value(number)[0], params=params, distributions=kept)
+        looked_at = candidate.seen[: candidate.pruned or 0]
+        steps = {len(looked_at): best_lambda(looked_at, self.spec.lambdas)[0]} if looked_at else {}
+        return optuna.trial.create_trial(
+            state=state.PRUNED, params=params, distributions=kept, intermediate_values=steps
+        )
+
+    def _prune_if_hopeless(self, number: int) -> None:
+        """Give a candidate up when it is worse than the best one, instance by instance (Wilcoxon)."""
+        candidate = self.candidates[number]
+        best = self.best(among=max(0, number - self.spec.parallel + 1))
+        if best is None or candidate.pruned is not None or self._record_prune is None:
+            return
+        reference = at_lambda(self.candidates[best].seen, self.value(best)[1])
+        seen = candidate.seen
+        for step in range(candidate.compared + 1, len(seen) + 1):  # late arrivals decide as early ones would
+            candidate.compared = step
+            _, lam = best_lambda(seen[:step], self.spec.lambdas)
+            if _worse(at_lambda(seen[:step], lam), reference):
+                candidate.pruned = step
+                self._record_prune(number, {"step": step, "best": best})
+                return
+
+
+def at_lambda(seen: Sequence[Values], lam: float | None) -> list[float]:
+    """Value of each instance at one lambda."""
+    return [values[lam] for values in seen]
+
+
+def best_lambda(seen: Sequence[Values], lambdas: Sequence[float | None]) -> tuple[float, float | None]:
+    """Highest mean over instances, and the lambda that gives it: the first of equals."""
+    means = [(sum(at_lambda(seen, lam)) / len(seen), lam) for lam in lambdas]
+    return max(means, key=lambda pair: pair[0])
+
+
+def _worse(values: Sequence[float], reference: Sequence[float]) -> bool:
+    """Optuna's WilcoxonPruner over paired instances."""
+    optuna = _quiet_optuna()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the pruner itself: 2026-11
+        pruner = optuna.pruners.WilcoxonPruner(p_threshold=P_THRESHOLD)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    mean = sum(reference) / len(reference)
+    study.add_trial(optuna.trial.create_trial(value=mean, intermediate_values=dict(enumerate(reference))))
+    running = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.RUNNING, intermediate_values=dict(enumerate(values))
+    )
+    return bool(pruner.prune(study, running))
+
+
+def _quiet_optuna() -> Any:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else a line for every study
+    return optuna
+
+
+def holds(given: Mapping[str, Any], value: Scalar) -> bool:
+    """Whether a range {"low", "high"} or {"choices"} holds a value."""
+    if "choices" in given:
+        return value in given["choices"]
+    return isinstance(value, int | float) and given["low"] <= value <= given["high"]
+
+
+def distribution(given: Mapping[str, Any]) -> Any:
+    """A range of `SearchSpec.space` as Optuna has it."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if "choices" in given:
+        return CategoricalDistribution(list(given["choices"]))
+    if given.get("type") == "int":
+        return IntDistribution(int(given["low"]), int(given["high"]), log=bool(given.get("log")))
+    return FloatDistribution(float(given["low"]), float(given["high"]), log=bool(given.get("log")))
+
+
+def _contiguous(asks: Mapping[int, Any]) -> int:
+    """Number of candidates 0, 1, 2 ... without a gap; asks are recorded in order, so there is none."""
+    count = 0
+    while count in asks:
+        count += 1
+    return count
+
+
+def values_of(result: Mapping[str, Any] | None) -> Values | None:
+    """Validation AUROC by lambda; None for a trial that failed or diverged."""
+    if result is None or result["status"] != "ok" or result["validation"] is None:
+        return None
+    return dict(zip(result["validation"]["lambda"], result["validation"]["auroc"], strict=True))

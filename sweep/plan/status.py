@@ -1,0 +1,194 @@
+"""What a plan amounts to, from the store alone: done, failed, pruned, stale, still to run, how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sweep.plan.cost import Cost, sampled
+from sweep.plan.expand import Planned, PlannedSearch, Work
+from sweep.plan.search import Search, values_of
+from sweep.spec.trial import older_keys
+from sweep.store.attempts import has_failed
+from sweep.store.ledger import Ledger, Record
+
+
+@dataclass
+class Line:
+    """One row of the overview: a detector with variant on a dataset within a study.
+
+    Attributes:
+        trials: resolved now, and what a search may still ask.
+        done, failed, pruned, to_run: of those; they add up.
+        stale: of `to_run`, those of which an older revision has a result.
+        seconds: expected for what is to run, on one slot.
+        measured: whether from results of such trials, and not from hints.
+    """
+
+    study: str
+    detector: str
+    variant: str
+    dataset: str
+    trials: int = 0
+    done: int = 0
+    failed: int = 0
+    pruned: int = 0
+    to_run: int = 0
+    stale: int = 0
+    seconds: float = 0.0
+    seconds_each: float = 0.0
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A plan beside what the store holds.
+
+    Attributes:
+        lines: the overview.
+        planned: every trial known now, candidates of searches included.
+        finished: keys that have a result, of whatever sweep.
+        attempts: of those planned trials that have none, by key.
+        searches: each search as it stands.
+    """
+
+    lines: tuple[Line, ...]
+    planned: tuple[Planned, ...]
+    finished: frozenset[str]
+    attempts: Mapping[str, list[Record]]
+    searches: tuple[tuple[PlannedSearch, Search], ...] = field(default=())
+
+    def count(self, name: str) -> int:
+        """Sum of one of the lines' numbers."""
+        return sum(getattr(line, name) for line in self.lines)
+
+    def seconds_left(self, slots: int) -> float:
+        """Expected wall seconds of what is to run."""
+        return sum(line.seconds for line in self.lines) / max(1, slots)
+
+    def failures(self) -> dict[str, list[str]]:
+        """Keys of trials without a result by the cause of their last attempt."""
+        causes: dict[str, list[str]] = {}
+        for key, attempts in self.attempts.items():
+            causes.setdefault(f"{attempts[-1]['status']}: {attempts[-1]['cause']}", []).append(key)
+        return causes
+
+    def to_json(self, slots: int) -> dict[str, Any]:
+        """What `plan --json` prints."""
+        return {
+            **{name: self.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")},
+            "seconds": self.seconds_left(slots),
+            "slots": slots,
+            "detectors": sorted({line.detector for line in self.lines}),
+            "lines": [vars(line) for line in self.lines],
+        }
+
+
+def survey(work: Work, ledger: Ledger) -> Survey:
+    """Compare a plan with the store; loads neither torch, Ray nor Optuna.
+
+    Of fixed trials only a sample of the results is read: that one is there is all that counts.
+    """
+    index = ledger.index()
+    searches = [(planned, _search(planned, ledger)) for planned in work.searches]
+    candidates = {s.spec.id: list(_instances(s, search)) for s, search in searches}
+    asked = [p for found in candidates.values() for _, _, p in found]
+    known = [*work.fixed, *asked]
+    results = ledger.results({p.key for p in asked} & index.finished)
+    attempts = ledger.attempts(index, {p.key for p in known} - index.finished)
+    for planned, search in searches:
+        for number, instance, p in candidates[planned.spec.id]:
+            if p.key in results or has_failed(attempts.get(p.key, ())):
+                search.observe(number, instance, values_of(results.get(p.key)))
+    reports = [p for planned, search in searches for p in _reports(planned, search)]
+    attempts |= ledger.attempts(index, {p.key for p in reports} - index.finished)
+    cost = sampled(work, (*work.fixed, *reports), ledger, index.finished, also=results.values())
+    counter = _Counter(frozenset(index.finished), attempts, cost)
+    for p in {p.key: p for p in reversed(work.fixed)}.values():  # shared by two studies: the first one's
+        counter.trial(p)
+    for planned, search in searches:
+        counter.search(planned, search, candidates[planned.spec.id])
+    return Survey(tuple(counter.lines.values()), (*known, *reports), counter.finished, attempts, tuple(searches))
+
+
+def reported(survey: Survey) -> Iterator[Planned]:
+    """Trials that the leaderboard shows; of a search that has not chosen yet, holes."""
+    yield from (p for p in survey.planned if p.reported)
+    for planned, search in survey.searches:
+        if not _reports(planned, search):
+            for p in planned.reports:
+                yield replace(p, spec=replace(p.spec, hyperparameters={}))  # unknown yet: a key without result
+
+
+class _Counter:
+    def __init__(self, finished: frozenset[str], attempts: Mapping[str, list[Record]], cost: Cost) -> None:
+        self.lines: dict[tuple[str, ...], Line] = {}
+        self.finished, self._attempts, self._cost = finished, attempts, cost
+
+    def trial(self, p: Planned) -> None:
+        line = self._line(p)
+        line.trials += 1
+        if p.key in self.finished:
+            line.done += 1
+        elif has_failed(self._attempts.get(p.key, ())):
+            line.failed += 1
+        else:
+            self._to_run(line, p)
+            line.stale += any(older in self.finished for older in older_keys(p.spec))
+
+    def search(self, planned: PlannedSearch, search: Search, instances: Iterable[tuple[int, int, Planned]]) -> None:
+        for number, _, p in instances:
+            if p.key not in self.finished and self._given_up(search, number, p):
+                line = self._line(p)
+                line.trials += 1
+                line.pruned += 1
+            else:
+                self.trial(p)
+        unasked = search.spec.candidates - len(search.candidates)
+        for p in planned.tuning:
+            line = self._line(p)
+            line.trials += unasked
+            self._to_run(line, p, unasked)
+        chosen = list(_reports(planned, search))
+        for p in chosen:
+            self.trial(p)
+        for p in () if chosen else planned.reports:
+            line = self._line(p)
+            line.trials += 1
+            if search.finished:  # no candidate was completed, so there is nothing to report
+                line.failed += 1
+            else:
+                self._to_run(line, p)
+
+    def _given_up(self, search: Search, number: int, p: Planned) -> bool:
+        candidate = search.candidates[number]
+        failed = has_failed(self._attempts.get(p.key, ()))
+        return candidate.pruned is not None or (bool(candidate.failed) and not failed)
+
+    def _to_run(self, line: Line, p: Planned, count: int = 1) -> None:
+        line.to_run += count
+        line.seconds += count * self._cost.seconds(p)
+
+    def _line(self, p: Planned) -> Line:
+        line = self.lines.get((p.study, p.detector, p.variant, p.dataset))
+        if line is None:
+            line = Line(p.study, p.detector, p.variant, p.dataset)
+            line.seconds_each, line.measured = self._cost.seconds(p), self._cost.measured(p)
+            self.lines[p.study, p.detector, p.variant, p.dataset] = line
+        return line
+
+
+def _search(planned: PlannedSearch, ledger: Ledger) -> Search:
+    return Search(planned.spec, ledger.asks(planned.spec.id), ledger.prunes(planned.spec.id))
+
+
+def _instances(planned: PlannedSearch, search: Search) -> Iterator[tuple[int, int, Planned]]:
+    for number, candidate in enumerate(search.candidates):
+        for instance in range(planned.spec.instances):
+            yield number, instance, planned.instance(candidate.params, instance)
+
+
+def _reports(planned: PlannedSearch, search: Search) -> tuple[Planned, ...]:
+    frozen = search.frozen() if search.finished else None
+    return () if frozen is None else planned.reported(frozen)

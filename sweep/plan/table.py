@@ -1,0 +1,110 @@
+"""The plan as a table: what would run, what is done, how long it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sweep.console import duration
+from sweep.plan.expand import PlannedSearch
+from sweep.plan.platform import Platform
+from sweep.plan.search import Search
+from sweep.plan.status import Line, Survey
+from sweep.spec.cluster import Aws, Local
+from sweep.spec.sweep import Sweep
+
+
+def table(sweep: Sweep, platform: Platform, survey: Survey, unreached: str = "", machines: Sequence[str] = ()) -> Group:
+    """The plan of a sweep beside what its store holds.
+
+    Args:
+        sweep, platform, survey: what is planned; no slots where no machine is there.
+        unreached: why the store could not be asked what is done; "" where it was.
+        machines: lines on the machines that would be made, in place of the time on those that are there.
+    """
+    counts = {name: survey.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")}
+    numbers = [f"{counts['done']:,} done"]
+    numbers += [f"{counts[name]:,} {name}" for name in ("failed", "pruned") if counts[name]]
+    numbers.append(f"{counts['to_run']:,} to run")
+    sums = ", done: unknown" if unreached else f" = {' + '.join(numbers)}"
+    heading = f"{sweep.name}: {counts['trials']:,} trials{sums}"
+    parts: list[Text | Table] = [Text(heading, style="bold"), _lines(survey)]
+    parts += [Text(_search(planned, search), style="dim") for planned, search in survey.searches]
+    if counts["stale"]:
+        parts.append(Text(f"stale: {counts['stale']} trials have results of an older revision; they run again"))
+    if unreached:
+        parts.append(Text(f"counted as if nothing were done: {unreached}", style="yellow"))
+    if machines:
+        parts += [Text(line) for line in machines]
+    elif counts["to_run"]:
+        parts.append(Text(_left(survey, platform)))
+    return Group(*parts)
+
+
+def unheld_budget(sweep: Sweep) -> str:
+    """That nobody holds `budget.max_usd`, for want of a price, and what holds instead; "" where it is held."""
+    cluster, budget = sweep.cluster, sweep.budget
+    if budget.max_usd is None or isinstance(cluster, Aws) or sweep.usd_per_hour is not None:
+        return ""
+    hours = "give it" if budget.max_hours is None else f"it is {budget.max_hours:g}"
+    mend = "; or give cluster.usd_per_hour" if isinstance(cluster, Local) else ""
+    return (
+        f"budget.max_usd={budget.max_usd:g} is not held on provider {cluster.provider}, where no price is known: "
+        f"budget.max_hours is what holds there ({hours}){mend}"
+    )
+
+
+def _left(survey: Survey, platform: Platform) -> str:
+    """How long what is to run takes."""
+    if not platform.slots:
+        return "no machine for it is there now"
+    basis = "measured" if all(line.measured for line in survey.lines if line.to_run) else "estimated"
+    left = duration(survey.seconds_left(platform.slots))
+    return f"about {left} on {slots(platform)} in {platform.numerics.precision} ({basis})"
+
+
+def slots(platform: Platform) -> str:
+    """E.g. "2 slots of 1 CPU core"."""
+    what = f"{platform.gpus:g} {platform.device}" if platform.gpus else f"{platform.cpus} CPU core"
+    plural = "s" if not platform.gpus and platform.cpus > 1 else ""
+    return f"{platform.slots} slot{'s' if platform.slots != 1 else ''} of {what}{plural}"
+
+
+def _search(planned: PlannedSearch, search: Search) -> str:
+    """What a search has come to."""
+    first = planned.tuning[0]
+    classes = ",".join(dict.fromkeys(p.abnormal for p in planned.reports))
+    pruned = sum(candidate.pruned is not None for candidate in search.candidates)
+    asked = f"{len(search.candidates)}/{search.spec.candidates} candidates asked, {pruned} pruned"
+    text = f"search {first.study} for {first.detector} on {first.dataset} {classes}: {asked}"
+    frozen = search.frozen() if search.finished else None
+    if frozen is None:
+        return text
+    params = {**frozen[0], **({} if frozen[1] is None else {"lambda": frozen[1]})}
+    return f"{text}; chose " + ", ".join(f"{name}={_short(value)}" for name, value in params.items())
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _lines(survey: Survey) -> Table:
+    found = Table(box=None, pad_edge=False, header_style="bold")
+    found.add_column("study", no_wrap=True)
+    found.add_column("detector", overflow="fold", min_width=24)
+    found.add_column("dataset", no_wrap=True)
+    for heading in ("trials", "done", "failed", "pruned", "to run", "s each", "in all"):
+        found.add_column(heading, justify="right", no_wrap=True)
+    for line in survey.lines:
+        detector = f"{line.detector} {line.variant}"
+        counts = (line.trials, line.done, line.failed, line.pruned, line.to_run)
+        found.add_row(line.study, detector, line.dataset, *(f"{c:,}" if c else "-" for c in counts), *_time(line))
+    return found
+
+
+def _time(line: Line) -> tuple[str, str]:
+    each = f"{line.seconds_each:.1f}" if line.measured else f"~{line.seconds_each:.1f}"
+    return each, duration(line.seconds) if line.to_run else "-"

@@ -1,0 +1,1 @@
+"""Machines that trials run on: one contract, one folder for each provider."""

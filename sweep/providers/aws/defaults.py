@@ -1,0 +1,59 @@
+"""What `auto` stands for: the machine image, and the network that SSH is opened to."""
+
+from __future__ import annotations
+
+import ipaddress
+import urllib.request
+from collections.abc import Callable
+
+from sweep.errors import UserError
+from sweep.providers.aws import client
+from sweep.spec.cluster import Aws
+
+# AWS's base image for NVIDIA GPUs: Ubuntu 24.04 with a driver and Python 3.12; it boots without a GPU, too.
+IMAGE_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
+ADDRESS_URL = "https://checkip.amazonaws.com"
+
+
+def image(cluster: Aws) -> str:
+    """Id of the machine image.
+
+    Raises:
+        UserError: it is `auto`, and AWS does not say which that is.
+    """
+    if cluster.image != "auto":
+        return cluster.image
+    try:
+        answer = client.client("ssm", cluster.region).get_parameter(Name=IMAGE_PARAMETER)
+    except client.errors() as error:
+        raise UserError(
+            f"cluster.image: AWS does not say which image is the newest in {cluster.region} ({client.said(error)}); "
+            "give one: --set cluster.image=ami-..."
+        ) from None
+    return str(answer["Parameter"]["Value"])
+
+
+def ssh_from(cluster: Aws, ask: Callable[[], str] | None = None) -> str:
+    """The one network that may reach SSH, as CIDR.
+
+    Args:
+        cluster: that machines belong to.
+        ask: what says the public address of this machine; by default a service of AWS.
+
+    Raises:
+        UserError: it is `auto`, and nobody says what this machine's public address is.
+    """
+    if cluster.ssh_from != "auto":
+        return cluster.ssh_from
+    try:
+        return str(ipaddress.ip_network((ask or _public_address)().strip()))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cluster.ssh_from: this machine's public address cannot be found out ({error}); "
+            "give it: --set cluster.ssh_from=ADDRESS/32"
+        ) from None
+
+
+def _public_address() -> str:
+    with urllib.request.urlopen(ADDRESS_URL, timeout=client.SECONDS) as answer:
+        return str(answer.read(64).decode())

@@ -1,0 +1,205 @@
+"""How many workers a sweep needs, how long it takes on them, and what it costs.
+
+Nothing here is measured but the seconds of trials that have finished: what it says before is an
+estimate, and is called one.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweep.console import duration
+from sweep.plan.status import Survey
+from sweep.providers.aws.instances import Worker, worker
+from sweep.providers.aws.prices import Quote, quotes
+from sweep.spec.cluster import Aws
+from sweep.spec.sweep import Sweep
+
+BOOT_SECONDS = 120  # from asking for a machine to SSH
+READY_SECONDS = 30  # Ray's start on a machine that has its environment
+ENVIRONMENT_SECONDS = 240  # more where the pinned packages are installed first: 7 GB on disk
+ORDERLY_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
+ORDERLY_SHARE = 0.2  # of the time there is, where that is less
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep would take.
+
+    Attributes:
+        trials: to run.
+        gpu_hours: of trials alone.
+        workers: the fewest that meet `budget.max_hours`, else `cluster.max_workers`.
+        slots: trials at once on a worker.
+        needed: workers that would meet it; None where none would, since one trial takes too long.
+        hours: from launch to the end with that many workers, boot and set-up included.
+        max_hours: of the budget.
+        one_gpu: whether a single slot meets it.
+        head, worker: dollars an hour of each, and who says so.
+        spot_usd, on_demand_usd: of all instances; None where a price is unknown.  Disks and traffic come on top.
+    """
+
+    trials: int
+    gpu_hours: float
+    workers: int
+    slots: int
+    needed: int | None
+    hours: float
+    max_hours: float
+    one_gpu: bool
+    head: Quote
+    worker: Quote
+    spot_usd: float | None
+    on_demand_usd: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `plan --json` prints under "aws"."""
+        return asdict(self)
+
+
+def estimate(sweep: Sweep, survey: Survey) -> Estimate:
+    """Size and price of what is left to run."""
+    cluster, max_hours = sweep.cluster, sweep.budget.max_hours
+    assert isinstance(cluster, Aws) and max_hours is not None
+    each = worker(sweep)
+    jobs = [(line.to_run, line.seconds / line.to_run) for line in survey.lines if line.to_run]
+    seconds = sum(count * took for count, took in jobs)
+    start = start_seconds(cluster)
+    orderly = orderly_seconds(max_hours * 3600 - _head_first(cluster))
+    limit = max_hours * 3600 - start - orderly
+    needed = fewest_slots(jobs, limit)
+    workers_needed = None if needed is None else -(-needed // each.slots)
+    most = 1 if sweep.exclusive else cluster.max_workers
+    workers = min(most, workers_needed or most) if jobs else 0
+    wall = start + makespan(jobs, workers * each.slots) if jobs else 0.0
+    prices = quotes(cluster)
+    head, of_worker = prices[cluster.head], prices[cluster.worker[0]]
+    worker_hours = workers * (wall - _head_first(cluster)) / 3600 if jobs else 0.0
+    return Estimate(
+        trials=sum(count for count, _ in jobs),
+        gpu_hours=seconds * each.trial_gpus / 3600,
+        workers=workers,
+        slots=each.slots,
+        needed=workers_needed,
+        hours=wall / 3600,
+        max_hours=max_hours,
+        one_gpu=bool(jobs) and needed == 1 and each.trial_gpus > 0,
+        head=head,
+        worker=of_worker,
+        spot_usd=_dollars(head.on_demand, wall / 3600, of_worker.spot, worker_hours) if cluster.spot else None,
+        on_demand_usd=_dollars(head.on_demand, wall / 3600, of_worker.on_demand, worker_hours),
+    )
+
+
+def start_seconds(cluster: Aws) -> float:
+    """Seconds until the first worker runs trials: the head comes up, then the workers at once."""
+    return 2 * _head_first(cluster)
+
+
+def orderly_seconds(left: float) -> float:
+    """Seconds before its machines power themselves off at which a launch stops its trials.
+
+    Args:
+        left: until they do, once the head is up.
+    """
+    return min(ORDERLY_SECONDS, ORDERLY_SHARE * max(0.0, left))
+
+
+def _head_first(cluster: Aws) -> float:
+    return BOOT_SECONDS + READY_SECONDS + (0 if cluster.environment else ENVIRONMENT_SECONDS)
+
+
+def makespan(jobs: Sequence[tuple[int, float]], slots: int) -> float:
+    """Seconds until all are done, longest first.
+
+    Args:
+        jobs: (number of trials, seconds of each).
+        slots: trials at once, at least 1.
+    """
+    free = [0.0] * min(slots, max(1, sum(count for count, _ in jobs)))
+    for count, took in sorted(jobs, key=lambda job: -job[1]):
+        for _ in range(count):
+            heapq.heapreplace(free, free[0] + took)
+    return max(free)
+
+
+def fewest_slots(jobs: Sequence[tuple[int, float]], seconds: float) -> int | None:
+    """The fewest slots whose makespan is at most `seconds`; None where no number of them is enough."""
+    if not jobs:
+        return 0
+    low, high = 1, sum(count for count, _ in jobs)
+    if makespan(jobs, high) > seconds:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if makespan(jobs, middle) <= seconds:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _dollars(head: float | None, head_hours: float, each: float | None, worker_hours: float) -> float | None:
+    return None if head is None or each is None else head * head_hours + each * worker_hours
+
+
+def lines(sweep: Sweep, found: Estimate, each: Worker) -> list[str]:
+    """The estimate for a person."""
+    cluster = sweep.cluster
+    assert isinstance(cluster, Aws)
+    if not found.trials:
+        return [f"aws {cluster.region}: nothing to run, no machine is needed"]
+    types = " or ".join(cluster.worker)
+    market = "spot, on demand where there is none" if cluster.spot else "on demand"
+    slots = f"{each.slots} slot{'s' if each.slots != 1 else ''} each" + (f" of {each.trial_gpus:g} {each.device}" if
+                                                                        each.trial_gpus else "")  # fmt: skip
+    plural = "s" if found.workers != 1 else ""
+    said = [
+        f"aws {cluster.region}: {found.workers} worker{plural} {types} ({market}; {slots}), head {cluster.head}",
+        f"about {duration(found.hours * 3600)}, of which {duration(start_seconds(cluster))} are boot and set-up; "
+        f"budget.max_hours {found.max_hours:g}; {found.gpu_hours:.3g} GPU-hours of trials",
+        _bill(cluster, found),
+    ]
+    if found.one_gpu:
+        said.append("one GPU is enough: it meets budget.max_hours alone")
+    if found.needed is None:
+        said.append("budget.max_hours is too short whatever the number of workers; what is unfinished is resumable")
+    elif found.needed > cluster.max_workers:
+        said.append(
+            f"budget.max_hours needs {found.needed} workers, cluster.max_workers is {cluster.max_workers}: "
+            "it would be stopped by the budget, resumable"
+        )
+    return said + _budget(sweep, found)
+
+
+def _bill(cluster: Aws, found: Estimate) -> str:
+    amounts = [f"{_usd(found.on_demand_usd)} on demand"]
+    sources = [found.head.on_demand_source, found.worker.on_demand_source]
+    if cluster.spot:
+        amounts.insert(0, f"{_usd(found.spot_usd)} as spot")
+        sources.append(found.worker.spot_source)
+    named = ", ".join(dict.fromkeys(source for source in sources if source != "unknown"))
+    unknown = "" if "unknown" not in sources else "; unknown prices can be given as cluster.prices"
+    where = f" (prices: {named}{unknown})" if named else " (no price is known: give cluster.prices)"
+    return f"dollars of instances: {', '.join(amounts)}{where}; disks and traffic come on top"
+
+
+def _usd(dollars: float | None) -> str:
+    return "unknown" if dollars is None else f"about ${dollars:.2f}"
+
+
+def _budget(sweep: Sweep, found: Estimate) -> list[str]:
+    limit = sweep.budget.max_usd
+    likely = found.on_demand_usd if found.spot_usd is None else found.spot_usd
+    if limit is None:
+        return []
+    if likely is None:
+        return [f"budget.max_usd {limit:g} cannot be held against an unknown price: give cluster.prices"]
+    if likely > limit:
+        return [f"above budget.max_usd {limit:g}"]
+    if found.on_demand_usd is not None and found.on_demand_usd > limit:
+        return [f"within budget.max_usd {limit:g} as spot, above it where workers are on demand"]
+    return [f"within budget.max_usd {limit:g}"]

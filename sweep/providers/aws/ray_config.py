@@ -1,0 +1,242 @@
+"""The configuration of Ray's cluster launcher for a sweep on EC2, generated; `cluster.ray` is merged last.
+
+Why each value is as it is stands beside it.  `sweep.providers.ray_config` runs Ray's own checks over the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sweep.providers.aws.instances import Worker
+from sweep.providers.local_files import cluster_name
+from sweep.providers.ray_config import UV
+from sweep.spec.cluster import Aws
+from sweep.spec.sweep import Sweep
+from sweep.spec.yamlfile import merged
+
+TAG = "anomaly-sweep"  # of everything that a sweep makes: rights, bills and removal go by it
+CLUSTER_TAG = f"{TAG}-cluster"  # of one sweep of one store; two stores may have sweeps of one name
+PROVIDER = "sweep.providers.aws.node_provider.SpotFirst"
+CODE = "~/anomaly-sweep"  # on every machine
+ENVIRONMENT = "/opt/anomaly-sweep-venv"
+PORT = 6379  # of Ray on the head
+ROOT_DEVICE = "/dev/sda1"  # of Ubuntu's images
+GUARD_SECONDS = 120  # for the first boot's script to be run: cloud-init comes to it after the machine takes SSH
+# A machine that nothing powers off goes no further.  The pattern is not found in the command that looks for it.
+# Ray puts parentheses around a command: with its own at both ends it would be arithmetic.
+AWAIT_GUARD = (
+    f"for second in $(seq {GUARD_SECONDS}); do pgrep -f '[/]opt/sweep/guard.py' > /dev/null && exit 0; sleep 1; done; "
+    "echo 'nothing would power this machine off: its first boot has not run the user data, which needs cloud-init; "
+    "take another cluster.image'; exit 1"
+)
+# From then on a worker's guard watches the head, whose address Ray tells to workers alone.
+LEAVE_HEAD = (
+    f'test -z "$RAY_HEAD_IP" || (sudo install -d -m 1777 /run/sweep && echo "$RAY_HEAD_IP:{PORT}" > /run/sweep/head)'
+)
+MACHINE = Path(__file__).parent / "machine"
+USER_DATA_BYTES = 16_384  # EC2 takes no more
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a launch finds out before it can ask for machines.
+
+    Attributes:
+        image: id of the machine image.
+        ssh_from: network that may reach SSH.
+        deadline: when every machine powers itself off, in seconds since 1970.
+        workers: most workers at once.
+        code: folder that is shipped.
+        token: file that holds the cluster's secret.
+        key: file of the private key for SSH, of which EC2 has the public one under the cluster's name.
+    """
+
+    image: str
+    ssh_from: str
+    deadline: int
+    workers: int
+    code: Path
+    token: Path
+    key: Path
+
+
+def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str, Any]:
+    """What Ray's launcher is given."""
+    cluster = sweep.cluster
+    assert isinstance(cluster, Aws)
+    name = cluster_name(sweep)
+    tags = {**cluster.tags, TAG: sweep.name, CLUSTER_TAG: name}
+    provider: dict[str, Any] = {
+        "type": "external",
+        "module": PROVIDER,
+        "region": cluster.region,
+        "cache_stopped_nodes": False,  # Ray's default stops machines, whose disks go on costing
+        "worker_types": list(cluster.worker),
+        "ssh_from": resolved.ssh_from,
+        "security_group": {"GroupName": name},
+        "tags": tags,
+    }
+    if cluster.zones != "auto":
+        provider["availability_zone"] = ",".join(cluster.zones)
+    spot = {
+        "MarketType": "spot",  # no MaxPrice: the price on demand is the most that is paid
+        "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
+    }
+    head_profile, worker_profile = profiles(cluster, sweep.storage)
+    head_node = _node(cluster, cluster.head, head_profile, tags, resolved, "head")
+    worker_node = _node(cluster, cluster.worker[0], worker_profile, tags, resolved, "worker")
+    if cluster.spot:
+        worker_node["InstanceMarketOptions"] = spot
+    generated: dict[str, Any] = {
+        "cluster_name": name,
+        "max_workers": resolved.workers,
+        "upscaling_speed": float(max(1, resolved.workers)),  # straight up: the demand is known from the start
+        "idle_timeout_minutes": cluster.idle_minutes,
+        "provider": provider,
+        "auth": {"ssh_user": cluster.ssh_user, "ssh_private_key": str(resolved.key)},
+        "docker": {},
+        "head_node_type": "head",
+        "available_node_types": {
+            "head": {  # no slots: what runs here would run beside Ray's books
+                "resources": {"CPU": 0, "GPU": 0}, "min_workers": 0, "max_workers": 0, "node_config": head_node
+            },
+            "worker": {  # said and not detected: types that stand for one another must look alike to Ray
+                "resources": {"CPU": worker.cpus, "GPU": worker.gpus},
+                "min_workers": 0, "max_workers": resolved.workers, "node_config": worker_node,
+            },
+        },
+        "file_mounts": {CODE: str(resolved.code), "~/.ray/auth_token": str(resolved.token)},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],  # the folder of code holds what is to be shipped, and nothing else
+        "rsync_filter": [],
+        "initialization_commands": [AWAIT_GUARD, LEAVE_HEAD],  # outside of a container, before anything else
+        "setup_commands": _setup(cluster),
+        "head_setup_commands": [],  # Ray's default installs an unpinned boto3
+        "worker_setup_commands": [],
+        "head_start_ray_commands": _head_start(cluster),
+        "worker_start_ray_commands": _worker_start(cluster, worker),
+    }  # fmt: skip
+    return merged(generated, cluster.ray)
+
+
+def storage_digest(cluster: Aws, storage: str) -> str:
+    """Eight letters for a storage, by which names of what gives rights to it end."""
+    return hashlib.sha256(f"{cluster.region} {storage}".encode()).hexdigest()[:8]
+
+
+def profiles(cluster: Aws, storage: str) -> tuple[str, str]:
+    """Names of the head's instance profile and of the workers': each storage has its own unless they are given."""
+    digest = storage_digest(cluster, storage)
+    head = f"sweep-head-{digest}" if cluster.head_profile == "auto" else cluster.head_profile
+    worker = f"sweep-worker-{digest}" if cluster.worker_profile == "auto" else cluster.worker_profile
+    return head, worker
+
+
+def commands(config: dict[str, Any]) -> dict[str, list[str]]:
+    """What is run on machines, by kind of machine."""
+    first = [*config["initialization_commands"], *config["setup_commands"]]
+    return {
+        kind: [*first, *config[f"{kind}_setup_commands"], *config[f"{kind}_start_ray_commands"]]
+        for kind in ("head", "worker")
+    }
+
+
+def _node(
+    cluster: Aws, instance_type: str, profile: str, tags: dict[str, str], resolved: Resolved, role: str
+) -> dict[str, Any]:
+    """What EC2 is asked for."""
+    pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
+    disk = {"VolumeSize": cluster.disk_gb, "VolumeType": "gp3", "DeleteOnTermination": True, "Encrypted": True}
+    return {
+        "InstanceType": instance_type,
+        "ImageId": resolved.image,
+        "KeyName": tags[CLUSTER_TAG],
+        "IamInstanceProfile": {"Name": profile},  # Ray's default gives workers none, and their writes are denied
+        "InstanceInitiatedShutdownBehavior": "terminate",  # else a machine that powers itself off goes on costing
+        "MaintenanceOptions": {"AutoRecovery": "disabled"},  # it would come back as another boot, without Ray
+        "BlockDeviceMappings": [{"DeviceName": ROOT_DEVICE, "Ebs": disk}],
+        "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 1},
+        "TagSpecifications": [{"ResourceType": kind, "Tags": pairs} for kind in ("instance", "volume")],
+        "UserData": first_boot(role, resolved.deadline),
+    }
+
+
+def first_boot(role: str, deadline: int) -> str:
+    """The script of a machine's first boot, with the guard that powers it off.
+
+    Args:
+        role: "head" or "worker".
+        deadline: in seconds since 1970.
+    """
+    script = (MACHINE / "first_boot.sh").read_text()
+    filled = {"DEADLINE": str(deadline), "ROLE": role, "GUARD": (MACHINE / "guard.py").read_text().rstrip()}
+    for key, value in filled.items():
+        script = script.replace(f"{{{{{key}}}}}", value)
+    assert len(script.encode()) <= USER_DATA_BYTES
+    return script
+
+
+def python_environment(cluster: Aws) -> str:
+    return cluster.environment or ENVIRONMENT
+
+
+def _setup(cluster: Aws) -> list[str]:
+    """Nothing where the image has the environment; else one step, whose outcome is kept on the machine.
+
+    Every package is pinned by pyproject.toml; the folder's name in `done` changes when that file does.
+    """
+    if cluster.environment:
+        return []
+    folder = shlex.quote(ENVIRONMENT)
+    return [
+        f'done={folder}/.$(sha256sum {CODE}/pyproject.toml | cut -c1-16); test -e "$done" || ('
+        f"sudo install -d -o $(id -u) {folder} && cd {CODE} && python3 -m pip install -q --target ~/.uv {UV} && "
+        f'UV_PROJECT_ENVIRONMENT={folder} ~/.uv/bin/uv sync -q --no-dev && touch "$done")'
+    ]
+
+
+def exports(cluster: Aws) -> str:
+    """What every command of Ray is preceded by."""
+    exports = {
+        "PATH": f"{python_environment(cluster)}/bin:$PATH",
+        "PYTHONPATH": "$HOME/anomaly-sweep",  # where Ray finds the provider, and trials their code
+        "RAY_AUTH_MODE": "token",  # the secret lies in ~/.ray/auth_token
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
+        "AWS_DEFAULT_REGION": cluster.region,
+    }
+    return " ".join(["export", *(f"{name}={value}" for name, value in exports.items())]) + "; ulimit -n 65536 2>&-; "
+
+
+def _start(words: str) -> str:
+    """Ray waits half a minute for itself, too little where its files are read from a new disk for the first time."""
+    return f"ray start {words} || {{ ray stop --force; ray start {words}; }}"
+
+
+def _head_start(cluster: Aws) -> list[str]:
+    before = exports(cluster)
+    return [
+        f"chmod 600 ~/.ray/auth_token; {before}ray stop",
+        before
+        + _start(
+            f"--head --port={PORT} --num-cpus=0 --num-gpus=0 --dashboard-host=127.0.0.1 "
+            "--autoscaling-config=~/ray_bootstrap_config.yaml"
+        ),
+    ]
+
+
+def _worker_start(cluster: Aws, worker: Worker) -> list[str]:
+    before, head = exports(cluster), f"$RAY_HEAD_IP:{PORT}"
+    ray = f"{python_environment(cluster)}/bin/ray"
+    watch = f"python3 {CODE}/sweep/providers/aws/machine/spot_notice.py --ray {ray} --head {head}"
+    return [
+        f"chmod 600 ~/.ray/auth_token; {before}ray stop",
+        LEAVE_HEAD,  # again, where cluster.ray has other initialization_commands
+        before + _start(f"--address={head} --num-cpus={worker.cpus} --num-gpus={worker.gpus}"),
+        f"{before}flock -n /tmp/sweep-spot-notice setsid {watch} > /tmp/sweep-spot-notice.log 2>&1 < /dev/null &",
+    ]

@@ -1,0 +1,160 @@
+"""What a sweep needs of hosts of one's own, looked at over SSH, all at once.  Nothing is started on them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+import shutil
+import uuid
+from collections.abc import Iterator
+from functools import partial
+from importlib.resources import files
+
+from sweep.errors import UserError
+from sweep.providers.finding import Finding
+from sweep.providers.onprem import ray_config, ssh
+from sweep.spec.cluster import OnPrem
+from sweep.spec.load import unedited
+from sweep.spec.sweep import Sweep
+from sweep.store import open_store
+from sweep.store.base import Store, StoreError
+
+S3_PROBE = """
+import boto3, sys
+bucket, key = sys.argv[1:]
+s3 = boto3.client("s3")
+s3.put_object(Bucket=bucket, Key=key, Body=b"from a host")
+s3.delete_object(Bucket=bucket, Key=key)
+print("store=ok")
+"""
+
+
+def findings(sweep: Sweep) -> Iterator[Finding]:
+    """Each host: reached, its cores and GPUs, its Python environment, and the store as it sees it."""
+    left = unedited(sweep)
+    if "cluster.hosts" in left:
+        yield Finding("hosts", "unknown", "not tried before cluster.hosts is edited")
+        return
+    cluster = ray_config.of(sweep)
+    missing = [name for name in ("ssh", "rsync") if shutil.which(name) is None]
+    if missing:
+        yield Finding("here", "not ok", f"no {' and no '.join(missing)} here", "install the packages openssh and rsync")
+        return
+    probe = f"checks/{uuid.uuid4().hex}"
+    store = None if "storage" in left else _probed(sweep.storage, probe)
+    try:
+        look = _script(sweep, probe if store is not None else None)
+        found = ssh.everywhere(cluster.hosts, lambda host: ssh.facts(ssh.run(cluster, host, look)))
+    finally:
+        _forget(store, probe)
+    for number, host in enumerate(cluster.hosts):
+        seen = found[host]
+        if isinstance(seen, UserError):
+            mend = f"try: {shlex.join(ssh.words(cluster, host))} true"
+            yield Finding(f"host {host}", "not ok", "; ".join(seen.faults), mend)
+        else:
+            trials = number > 0 or len(cluster.hosts) == 1
+            yield _host(cluster, host, seen, head=number == 0, trials=trials)
+            yield _environment(cluster, host, seen)
+            if store is not None:
+                yield _store(sweep, host, seen)
+
+
+def _host(cluster: OnPrem, host: str, seen: dict[str, list[str]], *, head: bool, trials: bool) -> Finding:
+    finding = partial(Finding, f"host {host}")
+    if "rsync" not in seen:
+        return finding("not ok", "reached, and has no rsync", "install it there")
+    if head and int(seen["ray_of_others"][0]):
+        said = "reached; a Ray cluster has its head there already, and its ports"
+        return finding("not ok", said, "wait for it or end it; a launch of this sweep that runs is kept: see `status`")
+    cores, gpus = int(seen["cores"][0]), seen.get("gpu", [])
+    offer = f"{cores} cores, {_gpus(gpus)}"
+    if not trials:
+        return finding("ok", f"reached as {ssh.user(cluster)}: the head, {offer}, which run no trials")
+    if cores < cluster.cpus:
+        return finding("not ok", f"has {offer}; cluster.cpus is {cluster.cpus}", f"--set cluster.cpus={cores}")
+    if len(gpus) < cluster.gpus:
+        return finding("not ok", f"has {offer}; cluster.gpus is {cluster.gpus}", f"--set cluster.gpus={len(gpus)}")
+    for line in gpus[: cluster.gpus]:
+        name, capability = (part.strip() for part in line.rsplit(",", 1))
+        if name != cluster.gpu:
+            return finding(
+                "not ok", f"has {name}; cluster.gpu is {cluster.gpu}", "name it as nvidia-smi does, or leave it out"
+            )
+        if cluster.capability is not None and float(capability) != cluster.capability:
+            said = f"{name} is of compute capability {capability}; cluster.capability is {cluster.capability:g}"
+            return finding("not ok", said, f"--set cluster.capability={capability}")
+    return finding("ok", f"reached as {ssh.user(cluster)}: {offer}")
+
+
+def _gpus(lines: list[str]) -> str:
+    names = [line.rsplit(",", 1)[0].strip() for line in lines]
+    kinds = {name: names.count(name) for name in names}
+    return " and ".join(f"{count} {name}" for name, count in kinds.items()) or "no GPU"
+
+
+def _environment(cluster: OnPrem, host: str, seen: dict[str, list[str]]) -> Finding:
+    name, python, ray = f"environment {host}", seen["python"][0], seen["ray"][0]
+    if not cluster.environment:
+        if not python:
+            return Finding(name, "not ok", "there is no python3", "install it there, with pip")
+        said = f"not looked at: a launch makes it, pinned, by python3 ({python}) and pip, which need a package index"
+        return Finding(name, "unknown", said, "for hosts without internet: --set cluster.environment=FOLDER")
+    ours = importlib.metadata.version("ray")
+    if ray == ours:
+        return Finding(name, "ok", f"{cluster.environment}: Python {python}, Ray {ray}")
+    said = (
+        f"{cluster.environment}/bin/python has {f'Ray {ray}' if ray else 'no Ray, or is not there'}, needed is {ours}"
+    )
+    return Finding(name, "not ok", said, "make it there from pyproject.toml, e.g. with uv sync")
+
+
+def _store(sweep: Sweep, host: str, seen: dict[str, list[str]]) -> Finding:
+    name = f"store from {host}"
+    if "store" in seen:
+        return Finding(
+            name, "ok", "reached, and written to" if sweep.storage.startswith("s3://") else "the same folder"
+        )
+    if not sweep.storage.startswith("s3://"):
+        said = f"{sweep.storage} is not there what it is here, or cannot be written to"
+        return Finding(name, "not ok", said, "a folder on NFS, mounted at one place everywhere; or s3://")
+    if not ray_config.of(sweep).environment:
+        return Finding(name, "unknown", "not tried before a Python environment is there")
+    said = f"a probe could not be written to {sweep.storage}: {' '.join(seen.get('error', ['no reason given']))}"
+    return Finding(name, "not ok", said, "credentials there, e.g. in ~/.aws")
+
+
+def _script(sweep: Sweep, probe: str | None) -> str:
+    cluster = ray_config.of(sweep)
+    return (
+        (files("sweep.providers.onprem") / "look.sh").read_text()
+        .replace("{{PYTHON}}", ray_config.python(sweep) if cluster.environment else "python3")
+        .replace("{{STORAGE}}", "" if probe is None else _probe(sweep, probe))
+    )  # fmt: skip
+
+
+def _probe(sweep: Sweep, probe: str) -> str:
+    """Says "store=ok" where the store is there: that of the probe, and writable."""
+    if not sweep.storage.startswith("s3://"):
+        seen = shlex.quote(f"{sweep.storage}/{probe}")
+        return f'[ -r {seen} ] && touch {seen}.there 2> /dev/null && rm -f {seen}.there && echo "store=ok"; true'
+    if not ray_config.of(sweep).environment:
+        return ""
+    bucket, _, prefix = sweep.storage.removeprefix("s3://").partition("/")
+    words = [ray_config.python(sweep), "-c", S3_PROBE, bucket, f"{prefix}/{probe}.there".lstrip("/")]
+    return f"{shlex.join(words)} 2> >(tail -n 1 | sed 's/^/error=/'); true"
+
+
+def _probed(storage: str, probe: str) -> Store | None:
+    """The store with a probe in it, None where the line on the storage tells why not."""
+    try:
+        store = open_store(storage)
+        store.put(probe, b"from here")
+    except StoreError:
+        return None
+    return store
+
+
+def _forget(store: Store | None, probe: str) -> None:
+    if store is not None:
+        store.delete(probe)

@@ -1,0 +1,167 @@
+"""Hosts of one's own as a place: Ray's launcher starts Ray on them over SSH, and nothing of them is made or ended."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from sweep.console import duration, say
+from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
+from sweep.providers.base import BY_THE_CLOCK, Waiting
+from sweep.providers.local_files import cluster_name, kept, kept_in, private_text
+from sweep.providers.onprem import ray_config, ssh
+from sweep.providers.ray_config import validated
+from sweep.providers.ray_launcher import Launcher
+from sweep.providers.shipping import this_tree
+from sweep.spec.sweep import Sweep
+
+ORDERLY_SECONDS = 120.0  # for trials to write their resume state, when a sweep is taken down
+RAY_STATE = Path("/tmp/ray")  # noqa: S108  (where Ray's launcher remembers which hosts it has started)
+
+
+@dataclass(frozen=True)
+class OnPremPlace:
+    """The hosts of one sweep.
+
+    Attributes:
+        sweep: whose they are.
+        waiting: for what is ended.
+    """
+
+    sweep: Sweep
+    waiting: Waiting = BY_THE_CLOCK
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The head first."""
+        return ray_config.of(self.sweep).hosts
+
+    def make(self, console: Console, deadline: float | None) -> float | None:
+        """See Place.  Every host has to be reached."""
+        self._reached()
+        shipment = this_tree()
+        folder = kept(self.sweep)
+        if self._ours(self.hosts[0]):
+            say(console, "Ray of an earlier launch runs on the head: it is kept as it is")
+        else:
+            self._stop_everywhere(self.hosts)
+            self._forget_started()
+        with kept_in(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+            token, end = folder / "auth_token", folder / "end.sh"
+            if not token.exists():
+                private_text(token, secrets.token_hex(32))
+            end.write_text(ray_config.end_script(self.sweep))
+            shipment.copy_to(folder / "code")
+        launcher = Launcher(folder, autoscaler_v2=False)
+        say(console, f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {launcher.log}")
+        config = ray_config.configuration(self.sweep, folder / "code", token, end)
+        validated(config)
+        launcher.up(config, partial(say, console))
+        return deadline
+
+    def submit(self, number: int) -> None:
+        """See Place."""
+        try:
+            self._run(self.hosts[0], ray_config.submission(self.sweep, number))
+        except CommandFailed as error:
+            if error.status == ALREADY_RUNS:
+                raise AlreadyRuns(f"the head of sweep {self.sweep.name} runs another launch") from None
+            raise
+
+    def alive(self) -> bool | None:
+        """See Place."""
+        try:
+            return self._ours(self.hosts[0]) > 0
+        except UserError:
+            return None
+
+    def standing(self) -> list[str]:
+        """See Place."""
+        found = ssh.everywhere(self.hosts, self._ours)
+        return [_line(host, count) for host, count in found.items() if count]
+
+    def tear_down(self, console: Console) -> list[str]:
+        """See Place.  The supervisor is asked first, so that trials write their resume state.
+
+        Raises:
+            UserError: naming each host that was not reached; all others are done then.
+        """
+        removed = self._supervised_end(console)
+        found = self._stop_everywhere(self.hosts)
+        self._forget_started()
+        folder = kept(self.sweep)
+        shutil.rmtree(folder / "code", ignore_errors=True)
+        for name in ("auth_token", "end.sh", "given.json", "made.json"):
+            (folder / name).unlink(missing_ok=True)
+        faults = [fault for each in found.values() if isinstance(each, UserError) for fault in each.faults]
+        if faults:
+            raise UserError(faults, heading="Ray may be left on hosts that were not reached")
+        return [*removed, *(_line(host, count) for host, count in found.items() if count)]
+
+    def commands(self) -> dict[str, list[str]]:
+        """See Place."""
+        here = Path("HERE")
+        config = ray_config.configuration(self.sweep, here / "code", here / "auth_token", here / "end.sh")
+        return {
+            "head": [*config["setup_commands"], *config["head_start_ray_commands"]],
+            "worker": [*config["setup_commands"], *config["worker_start_ray_commands"]],
+        }
+
+    def _run(self, host: str, script: str) -> str:
+        return ssh.run(ray_config.of(self.sweep), host, script)
+
+    def _reached(self) -> None:
+        found = ssh.everywhere(self.hosts, lambda host: self._run(host, "true"))
+        faults = [fault for each in found.values() if isinstance(each, UserError) for fault in each.faults]
+        if faults:
+            raise UserError(faults, heading="cluster.hosts: not every host is reached; nothing was started")
+
+    def _ours(self, host: str) -> int:
+        """Processes of this sweep's Ray on a host."""
+        return int(self._run(host, ray_config.count_script(self.sweep)))
+
+    def _stop_everywhere(self, hosts: tuple[str, ...]) -> dict[str, int | UserError]:
+        """Processes that were ended on each host; workers first, since the head would start theirs again."""
+        script = ray_config.stop_script(self.sweep)
+
+        def stop(host: str) -> int:
+            return int(ssh.facts(self._run(host, script))["ended"][0])
+
+        head, *workers = hosts
+        found = ssh.everywhere([head], stop)
+        return found | (ssh.everywhere(workers, stop) if workers else {})
+
+    def _supervised_end(self, console: Console) -> list[str]:
+        """Ask the supervisor to stop in order and wait for it; what it has been seen to do."""
+        pattern = f"sweep[.](launch[.]head[.])?supervisor .* {self.sweep.name} [0-9]+"
+        look = f"pgrep -u $(id -u) -f {json.dumps(pattern)} || true"
+        head = self.hosts[0]
+        try:
+            if not self._run(head, look).strip():
+                return []
+            say(console, f"{head}: trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
+            self._run(head, f"pkill -TERM -u $(id -u) -f {json.dumps(pattern)} || true")
+            if self.waiting.until_none(lambda: self._run(head, look).strip(), ORDERLY_SECONDS):
+                self._run(head, f"pkill -KILL -u $(id -u) -f {json.dumps(pattern)} || true")
+        except UserError:
+            return []  # told when its Ray is to be ended
+        return [f"the supervisor on {head}"]
+
+    def _forget_started(self) -> None:
+        """Else Ray's launcher takes a head of the past for one that runs."""
+        for suffix in ("state", "lock"):
+            (RAY_STATE / f"cluster-{cluster_name(self.sweep)}.{suffix}").unlink(missing_ok=True)
+
+
+def _line(host: str, found: int | UserError) -> str:
+    if isinstance(found, UserError):
+        return f"unknown: {'; '.join(found.faults)}"
+    return f"Ray on {host}, {found} process{'es' if found != 1 else ''}"

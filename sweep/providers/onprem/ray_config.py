@@ -1,0 +1,185 @@
+"""The configuration of Ray's cluster launcher for hosts over SSH, generated; `cluster.ray` is merged last.
+
+Ray's second autoscaler starts one worker of several here, since nobody tells it that the head is there: whoever
+uses this asks for the first (`sweep.providers.ray_launcher`).
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from sweep.providers.local_files import cluster_name, kept
+from sweep.providers.onprem import ssh
+from sweep.providers.ray_config import OBJECT_STORE, UV, exported, text, validated
+from sweep.spec.cluster import OnPrem
+from sweep.spec.sweep import Sweep
+from sweep.spec.yamlfile import merged
+
+HERE = Path(__file__).parent
+OURS = "~/.anomaly-sweep"  # on every host: a folder of each sweep, and the environment that was made
+PORT = 6379  # of Ray on the head
+START_TRIES = 5
+KEY_ON_HEAD = "~/ray_bootstrap_key.pem"  # where Ray's launcher puts the private key, if it is given one
+
+
+def configuration(sweep: Sweep, code: Path, token: Path, end: Path) -> dict[str, Any]:
+    """What Ray's launcher is given.
+
+    Args:
+        sweep: what is run.
+        code: folder that is shipped.
+        token: file that holds the cluster's secret.
+        end: the script by which the head ends everything, as `end_script` makes it.
+    """
+    cluster = of(sweep)
+    head, *workers = cluster.hosts
+    auth = {"ssh_user": ssh.user(cluster)}
+    if cluster.ssh_key:
+        auth["ssh_private_key"] = str(Path(cluster.ssh_key).expanduser())
+    folder = folder_of(sweep)
+    generated: dict[str, Any] = {
+        "cluster_name": cluster_name(sweep),
+        "max_workers": len(workers),
+        "provider": {"type": "local", "head_ip": head, "worker_ips": list(workers)},
+        "auth": auth,
+        "docker": {},
+        "upscaling_speed": 1.0,
+        "idle_timeout_minutes": 5,  # of no effect: all hosts are wanted all the time
+        "file_mounts": {f"{folder}/code": str(code), f"{folder}/auth_token": str(token), f"{folder}/end.sh": str(end)},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        "initialization_commands": [],
+        "setup_commands": _setup(cluster, folder),
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": _start(
+            sweep,
+            f"--head --port={PORT} --dashboard-host=127.0.0.1 --autoscaling-config=~/ray_bootstrap_config.yaml",
+            _slots(cluster, 0 if workers else 1),
+        ),
+        "worker_start_ray_commands": _start(sweep, f"--address=$RAY_HEAD_IP:{PORT}", _slots(cluster, 1)),
+    }
+    return merged(generated, cluster.ray)
+
+
+def printed(sweep: Sweep) -> str:
+    """As YAML, after Ray's own checks.
+
+    Raises:
+        UserError: Ray refuses what `cluster.ray` makes of it.
+    """
+    here = kept(sweep)
+    config = configuration(sweep, here / "code", here / "auth_token", here / "end.sh")
+    validated(config)
+    return text(config)
+
+
+def submission(sweep: Sweep, number: int) -> str:
+    """The command that starts the supervisor of a launch on the head, and returns when it runs."""
+    folder = folder_of(sweep)
+    words = ["python", "-m", "sweep.launch.head.supervisor", sweep.storage, sweep.name, str(number)]
+    return (
+        f"{_environment(sweep)}; cd {folder}/code && {shlex.join(words)} --then 'bash {folder}/end.sh' "
+        f"--supervised {folder}/supervised --log {folder}/supervisor.log --detach"
+    )
+
+
+def stop_script(sweep: Sweep) -> str:
+    """Ends this sweep's Ray on a host, and removes what was brought there."""
+    return f"{_stop(sweep)}\n{_filled('remove.sh', sweep)}"
+
+
+def count_script(sweep: Sweep) -> str:
+    """Says how many processes of this sweep's Ray there are on a host."""
+    return f"{_filled('ours.sh', sweep)}\nours | wc -l"
+
+
+def end_script(sweep: Sweep) -> str:
+    """What the head runs when the launch has ended: its own Ray first, which would start that of others again."""
+    cluster = of(sweep)
+    options = " ".join(f"-o {option}" for option in ssh.OPTIONS)
+    lines = ["#!/bin/bash", _stop(sweep), f"key=; [ -e {KEY_ON_HEAD} ] && key='-i '{KEY_ON_HEAD}"]
+    for worker in cluster.hosts[1:]:
+        # The head waits for each: for one that hangs it must not stay for ever.
+        reach = f"timeout {ssh.SECONDS} ssh {options} $key -l {shlex.quote(ssh.user(cluster))} {worker} 'bash -s'"
+        lines.append(f"{reach} <<'END'\n{stop_script(sweep)}\nEND")
+    return "\n".join([*lines, _filled("remove.sh", sweep), ""])
+
+
+def folder_of(sweep: Sweep) -> str:
+    """Of a sweep, on every host."""
+    return f"{OURS}/{cluster_name(sweep)}"
+
+
+def python(sweep: Sweep) -> str:
+    """The interpreter on hosts, as a word of the shell."""
+    return f"{_environment_folder(of(sweep))}/bin/python"
+
+
+def of(sweep: Sweep) -> OnPrem:
+    """The section of a sweep on hosts of one's own."""
+    assert isinstance(sweep.cluster, OnPrem)
+    return sweep.cluster
+
+
+def _setup(cluster: OnPrem, folder: str) -> list[str]:
+    """Nothing where hosts have the environment; else one step, whose outcome is kept on the host.
+
+    Every package is pinned by pyproject.toml; the file's name in `done` changes when that file does.
+    """
+    if cluster.environment:
+        return []
+    made = _environment_folder(cluster)
+    return [
+        f'done={made}/.$(sha256sum {folder}/code/pyproject.toml | cut -c1-16); test -e "$done" || ('
+        f"cd {folder}/code && python3 -m pip install -q --target {OURS}/uv {UV} && "
+        f'UV_PROJECT_ENVIRONMENT={made} {OURS}/uv/bin/uv sync -q --no-dev && touch "$done")'
+    ]
+
+
+def _environment_folder(cluster: OnPrem) -> str:
+    return cluster.environment or f"{OURS}/venv"
+
+
+def _environment(sweep: Sweep) -> str:
+    folder = folder_of(sweep).replace("~", "$HOME")
+    return exported(
+        PATH=f"{_environment_folder(of(sweep)).replace('~', '$HOME')}/bin:$PATH",
+        PYTHONPATH=f"{folder}/code",
+        RAY_AUTH_TOKEN_PATH=f"{folder}/auth_token",
+    )
+
+
+def _before(sweep: Sweep) -> str:
+    """Of Ray's own processes, which are known by the folder that they work in when they are to be ended."""
+    folder = folder_of(sweep)
+    private = f"chmod 600 {folder}/auth_token"
+    return f"{private}; {_environment(sweep)}; ulimit -n $(ulimit -Hn); mkdir -p {folder}/running; cd {folder}/running"
+
+
+def _slots(cluster: OnPrem, share: int) -> str:
+    return f"--num-cpus={cluster.cpus * share} --num-gpus={cluster.gpus * share} --object-store-memory={OBJECT_STORE}"
+
+
+def _start(sweep: Sweep, role: str, slots: str) -> list[str]:
+    """Start Ray in place of one of ours that runs; `ray stop` would end whatever Ray this user runs on the host.
+
+    Several times if need be: on a busy host Ray gives up when its parts are slow to start, and its launcher
+    never comes back to a host that has failed it once.
+    """
+    stop = f"bash -c {shlex.quote(_stop(sweep))}"
+    start = f"({_before(sweep)}; ray start {role} {slots})"
+    return [stop, f"for _ in $(seq {START_TRIES}); do {start} && break || ({stop}; sleep 5; false); done"]
+
+
+def _stop(sweep: Sweep) -> str:
+    return f"{_filled('ours.sh', sweep)}\n{_filled('stop.sh', sweep)}"
+
+
+def _filled(name: str, sweep: Sweep) -> str:
+    text = (HERE / name).read_text().strip()
+    return text.replace("{{NAME}}", cluster_name(sweep)).replace("{{FOLDER}}", folder_of(sweep))

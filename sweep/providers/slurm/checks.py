@@ -1,0 +1,52 @@
+"""What a sweep needs of Slurm, looked at line by line on the login node.  Nothing is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sweep.errors import UserError
+from sweep.providers.finding import Finding, shared
+from sweep.providers.slurm import jobs, scripts
+from sweep.spec.cluster import Slurm
+from sweep.spec.sweep import Sweep
+
+
+def findings(sweep: Sweep) -> Iterator[Finding]:
+    """Slurm's commands, the partition, the job as Slurm would take it, and what all nodes must see."""
+    cluster = sweep.cluster
+    assert isinstance(cluster, Slurm)
+    try:
+        [release, *_] = jobs.asked("sbatch", "--version")
+        partitions = dict(line.split(maxsplit=1) for line in jobs.asked("sinfo", "--noheader", "--format=%R %l"))
+    except UserError as error:
+        yield Finding("slurm", "not ok", "; ".join(error.faults))
+    else:
+        yield Finding("slurm", "ok", release)
+        yield from _job(sweep, cluster, partitions)
+    environment = scripts.environment_of(cluster)
+    if not (environment / "bin/ray").exists():
+        mend = "--set cluster.environment=FOLDER, made there from pyproject.toml, e.g. with uv sync"
+        yield Finding("environment", "not ok", f"{environment}/bin has no ray", mend)
+    else:
+        yield shared("environment", environment, "every node")
+    yield shared("folder", Path(cluster.folder), "every node")
+    if not sweep.storage.startswith("s3://"):
+        yield shared("storage folder", Path(sweep.storage), "every node")
+
+
+def _job(sweep: Sweep, cluster: Slurm, partitions: dict[str, str]) -> Iterator[Finding]:
+    if cluster.partition is not None and cluster.partition not in partitions:
+        legal = ", ".join(sorted(partitions)) or "none"
+        said = f"there is no partition {cluster.partition} for you; there are: {legal}"
+        yield Finding("partition", "not ok", said, f"--set cluster.partition={next(iter(partitions), 'NAME')}")
+        return
+    if cluster.partition is not None:
+        yield Finding("partition", "ok", f"{cluster.partition}, walltime at most {partitions[cluster.partition]}")
+    try:
+        said = jobs.test(scripts.job(sweep, 1))
+    except UserError as error:
+        mend = "account, partition, qos, walltime, nodes, cpus and gpus of `cluster` are what it is asked for"
+        yield Finding("job", "not ok", "; ".join(error.faults), mend)
+    else:
+        yield Finding("job", "ok", f"Slurm would take it: {said.removeprefix('sbatch: ')}")

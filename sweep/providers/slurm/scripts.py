@@ -1,0 +1,150 @@
+"""The two scripts of a sweep's job, generated: of the job, which sbatch is given, and of each of its nodes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.providers.local_files import cluster_name
+from sweep.providers.ray_config import OBJECT_STORE, exported
+from sweep.signals import TERM_SUSPENDS
+from sweep.spec.cluster import Slurm
+from sweep.spec.sweep import Sweep
+
+TEMPLATES = Path(__file__).parent
+LAST_CODE = 3  # greatest exit code by which a sweep says that it has ended; others: it was stopped
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Of one sweep, on a file system that all nodes see.
+
+    Attributes:
+        path: absolute.
+    """
+
+    path: Path
+
+    @property
+    def code(self) -> Path:
+        """The tree that was shipped."""
+        return self.path / "code"
+
+    @property
+    def token(self) -> Path:
+        """The secret of the job's Ray."""
+        return self.path / "auth_token"
+
+    def run(self, number: int) -> Path:
+        """Scripts, address and exit code of one launch."""
+        return self.path / f"launch-{number}"
+
+    @property
+    def log(self) -> str:
+        """What the job prints, run after run; %j is its number."""
+        return str(self.path / "job-%j.log")
+
+
+def folder_of(sweep: Sweep) -> Folder:
+    """Where a sweep's job finds its code."""
+    cluster = _cluster(sweep)
+    return Folder(Path(cluster.folder).expanduser() / cluster_name(sweep))
+
+
+def environment_of(cluster: Slurm) -> Path:
+    """Folder of the Python environment that all nodes see."""
+    return Path(sys.prefix) if cluster.environment == "auto" else Path(cluster.environment).expanduser()
+
+
+def job(sweep: Sweep, number: int) -> str:
+    """The script that sbatch is given.
+
+    Args:
+        sweep: what is run.
+        number: of the launch.
+    """
+    cluster, folder = _cluster(sweep), folder_of(sweep)
+    options = [f"#SBATCH {option}" for option in _options(cluster, sweep, folder, number)]
+    return _filled(
+        "job.sh",
+        OPTIONS="\n".join(options),
+        RUN=shlex.quote(str(folder.run(number))),
+        CPUS=str(cluster.cpus),
+        LAST_CODE=str(LAST_CODE),
+        SCRATCH=cluster.scratch,
+    )
+
+
+def node(sweep: Sweep, number: int) -> str:
+    """The script that every node of the job runs; the arguments are those of `job`."""
+    cluster, folder = _cluster(sweep), folder_of(sweep)
+    supervisor = [
+        "python",
+        "-m",
+        "sweep.launch.head.supervisor",
+        sweep.storage,
+        sweep.name,
+        str(number),
+        "--supervised",
+    ]
+    return _filled(
+        "node.sh",
+        BEFORE="\n".join(cluster.before),
+        RUN=shlex.quote(str(folder.run(number))),
+        SCRATCH=shlex.quote(cluster.scratch),
+        CODE=shlex.quote(str(folder.code)),
+        EXPORTS=exported(
+            PATH=f"{shlex.quote(str(environment_of(cluster)))}/bin:$PATH",
+            PYTHONPATH=shlex.quote(str(folder.code)),
+            RAY_AUTH_TOKEN_PATH=shlex.quote(str(folder.token)),
+            TMPDIR="$scratch",
+            **{TERM_SUSPENDS: "1"},
+            XDG_CACHE_HOME="$scratch/cache",
+        ),
+        CPUS=str(cluster.cpus),
+        GPUS=str(cluster.gpus),
+        OBJECT_STORE=str(OBJECT_STORE),
+        SUPERVISOR=f"{shlex.join(supervisor)} $scratch/supervised",
+    )
+
+
+def printed(sweep: Sweep) -> str:
+    """Both, as a first launch would have them."""
+    return f"{job(sweep, 1)}\n# {folder_of(sweep).run(1) / 'node.sh'}:\n{node(sweep, 1)}"
+
+
+def _options(cluster: Slurm, sweep: Sweep, folder: Folder, number: int) -> list[str]:
+    """Of sbatch; the user's own last."""
+    wanted = {
+        "job-name": cluster_name(sweep),
+        "comment": f"launch-{number}",
+        "nodes": str(cluster.nodes),
+        "ntasks-per-node": "1",
+        "cpus-per-task": str(cluster.cpus),
+        "gpus-per-node": str(cluster.gpus) if cluster.gpus else None,
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "time": cluster.walltime,
+        "signal": f"B:USR1@{cluster.signal_seconds}",  # to the job's script alone
+        "open-mode": "append",  # of run after run
+        "output": folder.log,
+        "chdir": str(folder.path),
+    }
+    said = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
+    return [*said, "--requeue", *cluster.options]
+
+
+def _filled(name: str, **values: str) -> str:
+    text = (TEMPLATES / name).read_text()
+    for key, value in values.items():
+        text = text.replace(f"{{{{{key}}}}}", value)
+    assert "{{" not in text, text
+    return text
+
+
+def _cluster(sweep: Sweep) -> Slurm:
+    assert isinstance(sweep.cluster, Slurm)
+    return sweep.cluster

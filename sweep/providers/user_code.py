@@ -1,0 +1,154 @@
+"""Detectors of the user's own: whether their code will be where trials run.
+
+Machines elsewhere are given this tree.  What else they have is an environment, which is made there from
+pyproject.toml, is shared with this machine, or is the user's own.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import tomllib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from sweep.errors import UserError
+from sweep.providers.finding import Finding
+from sweep.providers.shipping import ROOT, listed
+from sweep.spec.cluster import Aws, Existing, Local, OnPrem, Slurm
+from sweep.spec.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class _Environment:
+    """Of machines, beside the tree.
+
+    Attributes:
+        made: there, from pyproject.toml.
+        shared: it is this process's, on a file system that machines see.
+        name: what a user knows it by.
+    """
+
+    made: bool
+    shared: bool
+    name: str
+
+
+def findings(sweep: Sweep, root: Path = ROOT) -> list[Finding]:
+    """A line for each module that holds detectors of the user's own; none where trials run on this machine."""
+    environment = _environment(sweep)
+    if environment is None:
+        return []
+    return [_finding(module, file, environment, root) for module, file in _modules(sweep).items()]
+
+
+def cautions(sweep: Sweep, root: Path = ROOT) -> list[Finding]:
+    """Of these lines what no plan should keep to itself: what cannot be there, and what is not even installed here."""
+    installed = {_name(module) for module, file in _modules(sweep).items() if _installed(file)}
+    found = findings(sweep, root)
+    return [
+        line for line in found if line.state == "not ok" or (line.state == "unknown" and line.name not in installed)
+    ]
+
+
+def refuse(sweep: Sweep, root: Path = ROOT) -> None:
+    """Where trials could not find a detector's code.
+
+    Raises:
+        UserError: naming each module, with the mend.
+    """
+    wrong = [line for line in findings(sweep, root) if line.state == "not ok"]
+    if wrong:
+        raise UserError([line.sentence() for line in wrong])
+
+
+def _environment(sweep: Sweep) -> _Environment | None:
+    match sweep.cluster:
+        case Local():
+            return None
+        case Aws() | OnPrem() as cluster:
+            where = f"cluster.environment, {cluster.environment}," if cluster.environment else "the machines"
+            return _Environment(cluster.environment is None, False, where)
+        case Slurm() as cluster:
+            own = cluster.environment == "auto" or Path(cluster.environment).expanduser() == Path(sys.prefix)
+            return _Environment(False, own, f"cluster.environment, {sys.prefix if own else cluster.environment},")
+        case Existing() as cluster:
+            return _Environment(False, False, f"cluster.python, {cluster.python},")
+
+
+def _modules(sweep: Sweep) -> dict[str, Path]:
+    """Files of the modules that hold own detectors; all were imported when the YAML was read."""
+    names = {name.partition(":")[0] for study in sweep.studies for name in study.detectors if ":" in name}
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(names)}
+    return {name: Path(file).resolve() for name, file in files.items() if file}
+
+
+def _finding(module: str, file: Path, environment: _Environment, root: Path) -> Finding:
+    name, move = _name(module), f"move it into {root}"
+    if _installed(file):
+        return _of_package(module, environment, root)
+    inside = file.is_relative_to(root)
+    path = file.relative_to(root).as_posix() if inside else str(file)
+    if inside and path in listed(root):
+        if path in (f"{module.replace('.', '/')}.py", f"{module.replace('.', '/')}/__init__.py"):
+            return Finding(name, "ok", f"{path} goes with the code")
+        said, move = (
+            f"{path} goes with the code, which is imported from {root} alone",
+            f"name it by its path below {root}",
+        )
+    elif inside:
+        said, move = f"git ignores {path}, so it is not part of the code that is shipped", "take it out of .gitignore"
+    else:
+        said = f"{path} is not part of the code that is shipped, {root}"
+    if environment.made:
+        return Finding(name, "not ok", said, move)
+    said = f"{said}; trials find it only if {environment.name} has it"
+    return Finding(name, "unknown", said, f"{move}, or install it there")
+
+
+def _name(module: str) -> str:
+    return f"detector {module}"
+
+
+def _of_package(module: str, environment: _Environment, root: Path) -> Finding:
+    """Of a module that is installed here."""
+    name, move = _name(module), f"move it into {root}"
+    package = next(iter(metadata.packages_distributions().get(module.partition(".")[0], ())), module)
+    if environment.shared:
+        return Finding(name, "ok", f"package {package} in {environment.name} which all nodes see")
+    if not environment.made:
+        said = f"package {package} is installed here; whether {environment.name} has it is found out by trials alone"
+        return Finding(name, "unknown", said, f"install it there, or {move}")
+    if package in _required(root / "pyproject.toml"):
+        return Finding(name, "ok", f"package {package} comes with the environment that machines make")
+    said = f"package {package} is installed here, and pyproject.toml, of which machines make theirs, does not name it"
+    return Finding(name, "not ok", said, f"add it to the dependencies there, or {move}")
+
+
+def _installed(file: Path) -> bool:
+    return any(file.is_relative_to(Path(sysconfig.get_path(kind)).resolve()) for kind in ("purelib", "platlib"))
+
+
+def _required(project: Path) -> set[str]:
+    """Packages that pyproject.toml asks for, and what those ask for, by the names they are installed under."""
+    from packaging.requirements import Requirement
+
+    wanted = [Requirement(text) for text in tomllib.loads(project.read_text())["project"]["dependencies"]]
+    seen, found = set(), set()
+    while wanted:
+        requirement = wanted.pop()
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        try:
+            distribution = metadata.distribution(requirement.name)
+        except metadata.PackageNotFoundError:  # of another platform
+            continue
+        found.add(distribution.metadata["Name"])
+        for further in map(Requirement, distribution.requires or ()):
+            if further.marker is None or any(
+                further.marker.evaluate({"extra": extra}) for extra in (requirement.extras or {""})
+            ):
+                wanted.append(further)
+    return found

@@ -1,0 +1,161 @@
+"""Figures of what networks made of images: discriminator features by t-SNE, reconstructions.
+
+Drawn from each trial's figures.npz (`sweep.trial.figure_data`), of the trial that a cell has kept.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sweep.leaderboard.board import NAME, Board, Line
+from sweep.leaderboard.rows import Row
+from sweep.report.figures.samples import Read
+from sweep.report.figures.style import ABNORMAL, NORMAL, WIDTH, Drawing, canvas, drawn, printable
+from sweep.report.sheet import line_label
+from sweep.store.ledger import undamaged
+
+PANELS = 3  # detectors that are drawn
+PERPLEXITY = 30.0
+ITERATIONS = 500  # of t-SNE; beyond, nothing moves that an eye would see
+Kept = Mapping[str, npt.NDArray[Any]]  # arrays of one figures.npz
+
+
+def kept(board: Board, rows: Sequence[Row], lines: Sequence[Line], read: Read) -> tuple[str, dict[str, Kept]]:
+    """The first class of the board that any line has figures.npz of, and those by line; ("", {}) without any."""
+    names = {line.name: line_label(line, board.lines) for line in lines}
+    for abnormal in board.classes:
+        found: dict[str, Kept] = {}
+        for row in sorted(rows, key=lambda row: (row["split_seed"], row["seed"])):
+            label = names.get(tuple(row[column] for column in NAME))
+            here = (row["dataset"], row["protocol"], row["abnormal"]) == (board.dataset, board.protocol, abnormal)
+            if here and row["status"] == "ok" and label is not None and label not in found and len(found) < PANELS:
+                path = f"trials/{row['key']}/figures.npz"
+                data = read(path)
+                if data is not None:
+                    found[label] = _arrays(path, data)
+        if found:
+            ordered = [names[line.name] for line in lines if names[line.name] in found]
+            return abnormal, {label: found[label] for label in ordered}
+    return "", {}
+
+
+def _arrays(path: str, data: bytes) -> Kept:
+    with undamaged(path), np.load(io.BytesIO(data), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def tsne(board: Board, abnormal: str, found: Mapping[str, Kept]) -> Iterator[Drawing]:
+    """Discriminator features of normal and abnormal test samples in the plane, a panel for each detector."""
+    shown = {label: arrays for label, arrays in found.items() if len(arrays.get("features", ())) > 3 * PERPLEXITY}
+    if not shown:
+        return
+    columns = min(len(shown), PANELS)
+    figure, [panels] = canvas(1, columns, WIDTH, 0.75 + WIDTH / max(columns, 2))
+    for (label, arrays), axes in zip(shown.items(), panels, strict=True):
+        points = _embedded(arrays["features"].astype(np.float32))
+        for kind, colour, marker, name in ((0, NORMAL, "o", "normal"), (1, ABNORMAL, "^", "abnormal")):
+            of_kind = points[arrays["feature_labels"] == kind]
+            axes.scatter(of_kind[:, 0], of_kind[:, 1], s=7, marker=marker, linewidths=0.6, alpha=0.75, label=name,
+                         facecolors=colour if kind else "none", edgecolors=colour)  # fmt: skip
+        axes.set_title(printable(label))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_box_aspect(1)
+        axes.spines[["top", "right"]].set_visible(True)
+        axes.grid(visible=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, markerscale=1.6)
+    counts = sorted({len(arrays["features"]) for arrays in shown.values()})
+    caption = (
+        f"t-SNE (perplexity {PERPLEXITY:g}, seeded) of the discriminator's features of {' or '.join(map(str, counts))} "
+        f"test samples, {abnormal} abnormal, last epoch, one seed; features longer than 1,024 are projected at random "
+        "first.  Distances between clusters mean nothing in such a picture; it is no evidence of detection."
+    )
+    title = f"{board.dataset} {board.protocol}: discriminator features, {abnormal} abnormal"
+    yield drawn(f"{board.dataset}-{board.protocol}-features", title, caption, figure)
+
+
+def _embedded(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    from sklearn.manifold import TSNE  # 1 s, which no other figure needs
+    from threadpoolctl import threadpool_limits
+
+    if not features.std():
+        return np.zeros((len(features), 2), np.float32)
+    model = TSNE(perplexity=PERPLEXITY, init="pca", max_iter=ITERATIONS, random_state=0, n_jobs=1)
+    with threadpool_limits(1):  # beside other work, threads that wait for each other take a hundred times as long
+        points: npt.NDArray[np.float32] = model.fit_transform(features / features.std())
+    return points
+
+
+def reconstructions(board: Board, abnormal: str, found: Mapping[str, Kept]) -> Iterator[Drawing]:
+    """Originals, reconstructions and their differences of the easiest and hardest samples, one figure a detector."""
+    for label, arrays in found.items():
+        if "originals" in arrays and len(arrays["originals"]):
+            yield _strips(board, abnormal, label, arrays)
+
+
+def _strips(board: Board, abnormal: str, label: str, arrays: Kept) -> Drawing:
+    hard = arrays["image_hard"]
+    figure, panels = canvas(2, 1, WIDTH, 3.5)
+    for (axes,), rank, chosen in zip(panels, ("easiest", "hardest"), (~hard, hard), strict=True):
+        original, made = arrays["originals"][chosen], arrays["reconstructions"][chosen]
+        labels = arrays["image_labels"][chosen]
+        axes.imshow(mosaic(original, made), interpolation="nearest", aspect="equal")
+        side = original.shape[-1]
+        pitch = side + GAP
+        axes.set_yticks([pitch * n + side / 2 for n in range(3)], ["original", "reconstruction", "difference"])
+        normal = int((labels == 0).sum())
+        places = [pitch * normal / 2, pitch * (normal + len(labels)) / 2]
+        names = ["normal, low score", f"{abnormal} (abnormal), high score"]
+        if rank == "hardest":
+            names = ["normal, high score", f"{abnormal} (abnormal), low score"]
+        axes.set_xticks(places, [printable(name) for name in names])
+        axes.set_title(f"{rank} {len(labels)}")
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    caption = (
+        "The test samples that are ranked best and worst: normals of the lowest and highest score, abnormals of the "
+        "highest and lowest.  Last epoch, one seed; difference: absolute, mean over channels, from dark (0) to bright "
+        "(half of the pixels' range or more)."
+    )
+    title = f"{board.dataset} {board.protocol}: reconstructions by {label}, {abnormal} abnormal"
+    return drawn(f"{board.dataset}-{board.protocol}-reconstructions-{label}", title, caption, figure)
+
+
+GAP = 2  # pixels between images
+
+
+def mosaic(original: npt.NDArray[np.uint8], made: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.float64]:
+    """Images side by side over their reconstructions and differences, if there are any; see-through between them.
+
+    Args:
+        original, made: [K, C, S, S].
+
+    Returns:
+        RGBA in [0, 1], [H, W, 4].
+    """
+    from matplotlib import colormaps
+
+    rows = [_rgb(original.astype(float) / 255)]
+    if made is not None:
+        difference = np.abs(original.astype(float) - made).mean(1) / 127.5
+        rows += [_rgb(made.astype(float) / 255), colormaps["cividis"](np.clip(difference, 0, 1))[..., :3]]
+    count, side = len(original), original.shape[-1]
+    pitch = side + GAP
+    found = np.zeros((len(rows) * pitch - GAP, max(1, count * pitch - GAP), 4))
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            found[row * pitch :, column * pitch :][:side, :side] = np.dstack([image, np.ones((side, side))])
+    return found
+
+
+def _rgb(images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """[K, C, S, S] to [K, S, S, 3]."""
+    return np.moveaxis(np.broadcast_to(images, (len(images), 3, *images.shape[2:])), 1, 3)

@@ -1,0 +1,236 @@
+"""Figures of single samples' scores: histograms, ROC curves, AUROC against lambda."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from models.scoring import LAMBDAS, combine
+from sweep.leaderboard.board import NAME, Board, Leaderboard, Line
+from sweep.leaderboard.rows import Row
+from sweep.leaderboard.stats import interval
+from sweep.report.figures.boards import measure, ring
+from sweep.report.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, drawn, legend, printable
+from sweep.report.sheet import board_title, line_label
+from sweep.store.ledger import undamaged
+from sweep.trial.metrics import auroc, roc
+
+Read = Callable[[str], bytes | None]  # an object of the store by path, None where there is none
+MOST_FILES = 240  # of scores that the figures of one board read
+ROC_LINES = 6
+HISTOGRAM_LINES, HISTOGRAM_CLASSES = 4, 5
+RATES = np.linspace(0.0, 1.0, 201)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Test samples of one trial, as the board's selection and evaluation scored them.
+
+    Attributes:
+        row: of the trial.
+        labels: [N], 0 normal, 1 abnormal.
+        components: [N] each.
+    """
+
+    row: Row
+    labels: npt.NDArray[np.int64]
+    components: Mapping[str, npt.NDArray[np.float32]]
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        return combine(self.components, self.row["lam"])
+
+
+Trials = Mapping[str, Mapping[str, Sequence[Scored]]]  # by line and class, seeds in order
+
+
+def load(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], lines: Sequence[Line], read: Read) -> Trials:
+    """Scores of the lines' trials; of a board too large for `MOST_FILES`, those of the first seeds."""
+    wanted = {line.name: line_label(line, board.lines) for line in lines}
+    cells: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        name = tuple(row[column] for column in NAME)
+        here = (row["dataset"], row["protocol"]) == (board.dataset, board.protocol)
+        chosen = (row["selection"], row["evaluation"]) == (leaderboard.selection, leaderboard.evaluation)
+        if here and chosen and row["status"] == "ok" and name in wanted:
+            cells.setdefault((wanted[name], row["abnormal"]), []).append(row)
+    each = max(1, MOST_FILES // max(1, len(cells)))
+    found: dict[str, dict[str, list[Scored]]] = {}
+    for (label, abnormal), of_cell in list(cells.items())[:MOST_FILES]:
+        of_cell.sort(key=lambda row: (row["split_seed"], row["seed"]))
+        scored = [one for row in of_cell[:each] if (one := _scored(row, read)) is not None]
+        if scored:
+            found.setdefault(label, {})[abnormal] = scored
+    return {label: found[label] for label in wanted.values() if label in found}
+
+
+def _scored(row: Row, read: Read) -> Scored | None:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    path = f"trials/{row['key']}/scores.parquet"
+    data = read(path)
+    if data is None:
+        return None
+    with undamaged(path):
+        table = pq.read_table(io.BytesIO(data))
+    wanted = pc.equal(table["part"], "test")
+    for name in ("evaluation", "epoch"):
+        wanted = pc.and_(wanted, pc.equal(table[name], row[name]))
+    table = table.filter(wanted)
+    names = [name for name in ("reconstruction", "latent") if name in table.column_names] or ["score"]
+    if not len(table):
+        return None
+    return Scored(row, table["label"].to_numpy().astype(np.int64), {n: table[n].to_numpy() for n in names})
+
+
+def histograms(leaderboard: Leaderboard, board: Board, trials: Trials) -> Iterator[Drawing]:
+    """Scores of normal and abnormal test samples, a panel for each detector and class."""
+    lines = list(trials)[:HISTOGRAM_LINES]
+    classes = [abnormal for abnormal in board.classes if any(abnormal in trials[line] for line in lines)]
+    classes = classes[:HISTOGRAM_CLASSES]
+    if not classes:
+        return
+    figure, panels = canvas(len(lines), len(classes), WIDTH, 0.6 + 1.45 * len(lines))
+    for line, row in zip(lines, panels, strict=True):
+        for abnormal, axes in zip(classes, row, strict=True):
+            axes.set_yticks([])
+            axes.grid(visible=False)
+            axes.spines["left"].set_visible(False)
+            if line == lines[0]:
+                axes.set_title(printable(f"{abnormal} abnormal"))
+            if abnormal in trials[line]:
+                scored = trials[line][abnormal][0]
+                scores = scored.scores
+                low, high = np.quantile(scores, (0.0, 0.995))
+                bins = np.linspace(low, high if high > low else low + 1.0, 41)
+                for label, colour, name, fill in ((0, NORMAL, "normal", 0.45), (1, ABNORMAL, "abnormal", 0.0)):
+                    axes.hist(
+                        np.clip(scores[scored.labels == label], bins[0], bins[-1]),
+                        bins=bins.tolist(),
+                        density=True,
+                        histtype="stepfilled",
+                        label=name,
+                        facecolor=(colour, fill),
+                        edgecolor=colour,
+                        linewidth=1.3,
+                        linestyle="-" if label else (0, (1.5, 1)),
+                    )
+                value = auroc(scored.labels, scores)
+                axes.annotate(f"{value:.3f}", (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=8)
+        row[0].set_ylabel(printable(line).replace(" ", "\n"), rotation=0, ha="right", va="center")
+    handles, labels = next(axes for axes in panels[0] if axes.has_data()).get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    caption = (
+        "Densities of the anomaly score over test samples, first seed; each panel has a scale of its own, its last "
+        "bin holds the highest 0.5 %; the number is the AUROC.  " + _shown(lines, classes, board)
+    )
+    title = f"{board_title(leaderboard, board)}: scores"
+    yield drawn(f"{board.dataset}-{board.protocol}-scores", title, caption, figure)
+
+
+def roc_curves(leaderboard: Leaderboard, board: Board, trials: Trials, looks: Mapping[str, Look]) -> Iterator[Drawing]:
+    """ROC curves, a panel for each class."""
+    lines = list(trials)[:ROC_LINES]
+    classes = [abnormal for abnormal in board.classes if any(abnormal in trials[line] for line in lines)][:10]
+    if not classes:
+        return
+    columns = min(len(classes), 5 if len(classes) > 4 else 4)
+    rows = -(-len(classes) // columns)
+    figure, panels = canvas(rows, columns, WIDTH, 0.9 + rows * (WIDTH / columns + 0.1), sharex=True, sharey=True)
+    flat = [axes for row in panels for axes in row]
+    for abnormal, axes in zip(classes, flat, strict=False):
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.7)
+        for line in lines:
+            if abnormal in trials[line]:
+                curves = [_sensitivity(scored) for scored in trials[line][abnormal]]
+                look = looks[line]
+                axes.plot(
+                    RATES, np.mean(curves, 0), color=look.colour, linestyle=look.dash, label=printable(line),
+                    marker=look.marker, markevery=(20, 60), markersize=4,
+                )  # fmt: skip
+        axes.set_title(printable(f"{abnormal} abnormal"))
+        axes.set_aspect("equal")
+        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    for axes in flat[len(classes) :]:
+        axes.remove()
+    figure.supxlabel("false positive rate", fontsize=9)
+    figure.supylabel("true positive rate", fontsize=9)
+    entries = {
+        label: handle
+        for axes in flat[: len(classes)]
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=3, handlelength=3.0)
+    caption = "True positive rate averaged over seeds at each false positive rate; dashed: chance.  " + _shown(
+        lines, classes, board
+    )
+    yield drawn(f"{board.dataset}-{board.protocol}-roc", f"{board_title(leaderboard, board)}: ROC", caption, figure)
+
+
+def _sensitivity(scored: Scored) -> npt.NDArray[np.float64]:
+    false_positives, true_positives = roc(scored.labels, scored.scores)
+    return np.interp(RATES, false_positives, true_positives)
+
+
+def against_lambda(
+    leaderboard: Leaderboard, board: Board, trials: Trials, looks: Mapping[str, Look]
+) -> Iterator[Drawing]:
+    """AUROC of the class mean against lambda, of every line whose score has two components."""
+    if leaderboard.metric != "auroc":
+        return
+    lines = {
+        line: cells
+        for line, cells in trials.items()
+        if all("latent" in scored.components for of_class in cells.values() for scored in of_class)
+    }
+    if not lines:
+        return
+    figure, [[axes]] = canvas(1, 1, WIDTH, 3.2)
+    for line, cells in lines.items():
+        counts = [_class_means(cells, lam) for lam in LAMBDAS]
+        means = [interval(values) for values in counts]
+        look = looks[line]
+        axes.errorbar(
+            LAMBDAS, [m.mean for m in means], yerr=[m.half_width or 0.0 for m in means], label=printable(line),
+            color=look.colour, marker=look.marker, linestyle=look.dash, markersize=4, elinewidth=0.9,
+        )  # fmt: skip
+        taken = next(iter(cells.values()))[0].row["lam"]
+        ring(axes, taken, interval(_class_means(cells, taken)).mean, look)
+    measure(axes, leaderboard.metric, classes=True)
+    axes.set_xlabel("lambda, the share of the reconstruction term in the score")
+    legend(figure, axes, columns=3)
+    caption = (
+        "From stored score components, without training again; mean over seeds of the class mean, 95 % t-interval; "
+        "ringed: the lambda that the board shows (of a searched line, the first class's).  Components stand on scales "
+        "of their own, so equal lambdas of two detectors do not mean the same.  Chosen here, lambda would be chosen on "
+        "the test set."
+    )
+    title = f"{board_title(leaderboard, board)}: against lambda"
+    yield drawn(f"{board.dataset}-{board.protocol}-lambda", title, caption, figure)
+
+
+def _class_means(cells: Mapping[str, Sequence[Scored]], lam: float) -> list[float]:
+    """AUROC averaged over classes, by seed; only seeds that every class has."""
+    by_unit = [
+        {(s.row["split_seed"], s.row["seed"]): auroc(s.labels, combine(s.components, lam)) for s in of_class}
+        for of_class in cells.values()
+    ]
+    shared = [unit for unit in by_unit[0] if all(unit in found for found in by_unit)]
+    whole = [interval([found[unit] for found in by_unit]).mean for unit in shared]
+    return whole or [interval([value for found in by_unit for value in found.values()]).mean]
+
+
+def _shown(lines: Sequence[str], classes: Sequence[str], board: Board) -> str:
+    """What of the board a figure leaves out."""
+    parts = []
+    if len(lines) < len(board.lines):
+        parts.append(f"{len(lines)} of {len(board.lines)} lines")
+    if len(classes) < len(board.classes):
+        parts.append(f"{len(classes)} of {len(board.classes)} classes")
+    return f"Drawn: {' and '.join(parts)}." if parts else ""

@@ -1,0 +1,53 @@
+"""Sheets as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from sweep.leaderboard.audit import Audit
+from sweep.leaderboard.board import Leaderboard
+from sweep.leaderboard.runtime import Runtime
+from sweep.report.sheet import Sheet
+from sweep.report.sheets import sheets
+from sweep.report.terminal import EMPTY, _plain
+
+MARKDOWN_SPECIAL = re.compile(r"[\\`*|<>\[\]&~$]|(?<![^\W_])_|_(?![^\W_])")  # inside a word _ is no emphasis
+
+
+def markdown(
+    leaderboard: Leaderboard,
+    provenance: Mapping[str, object] | None = None,
+    audited: Sequence[Audit] = (),
+    other: Leaderboard | None = None,
+    timed: Sequence[Runtime] = (),
+) -> str:
+    """The boards as GitHub-flavoured Markdown, headed by where they come from."""
+    text = _document("Leaderboard", sheets(leaderboard, audited, other, timed), provenance)
+    return text if leaderboard.boards or timed else f"{text}\n{EMPTY}\n"
+
+
+def _document(title: str, tables: Iterable[Sheet], provenance: Mapping[str, object] | None) -> str:
+    lines = [f"# {title}", ""]
+    lines += [f"- {_escaped(name)}: {_escaped(value)}" for name, value in (provenance or {}).items()]
+    lines += [""] if provenance else []
+    for sheet in tables:
+        lines += [f"## {_escaped(sheet.title)}", ""]
+        lines.append(_markdown_row([_escaped(sheet.label), *map(_escaped, sheet.columns)]))
+        lines.append(_markdown_row(["---", *["--:"] * len(sheet.columns)]))
+        for heading, section in sheet.sections:
+            if heading:
+                lines.append(_markdown_row([f"*{_escaped(heading)}*", *[""] * len(sheet.columns)]))
+            for label, entries in section:
+                texts = [f"**{_escaped(e.text)}**" if e.bold else _escaped(e.text) for e in entries]
+                lines.append(_markdown_row([_escaped(label), *texts]))
+        lines += ["", *(f"{_escaped(caption)}  " for caption in sheet.captions), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_row(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |"
+
+
+def _escaped(value: object) -> str:
+    return MARKDOWN_SPECIAL.sub(r"\\\g<0>", _plain(str(value)))

@@ -1,0 +1,76 @@
+"""What papers printed for the cells of a board, beside ours, with why theirs is another experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from models.catalog import DETECTORS
+from sweep.leaderboard import papers
+from sweep.leaderboard.board import METRICS, Board, Leaderboard, Line
+from sweep.report.sheet import CLASS_GROUP, CLASS_MEAN, Entry, Sheet, board_title, decimal, line_label, value_text
+
+
+def paper_sheet(leaderboard: Leaderboard, board: Board, other: Leaderboard | None, others: Board | None) -> Sheet:
+    ways = [(leaderboard.metric, {line.name: line for line in board.lines})]
+    if other is not None and others is not None:
+        ways.append((other.metric, {line.name: line for line in others.lines}))
+    sections, captions = [], []
+    for line in board.lines:
+        shown = [abnormal for abnormal, cell in line.cells.items() if cell.paper is not None]
+        tables = {
+            source: found.protocol
+            for abnormal in shown
+            for source, found in _printings(line, board, abnormal, leaderboard.metric).items()
+        }
+        for source, protocol in tables.items():
+            title = papers.SOURCES[source].title
+            may_be = papers.metrics_of(line.detector, board.dataset, source)
+            theirs = {
+                c: f[source].value for c in board.classes if source in (f := _printings(line, board, c, may_be[0]))
+            }
+            rows = [("paper", _beside(theirs, board.classes, ".3f"))]
+            for metric, lines in ways:
+                if metric not in may_be:
+                    continue
+                cells = lines[line.name].cells
+                ours = {c: cells[c].mean for c in theirs if c in cells and cells[c].mean is not None}
+                gaps = {c: value - theirs[c] for c, value in ours.items() if value is not None}
+                rows.append((f"ours, {METRICS[metric]}", _beside(ours, board.classes, ".3f")))
+                rows.append(("difference", _beside(gaps, board.classes, "+.3f")))
+            label = line_label(line, board.lines)
+            sections.append((f"{label}: {title}", tuple(rows)))
+            reasons = papers.differences(
+                source,
+                line.detector,
+                protocol,
+                protocol=board.protocol,
+                selection=leaderboard.selection,
+                evaluation=leaderboard.evaluation,
+                changed=changed(line),
+            )
+            captions.append(f"{label}, {title}: not the same experiment.  {'; '.join(reasons)}.")
+    title = f"{board_title(leaderboard, board)}, beside the papers"
+    return Sheet(
+        title, "whose", (CLASS_MEAN, *board.classes), tuple(sections), tuple(captions), lead=1, group=CLASS_GROUP
+    )
+
+
+def changed(line: Line) -> str:
+    """Hyperparameters of a line that are not its variant's defaults, e.g. "nz=32 instead of 100"."""
+    info = DETECTORS.get(line.detector)
+    if info is None or line.variant not in info.variants:
+        return ""
+    pairs = [(name, value, info.default(line.variant, name)) for name, value in line.hyperparameters.items()]
+    texts = [(name, value_text(value), value_text(usual)) for name, value, usual in pairs if None not in (value, usual)]
+    return ", ".join(f"{name}={ours} instead of {usual}" for name, ours, usual in texts if ours != usual)
+
+
+def _printings(line: Line, board: Board, abnormal: str, metric: str) -> dict[str, papers.Printed]:
+    return papers.printings(line.detector, board.dataset, abnormal, metric)
+
+
+def _beside(values: Mapping[str, float | None], classes: Sequence[str], form: str) -> tuple[Entry, ...]:
+    """By class, the mean first, which takes all classes of the board."""
+    known = [value for value in values.values() if value is not None]
+    mean = sum(known) / len(known) if len(known) == len(classes) else None
+    return tuple(Entry(decimal(value, form)) for value in (mean, *(values.get(c) for c in classes)))

@@ -1,0 +1,365 @@
+"""What a report shows, whatever shows it: tables of texts with captions that explain their marks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from models.catalog import DETECTORS
+from sweep.leaderboard import papers
+from sweep.leaderboard.audit import Audit
+from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Cell, Grid, Leaderboard, Line
+from sweep.leaderboard.comparison import CellComparison, Comparison, _short, _text
+from sweep.leaderboard.runtime import Milliseconds, Runtime
+from sweep.report.paper_sheet import paper_sheet
+from sweep.report.sheet import (
+    CLASS_GROUP,
+    CLASS_MEAN,
+    Entry,
+    Sheet,
+    averaged_over,
+    board_title,
+    decimal,
+    line_label,
+    probability,
+    value_text,
+)
+from sweep.spec.trial import Timing
+
+WIDE_NZ = "For Skip-GANomaly nz is the length of the discriminator's feature alone: its U-Net has no such bottleneck."
+
+
+def sheets(
+    leaderboard: Leaderboard,
+    audited: Sequence[Audit] = (),
+    other: Leaderboard | None = None,
+    timed: Sequence[Runtime] = (),
+) -> Iterator[Sheet]:
+    """Each board with its comparisons, what the papers say, and its grids; then audits and runtimes.
+
+    Args:
+        leaderboard: what is shown.
+        audited: of `sweep.leaderboard.audit.audits`.
+        other: the same rows by another metric, for papers' values that may be either.
+        timed: of `sweep.leaderboard.runtime.runtimes`.
+    """
+    others = {(board.dataset, board.protocol): board for board in (other.boards if other else ())}
+    for board in leaderboard.boards:
+        if board.lines:
+            yield _board_sheet(leaderboard, board)
+        if any(line.mean.test_half_width is not None for line in board.lines):
+            yield _test_set_sheet(leaderboard, board)
+        if any(line.behind is not None for line in board.lines):
+            yield _comparison_sheet(leaderboard, board)
+        if any(cell.paper is not None for line in board.lines for cell in line.cells.values()):
+            yield paper_sheet(leaderboard, board, other, others.get((board.dataset, board.protocol)))
+        for grids in by_axis(board.grids):
+            yield _grid_sheet(leaderboard, board, grids)
+    for audit in audited:
+        yield _audit_sheet(audit, METRICS[leaderboard.metric])
+    if timed:
+        yield _runtime_sheet(timed)
+
+
+def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
+    lines = board.lines
+    extra: dict[str, list[Entry]] = {}
+    if any(line.mean.diverged for line in lines):
+        extra["diverged = chance"] = [Entry(decimal(line.mean.counted), line.mean.best) for line in lines]
+    if any(line.gap is not None for line in lines):
+        extra["gap"] = [Entry("" if line.trivial else decimal(line.gap, "+.3f")) for line in lines]
+    if any(line.parameters is not None for line in lines):
+        extra["parameters"] = [Entry("-" if n.parameters is None else f"{n.parameters:,}") for n in lines]
+    if any(line.train_seconds is not None for line in lines):
+        extra["train s"] = [Entry(_seconds(line.train_seconds)) for line in lines]
+    if any(_cost(line) for line in lines):
+        extra["cost"] = [Entry(_cost(line) or "-") for line in lines]
+    shown = []
+    for index, line in enumerate(lines):
+        mark = "≈" if board.tested and line.contender and not line.mean.best else ""
+        prefix = "" if line.ranked or line.mean.mean is None else "~"
+        mean = Entry(prefix + _number(line.mean) + mark, line.mean.best, line.name)
+        classes = [_entry(line, abnormal) for abnormal in board.classes]
+        entries = (mean, *(column[index] for column in extra.values()), *classes)
+        shown.append((line.trivial, (line_label(line, lines), entries)))
+    sections = tuple(
+        (heading, tuple(line for is_trivial, line in shown if is_trivial == trivial))
+        for heading, trivial in (("", False), ("trivial detectors", True))
+    )
+    return Sheet(
+        board_title(leaderboard, board),
+        "detector",
+        (CLASS_MEAN, *extra, *board.classes),
+        tuple(section for section in sections if section[1]),
+        tuple(_captions(leaderboard, board)),
+        lead=1 + len(extra),
+        group=CLASS_GROUP,
+    )
+
+
+def _test_set_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
+    lines = []
+    for line in board.lines:
+        cells = (line.mean, *(line.cells.get(abnormal, Cell()) for abnormal in board.classes))
+        lines.append((line_label(line, board.lines), tuple(Entry(_width(cell.test_half_width)) for cell in cells)))
+    caption = (
+        "How far off these numbers may be because the test set is finite: half-width of the 95 % interval by "
+        "DeLong, apart from the interval over seeds.  Seeds, and classes, share test images; they count as if "
+        "they erred alike, so this is at most."
+    )
+    title = f"{board_title(leaderboard, board)}, finite test set"
+    return Sheet(title, "detector", (CLASS_MEAN, *board.classes), (("", tuple(lines)),), (caption,))
+
+
+COMPARISON = ("best minus this", "d_z", "classes won", "p", "p Holm", "p signed rank")
+
+
+def _comparison_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
+    best = next(line for line in board.lines if line.ranked)
+    lines = []
+    for line in board.lines:
+        found = line.behind
+        if found is None or line.p_holm is None:
+            continue
+        effect = "-" if found.effect is None else f"{found.effect:+.2f}"
+        won = f"{found.wins:g}/{found.n}"
+        numbers = (probability(found.p), probability(line.p_holm), probability(found.p_signed_rank))
+        texts = (f"{found.mean:+.3f} ± {found.half_width:.3f}", effect, won, *numbers)
+        lines.append((line_label(line, board.lines), tuple(Entry(text) for text in texts)))
+    captions = (
+        "Unit of analysis: the class, seeds averaged, a divergence counting as chance.  Difference with the 95 % "
+        "t-interval over classes; d_z: Cohen's d for pairs, mean difference over the standard deviation of the "
+        "differences; p: paired t test, and Wilcoxon's exact signed-rank test, which needs 6 classes to reach 5 %; "
+        f"Holm: adjusted for {len(lines)} comparison{'s' if len(lines) > 1 else ''} with the best.",
+        "Caution: classes of one dataset are dependent: they share training and test images, and what is normal in "
+        "one is abnormal in another.  Take p as approximate, and say nothing of other datasets.",
+    )
+    title = f"{board_title(leaderboard, board)}, {line_label(best, board.lines)} against the others"
+    return Sheet(title, "detector", COMPARISON, (("", tuple(lines)),), captions)
+
+
+def by_axis(grids: Sequence[Grid]) -> list[list[Grid]]:
+    """Grids of one study and axis together, in order."""
+    found: dict[tuple[str, str], list[Grid]] = {}
+    for grid in grids:
+        found.setdefault((grid.study, grid.axis), []).append(grid)
+    return list(found.values())
+
+
+def _grid_sheet(leaderboard: Leaderboard, board: Board, grids: Sequence[Grid]) -> Sheet:
+    """Values by detector; each has its own where defaults are not the same."""
+    study, axis = grids[0].study, grids[0].axis
+    points = [{line.value: line for line in grid.lines} for grid in grids]
+    values = sorted({value for of_grid in points for value in of_grid}, key=lambda v: (isinstance(v, str), v))
+    shared = len({grid.default for grid in grids}) == 1
+    lines = []
+    for value in values:
+        entries = []
+        for grid, of_grid in zip(grids, points, strict=True):
+            mark = " (default)" if not shared and value == grid.default else ""
+            entries.append(_grid_entry(of_grid.get(value), mark))
+        mark = " (default)" if shared and value == grids[0].default else ""
+        lines.append((value_text(value) + mark, tuple(entries)))
+    shown = [line for of_grid in points for line in of_grid.values()]
+    averaged = averaged_over([c for c in board.classes if any(c in line.cells for line in shown)])
+    captions = [
+        f"{averaged}: mean ± half-width of the 95 % t-interval over seeds; one value varied at a time around the "
+        "study's default.  Chosen from this table, a value would be chosen on the test set.",
+        *_marks(shown, [line.mean for line in shown]),
+    ]
+    if axis == "nz" and any(grid.detector == "skip_ganomaly" for grid in grids):
+        captions.append(WIDE_NZ)
+    columns = tuple(f"{grid.detector} {grid.variant}" for grid in grids)
+    title = f"{board_title(leaderboard, board)}, {study}: against {axis}"
+    return Sheet(title, axis, columns, (("", tuple(lines)),), tuple(captions))
+
+
+def _grid_entry(line: Line | None, mark: str) -> Entry:
+    if line is None:
+        return Entry("·")
+    prefix = "" if line.ranked or line.mean.mean is None else "~"
+    return Entry(prefix + _number(line.mean) + mark, line=line.name)
+
+
+def _audit_sheet(audit: Audit, metric: str) -> Sheet:
+    shown = [line for line, _ in audit.lines]
+    lines = [
+        (line_label(line, shown), tuple(Entry(_number(means[way]) if way in means else "·") for way in audit.ways))
+        for line, means in audit.lines
+    ]
+    caption = (
+        "Class means of the same trained detectors.  legacy: scored as published code does, BatchNorm normalising "
+        "by each test batch of 64; ordered: normals first, so nearly every batch is of one kind and its statistics "
+        "tell which; shuffled: in a random order.  oracle: the best epoch on the test set itself.  What the columns "
+        "add to the first one is protocol, not detection."
+    )
+    columns = tuple(f"{evaluation.replace('_', ' ')}, {selection}" for evaluation, selection in audit.ways)
+    return Sheet(
+        f"{audit.dataset} {audit.protocol}: {metric}, audit", "detector", columns, (("", tuple(lines)),), (caption,)
+    )
+
+
+def _runtime_sheet(timed: Sequence[Runtime]) -> Sheet:
+    sizes = sorted({size for runtime in timed for size in runtime.times} | set(Timing().batch_sizes))
+    sections: dict[str, list[tuple[str, tuple[Entry, ...]]]] = {}
+    for runtime in timed:
+        where = f"{runtime.dataset}, {runtime.size} x {runtime.size}, {runtime.hardware}, {runtime.numerics}"
+        study = f", {runtime.study}" if len({other.study for other in timed}) > 1 else ""
+        info = DETECTORS.get(runtime.detector)
+        variant = "" if info is not None and len(info.variants) == 1 else f" {runtime.variant}"
+        mark = {"failed": "✗", "stale": "§"}.get(runtime.status, "")
+        times = [Entry(_milliseconds(runtime.times.get(size)) + mark) for size in sizes]
+        paper = Entry("" if runtime.paper is None else f"{runtime.paper:g}")
+        sections.setdefault(where + study, []).append((f"{runtime.detector}{variant}", (*times, paper)))
+    columns = (*(f"batch {size}" for size in sizes), "paper, ms")
+    shown = tuple((where, tuple(lines)) for where, lines in sections.items())
+    return Sheet("Runtime: milliseconds to score an image", "detector", columns, shown, tuple(_runtime_captions(timed)))
+
+
+def _runtime_captions(timed: Sequence[Runtime]) -> Iterator[str]:
+    counts = sorted({times.n for runtime in timed for times in runtime.times.values()})
+    if counts:
+        yield (
+            f"Median (quartiles) over {' or '.join(map(str, counts))} batches after warm-up, a batch's time over its "
+            "images.  From pixels to scores in the host's memory, synchronised, copies to and from a GPU included; "
+            "BatchNorm in evaluation mode, one slot, nothing else of the sweep beside it.  Networks have their initial "
+            "weights: what they have learned takes no time."
+        )
+    beside = [runtime for runtime in timed if runtime.paper is not None]
+    for source in dict.fromkeys(runtime.source for runtime in beside):
+        ran = dict.fromkeys(f"{r.hardware} with torch {r.torch}" for r in beside if r.torch and r.source == source)
+        names = dict.fromkeys(r.detector for r in beside if r.source == source)
+        reasons = papers.runtime_differences(names, ", ".join(ran) or beside[0].hardware)
+        yield f"paper: {papers.RUNTIME_SOURCES[source]}, not the same experiment.  {'.  '.join(reasons)}."
+    if any(not runtime.times for runtime in timed):
+        yield "- there is no result yet."
+    if any(runtime.status == "failed" for runtime in timed):
+        yield "✗ the trial failed."
+    if any(runtime.status == "stale" for runtime in timed):
+        yield "§ there is a result of an older revision of the code alone; the trial runs again."
+
+
+def _milliseconds(times: Milliseconds | None) -> str:
+    """E.g. "2.79 (2.71 to 2.95)"."""
+    if times is None:
+        return "-"
+    three = (times.median, times.low, times.high)
+    median, low, high = (f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".") for value in three)
+    return f"{median} ({low} to {high})"
+
+
+def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
+    """What a reader of this board must know; marks are explained where they occur."""
+    cells = [cell for line in board.lines for cell in (line.mean, *line.cells.values())]
+    better = "lower" if leaderboard.metric in LOWER_IS_BETTER else "higher"
+    yield (
+        f"By abnormal class, mean ± half-width of the 95 % t-interval over seeds; {better} is better, the "
+        "best bold.  Class mean: over classes within each seed, then mean ± over seeds."
+    )
+    if any(cell.n == 1 and cell.half_width is None for cell in cells):
+        yield "Without ±: one seed, which has no interval; a detector that no seed changes (knn, pca, ...) runs once."
+    if leaderboard.selection == "oracle":
+        yield "oracle: the best epoch on the test set itself, hence too good."
+    if any(line.gap is not None for line in board.lines):
+        yield "gap: class mean minus that of the best trivial detector."
+    if any(line.contender and not line.mean.best for line in board.lines):
+        yield (
+            "≈ not significantly worse than the best: paired t over classes, seeds averaged, Holm, 5 %; "
+            "classes share images, so p is approximate."
+        )
+    yield from _marks(board.lines, cells)
+    if any(abnormal not in line.cells for line in board.lines for abnormal in board.classes):
+        yield "· not part of its study."
+    if any(_cost(line) for line in board.lines):
+        yield (
+            "parameters: trained ones.  train s: of one trial.  cost: hours of what its trials here computed on, in "
+            "all; failed attempts, and what a search tried beside them, are not in it."
+        )
+    if any(line.supervised for line in board.lines):
+        yield "‡ supervised: labels of the reported class chose its hyperparameters."
+
+
+def _marks(lines: Sequence[Line], cells: Sequence[Cell]) -> Iterator[str]:
+    """What the marks of numbers mean, of those that occur."""
+    if any(cell.n < cell.n_planned for cell in cells):
+        yield "(2/3): seeds there are of seeds planned."
+    if any(cell.n == 0 for cell in cells):
+        yield "- there is no result yet."
+    if any(not line.ranked and line.mean.mean is not None for line in lines):
+        yield "~ not ranked: no seed has a value in every class."
+    if any(cell.stale for cell in cells):
+        yield "§ a trial has a result of an older revision of the code alone; it is not in here, and runs again."
+    if any(cell.failed for cell in cells):
+        yield "✗ a trial failed."
+    if any(cell.diverged for cell in cells):
+        yield "† a trial diverged: left out of the mean; chance where it is ranked, tested and in the gap."
+
+
+def _entry(line: Line, abnormal: str) -> Entry:
+    cell = line.cells.get(abnormal)
+    return Entry("·") if cell is None else Entry(_number(cell), cell.best, line.name, abnormal)
+
+
+def _number(cell: Cell) -> str:
+    """E.g. "0.873 ± 0.021 (2/3)†"."""
+    text = decimal(cell.mean)
+    if cell.half_width is not None:
+        text += f" ± {cell.half_width:.3f}"
+    if cell.n < cell.n_planned:
+        text += f" ({cell.n}/{cell.n_planned})"
+    return text + ("†" if cell.diverged else "") + ("✗" if cell.failed else "") + ("§" if cell.stale else "")
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
+
+
+def _width(value: float | None) -> str:
+    return "-" if value is None else f"±{value:.3f}"
+
+
+def _cost(line: Line) -> str:
+    """E.g. "1.2 GPU h, $0.87"; empty where nothing is known."""
+    known = [(value, unit) for value, unit in ((line.gpu_hours, "GPU"), (line.cpu_hours, "CPU")) if value is not None]
+    texts = [f"{_seconds(h)} {unit} h" if h >= 0.01 else f"{_seconds(3600 * h)} {unit} s" for h, unit in known]
+    if line.usd is not None:
+        texts.append("<$0.01" if 0 < line.usd < 0.005 else f"${line.usd:.2f}")
+    return ", ".join(texts)
+
+
+def sheet(found: Comparison, how: str) -> Sheet:
+    """The comparison as a table; `how` says which epoch and evaluation."""
+    alike = found.first[1:] == found.second[1:]
+    first, second = (_text(name) if alike else _short(name) for name in (found.first, found.second))
+    columns = (first, second, "difference", "± test set", "p test set", "p Holm", "± seeds", "p seeds")
+    lines = [(abnormal, _entries(cell)) for abnormal, cell in found.cells.items()]
+    if found.mean is not None:
+        lines.append((CLASS_MEAN, _entries(found.mean)))
+    captions = [
+        "(n): seeds.  test set: DeLong's test of the two AUROCs from per-sample scores, seeds averaged, 95 %: whether "
+        f"these trained detectors differ.  Holm: adjusted for {len(found.cells)} classes.  seeds: Welch's t test, 95 "
+        "%: whether training again would tell.  In the class mean's test set an image counts once, in all its roles.",
+    ]
+    if found.classes is not None:
+        c = found.classes
+        effect = "none, all differences are equal" if c.effect is None else f"{c.effect:+.2f}"
+        captions.append(
+            f"Over {c.n} classes: {c.mean:+.3f} ± {c.half_width:.3f} (95 % t), d_z (Cohen's d for pairs) {effect}, "
+            f"{c.wins:g} won, paired t p {probability(c.p)}, signed rank p {probability(c.p_signed_rank)}.  "
+            "Caution: classes of one dataset are dependent, so these p are approximate."
+        )
+    if not found.cells:
+        captions.append("No abnormal class has results of both on the same split.")
+    title = f"{found.dataset} {found.protocol}: AUROC, {how}, {first} against {second}"
+    return Sheet(title, "abnormal", columns, (("", tuple(lines)),), tuple(captions))
+
+
+def _entries(cell: CellComparison) -> tuple[Entry, ...]:
+    means = (
+        f"{cell.first:.3f} ({cell.n_first})",
+        f"{cell.second:.3f} ({cell.n_second})",
+        f"{cell.difference.mean:+.3f}",
+    )
+    tested = (f"±{cell.difference.half_width:.3f}", probability(cell.difference.p))
+    adjusted = "" if cell.p_holm is None else probability(cell.p_holm)
+    seeds = ("-", "-") if cell.seeds is None else (f"±{cell.seeds.half_width:.3f}", probability(cell.seeds.p))
+    return tuple(map(Entry, (*means, *tested, adjusted, *seeds)))

@@ -1,0 +1,235 @@
+"""Recompute a bundle from its per-sample scores, and name every difference: a reviewer's tool.
+
+Needs neither the store nor torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from models.scoring import combine
+from sweep.errors import UserError
+from sweep.leaderboard.board import builder
+from sweep.leaderboard.rows import COLUMNS, METRICS, PROVENANCE, Row, judge
+from sweep.report.bundle import Bundle
+from sweep.report.files import every
+from sweep.spec.trial import TrialSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RELATIVE, ABSOLUTE = 1e-9, 1e-12  # other machines add up in another order
+OF_SPEC = ("detector", "variant", "revision", "dataset", "protocol", "abnormal", "split_seed", "seed", "device")
+PLANNED = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "split_seed", "seed")
+CELL = 8  # columns of the CSV that name a cell, and `study` and `setting`
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was recomputed.
+
+    Attributes:
+        trials: whose scores were read.
+        rows: whose metrics were recomputed.
+        cells: lines of leaderboard.csv that were recomputed.
+        differences: one line each, in the order found.
+        notes: what was not checked, and why.
+    """
+
+    trials: int
+    rows: int
+    cells: int
+    differences: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def verify(bundle: Bundle) -> Verified:
+    """Check records against keys, rows against records and scores, cells against rows.
+
+    Raises:
+        UserError: the bundle cannot be read.
+    """
+    rows, results = bundle.rows(), bundle.json("results.json")
+    lacking = sorted({*COLUMNS} - {*(rows[0] if rows else COLUMNS)})
+    if lacking or not isinstance(results, dict):
+        raise UserError(f"{bundle.path}: rows lack {', '.join(lacking) or 'their results'}: of another version")
+    differences = [fault for key, result in sorted(results.items()) for fault in _record(key, result)]
+    recomputed: list[Row] = []
+    by_trial: dict[str, list[Row]] = {}
+    for row in rows:
+        by_trial.setdefault(row["key"], []).append(row)
+    read = 0
+    for key, of_trial in by_trial.items():
+        result = results.get(key)
+        scored = any(row["status"] == "ok" for row in of_trial)
+        table, fault = _scores(bundle, key) if scored else (None, None)
+        read += table is not None
+        differences += [] if fault is None else [fault]
+        if table is not None and result is not None:
+            differences += _mixture(key, table, result)
+        for row in of_trial:
+            differences += _against_record(row, result)
+            found, faults = _judged(row, table)
+            recomputed.append(found)
+            differences += faults
+    extra = sorted(bundle.scored() - {row["key"] for row in rows})
+    differences += [f"scores/{key}.parquet belongs to no row" for key in extra]
+    planned = bundle.spec.get("sweep")
+    own = sorted({row["detector"] for row in rows if ":" in row["detector"]} | _own(planned))
+    # Planning a detector of somebody's own would import, and so run, whatever module the bundle names.
+    notes = [f"not checked: whether rows are left out, since {', '.join(own)} would have to be imported"] if own else []
+    differences += [] if own else _unreported(bundle, rows)
+    try:
+        ours = csv_of(recomputed)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{bundle.path}: its rows make no leaderboard: {error}") from None
+    packed = bundle.read("leaderboard.csv").decode("utf-8", "replace")
+    differences += _cells(packed, ours)
+    verified = sum(row["status"] == "ok" for row in recomputed)
+    return Verified(
+        read, verified, len(ours.splitlines()) - 1, tuple(dict.fromkeys((*bundle.faults, *differences))), tuple(notes)
+    )
+
+
+def csv_of(rows: list[Row]) -> str:
+    """leaderboard.csv of rows."""
+    from sweep.report.files import csv_text
+
+    return csv_text(every(rows, builder(rows)))
+
+
+def _record(key: str, result: Any) -> Iterator[str]:
+    try:
+        if TrialSpec.from_dict(result["spec"]).key != key:
+            yield f"trial {key}: its key is not that of its spec"
+    except (KeyError, TypeError, ValueError, AttributeError):
+        yield f"trial {key}: its record has no readable spec"
+
+
+def _scores(bundle: Bundle, key: str) -> tuple[pa.Table | None, str | None]:
+    if key not in bundle.scored():
+        return None, f"trial {key}: no scores, so its rows cannot be recomputed"
+    try:
+        return bundle.scores(key), None
+    except UserError as error:
+        return None, "; ".join(error.faults)
+
+
+def _mixture(key: str, table: pa.Table, result: Mapping[str, Any]) -> Iterator[str]:
+    """The score must be what lambda makes of the components."""
+    import numpy as np
+
+    lam = result.get("lam")
+    if lam is None or "reconstruction" not in table.column_names:
+        return
+    parts = {name: table[name].to_numpy() for name in ("reconstruction", "latent")}
+    off = ~np.isclose(table["score"].to_numpy(), combine(parts, lam), rtol=RELATIVE, atol=ABSOLUTE)
+    if off.any():
+        yield f"trial {key}: {int(off.sum())} of {len(off)} scores are not lambda {lam:g} of their components"
+
+
+def _against_record(row: Row, result: Mapping[str, Any] | None) -> Iterator[str]:
+    """What a row says beside its metrics must be what the trial's record says."""
+    if result is None:
+        if row["status"] in ("ok", "diverged"):
+            yield f"{_where(row)}: {row['status']}, but the bundle has no record of the trial"
+        return
+    spec = result.get("spec") or {}
+    said = {name: spec.get(name) for name in OF_SPEC} | {
+        name: result.get(name) for name in PROVENANCE if name != "device"
+    }
+    said |= {f"hp_{name}": value for name, value in (spec.get("hyperparameters") or {}).items()}
+    for name, value in said.items():
+        if not _same(row.get(name), value) and str(row.get(name)) != str(value):
+            yield f"{_where(row)}: {name} is {row.get(name)} in its row, {value} in the trial's record"
+    if row["status"] != result.get("status") and row["status"] != "missing":
+        yield f"{_where(row)}: status is {row['status']} in its row, {result.get('status')} in the trial's record"
+
+
+def _judged(row: Row, table: pa.Table | None) -> tuple[Row, list[str]]:
+    """The row with metrics from scores, and where they differ."""
+    if row["status"] != "ok" or table is None:
+        return row, []
+    single = "reconstruction" not in table.column_names
+    try:
+        found = judge(table, row["evaluation"], row["epoch"], None if single else row["lam"])
+    except (ValueError, KeyError, TypeError) as error:
+        return row, [f"{_where(row)}: its scores make no metrics: {error}"]
+    wrong = [name for name in METRICS if not _same(row[name], found[name])]
+    return {**row, **found}, [f"{_where(row)}: {name} is {row[name]}, {found[name]} by its scores" for name in wrong]
+
+
+def _own(sweep: Any) -> set[str]:
+    """Detectors in a packed spec that are not of this package."""
+    try:
+        return {str(name) for study in sweep["studies"] for name in study["detectors"] if ":" in str(name)}
+    except (KeyError, TypeError):
+        return set()
+
+
+def _unreported(bundle: Bundle, rows: list[Row]) -> Iterator[str]:
+    """Planned trials that no row stands for: leaving out what went badly is a difference, too."""
+    from pydantic import ValidationError
+
+    from sweep.plan.expand import expand
+    from sweep.plan.platform import Platform
+    from sweep.spec.sweep import Sweep
+
+    try:
+        sweep, platform = Sweep.model_validate(bundle.spec["sweep"]), Platform.from_dict(bundle.spec["platform"])
+        planned = [trial for trial in expand(sweep, platform).fixed if trial.spec.timing is None]
+    except (ValidationError, UserError, KeyError, TypeError, ValueError, AttributeError) as error:
+        yield f"the spec is not one that this version can plan: {str(error).splitlines()[0]}"
+        return
+    there = {tuple(row[name] for name in PLANNED) for row in rows}
+    for trial in planned:
+        if tuple(getattr(trial, name) for name in PLANNED) not in there:
+            name = " ".join(str(getattr(trial, name)) for name in PLANNED)
+            yield f"{name}: planned, and no row says what became of it"
+
+
+def _cells(packed: str, ours: str) -> Iterator[str]:
+    """Lines of two leaderboard.csv that differ, by cell and column."""
+    theirs, own = _by_cell(packed), _by_cell(ours)
+    for cell in [*own, *(cell for cell in theirs if cell not in own)]:
+        name = " ".join(part for part in cell if part)
+        if cell not in own or cell not in theirs:
+            yield f"leaderboard.csv: {name} is {'not there' if cell in own else 'of no row'}"
+            continue
+        for column, value in own[cell].items():
+            if not _same_text(theirs[cell].get(column), value):
+                yield f"leaderboard.csv: {name}: {column} is {theirs[cell].get(column)}, {value} by the scores"
+
+
+def _by_cell(text: str) -> dict[tuple[str, ...], dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    names = [*(reader.fieldnames or ())[:CELL], "study", "setting"]
+    return {tuple(str(line.get(name)) for name in names): line for line in reader}
+
+
+def _where(row: Row) -> str:
+    seeds = f"split seed {row['split_seed']}, seed {row['seed']}"
+    names = " ".join(
+        str(row[name]) for name in ("study", "detector", "variant", "setting", "dataset", "protocol") if row[name]
+    )
+    return f"{names}, abnormal {row['abnormal']}, {seeds}, {row['selection']}, {row['evaluation']} (trial {row['key']})"
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, float) and isinstance(second, int | float) and not isinstance(second, bool):
+        return math.isclose(first, second, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    return bool(first == second)
+
+
+def _same_text(first: str | None, second: str) -> bool:
+    if first == second:
+        return True
+    try:
+        return math.isclose(float(first or ""), float(second), rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    except ValueError:
+        return False

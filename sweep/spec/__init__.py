@@ -1,0 +1,1 @@
+"""Everything a YAML may say, and the trial with its key."""

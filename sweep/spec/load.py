@@ -1,0 +1,253 @@
+"""Read a YAML file into a `Sweep`: `--set`, named studies, and one message for every problem."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from data.sources.layouts import LAYOUTS
+from sweep.errors import UserError, unknown
+from sweep.spec import yamlfile
+from sweep.spec.cluster import PROVIDERS, SHARED_NOTHING, Price
+from sweep.spec.own_datasets import describe
+from sweep.spec.study import Study
+from sweep.spec.sweep import Budget, Data, Sweep, TrialOptions
+
+_TOP = ("cluster", "budget", "storage", "data", "trial", "sweep")
+
+
+_SWEEP_ONLY = ("name", "study", "studies")
+
+
+def named_studies() -> dict[str, Path]:
+    """The studies that come with the package, by name."""
+    folder = Path(str(importlib.resources.files("sweep.spec"))) / "studies"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load(path: Path, assignments: Sequence[str] = ()) -> Sweep:
+    """The sweep that a YAML file and `--set` assignments describe.
+
+    Raises:
+        UserError: naming every fault at once, each with its place, the legal values and the mend.
+    """
+    return resolve(yamlfile.override(yamlfile.read(path), assignments), stem=path.stem, source=str(path))
+
+
+def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") -> Sweep:
+    """`load` for what the YAML holds; `stem` goes into the sweep's default id."""
+    faults = [unknown("key", key, _TOP) for key in raw if key not in _TOP]
+    body = raw.get("sweep")
+    if not isinstance(body, Mapping):
+        faults.append("sweep: must be given, e.g. sweep: {study: quickstart}")
+        body = {}
+    studies, places = _studies(body, faults)
+    storage = raw.get("storage")
+    if not storage or not isinstance(storage, str):
+        faults.append("storage: must be a folder or s3://bucket/prefix, e.g. storage: ./results")
+        storage = "./invalid"
+    label = body.get("study") or "studies"
+    name = body.get("name")
+    if name is None and storage.startswith("s3://"):
+        faults.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
+    faults += _needed_elsewhere(raw, storage)
+    fields = {key: raw[key] for key in ("cluster", "budget", "data", "trial") if raw.get(key) is not None}
+    fields |= {"name": name or f"{stem}-{label}", "storage": storage, "studies": studies}
+    fields |= _described(fields, faults)
+    try:
+        sweep = Sweep.model_validate(fields)
+    except ValidationError as error:
+        faults += _readable(error, places)
+    if faults:
+        raise UserError(faults, heading=f"{source or stem}: {len(set(faults))} to mend")
+    return sweep
+
+
+def recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
+    """The sweep that was dumped to JSON, with its store at another address.
+
+    Raises:
+        UserError: naming every fault: another version may have written it, with other keys.
+    """
+    try:
+        return Sweep.model_validate({**fields, "storage": storage})
+    except ValidationError as error:
+        raise UserError(_readable(error, ())) from None
+    except TypeError:
+        raise UserError(f"sweep: must be keys and values, is {fields!r}") from None
+
+
+def _needed_elsewhere(raw: Mapping[str, Any], storage: str) -> list[str]:
+    """What may be left out, or be otherwise, on this machine."""
+    cluster, budget = raw.get("cluster"), raw.get("budget")
+    provider = cluster.get("provider", "local") if isinstance(cluster, Mapping) else "local"
+    if provider == "local" or provider not in PROVIDERS:
+        return []
+    faults = []
+    if provider in SHARED_NOTHING and not storage.startswith("s3://"):
+        faults.append(
+            f"storage: must be s3://bucket/prefix on {provider}, where machines share no folder, is {storage!r}"
+        )
+    elif not storage.startswith(("s3://", "/")):
+        faults.append(
+            f"storage: must be s3://bucket/prefix on {provider}, or an absolute folder that all machines and this one "
+            f"see, such as one on NFS; is {storage!r}"
+        )
+    if provider == "aws" and (not isinstance(budget, Mapping) or budget.get("max_hours") is None):
+        faults.append(
+            "budget.max_hours: must be given on aws: every machine powers itself off by it, e.g. max_hours: 12"
+        )
+    return faults
+
+
+def _described(fields: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+    """The section `data` with what those own sets hold that studies name."""
+    try:
+        data = Data.model_validate(fields.get("data", {}))
+    except ValidationError:
+        return {}  # told with all other faults
+    named = {str(name) for study in fields["studies"] if isinstance(study, Mapping)
+             for name in _listed(study.get("datasets"))}  # fmt: skip
+    chosen = {name: layout for name, layout in data.sets.items() if name in named}
+    found, unknown_sets = describe(chosen, data.size, fields["storage"])
+    faults += unknown_sets
+    return {"data": data.model_copy(update={"found": found})}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _studies(body: Mapping[str, Any], faults: list[str]) -> tuple[list[Any], list[dict[str, str]]]:
+    """Raw studies with the sweep's own keys laid over each, and where each of their keys stands."""
+    over = {key: value for key, value in body.items() if key not in _SWEEP_ONLY}
+    named, given = body.get("study"), body.get("studies")
+    bases: list[Any] = []
+    origin = "sweep.studies"
+    if (named is None) == (given is None):
+        faults.append("sweep: needs either study: NAME or studies: [...], and not both")
+    elif named is not None:
+        paths = named_studies()
+        if not isinstance(named, str) or named not in paths:
+            faults.append(f"sweep.study: {unknown('study', named, paths)}")
+        else:
+            origin = f"study {named}"
+            bases = yamlfile.read(paths[named])["studies"]
+    elif not isinstance(given, list) or not given:
+        faults.append("sweep.studies: must be a list of at least one study")
+    else:
+        bases = given
+    studies, places = [], []
+    for index, base in enumerate(bases):
+        if isinstance(base, Mapping):
+            studies.append(yamlfile.merged(base, over))
+            places.append({**{k: f"{origin}[{index}].{k}" for k in base}, **{k: f"sweep.{k}" for k in over}})
+        else:
+            studies.append(base)
+            places.append({})
+    if not studies and over:  # say what is wrong with these keys all the same
+        studies.append({"name": "unnamed", "kind": "error_bars", **over})
+        places.append({k: f"sweep.{k}" for k in over})
+    return studies, places
+
+
+def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> list[str]:
+    """One line a fault: place in the file, what is wrong, legal values, nearest name."""
+    lines = []
+    for fault in error.errors():
+        path = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
+        provider = path.pop(1) if path[:1] == ["cluster"] and len(path) > 1 else "local"
+        legal = _keys_at(path, provider)
+        if path[:2] == ["data", "sets"] and len(path) > 4:
+            del path[3]  # the layout, by which pydantic tells descriptions of sets apart
+        if len(path) >= 2 and path[0] == "studies":
+            index, rest = int(path[1]), path[2:]
+            known = places[index] if index < len(places) else {}
+            head = known.get(rest[0], f"sweep.studies[{index}].{rest[0]}") if rest else f"sweep.studies[{index}]"
+            place = ".".join([head, *rest[1:]])
+        else:
+            place = ".".join(path)
+        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            parent, _, key = place.rpartition(".")
+            own = _SWEEP_ONLY if parent == "sweep" else ()
+            lines.append(f"{parent}: {unknown('key', key, {*legal, *own})}")
+        elif fault["type"] == "union_tag_invalid" and path == ["cluster"]:
+            lines.append(f"{place}.provider: {unknown('provider', fault['ctx']['tag'], PROVIDERS)}")
+        elif fault["type"] == "union_tag_not_found" and path == ["cluster"]:
+            lines.append(f"{place}: must be keys and values, e.g. {{provider: local}}, is {fault['input']!r}")
+        elif fault["type"].startswith("union_tag"):
+            layout = fault["input"].get("layout")
+            lines.append(
+                f"{place}.layout: "
+                + (unknown("layout", layout, LAYOUTS) if layout else f"must be given, one of {', '.join(LAYOUTS)}")
+            )
+        elif fault["type"] == "missing":
+            lines.append(f"{place}: must be given")
+        else:
+            for message in str(fault["msg"]).removeprefix("Value error, ").splitlines():
+                shown = "" if fault["type"] == "value_error" else f", is {fault['input']!r}"
+                said = f"{message[:1].lower()}{message[1:]}"
+                if shown and lines and lines[-1].startswith(f"{place}: ") and lines[-1].endswith(shown):
+                    lines[-1] = f"{lines[-1].removesuffix(shown)}, or {said.removeprefix('input should be ')}{shown}"
+                else:
+                    lines.append(f"{place}: {said}{shown}")
+    return lines
+
+
+def _is_union_branch(part: str) -> bool:
+    """Whether a part of pydantic's path names an alternative of a type, which no file contains."""
+    return "[" in part or part.startswith("constrained-") or part in {"int", "float", "str", "bool", "none", "literal"}
+
+
+def _keys_at(path: Sequence[str], provider: str) -> list[str]:
+    """Legal keys where a key at `path` stands."""
+    if path[:2] == ["data", "sets"] and len(path) > 4:
+        return [f.name for f in dataclasses.fields(LAYOUTS[path[3]])]
+    if path[:2] == ["cluster", "prices"] and len(path) > 3:
+        return list(Price.model_fields)
+    sections: dict[str, type[BaseModel]] = {
+        "cluster": PROVIDERS[provider], "budget": Budget, "data": Data, "trial": TrialOptions, "studies": Study
+    }  # fmt: skip
+    return list(sections.get(path[0], Sweep).model_fields) if len(path) > 1 else list(Sweep.model_fields)
+
+
+PLACEHOLDER = "EDIT-THIS"
+
+
+def unedited(sweep: Sweep) -> dict[str, str]:
+    """Keys, with their text, that stand as they came and have no meaning."""
+    raw = sweep.model_dump(mode="json", exclude={"studies"})
+    return {place: text for key, value in raw.items() for place, text in _texts(key, value) if PLACEHOLDER in text}
+
+
+def refuse_unedited(sweep: Sweep) -> None:
+    """Where a placeholder is left in the YAML.
+
+    Raises:
+        UserError: naming every one, with the mend.
+    """
+    faults = [f"{place}: {text} is a placeholder; {edit(place)}" for place, text in unedited(sweep).items()]
+    if faults:
+        raise UserError(faults)
+
+
+def edit(place: str) -> str:
+    """How to mend a placeholder."""
+    example = ", e.g. s3://your-bucket/prefix" if place == "storage" else ""
+    return f"edit that line of the YAML{example}, or give --set {place}=..."
+
+
+def _texts(place: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every text in a value, with its place."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(f"{place}.{key}", inner)
+    elif isinstance(value, list):  # --set replaces one as a whole
+        yield place, "[" + ", ".join(text for inner in value for _, text in _texts(place, inner)) + "]"

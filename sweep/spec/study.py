@@ -1,0 +1,406 @@
+"""A study: what is varied, and what is averaged.
+
+Every name is checked here against the catalogs of detectors and datasets, field by field, so that
+one reading of a file finds all its faults.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from data import catalog
+from data.catalog import DatasetInfo
+from data.sources.layouts import ANY
+from models import catalog as detectors
+from models.catalog import DetectorInfo
+from models.scoring import LAMBDAS
+from sweep.errors import unknown
+from sweep.spec.trial import EVALUATIONS, Scalar, Validation
+
+TRANSFER_CLASSES = 4  # fewest abnormal classes of which one half can tune for the other
+FIRST_TUNING_SEED = 1000  # training seeds of searches; those of reported trials stay below
+Kind = Literal["error_bars", "search", "grid", "runtime"]
+ONLY = {  # keys that one kind alone has
+    "search": ("space", "candidates", "parallel", "tuning_seeds", "objective", "per"),
+    "runtime": ("repetitions",),
+}
+FEWEST_REPETITIONS = 3  # of which there are quartiles
+LAMBDA = "lambda"
+DEFAULT_SPACE = (
+    "nz",
+    "w_adv",
+    "w_con",
+    "w_enc",
+    "w_lat",
+    LAMBDA,
+)  # what the papers vary, and the score's lambda
+
+
+class Fractions(BaseModel):
+    """Shares carved out for validation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    normal: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of the training normals")
+    abnormal: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of the test's abnormals")
+
+    def frozen(self) -> Validation:
+        return Validation(normal=self.normal, abnormal=self.abnormal)
+
+
+class Range(BaseModel):
+    """Values that a search may try of one hyperparameter: a range, or choices."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float | None = Field(None, description="least value")
+    high: float | None = Field(None, description="greatest value")
+    log: bool = Field(False, description="draw its logarithm evenly")
+    choices: tuple[bool | int | float | str, ...] = Field((), description="the only values")
+
+    @model_validator(mode="after")
+    def _is_a_range_or_choices(self) -> Range:
+        bounded = self.low is not None and self.high is not None and self.low < self.high
+        if bounded == bool(self.choices) or (self.log and not (self.low or 0) > 0):
+            raise ValueError("must be {low: 1, high: 9}, with log: true where low is above 0, or {choices: [...]}")
+        return self
+
+
+class Study(BaseModel):
+    """What is varied, and what is averaged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
+        description="name within the sweep: letters, digits, '.', '_' and '-'"
+    )
+    kind: Kind = Field(
+        description="error_bars: the same over seeds; search: Optuna chooses; grid: one value at a time; "
+        "runtime: milliseconds to score an image, in batches of 1 and 64: each detector once, untrained, on the first "
+        "class and seed, with nothing beside it, hence in a sweep of runtime studies alone"
+    )
+    datasets: tuple[str, ...] = Field(description="names of datasets, e.g. [digits]")
+    protocol: str | None = Field(None, description="who is trained and tested on; none: each dataset's default")
+    validation: Fractions | None = Field(
+        None, description="shares held out for epoch selection; none; a search always holds out"
+    )
+    abnormal: tuple[str, ...] = Field(
+        ("all",),
+        validate_default=True,
+        description="classes to hunt, each in trials of its own; all: every one",
+    )
+    detectors: tuple[str, ...] = Field(description="names, package.module:Class of your own, or all")
+    variants: tuple[str, ...] = Field(("default",), description="renderings of each detector that has them")
+    hyperparameters: Mapping[str, Mapping[str, Any]] = Field(
+        {}, description="by detector, or under `all` for every detector that has the key; lambda too"
+    )
+    seeds: tuple[Annotated[int, Field(ge=0, lt=FIRST_TUNING_SEED)], ...] = Field(
+        (0, 1, 2), description="training seeds: a count, or a list"
+    )
+    split_seed: Annotated[int, Field(ge=0)] | Literal["follow"] = Field(
+        0, description="seed of the split; follow: moves with the training seed"
+    )
+    evaluations: tuple[str, ...] = Field(
+        ("clean",), description="how test samples are scored: clean; legacy_ordered, legacy_shuffled: as published code"
+    )
+    eval_every: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="epochs between evaluations, 0: after the last alone; none: 1, or 0 where scoring takes long"
+    )
+    space: tuple[str, ...] | Mapping[str, Range] | None = Field(
+        None,
+        description="search: what to choose, by name or with ranges; none: nz, loss weights, lambda",
+    )
+    candidates: Annotated[int, Field(ge=1)] = Field(20, description="search: candidates of each Optuna study")
+    parallel: Annotated[int, Field(ge=1)] = Field(
+        2, description="search: candidates under way at once; candidate n learns from all up to n - parallel"
+    )
+    tuning_seeds: tuple[Annotated[int, Field(ge=FIRST_TUNING_SEED)], ...] = Field(
+        (1000, 1001, 1002), description="search: training seeds of candidates, a count or a list from 1000"
+    )
+    objective: Literal["auto", "transfer", "labelled"] = Field(
+        "auto",
+        description="search: transfer: tune on half of the classes, report the other; labelled: on the same",
+    )
+    per: Literal["fold", "cell"] = Field("fold", description="search: one Optuna study a fold, or one a cell")
+    axes: Mapping[str, tuple[bool | int | float | str, ...]] = Field(
+        {}, description="grid: values by hyperparameter, varied one at a time around the default"
+    )
+    repetitions: Annotated[int, Field(ge=FEWEST_REPETITIONS)] = Field(
+        100, description="runtime: timed batches of each size, after a tenth as many that are not timed"
+    )
+
+    @field_validator("seeds", "tuning_seeds", mode="before")
+    @classmethod
+    def _count_or_list(cls, value: Any, info: ValidationInfo) -> Any:
+        first = FIRST_TUNING_SEED if info.field_name == "tuning_seeds" else 0
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value > FIRST_TUNING_SEED:
+                raise ValueError(f"must be at most {FIRST_TUNING_SEED} seeds, is {value}")
+            value = range(first, first + value)
+        return _some(value, "a count of at least 1, or a list of seeds")
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _known_datasets(cls, value: Any, info: ValidationInfo) -> Any:
+        known = _datasets(info)
+        names = _some(value, f"a list of {', '.join(known or catalog.DATASETS)}")
+        if known is not None:
+            _raise(unknown("dataset", name, known) for name in names if name not in known)
+        return names
+
+    @field_validator("protocol")
+    @classmethod
+    def _known_protocol(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None:
+            _raise(
+                f"{dataset.name} has {unknown('protocol', value, dataset.protocols)}"
+                for dataset in _described(info)
+                if value not in dataset.protocols
+            )
+        return value
+
+    @field_validator("abnormal", mode="before")
+    @classmethod
+    def _known_classes(cls, value: Any, info: ValidationInfo) -> Any:
+        sets = _described(info)
+        if value in ("all", ("all",), ["all"]):
+            return tuple(dict.fromkeys(name for dataset in sets for name in dataset.abnormal))
+        names = tuple(str(name) for name in _some(value, "all, or a list of class names"))
+        # Datasets of one study may differ in their classes, as those that `all` stands for do.
+        anywhere = {name for dataset in sets for name in dataset.huntable}
+        _raise(
+            f"{dataset.name} has {unknown('class', name, dataset.huntable)}"
+            for dataset in sets
+            for name in names
+            if name not in anywhere or not set(names) & set(dataset.huntable)
+        )
+        return names
+
+    @field_validator("detectors", mode="before")
+    @classmethod
+    def _known_detectors(cls, value: Any) -> Any:
+        if value == "all":
+            return tuple(detectors.DETECTORS)
+        names = _some(value, "all, or a list of names")
+        faults = []
+        for name in names:
+            try:
+                detectors.detector(str(name))
+            except ValueError as error:
+                faults.append(str(error))
+        _raise(faults)
+        return names
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _known_variants(cls, value: Any, info: ValidationInfo) -> Any:
+        names = _some(value, "a list of variants, e.g. [repo_head]")
+        legal = {v for d in info.data.get("detectors", ()) for v in detectors.detector(d).variants}
+        if legal:
+            _raise(unknown("variant", name, {*legal, "default"}) for name in names if name not in {*legal, "default"})
+        return names
+
+    @field_validator("evaluations", mode="before")
+    @classmethod
+    def _known_evaluations(cls, value: Any) -> Any:
+        names = _some(value, f"a list of {', '.join(EVALUATIONS)}")
+        _raise(unknown("evaluation", str(name), EVALUATIONS) for name in names if name not in EVALUATIONS)
+        return tuple(name for name in EVALUATIONS if name in names or name == "clean")  # clean is always made
+
+    @field_validator("hyperparameters")
+    @classmethod
+    def _known_hyperparameters(cls, value: Any, info: ValidationInfo) -> Any:
+        infos = [detectors.detector(name) for name in info.data.get("detectors", ())]
+        every = {name for d in infos for name in tunable(d)}
+        faults = []
+        for owner, values in value.items():
+            if owner != "all" and owner not in detectors.DETECTORS and ":" not in owner:
+                faults.append(f"{owner}: {unknown('detector', owner, [*detectors.DETECTORS, 'all'])}")
+                continue
+            if owner == "all" and infos:
+                faults += [f"all: {unknown('hyperparameter', k, every)}" for k in values if k not in every]
+            for d in infos:
+                if owner in ("all", d.name):
+                    faults += _illegal(d, values, every if owner == "all" else set(tunable(d)), owner)
+        _raise(faults)
+        return value
+
+    @field_validator("space")
+    @classmethod
+    def _known_space(cls, value: Any, info: ValidationInfo) -> Any:
+        infos = [detectors.detector(name) for name in info.data.get("detectors", ())]
+        if value is not None and infos:
+            every = {name for d in infos for name in tunable(d)}
+            faults = [unknown("hyperparameter", name, every) for name in value if name not in every]
+            if not isinstance(value, Mapping):
+                ranged = {n for d in infos for n in searchable(d)}
+                faults += [
+                    f"{n} has no range of its own: give one, e.g. space: {{{n}: {{low: 1, high: 9}}}}"
+                    for n in value
+                    if n in every - ranged
+                ]
+            else:
+                for d in infos:
+                    for name in set(value) & set(tunable(d)):
+                        for end in (value[name].low, value[name].high, *value[name].choices):
+                            faults += [] if end is None else _illegal(d, {name: end}, every, "")
+            _raise(faults or ([] if value else ["must name at least one hyperparameter"]))
+        return value
+
+    @field_validator("axes")
+    @classmethod
+    def _known_axes(cls, value: Any, info: ValidationInfo) -> Any:
+        infos = [detectors.detector(name) for name in info.data.get("detectors", ())]
+        every = {name for d in infos for name in tunable(d)}
+        faults = [unknown("hyperparameter", name, every) for name in value if infos and name not in every]
+        faults += [f"{name}: must have at least one value" for name, values in value.items() if not values]
+        for d in infos:
+            for name in set(value) & set(tunable(d)):
+                for v in value[name]:
+                    faults += _illegal(d, {name: v}, every, "")
+        _raise(faults)
+        return value
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Study:
+        faults = []
+        fields = type(self).model_fields
+        for kind, keys in ONLY.items():
+            given = [key for key in keys if self.kind != kind and getattr(self, key) != fields[key].default]
+            faults += [f"{key}: only a study of kind {kind} has it" for key in given]
+        if self.kind == "runtime":
+            faults += self._runtime_faults()
+        if self.kind == "search":
+            if any(self.space_of(detectors.detector(d)) for d in self.detectors):
+                faults += self._lambda_faults()
+            else:
+                faults.append("detectors: none of them has a hyperparameter in the search space")
+        if self.kind == "grid" and not self.axes:
+            faults.append("axes: must be given, e.g. axes: {nz: [16, 64]}")
+        if self.kind != "grid" and self.axes:
+            faults.append("axes: only a study of kind grid has them")
+        if self.objective == "transfer" and len(self.abnormal) < 2:
+            faults.append("objective: transfer needs at least 2 abnormal classes; use objective: labelled")
+        if self.kind == "search" and ANY in self.abnormal and self.resolved_objective() == "transfer":
+            faults.append(f"abnormal: {ANY} is every class, so none is left that was not tuned on; name classes")
+        _raise(faults)
+        return self
+
+    def _runtime_faults(self) -> list[str]:
+        """Times are taken of scoring in evaluation mode, with initial weights."""
+        faults = []
+        if self.evaluations != ("clean",):
+            faults.append("evaluations: a study of kind runtime times clean scoring alone; leave it out")
+        if self.validation is not None:
+            faults.append("validation: a study of kind runtime judges nothing; leave it out")
+        if any("epochs" in values for values in self.hyperparameters.values()):
+            faults.append("hyperparameters: epochs: a study of kind runtime trains none; leave it out")
+        return faults
+
+    def _lambda_faults(self) -> list[str]:
+        """A search compares candidates at lambdas that trials record."""
+        faults = []
+        for info in map(detectors.detector, self.detectors):
+            lam = self.given(info).get(LAMBDA)
+            if lam is not None and LAMBDA not in self.space_of(info) and lam not in LAMBDAS:
+                faults.append(f"hyperparameters: lambda {lam} of {info.name}: a search takes {LAMBDAS}")
+        return faults
+
+    def variants_of(self, info: DetectorInfo) -> list[str]:
+        """Variants of a detector that this study runs; its default where it has none of those named."""
+        names = [info.default_variant if v == "default" else v for v in self.variants]
+        return list(dict.fromkeys(v for v in names if v in info.variants)) or [info.default_variant]
+
+    def given(self, info: DetectorInfo) -> dict[str, Any]:
+        """What this study says of a detector's hyperparameters, lambda included."""
+        shared = {k: v for k, v in self.hyperparameters.get("all", {}).items() if k in tunable(info)}
+        return {**shared, **self.hyperparameters.get(info.name, {})}
+
+    def space_of(self, info: DetectorInfo) -> dict[str, dict[str, Any]]:
+        """Ranges of what a search chooses for a detector: {"low", "high", "log"} or {"choices"}."""
+        own = searchable(info)
+        if self.space is None:
+            return {name: own[name] for name in DEFAULT_SPACE if name in own}
+        if isinstance(self.space, Mapping):
+            given = {k: r.model_dump(exclude_defaults=True) for k, r in self.space.items() if k in tunable(info)}
+            return {k: own[k] if k == LAMBDA and k in own else r for k, r in given.items()}
+        return {name: own[name] for name in self.space if name in own}
+
+    def resolved_objective(self) -> str:
+        """ "transfer" or "labelled"."""
+        if self.objective != "auto":
+            return self.objective
+        return "transfer" if len(self.abnormal) >= TRANSFER_CLASSES else "labelled"
+
+
+def _datasets(info: ValidationInfo) -> Mapping[str, DatasetInfo | None] | None:
+    """Datasets by name, None for one of which nothing is known; None where the user's own have faults."""
+    known: Mapping[str, DatasetInfo | None] | None = (info.context or {"datasets": catalog.DATASETS})["datasets"]
+    return known
+
+
+def _described(info: ValidationInfo) -> list[DatasetInfo]:
+    """Datasets of a study, but for those whose own faults say already why nothing is known of them."""
+    known = _datasets(info) or catalog.DATASETS
+    return [found for name in info.data.get("datasets", ()) if (found := known.get(name)) is not None]
+
+
+def tunable(info: DetectorInfo) -> tuple[str, ...]:
+    """Names that a study may set for a detector: its training hyperparameters, and lambda."""
+    has_lambda = any(variant.lam is not None for variant in info.variants.values())
+    return (*(f.name for f in info.fields), *((LAMBDA,) if has_lambda else ()))
+
+
+def searchable(info: DetectorInfo) -> dict[str, dict[str, Any]]:
+    """Hyperparameters of a detector that have a range of their own."""
+    ranges = {f.name: dict(f.search) for f in info.fields if f.search}
+    if ranges and LAMBDA in tunable(info):
+        ranges[LAMBDA] = {"low": 0.0, "high": 1.0}
+    return ranges
+
+
+def _illegal(info: DetectorInfo, values: Mapping[str, Any], known: set[str], owner: str) -> list[str]:
+    """Faults of the values that a detector would be given; names unknown to it are left out if `known`."""
+    own = {name: value for name, value in values.items() if name in tunable(info) or name not in known}
+    faults = []
+    lam = own.pop(LAMBDA, None)
+    if lam is not None and not (isinstance(lam, int | float) and 0 <= lam <= 1):
+        faults.append(f"{LAMBDA}={lam!r} is not legal: a number from 0 to 1")
+    for name, value in own.items():
+        if owner == "all" and name not in tunable(info):
+            continue
+        try:
+            detectors.resolve(info, info.default_variant, {name: value})
+        except ValueError as error:
+            faults.append(str(error))
+    return [f"{owner}: {fault}" if owner else fault for fault in faults]
+
+
+def _some(value: Any, wanted: str) -> tuple[Any, ...]:
+    """A list of at least one name or number, none of them twice."""
+    if isinstance(value, str | Mapping) or not isinstance(value, Sequence | range) or not value:
+        raise ValueError(f"must be {wanted}, is {value!r}")
+    odd = [v for v in value if not isinstance(v, str | int | float)]
+    if odd:
+        raise ValueError(f"must be {wanted}, holds {odd[0]!r}")
+    doubled = sorted(str(v) for v, count in Counter(value).items() if count > 1)
+    if doubled:
+        raise ValueError(f"names {', '.join(doubled)} more than once")
+    return tuple(value)
+
+
+def _raise(faults: Any) -> None:
+    lines = list(dict.fromkeys(faults))
+    if lines:
+        raise ValueError("\n".join(lines))
+
+
+def settings(info: DetectorInfo, variant: str, given: Mapping[str, Any]) -> tuple[dict[str, Scalar], float | None]:
+    """Training hyperparameters and lambda of a variant under what a study says of them."""
+    own = dict(given)
+    lam = own.pop(LAMBDA, info.variant(variant).lam)
+    return detectors.resolve(info, variant, own), None if lam is None else float(lam)

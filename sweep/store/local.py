@@ -1,0 +1,246 @@
+"""Objects by path, in a local folder or in S3, behind one contract.
+
+The store is a sweep's only truth, so a writer may be killed at any moment: an object stands whole
+or not at all.  `put_once` lets exactly one of many writers win; `put_if` is compare-and-swap.
+"""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from sweep.store.base import Missing, Store, StoreError, checked
+
+LOCKS = 64  # lock files a folder has; two paths that share one only wait for each other
+LEFTOVER_SECONDS = 86_400  # a temporary file this old belongs to a writer that died
+
+
+class LocalStore(Store):
+    """Objects are files of one folder, on any file system with hard links; NFS included.
+
+    `<folder>/.store` holds temporary files and locks; hidden files are never objects.  Temporary
+    files lie there and not beside their target, so that no listing meets them and those of killed
+    writers are found and removed by the next `open_store`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.url = os.path.abspath(folder)
+
+    def put_once(self, path: str, data: bytes) -> bool:
+        target = self._file(path)
+        with self._explained("write", path), self._temporary(data) as temporary:
+            try:
+                _publish(os.link, temporary, target)
+            except FileExistsError:
+                if os.path.isdir(target):
+                    raise
+                # NFS repeats a link whose answer was lost and finds its own: two names say that we won.
+                return os.stat(temporary).st_nlink == 2
+            # Callers act on True (they delete checkpoints, never train again), so the name must
+            # survive a power cut as the bytes do; `put` promises the old or the new, and saves this.
+            _sync_folder(os.path.dirname(target))
+            return True
+
+    def put(self, path: str, data: bytes) -> None:
+        target = self._file(path)
+        with self._explained("write", path), self._temporary(data) as temporary, self._locked(path):
+            _publish(os.replace, temporary, target)
+
+    def get(self, path: str) -> bytes:
+        with self._explained("read", path):
+            try:
+                with open(self._file(path), "rb") as file:
+                    return file.read()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                raise Missing(f"no object {path} in {self.url}") from None
+
+    def exists(self, path: str) -> bool:
+        with self._explained("look for", path):
+            try:
+                return stat.S_ISREG(os.stat(self._file(path)).st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+
+    def list(self, prefix: str) -> Iterator[str]:
+        folder = self._folder(prefix)
+        with self._explained("list", prefix):
+            yield from _walk(folder, f"{prefix}/" if prefix else "")
+
+    def names(self, prefix: str) -> builtins.list[str]:
+        folder = self._folder(prefix)
+        with self._explained("list", prefix):
+            return sorted(entry.name for entry in _entries(folder))
+
+    def delete(self, path: str) -> None:
+        target = self._file(path)
+        with self._explained("delete", path):
+            with self._locked(path), suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+                os.unlink(target)
+            self._remove_empty(os.path.dirname(target))
+
+    def delete_tree(self, prefix: str) -> None:
+        folder = self._file(prefix)
+        with self._explained("delete", prefix):
+            doomed = self._own("tmp", secrets.token_hex(8))
+            try:
+                os.makedirs(os.path.dirname(doomed), exist_ok=True)
+                os.rename(f"{folder}/", doomed)  # the slash: a folder, never an object of that name
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            # Every reader has lost it by now; what cannot be freed is a leftover.
+            shutil.rmtree(doomed, ignore_errors=True)
+            self._remove_empty(os.path.dirname(folder))
+
+    def get_tagged(self, path: str) -> tuple[bytes, str]:
+        data = self.get(path)
+        return data, _tag(data)
+
+    def put_if(self, path: str, data: bytes, tag: str | None) -> str | None:
+        if tag is None:
+            return _tag(data) if self.put_once(path, data) else None
+        target = self._file(path)
+        with self._explained("write", path), self._temporary(data) as temporary, self._locked(path):
+            with suppress(Missing):
+                if self.get_tagged(path)[1] == tag:
+                    _publish(os.replace, temporary, target)
+                    return _tag(data)
+            return None
+
+    def remove_leftovers(self) -> None:
+        """Remove temporary files of writers that died; a living writer keeps one for seconds."""
+        with suppress(OSError), os.scandir(self._own("tmp")) as entries:
+            for entry in entries:
+                if entry.stat(follow_symlinks=False).st_mtime > time.time() - LEFTOVER_SECONDS:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+    def _file(self, path: str) -> str:
+        return f"{self.url}/{checked(path)}"
+
+    def _folder(self, prefix: str) -> str:
+        return self._file(prefix) if prefix else self.url
+
+    def _own(self, kind: str, name: str = "") -> str:
+        return f"{self.url}/.store/{kind}/{name}"
+
+    @contextmanager
+    def _temporary(self, data: bytes) -> Iterator[str]:
+        """A file with these bytes, on disk for good, which is gone afterwards unless it was moved."""
+        name = self._own("tmp", secrets.token_hex(8))
+        descriptor = _open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            try:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            yield name
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        """Replacing and deleting exclude each other, so that compare-and-swap swaps what it compared."""
+        descriptor = _open(self._own("locks", str(zlib.crc32(path.encode()) % LOCKS)), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            # Closing alone would leave the lock to a child that was forked meanwhile.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _remove_empty(self, folder: str) -> None:
+        with suppress(OSError):
+            while len(folder) > len(self.url):
+                os.rmdir(folder)
+                folder = os.path.dirname(folder)
+
+    @contextmanager
+    def _explained(self, action: str, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            mend = _MENDS.get(error.errno or 0, "check the disk, then run the same command again to go on")
+            raise StoreError(f"cannot {action} {path} in {self.url}: {error.strerror}; {mend}") from None
+
+
+_NO_ROOM = "free some space there, then run the same command again to go on; no half object was left"
+_NOT_ALLOWED = "choose a folder that you may write to, on a file system with hard links, as `storage`"
+_BOTH = "a path is either an object or a folder of objects, not both: remove one of the two"
+_MENDS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _NO_ROOM),
+    **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM, errno.EOPNOTSUPP), _NOT_ALLOWED),
+    **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTDIR), _BOTH),
+    errno.EXDEV: "keep the whole folder on one file system: no mounts or links to other disks inside it",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _open(name: str, flags: int) -> int:
+    """Open one of the store's own files; its folder is made only when that is found to be needed."""
+    try:
+        return os.open(name, flags | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+        return os.open(name, flags | os.O_CLOEXEC, 0o666)
+
+
+def _publish(move: Callable[[str, str], None], temporary: str, target: str) -> None:
+    """Give a finished file its name with os.link or os.replace, making folders when there are none."""
+    for _ in range(100):  # a delete beside us may remove the folder again while it is still empty
+        try:
+            return move(temporary, target)
+        except FileNotFoundError:
+            # makedirs says that a folder exists also when it vanished since: no word about the target.
+            with suppress(FileNotFoundError, FileExistsError):
+                os.makedirs(os.path.dirname(target), exist_ok=True)
+    return move(temporary, target)
+
+
+def _sync_folder(folder: str) -> None:
+    with suppress(FileNotFoundError):  # a delete beside us was faster
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """Visible entries; hidden ones are ours, the desktop's, or NFS's names of deleted open files."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    # A folder sorts as its name with the slash: "a-b" comes before "a/c", as it does in S3.
+    entries = {f"{entry.name}/" if entry.is_dir() else entry.name: entry for entry in _entries(folder)}
+    for name in sorted(entries):
+        if name.endswith("/"):
+            yield from _walk(entries[name].path, prefix + name)
+        else:
+            yield prefix + name

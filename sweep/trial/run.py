@@ -1,0 +1,410 @@
+"""One trial: data, detector, training loop, evaluations, result.  `run_trial(TrialSpec) -> Result`.
+
+The only room that joins `models` and `data`.  It needs torch and a store, and neither Ray nor
+Optuna, so it runs by itself in any process: under a debugger, or on a bare GPU machine.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import platform
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from data.protocols import Split, split
+from data.storage.loader import Dataset, load
+from models.build import build
+from models.detector import Detector
+from models.scoring import combine
+from sweep.spec.trial import Timing, TrialSpec
+from sweep.store.attempts import Interrupted
+from sweep.store.base import Store
+from sweep.store.ledger import Ledger, Record
+from sweep.trial import metrics
+from sweep.trial.checkpoint import Checkpoints, State
+from sweep.trial.device import device_of, hardware, peak, reset_peak
+from sweep.trial.evaluation import VALIDATION, Components, Scoring, clean, legacy, loader_order, sample
+from sweep.trial.figure_data import figure_data
+from sweep.trial.images import Images
+from sweep.trial.selection import Selections
+from sweep.trial.timing import IMAGES, scoring_times
+
+T = TypeVar("T")
+FORMAT = 1
+LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a trial's metrics do not depend on.
+
+    Attributes:
+        cache: folder of prepared images on this node.
+        cache_bytes: that it may have.
+        checkpoint_seconds: least time between two resume states.
+        keep_weights: whether final weights and figures.npz are stored.
+        slice_seconds: how often the training loop hands out a `Progress`.
+        lambda_default: lambda of the metrics in the result; None for a score of one component.
+        owner: who runs it, for the lease on resume states.
+        attempts: earlier tries that ended without a result.
+        provenance: commit, dirty, ray, gpus (share of a GPU that the trial has): recorded as they are.
+    """
+
+    cache: Path
+    cache_bytes: float = math.inf
+    checkpoint_seconds: float = 60.0
+    keep_weights: bool = True
+    slice_seconds: float = 1.0
+    lambda_default: float | None = None
+    owner: str = ""
+    attempts: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running trial is: `epoch` of `epochs` done, `step` of `steps` in the next one; no steps: it scores."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+
+
+class Diverged(Exception):
+    """A loss or a score is NaN or infinite: the training has ended, and its outcome is known."""
+
+
+def run_trial(spec: TrialSpec, store: Store, options: Options) -> Generator[Progress, bool | None, Record]:
+    """Run a trial to its result, or go on where its resume state is.
+
+    Args:
+        spec: the trial; the result's numbers are a function of it alone.
+        store: holds the dataset; takes scores, history, weights, figures.npz, resume state and result.
+        options: what does not change a number.
+
+    Yields:
+        Progress, at least every `options.slice_seconds` while training.  Sending True makes it
+        write its resume state and raise `Interrupted`.
+
+    Returns:
+        The result record, which stands in the store.
+
+    Raises:
+        DataError: the dataset is missing or damaged; the message names the mend.
+        ValueError: the spec does not fit the dataset or the detector.
+        RuntimeError: a GPU was assigned and is not there.
+        Interrupted: it was asked to stop.
+    """
+    run = _Run(spec, store, options)
+    try:
+        try:
+            yield from run.train()
+        except Diverged as divergence:
+            run.cause = str(divergence)
+        return run.publish()
+    finally:
+        run.checkpoints.close()
+
+
+class _Run:
+    """State of one running trial."""
+
+    def __init__(self, spec: TrialSpec, store: Store, options: Options) -> None:
+        self.spec, self.store, self.options = spec, store, options
+        self.began = time.perf_counter()  # of all its seconds; moved back by those before a resume
+        self.device = device_of(spec)
+        torch.set_num_threads(spec.numerics.threads)
+        reset_peak(self.device)
+        self.dataset: Dataset = load(store, spec.dataset, spec.preparation, options.cache, options.cache_bytes)
+        validation = spec.validation and (spec.validation.normal, spec.validation.abnormal)
+        self.split: Split = split(self.dataset, spec.protocol, spec.abnormal, spec.split_seed, validation or None)
+        asked = int(spec.hyperparameters.get("max_test", 0))
+        sampled = sample(self.split.test_labels, asked, spec.split_seed)
+        self.test, self.test_labels = self.split.test[sampled], self.split.test_labels[sampled]
+        self.train_images = Images(self.dataset.images, self.split.train, self.device)
+        torch.manual_seed(spec.seed)  # before anything is built: it draws the initial weights
+        channels, size = self.dataset.images.shape[1:3]
+        self.detector: Detector = build(
+            spec.detector,
+            channels=channels,
+            size=size,
+            hyperparameters=spec.hyperparameters,
+            variant=spec.variant,
+            dataset=spec.dataset,
+            precision=spec.numerics.precision,
+        )
+        self.detector.to(self.device).to(memory_format=LAYOUTS[spec.numerics.layout])
+        self.epochs = int(spec.hyperparameters.get("epochs", 0))
+        self.batch_size = min(int(spec.hyperparameters.get("batch_size", 64)), len(self.train_images))
+        self.epoch = self.step = 0  # done
+        self.sums: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self.selections = Selections()
+        self.evaluated = True  # what there was to evaluate so far
+        self.train_seconds = 0.0
+        self.cause: str | None = None
+        self.timings: list[dict[str, Any]] = []
+        self.checkpoints = Checkpoints(store, spec.key, options.owner, options.checkpoint_seconds)
+
+    # -- training -------------------------------------------------------------------------------
+
+    def train(self) -> Generator[Progress, bool | None, None]:
+        state = self.checkpoints.load()
+        if state is not None:
+            self._restore(state)
+        elif "epochs" not in self.spec.hyperparameters:
+            began = time.perf_counter()
+            self.detector.fit(self.train_images.whole())
+            self.train_seconds = time.perf_counter() - began
+        if self.spec.timing is not None:
+            yield from self.time_scoring(self.spec.timing)
+            return
+        if not self.evaluated or self.epochs == 0:
+            yield from self.evaluate()
+        if self._stops_early():
+            return
+        sliced = time.perf_counter()
+        while self.epoch < self.epochs:
+            began = time.perf_counter()
+            self.detector.begin_epoch(self.epoch)
+            images = self.train_images.arranged(self._order())
+            steps = len(images) // self.batch_size
+            while self.step < steps:
+                batch = images[self.step * self.batch_size : (self.step + 1) * self.batch_size]
+                losses = self.detector.train_step(self.detector.normalise(batch))
+                for name, loss in losses.items():
+                    self.sums[name] = self.sums.get(name, 0.0) + loss.double()
+                self.step += 1
+                now = time.perf_counter()
+                if now - sliced >= self.options.slice_seconds and self.step < steps:
+                    self.train_seconds += now - began
+                    self._checkpoint(asked=(yield Progress(self.epoch, self.epochs, self.step, steps)))
+                    began = sliced = time.perf_counter()
+            self._close_epoch(steps)
+            self.train_seconds += time.perf_counter() - began
+            every = 1 if self._may_stop_early else self.spec.eval_every
+            if self.epoch == self.epochs or (every and self.epoch % every == 0):
+                yield from self.evaluate()
+                if self._stops_early():
+                    return
+            if self.epoch < self.epochs:
+                asked = None
+                if time.perf_counter() - sliced >= self.options.slice_seconds:
+                    asked = yield Progress(self.epoch, self.epochs, 0, steps)
+                    sliced = time.perf_counter()
+                self._checkpoint(asked=asked)
+
+    def _order(self) -> npt.NDArray[np.int64]:
+        """A permutation of all training images for this epoch, which depends on seed and epoch alone."""
+        return np.random.RandomState([self.spec.seed, self.epoch]).permutation(len(self.train_images))
+
+    def _close_epoch(self, steps: int) -> None:
+        means = {name: total.item() / steps for name, total in self.sums.items()}
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, {}
+        self.history.append({"epoch": self.epoch, **means, **self.detector.counters()})
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise Diverged(f"loss {', '.join(bad)} is not finite in epoch {self.epoch}")
+
+    # -- evaluation -----------------------------------------------------------------------------
+
+    def evaluate(self) -> Generator[Progress, bool | None, None]:
+        """Score validation and test samples after this epoch, and remember what any selection needs.
+
+        Interrupted, it begins anew: the resume state is that of the trained epoch.
+        """
+        self.evaluated = False
+        scored: dict[str, Components] = {}
+        if len(self.split.validation):
+            validation = Images(self.dataset.images, self.split.validation, self.device)
+            scored[VALIDATION] = yield from self._paced(clean(self.detector, validation))
+        if self.spec.evaluations:
+            images = Images(self.dataset.images, self.test, self.device)
+            for evaluation in self.spec.evaluations:
+                if evaluation != "clean" and "clean" in scored and not self.detector.normalises_by_batch:
+                    scored[evaluation] = scored["clean"]  # nothing else could come out, in hours
+                else:
+                    scored[evaluation] = yield from self._paced(self._scoring(images, evaluation))
+        aurocs = {}
+        for name, components in scored.items():
+            bad = [part for part, values in components.items() if not np.isfinite(values).all()]
+            if bad:
+                raise Diverged(f"score component {', '.join(bad)} is not finite after epoch {self.epoch}")
+            aurocs[name] = metrics.auroc(self._labels(name), combine(components, self.options.lambda_default))
+        row = {f"{'test' if name == 'clean' else name}_auroc": value for name, value in aurocs.items()}
+        if self.history:
+            self.history[-1].update(row)
+        else:
+            self.history.append({"epoch": self.epoch, **row})
+        self.selections.take(self.epoch, scored, aurocs)
+        self.evaluated = True
+
+    def time_scoring(self, timing: Timing) -> Generator[Progress, bool | None, None]:
+        """Time the scoring of test images.  Interrupted, it begins anew."""
+        images = self.dataset.images.view(np.ndarray)[self.test[:IMAGES]]
+        self.timings = yield from self._paced(scoring_times(self.detector, images, timing, self.device))
+
+    def _paced(self, scoring: Generator[None, None, T]) -> Generator[Progress, bool | None, T]:
+        """Run a scoring to its end, with a sign of life now and then."""
+        sliced = time.perf_counter()
+        while True:
+            try:
+                next(scoring)
+            except StopIteration as ended:
+                found: T = ended.value
+                return found
+            if time.perf_counter() - sliced >= self.options.slice_seconds:
+                self._checkpoint(asked=(yield Progress(self.epoch, self.epochs, 0, 0)))
+                sliced = time.perf_counter()
+
+    def _scoring(self, images: Images, evaluation: str) -> Scoring:
+        if evaluation == "clean":
+            return clean(self.detector, images)
+        return legacy(self.detector, images, loader_order(evaluation, self.test_labels, self.spec.split_seed))
+
+    def _labels(self, evaluation: str) -> npt.NDArray[Any]:
+        return self.split.validation_labels if evaluation == VALIDATION else self.test_labels
+
+    @property
+    def _may_stop_early(self) -> bool:
+        return bool(self.spec.hyperparameters.get("early_stopping")) and len(self.split.validation) > 0
+
+    def _stops_early(self) -> bool:
+        """Whether the validation AUROC has begun to decrease, where the detector asks to stop then."""
+        found = [row["validation_auroc"] for row in self.history if "validation_auroc" in row]
+        return self._may_stop_early and len(found) > 1 and found[-1] < found[-2]
+
+    # -- resume state ---------------------------------------------------------------------------
+
+    def _checkpoint(self, *, asked: bool | None) -> None:
+        """Write the resume state when it is due, beside the training; when it is asked for, at once."""
+        beside = self.spec.timing is None  # what is timed has nothing beside it, no write of a state either
+        if asked or (beside and self.step == 0 and self.checkpoints.due):
+            self.checkpoints.write(self._state())
+        if asked:
+            self.checkpoints.finish()
+            raise Interrupted
+
+    def _state(self) -> State:
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": dict(self.sums),
+            "history": [dict(row) for row in self.history],
+            "chosen": self.selections.state(),
+            "evaluated": self.evaluated,
+            "train_seconds": self.train_seconds,
+            "seconds": time.perf_counter() - self.began,
+            "random": [torch.get_rng_state(), *cuda],
+            "detector": self.detector.training_state(),
+        }
+
+    def _restore(self, state: State) -> None:
+        self.detector.load_training_state(state["detector"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
+        self.history = [dict(row) for row in state["history"]]
+        self.selections.load_state(state["chosen"])
+        self.evaluated = state["evaluated"]
+        self.train_seconds = state["train_seconds"]
+        self.began -= state["seconds"]
+        torch.set_rng_state(state["random"][0])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"][1], self.device)
+
+    # -- result ---------------------------------------------------------------------------------
+
+    def publish(self) -> Record:
+        """Put scores, history, weights and what figures need, then the result, then delete the resume state."""
+        key, folder = self.spec.key, f"trials/{self.spec.key}"
+        if self.selections.chosen and self.cause is None:
+            self.store.put(f"{folder}/scores.parquet", _parquet(self._scores()))
+            weights = {name: tensor.contiguous() for name, tensor in self.detector.state_dict().items()}
+            if self.options.keep_weights and self.spec.evaluations:
+                if weights:
+                    self.store.put(f"{folder}/weights.safetensors", safetensors.torch.save(weights))
+                figures = self._figures()
+                if figures is not None:
+                    self.store.put(f"{folder}/figures.npz", figures)
+        if self.epochs:
+            self.store.put(f"{folder}/history.parquet", _parquet(pa.Table.from_pylist(self._history())))
+        ledger = Ledger(self.store, sweep="")
+        result = self._result()
+        if not ledger.put_result(key, result):
+            result = ledger.result(key) or result
+        self.checkpoints.remove()
+        return result
+
+    def _figures(self) -> bytes | None:
+        """figures.npz of the final weights."""
+        last = self.selections.chosen["last"].get("clean")
+        if last is None:
+            return None
+        return figure_data(
+            self.detector,
+            self.dataset.images,
+            self.test,
+            self.test_labels,
+            combine(last["components"], self.options.lambda_default),
+            epoch=self.epoch,
+            seed=self.spec.split_seed,
+            device=self.device,
+        )
+
+    def _history(self) -> list[dict[str, float]]:
+        names = dict.fromkeys(name for row in self.history for name in row)
+        return [{name: row.get(name, math.nan) for name in names} for row in self.history]
+
+    def _scores(self) -> pa.Table:
+        test = self.dataset.sample_ids[self.test], self.test_labels
+        validation = self.dataset.sample_ids[self.split.validation], self.split.validation_labels
+        return self.selections.scores(test, validation, self.options.lambda_default)
+
+    def _result(self) -> Record:
+        images = self.epoch * (len(self.train_images) // self.batch_size) * self.batch_size
+        lam, chosen = self.options.lambda_default, self.selections
+        return {
+            "format": FORMAT,
+            "key": self.spec.key,
+            "spec": self.spec.to_dict(),
+            "status": "ok" if self.cause is None else "diverged",
+            "cause": self.cause,
+            "metrics": [] if self.cause else chosen.metrics(self.test_labels, lam),
+            "validation": None if self.cause else chosen.validation(self.split.validation_labels, lam),
+            "lam": lam,
+            "parameters": sum(p.numel() for p in self.detector.parameters() if p.requires_grad),
+            "epochs_trained": self.epoch,
+            "seconds": time.perf_counter() - self.began,
+            "train_seconds": self.train_seconds,
+            "images_per_second": images / self.train_seconds if images and self.train_seconds else None,
+            "peak_bytes": peak(self.device),
+            "device": self.spec.device,
+            "hardware": hardware(self.device),
+            "torch": torch.__version__,
+            "fingerprint": self.dataset.fingerprint,
+            "split_hash": self.split.hash,
+            "attempts": self.options.attempts,
+            "host": platform.node(),
+            **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "ray", "gpus")},
+            **({} if self.spec.timing is None else {"timings": self.timings}),
+        }
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

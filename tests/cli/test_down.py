@@ -1,0 +1,214 @@
+"""What `status` says of machines: those that are there, and after `down` that the sweep was taken down."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from sweep.cli import run
+from sweep.cli.run import down, status
+from sweep.cli.session import Opened
+from sweep.errors import DONE, INTERRUPTED, UserError
+from sweep.store import launch_status, open_store
+from sweep.store.base import StoreError
+from sweep.store.launch_status import Head, Node
+from sweep.store.ledger import Ledger
+from sweep.store.local import LocalStore
+from tests.launch.test_remote import Machines
+from tests.support.aws_sweeps import STUDY
+from tests.support.providers import on_hosts
+
+NODES = (Node("10.0.0.2", since=1.0), Node("10.0.0.3", since=1.0, alive=False, until=2.0))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "onprem.yaml"
+    found = on_hosts(str(tmp_path / "store")).model_dump(mode="json")
+    body = {"name": found["name"], "studies": [{**found["studies"][0], "name": "s"}]}
+    path.write_text(yaml.safe_dump({"storage": found["storage"], "cluster": found["cluster"], "sweep": body}))
+    return path
+
+
+def stands(monkeypatch: pytest.MonkeyPatch, *up: str) -> Machines:
+    """A place where these machines are up."""
+    place = Machines(up=list(up))
+    monkeypatch.setattr("sweep.launch.down.place_of", lambda sweep: place)
+    return place
+
+
+def store_of(config: Path) -> LocalStore:
+    store = open_store(str(config.parent / "store"))
+    assert isinstance(store, LocalStore)
+    return store
+
+
+def said(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    status(config)
+    return next(line for line in capsys.readouterr().out.splitlines() if " on the head: " in line)
+
+
+@pytest.mark.parametrize("state", ["starting", "running", "reporting"])
+def test_a_head_that_could_not_speak_any_more_is_spoken_for(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: launch_status.State
+) -> None:
+    launch_status.write(store_of(config), "table-1", Head(3, state, running=2, nodes=NODES, trials=4, to_run=4))
+    place = stands(monkeypatch, "a head")
+    monkeypatch.setenv("USER", "ada")
+    down(config, yes=True)
+    assert place.up == []
+    head = launch_status.read(store_of(config), "table-1")
+    assert head is not None
+    assert (head.launch, head.state, head.exit_code, head.running, head.to_run) == (3, "ended", INTERRUPTED, 0, 4)
+    assert not any(node.alive for node in head.nodes) and head.nodes[1] == NODES[1]
+    line = said(config, capsys)
+    assert "ended 0 s ago with exit code 130: taken down by ada@" in line and "heard" not in line
+
+
+def test_a_head_that_was_stopped_in_order_has_ended_for_that_and_one_that_was_done_before_has_not(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, place = store_of(config), stands(monkeypatch, "a head")
+    place.removing = lambda: launch_status.write(
+        store, "table-1", Head(3, "ended", exit_code=INTERRUPTED, cause="stopped")
+    )
+    down(config, yes=True)
+    assert "with exit code 130: taken down by " in (line := said(config, capsys)) and line.endswith("; stopped")
+    for done in (Head(4, "ended", exit_code=DONE), Head(4, "ended", exit_code=INTERRUPTED, cause="by Ctrl-C")):
+        launch_status.write(store, "table-1", done)
+        kept = launch_status.read(store, "table-1")
+        time.sleep(0.01)  # a clock's step: it ended before
+        place.up, place.removing = ["a disk"], lambda: None
+        down(config, yes=True)
+        assert launch_status.read(store, "table-1") == kept
+
+
+def test_machines_that_went_by_themselves_are_told_of_a_head_that_is_silent_alone(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = store_of(config)
+    stands(monkeypatch)
+    launch_status.write(store, "table-1", Head(3, "running"))
+    down(config, yes=True)
+    assert "running for" in said(config, capsys), "another account may be asked than the one that it runs in"
+    monkeypatch.setattr("sweep.launch.down.SILENT_SECONDS", -1.0)
+    down(config, yes=True)
+    assert "its machines were gone when" in said(config, capsys)
+
+
+def test_status_counts_the_slots_of_machines_that_are_there(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown() -> tuple[str, dict[str, object]]:
+        capsys.readouterr()
+        status(config)
+        text = capsys.readouterr().out
+        status(config, as_json=True)
+        return text, json.loads(capsys.readouterr().out)
+
+    text, found = shown()
+    assert "no machine for it is there now" in text and (found["slots"], found["seconds"]) == (0, None)
+    launch_status.write(store_of(config), "table-1", Head(3, "running", slots=3, nodes=NODES))
+    text, found = shown()
+    assert " on 3 slots of 1 CPU core" in text and found["slots"] == 3
+    launch_status.close(store_of(config), "table-1", "taken down")
+    assert shown()[1]["slots"] == 0
+
+
+def test_machines_of_the_last_launch_in_another_region_are_told_and_to_find_nothing_is_no_success_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, store = tmp_path / "my aws.yaml", store_of(tmp_path / "any")
+    body = {"name": "n", "studies": [STUDY]}
+    raw = {"storage": "s3://b/p", "cluster": {"provider": "aws"}, "budget": {"max_hours": 1}, "sweep": body}
+    path.write_text(yaml.safe_dump(raw))
+    monkeypatch.setattr("sweep.launch.down.open_store", lambda storage: store)
+    ledger = Ledger(store, "n")
+    ledger.put_spec({"sweep": {"cluster": {"provider": "aws", "region": "eu-west-1"}}, "argv": ["launch", "x.yaml"]})
+    ledger.put_spec({"sweep": {"cluster": {"provider": "local"}}, "argv": ["launch", "here.yaml"]})
+    launch_status.write(store, "n", replace(Head(1, "running"), time=1.0))
+    kept = launch_status.read(store, "n")
+    stands(monkeypatch)
+    with pytest.raises(UserError) as caught:
+        down(path, ["budget.max_hours=2"], yes=True)
+    told = (
+        "the last launch of sweep n was elsewhere: provider aws, region eu-west-1; look there: "
+        f"python -m sweep down '{path}' --set budget.max_hours=2 --set cluster.region=eu-west-1"
+    )
+    assert str(caught.value) == told
+    assert "nothing of this sweep is there: provider aws, region us-east-1" in capsys.readouterr().out
+    place = stands(monkeypatch, "a head")
+    down(path, ["budget.max_hours=2"], yes=True)
+    assert place.up == [] and told in capsys.readouterr().out
+    assert launch_status.read(store, "n") == kept, "it may run there"
+    stands(monkeypatch)
+    down(path, ["cluster.region=eu-west-1"], yes=True)
+
+
+def test_the_machines_of_another_provider_are_looked_for_as_they_were_launched(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = {"cluster": {"provider": "aws", "region": "eu-west-1"}}
+    Ledger(store_of(config), "table-1").put_spec({"sweep": last, "argv": ["launch", "aws.yaml", "-y"]})
+    expected = (
+        "provider aws, region eu-west-1; look there: python -m sweep down aws.yaml --set cluster.region=eu-west-1"
+    )
+    for place in (Machines(), None):
+        monkeypatch.setattr("sweep.launch.down.place_of", lambda sweep, place=place: place)
+        with pytest.raises(UserError, match=expected):
+            down(config, yes=True)
+
+
+class Closed(io.StringIO):
+    """A terminal that is gone."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_who_reads_the_output_of_down_may_leave(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = stands(monkeypatch, "a head")
+    monkeypatch.setattr(run, "out", Console(file=Closed()))
+    down(config, yes=True)
+    assert place.up == []
+
+
+def test_whoever_watches_goes_on_when_the_store_answers_again(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter([None, StoreError("no route to the store"), None, KeyboardInterrupt()])
+
+    def head(opened: Opened) -> None:
+        if (error := next(answers)) is not None:
+            raise error
+
+    monkeypatch.setattr(Opened, "head", head)
+    monkeypatch.setattr(run, "WATCH_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        status(config, watch=True)
+    shown = capsys.readouterr()
+    assert shown.out.count("table-1") == 2 and shown.err == "asking again: no route to the store\n"
+    answers = iter([StoreError("no route to the store")])
+    with pytest.raises(StoreError):
+        status(config)
+
+
+def test_a_store_that_cannot_be_reached_keeps_no_machine(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreached(storage: str) -> LocalStore:
+        raise StoreError("no route to the store")
+
+    place = stands(monkeypatch, "a head")
+    monkeypatch.setattr("sweep.launch.down.open_store", unreached)
+    down(config, yes=True)
+    assert place.up == []
+    out = capsys.readouterr().out
+    assert "removed:\n  a head" in out and "`status` will not say so: no route to the store" in out

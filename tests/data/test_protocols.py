@@ -1,0 +1,305 @@
+"""Who is trained, validated and tested on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.catalog import DATASETS, DECIMAL_DIGITS
+from data.protocols import Split, split
+from data.storage.loader import Dataset, load
+from data.storage.shards import put
+from sweep.store import open_store
+
+REAL = Path(__file__).parents[3] / "shared" / "datasets"
+
+TRAIN_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+TEST_COUNTS = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+
+# protocol, abnormal digit: training normals, test normals, test abnormals, share of abnormals in test
+MNIST_SIDES = {
+    ("M1", "0"): (50477, 12620, 6903, 0.354),
+    ("M1", "1"): (49698, 12425, 7877, 0.388),
+    ("M1", "2"): (50408, 12602, 6990, 0.357),
+    ("M1", "3"): (50287, 12572, 7141, 0.362),
+    ("M1", "4"): (50540, 12636, 6824, 0.351),
+    ("M1", "5"): (50949, 12738, 6313, 0.331),
+    ("M1", "6"): (50499, 12625, 6876, 0.353),
+    ("M1", "7"): (50165, 12542, 7293, 0.368),
+    ("M1", "8"): (50540, 12635, 6825, 0.351),
+    ("M1", "9"): (50433, 12609, 6958, 0.356),
+    ("M0", "0"): (54077, 9020, 6903, 0.434),
+    ("M0", "1"): (53258, 8865, 7877, 0.470),
+    ("M0", "2"): (54042, 8968, 6990, 0.438),
+    ("M0", "3"): (53869, 8990, 7141, 0.443),
+    ("M0", "4"): (54158, 9018, 6824, 0.431),
+    ("M0", "5"): (54579, 9108, 6313, 0.409),
+    ("M0", "6"): (54082, 9042, 6876, 0.432),
+    ("M0", "7"): (53735, 8972, 7293, 0.448),
+    ("M0", "8"): (54149, 9026, 6825, 0.431),
+    ("M0", "9"): (54051, 8991, 6958, 0.436),
+}
+
+
+CIFAR10_SIDES = {"C0": (45_000, 9_000, 6_000, 0.400), "C1": (43_200, 10_800, 6_000, 0.357)}
+
+
+def labelled(name: str, labels: Any, source_split: Any, fingerprint: str = "0" * 64) -> Dataset:
+    """A dataset of which only the labels matter."""
+    return Dataset(
+        name=name,
+        preparation="s8-bilinear-1",
+        fingerprint=fingerprint,
+        classes=DECIMAL_DIGITS,
+        images=np.zeros((len(labels), 1, 1, 1), np.uint8),
+        labels=np.array(labels, np.int64),
+        sample_ids=np.arange(len(labels)).astype(np.str_),
+        source_split=np.array(source_split, np.str_),
+        groups=np.full(len(labels), ""),
+    )
+
+
+@pytest.fixture(scope="module")
+def counted_mnist() -> Dataset:
+    random = np.random.RandomState(0)
+    labels = [random.permutation(np.repeat(np.arange(10), counts)) for counts in (TRAIN_COUNTS, TEST_COUNTS)]
+    return labelled("mnist", np.concatenate(labels), ["train"] * 60_000 + ["test"] * 10_000)
+
+
+@pytest.fixture(scope="module")
+def real_mnist(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    if not (REAL / "MNIST" / "raw").is_dir():
+        pytest.skip("the real MNIST is not on this machine")
+    folder = tmp_path_factory.mktemp("mnist")
+    store = open_store(str(folder / "store"))
+    manifest = put(store, "mnist", size=8, root=REAL)
+    return load(store, "mnist", manifest.preparation, folder / "cache")
+
+
+def sides(dataset: Dataset, protocol: str, abnormal: str) -> tuple[int, int, int, float]:
+    found = split(dataset, protocol, abnormal, 0, None)
+    abnormals = int(found.test_labels.sum())
+    return len(found.train), len(found.test) - abnormals, abnormals, round(abnormals / len(found.test), 3)
+
+
+@pytest.mark.parametrize(("protocol", "abnormal"), MNIST_SIDES)
+def test_published_class_counts_give_the_published_sides(protocol: str, abnormal: str, counted_mnist: Dataset) -> None:
+    assert sides(counted_mnist, protocol, abnormal) == MNIST_SIDES[protocol, abnormal]
+
+
+@pytest.mark.parametrize(("protocol", "abnormal"), MNIST_SIDES)
+def test_the_real_mnist_gives_the_published_sides(protocol: str, abnormal: str, real_mnist: Dataset) -> None:
+    assert sides(real_mnist, protocol, abnormal) == MNIST_SIDES[protocol, abnormal]
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_m1_draws_as_the_published_code_does(seed: int, counted_mnist: Dataset) -> None:
+    normal = counted_mnist.labels != 4
+    train_normals = np.flatnonzero(normal[:60_000])
+    test_normals = 60_000 + np.flatnonzero(normal[60_000:])
+    drawn = np.arange(len(train_normals) + len(test_normals))
+    np.random.RandomState(seed).shuffle(drawn)
+    merged = np.concatenate([train_normals, test_normals])[drawn]
+    count = int(len(drawn) * 0.80)
+    found = split(counted_mnist, "M1", "4", seed, None)
+    assert np.array_equal(found.train, merged[:count])
+    assert np.array_equal(found.test, np.concatenate([merged[count:], np.flatnonzero(~normal)]))
+
+
+def test_m0_keeps_the_split_of_the_source_whatever_the_seed(counted_mnist: Dataset) -> None:
+    found = split(counted_mnist, "M0", "4", 3, None)
+    assert set(counted_mnist.source_split[found.train]) == {"train"}
+    assert set(counted_mnist.source_split[found.test[found.test_labels == 0]]) == {"test"}
+    assert np.array_equal(found.train, split(counted_mnist, "M0", "4", 5, None).train)
+
+
+LEAVE_ONE_OUT = sorted(set(DATASETS) - {name for name, info in DATASETS.items() if info.default_protocol == "P1"})
+
+
+@st.composite
+def datasets(draw: st.DrawFn) -> Dataset:
+    """Of any order and size in which every class has enough samples to be split."""
+    name = draw(st.sampled_from(LEAVE_ONE_OUT))
+    parts = ["all"] if "D1" in DATASETS[name].protocols else ["train", "test"]
+    random = np.random.RandomState(draw(st.integers(0, 1000)))
+    labels = random.permutation(np.repeat(np.arange(10), random.randint(10, 15, 10)))
+    source_split = random.permutation(np.resize(parts, len(labels)))
+    return labelled(name, labels, source_split)
+
+
+classes = st.sampled_from(DECIMAL_DIGITS)
+seeds = st.integers(0, 2**32 - 1)
+shares = st.tuples(st.floats(0.1, 0.5), st.floats(0.1, 0.5))
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Dataset, str, str, int]:
+    dataset = draw(datasets())
+    protocol = draw(st.sampled_from(DATASETS[dataset.name].protocols))
+    return dataset, protocol, draw(classes), draw(seeds)
+
+
+def same(first: Split, second: Split) -> bool:
+    names = ("train", "test", "test_labels", "validation", "validation_labels")
+    equal = all(np.array_equal(getattr(first, name), getattr(second, name)) for name in names)
+    return equal and first.hash == second.hash
+
+
+@given(requests(), st.none() | shares)
+def test_sides_are_disjoint_exhaustive_and_labelled(
+    request: tuple[Dataset, str, str, int], validation: tuple[float, float] | None
+) -> None:
+    dataset, protocol, abnormal, seed = request
+    found = split(dataset, protocol + ("v" if validation else ""), abnormal, seed, validation)
+    everyone = np.concatenate([found.train, found.validation, found.test])
+    assert len(np.unique(everyone)) == len(everyone)
+    is_abnormal = dataset.labels == int(abnormal)
+    assert np.array_equal(np.sort(everyone[is_abnormal[everyone]]), np.flatnonzero(is_abnormal))
+    assert np.array_equal(np.sort(everyone), np.arange(len(dataset.labels)))
+    assert not is_abnormal[found.train].any()
+    assert np.array_equal(found.test_labels, is_abnormal[found.test])
+    assert np.array_equal(found.validation_labels, is_abnormal[found.validation])
+
+
+@given(requests())
+def test_sides_are_as_large_as_declared(request: tuple[Dataset, str, str, int]) -> None:
+    dataset, protocol, abnormal, seed = request
+    found = split(dataset, protocol, abnormal, seed, None)
+    normal = dataset.labels != int(abnormal)
+    train = normal & (dataset.source_split == "train")
+    assert len(found.train) == (train.sum() if protocol in ("M0", "C0") else int(0.8 * normal.sum()))
+    assert found.test_labels.sum() == len(dataset.labels) - normal.sum()
+    assert len(found.validation) == 0
+
+
+@given(requests(), shares)
+def test_validation_takes_its_shares_and_leaves_everyone_else_in_place(
+    request: tuple[Dataset, str, str, int], validation: tuple[float, float]
+) -> None:
+    dataset, protocol, abnormal, seed = request
+    without = split(dataset, protocol, abnormal, seed, None)
+    carved = split(dataset, f"{protocol}v", abnormal, seed, validation)
+    normals = carved.validation[carved.validation_labels == 0]
+    abnormals = carved.validation[carved.validation_labels == 1]
+    assert len(normals) == int(validation[0] * len(without.train))
+    assert len(abnormals) == int(validation[1] * without.test_labels.sum())
+    assert np.array_equal(carved.train, without.train[~np.isin(without.train, normals)])
+    stays = ~np.isin(without.test, abnormals)
+    assert np.array_equal(carved.test, without.test[stays])
+    assert np.array_equal(carved.test_labels, without.test_labels[stays])
+
+
+@given(requests(), shares)
+def test_the_same_request_gives_the_same_split_and_touches_no_global_random_state(
+    request: tuple[Dataset, str, str, int], validation: tuple[float, float]
+) -> None:
+    dataset, protocol, abnormal, seed = request
+    before = np.random.get_state()[1].tolist()  # type: ignore[index]
+    first = split(dataset, f"{protocol}v", abnormal, seed, validation)
+    pixels = replace(dataset, images=dataset.images + 1, sample_ids=dataset.sample_ids[::-1])
+    assert same(first, split(pixels, f"{protocol}v", abnormal, seed, validation))
+    assert np.random.get_state()[1].tolist() == before  # type: ignore[index]
+
+
+@given(requests(), shares)
+def test_the_hash_changes_with_every_input(
+    request: tuple[Dataset, str, str, int], validation: tuple[float, float]
+) -> None:
+    dataset, protocol, abnormal, seed = request
+    normal, share = validation
+    hashes = [
+        split(dataset, protocol, abnormal, seed, None).hash,
+        split(dataset, f"{protocol}v", abnormal, seed, validation).hash,
+        split(dataset, f"{protocol}v", abnormal, seed, (normal + 1e-9, share)).hash,
+        split(dataset, f"{protocol}v", abnormal, seed, (normal, share + 1e-9)).hash,
+        split(dataset, protocol, abnormal, seed ^ 1, None).hash,
+        split(dataset, protocol, str(9 - int(abnormal)), seed, None).hash,
+        split(replace(dataset, fingerprint="1" * 64), protocol, abnormal, seed, None).hash,
+        split(replace(dataset, labels=(dataset.labels + 1) % 10), protocol, abnormal, seed, None).hash,
+    ]
+    hashes += [
+        split(dataset, other, abnormal, seed, None).hash
+        for other in DATASETS[dataset.name].protocols
+        if other != protocol
+    ]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_another_seed_draws_other_sides(counted_mnist: Dataset) -> None:
+    first, second = (split(counted_mnist, "M1v", "0", seed, (0.1, 0.2)) for seed in (0, 1))
+    assert set(first.train) != set(second.train)
+    assert set(first.validation) != set(second.validation)
+
+
+def test_split_hashes_never_change() -> None:
+    digits = labelled("digits", [place % 10 for place in range(200)], ["all"] * 200)
+    mnist = labelled("mnist", [place % 10 for place in range(200)], ["train"] * 100 + ["test"] * 100)
+    assert [
+        split(digits, "D1", "3", 0, None).hash[:16],
+        split(digits, "D1v", "3", 1, (0.1, 0.2)).hash[:16],
+        split(mnist, "M0", "3", 0, None).hash[:16],
+        split(mnist, "M0v", "3", 0, (0.1, 0.2)).hash[:16],
+        split(mnist, "M1", "3", 0, None).hash[:16],
+    ] == ["1c9c2ecfd5106576", "cba3fcb07c2507e4", "883bcc8abfc90440", "7a6efc412a0a9a3e", "530babe6f600d8dd"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "abnormal", "seed", "validation", "message"),
+    [
+        ("M2", "0", 0, None, "protocol 'M2' is not legal for mnist with validation None: use one of M0, M1$"),
+        ("D1", "0", 0, None, "use one of M0, M1$"),
+        ("M0v", "0", 0, None, "use one of M0, M1$"),
+        ("M0", "0", 0, (0.1, 0.2), "use one of M0v, M1v$"),
+        ("M0", "ten", 0, None, "mnist has no class 'ten': use one of 0, 1, 2"),
+        ("M0", "0", -1, None, "split_seed -1 is not legal: use 0 to 4294967295"),
+        ("M0", "0", 2**32, None, "split_seed 4294967296 is not legal"),
+        ("M0", "8", 0, None, "mnist has no samples of the abnormal class '8' under M0; .*8: 0"),
+        ("M0", "9", 0, None, "mnist has no test normals under M0"),
+        ("M0v", "0", 0, (0.0, 0.2), r"validation share 0\.0 of 2 training normals is not legal"),
+        ("M0v", "0", 0, (0.5, 1.0), r"validation share 1\.0 of 2 test's abnormals is not legal"),
+        ("M0v", "0", 0, (0.1, 0.5), r"use at least 1/2 and less than 1"),
+    ],
+)
+def test_what_cannot_be_split_is_refused(
+    protocol: str, abnormal: str, seed: int, validation: tuple[float, float] | None, message: str
+) -> None:
+    tiny = labelled("mnist", [0, 9, 1, 0, 9], ["train", "test", "train", "train", "test"])
+    if abnormal == "0":
+        tiny = labelled("mnist", [0, 9, 1, 0, 9], ["train", "train", "train", "train", "test"])
+    with pytest.raises(ValueError, match=message):
+        split(tiny, protocol, abnormal, seed, validation)
+
+
+@pytest.mark.parametrize("protocol", CIFAR10_SIDES)
+@pytest.mark.parametrize("abnormal", DATASETS["cifar10"].classes)
+def test_cifar10_has_the_published_counts(protocol: str, abnormal: str) -> None:
+    random = np.random.RandomState(0)
+    labels = np.concatenate([random.permutation(np.repeat(np.arange(10), count)) for count in (5_000, 1_000)])
+    counted = replace(
+        labelled("cifar10", labels, ["train"] * 50_000 + ["test"] * 10_000), classes=DATASETS["cifar10"].classes
+    )
+    found = split(counted, protocol, abnormal, 0, None)
+    normal, hunted = int((found.test_labels == 0).sum()), int(found.test_labels.sum())
+    assert (len(found.train), normal, hunted, round(hunted / len(found.test), 3)) == CIFAR10_SIDES[protocol]
+
+
+FASHION_MNIST_SIDES = {"M0": (54_000, 9_000, 7_000), "M1": (50_400, 12_600, 7_000)}
+
+
+@pytest.mark.parametrize("protocol", FASHION_MNIST_SIDES)
+@pytest.mark.parametrize("abnormal", ["T-shirt/top", "Ankle boot"])
+def test_fashion_mnist_is_split_as_mnist_is(protocol: str, abnormal: str) -> None:
+    labels = np.concatenate([np.repeat(np.arange(10), count) for count in (6_000, 1_000)])
+    counted = replace(
+        labelled("fashion_mnist", labels, ["train"] * 60_000 + ["test"] * 10_000),
+        classes=DATASETS["fashion_mnist"].classes,
+    )
+    found = split(counted, protocol, abnormal, 0, None)
+    hunted = int(found.test_labels.sum())
+    assert (len(found.train), len(found.test) - hunted, hunted) == FASHION_MNIST_SIDES[protocol]

@@ -1,0 +1,164 @@
+"""What becomes of trials whose processes end, without Ray: its tables, and Tune's trials, are made up."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+from ray.exceptions import RayActorError
+
+from sweep.engine.tuner import lost_workers
+from sweep.engine.tuner.tune import MOST_LOSSES, Multiplexer, Standstill, Watch, _resume
+from sweep.engine.tuner_job import Orders
+from sweep.providers.registry import platform
+from sweep.spec.load import load
+from sweep.store import open_store
+from sweep.store.attempts import attempt
+from sweep.store.ledger import Ledger
+from tests.support.sweeps import logged, write_config
+
+ACTOR = "b529ebd3bfb98b14581c120201000000"
+
+
+@dataclass
+class Trial:
+    """As Tune has it."""
+
+    trial_id: str
+    config: dict[str, Any]
+    pickled_error_file: str | None = None
+
+
+@dataclass
+class Generation:
+    """A queue of ten trials with what watches them, and what they said."""
+
+    folder: Path
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    given: int = 0
+
+    def __post_init__(self) -> None:
+        config = write_config(self.folder, [{**logged(), "seeds": 10}], trial={"retries": 0})
+        sweep = load(config)
+        self.ledger = Ledger(open_store(sweep.storage), sweep.name)
+        orders = Orders(
+            sweep=sweep.model_dump(mode="json"), platform=asdict(platform(sweep)), quota=100,
+            stop_file=str(self.folder / "stop"), stop_key="key", attached=True, scratch=str(self.folder),
+            cache="", provenance={}, skip_failed=False, launch=1,
+        )  # fmt: skip
+        self.searcher: Multiplexer
+        self.searcher, jobs = _resume(orders, sweep, self.ledger, self.say)
+        self.watch = Watch(self.searcher, self.ledger, jobs, self.say)
+
+    def say(self, event: str, planned: Any = None, **fields: Any) -> None:
+        self.events.append((event, fields))
+
+    def start(self) -> Trial:
+        """The next trial, on a process."""
+        self.given += 1
+        config = self.searcher.suggest(f"t{self.given}")
+        assert isinstance(config, dict)
+        trial = Trial(f"t{self.given}", config)
+        self.watch.on_trial_start(0, [], trial)
+        return trial
+
+    def lose(self, trial: Trial, error: Exception) -> None:
+        """Its process is gone."""
+        path = self.folder / f"{trial.trial_id}.pkl"
+        path.write_bytes(cloudpickle.dumps(error))
+        trial.pickled_error_file = str(path)
+        self.searcher.on_trial_complete(trial.trial_id, error=True)
+        self.watch.on_trial_error(0, [], trial)
+
+    def statuses(self) -> list[str]:
+        return [fields["record"]["status"] for event, fields in self.events if event == "attempt"]
+
+
+@pytest.fixture
+def generation(tmp_path: Path) -> Generation:
+    return Generation(tmp_path)
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A node that all processes ran on, which is lost."""
+    node: dict[str, Any] = {
+        "NodeID": "n",
+        "NodeManagerAddress": "10.0.0.7",
+        "Alive": False,
+        "DeathReasonMessage": "",
+        "Resources": {},
+    }
+
+    class Cluster:
+        def actor_table(self, actor: str) -> dict[str, Any]:
+            return {"State": "DEAD", "Address": {"NodeID": "n"}}
+
+        def node_table(self) -> list[dict[str, Any]]:
+            return [node]
+
+    monkeypatch.setattr(lost_workers, "cluster", Cluster())
+    return node
+
+
+def test_lost_machines_count_neither_as_retries_nor_as_failures_that_are_alike(
+    generation: Generation, lost: dict[str, Any]
+) -> None:
+    keys = []
+    for trial in [generation.start() for _ in range(5)]:
+        generation.lose(trial, RayActorError(ACTOR, "it died"))
+        keys.append(trial.config["job"])
+    assert generation.statuses() == ["preempted"] * 5
+    assert generation.searcher.stopped is None
+    again = [generation.start() for _ in range(10)]
+    assert len({trial.config["job"] for trial in again}) == 10
+    assert len(generation.ledger.index().attempts) == 5
+
+
+def test_three_processes_that_die_alike_stop_the_launch(generation: Generation, lost: dict[str, Any]) -> None:
+    lost["Alive"] = True
+    for trial in [generation.start() for _ in range(3)]:
+        generation.lose(trial, RayActorError(ACTOR, "it died"))
+    assert generation.statuses() == ["failed"] * 3
+    assert generation.searcher.stopped is not None
+
+
+def test_a_trial_that_outlives_no_machine_is_suspected_in_the_end(generation: Generation, lost: dict[str, Any]) -> None:
+    others = [generation.start() for _ in range(9)]
+    for _ in range(MOST_LOSSES + 1):
+        generation.lose(generation.start(), RayActorError(ACTOR, "it died"))
+    assert generation.statuses() == ["preempted"] * MOST_LOSSES + ["failed"]
+    assert generation.watch.running == len(others)
+
+
+def test_a_process_that_was_lost_before_its_trial_began_leaves_no_record(
+    generation: Generation, lost: dict[str, Any]
+) -> None:
+    config = generation.searcher.suggest("t")
+    assert isinstance(config, dict)
+    generation.lose(Trial("t", config), RayActorError(ACTOR, "it died"))
+    assert generation.events == []
+    assert len({generation.start().config["job"] for _ in range(10)}) == 10
+
+
+def test_the_last_words_of_a_process_are_believed(generation: Generation, lost: dict[str, Any]) -> None:
+    trial = generation.start()
+    job: dict[str, Any] = json.loads(trial.config["job"])
+    generation.ledger.put_attempt(job["key"], attempt("hung", job=job, cause="no progress for 20 s"))
+    generation.lose(trial, RayActorError(ACTOR, "it died"))
+    assert generation.statuses() == ["hung"]
+    assert len(generation.ledger.attempts_of(job["key"])) == 1
+
+
+def test_asked_to_stop_it_waits_for_what_runs_and_for_nothing_else(generation: Generation) -> None:
+    standstill = Standstill(str(generation.folder / "stop"), generation.watch)
+    trial = generation.start()
+    assert not standstill.stop_all()
+    (generation.folder / "stop").touch()
+    assert not standstill.stop_all()
+    generation.watch.on_trial_complete(0, [], trial)
+    assert standstill.stop_all()

@@ -1,0 +1,240 @@
+"""A launch on an attached Ray cluster of several nodes, with real processes that are really killed."""
+
+from __future__ import annotations
+
+import html
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweep.errors import UserError
+from sweep.launch.head.run import Attached
+from sweep.plan.launch_record import typed
+from sweep.store.launch_status import Head
+from sweep.store.lease import Lease
+from tests.support.launches import attempts_of, drive, ended_head, head_of, put_launch, supervise, wait_for_lines
+from tests.support.ray_nodes import RayNodes, ray_nodes
+from tests.support.sweeps import descendants, kill_everything, logged, plan_of, results_of, wait_until, write_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(600)]
+STEPS = 20  # of an epoch of `tests.support.faulty_detectors:Logged` on digits
+
+
+@dataclass
+class Place:
+    """A head with two workers of one slot each.
+
+    Attributes:
+        nodes: of Ray.
+        log: where trials log the steps that they train.
+        workers: processes by the path of the notice that they look for.
+    """
+
+    nodes: RayNodes
+    log: Path
+    folder: Path
+    workers: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start_worker(self) -> Path:
+        notice = self.folder / f"notice-{len(self.nodes.processes)}"
+        self.workers[notice] = self.nodes.start_worker(TRAINED_LOG=str(self.log), SWEEP_NOTICE_FILE=str(notice))
+        return notice
+
+    def whole(self) -> None:
+        """Two workers, without notice, and an empty log."""
+        self.log.unlink(missing_ok=True)
+        for notice, process in list(self.workers.items()):
+            notice.unlink(missing_ok=True)
+            if process.poll() is not None:
+                del self.workers[notice]
+        while len(self.workers) < 2:
+            self.start_worker()
+
+    def busy_worker(self) -> Path:
+        """Notice path of a worker that runs a trial."""
+        for notice, process in self.workers.items():
+            for pid in descendants(process.pid):
+                if b"ray::ResourceTrainable.train" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return notice
+        raise AssertionError("no worker runs a trial")
+
+    def steps(self) -> Counter[str]:
+        return Counter(self.log.read_text().splitlines())
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("place")
+    with ray_nodes() as nodes:
+        yield Place(nodes, folder / "trained.log", folder)
+
+
+@pytest.fixture
+def place(built: Place) -> Place:
+    built.whole()
+    return built
+
+
+def configure(folder: Path, epochs: int, pause: float = 0.0, **top: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    study = {**logged(epochs=epochs, pause=pause), "abnormal": [0, 1]}
+    return write_config(folder, [study], trial={"retries": 0, "checkpoint_seconds": 0.3, "cpus": 1}, **top)
+
+
+@pytest.fixture(scope="module")
+def calm(built: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A launch that nobody disturbs."""
+    built.whole()
+    folder = tmp_path_factory.mktemp("calm")
+    number = put_launch(configure(folder, epochs=6))
+    return folder, drive(folder, number, **built.nodes.entry)
+
+
+def test_a_launch_runs_to_its_report_and_leaves_the_cluster_as_it_was(
+    built: Place, calm: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    folder, run = calm
+    assert run.returncode == 0, run.stdout + run.stderr
+    head = ended_head(folder)
+    assert (head.launch, head.exit_code, head.cause, head.restarts) == (1, 0, None, 0)
+    assert (head.trials, head.done, head.to_run, head.running) == (2, 2, 0, 0)
+    assert head.usd is None, "nobody knows what these machines cost"
+    report = {path.name for path in (folder / "store/sweeps/test/report").iterdir()}
+    assert {"report.html", "leaderboard.csv", "results.parquet", "figures"} <= report
+    page = html.unescape((folder / "store/sweeps/test/report/report.html").read_text())
+    config = next(folder.glob("*.yaml"))
+    assert typed("report", ["launch", str(config), "-y"]) in page
+    assert all(process.poll() is None for process in built.nodes.processes), "what was there stays"
+    assert plan_of(config)["to_run"] == 0
+
+
+def test_a_driver_that_is_killed_is_started_again_and_the_table_is_the_same(
+    place: Place, calm: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    number = put_launch(configure(tmp_path, epochs=6))
+    then = f"cat {tmp_path}/store/sweeps/test/head.json >> {tmp_path}/then"
+    supervisor = supervise(tmp_path, number, "--then", then, "--pause", "0.1", **place.nodes.entry)
+    wait_for_lines(place.log, 3 * STEPS, supervisor)
+    (driver,) = [pid for pid in descendants(supervisor.pid) if is_driver(pid)]
+    os.kill(driver, signal.SIGKILL)
+    assert supervisor.wait(timeout=240) == 0, (tmp_path / "supervisor.log").read_text()
+    head = ended_head(tmp_path)
+    assert (head.exit_code, head.restarts, head.done) == (0, 1, 2)
+    assert attempts_of(tmp_path) == [], "the trials did nothing wrong"
+    said = (tmp_path / "then").read_text()
+    assert said.count('"state"') == 1, "once"
+    assert '"state": "ended"' in said, "and not before the record says so"
+    assert (tmp_path / "supervised").exists()
+    ours, theirs = results_of(tmp_path), results_of(calm[0])
+    assert ours.keys() == theirs.keys()
+    for key, result in ours.items():
+        assert result["metrics"] == theirs[key]["metrics"]
+    assert max(place.steps().values()) <= 2, "trials went on where their resume states were"
+
+
+def is_driver(pid: int) -> bool:
+    return b"sweep.launch.head\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_trials_of_a_machine_that_is_lost_go_on_elsewhere_and_have_not_failed(place: Place, tmp_path: Path) -> None:
+    config = configure(tmp_path, epochs=8, pause=0.05)
+    supervisor = supervise(tmp_path, put_launch(config), **place.nodes.entry)
+    wait_for_lines(place.log, 4 * STEPS, supervisor)
+    kill_everything(place.workers[place.busy_worker()])
+    assert supervisor.wait(timeout=240) == 0, (tmp_path / "supervisor.log").read_text()
+    (attempt,) = attempts_of(tmp_path)
+    assert attempt["status"] == "preempted"
+    assert "was lost" in attempt["cause"]
+    head = ended_head(tmp_path)
+    assert (head.done, head.failed, head.preemptions) == (2, 0, 1)
+    assert len(place.steps()) == 2 * 8 * STEPS
+    assert place.steps().total() < 2 * 8 * STEPS + 5 * STEPS, "it went on from its resume state"
+
+
+def test_a_trial_that_sees_the_notice_writes_its_state_and_goes_on_elsewhere(place: Place, tmp_path: Path) -> None:
+    config = configure(tmp_path, epochs=8, pause=0.05)
+    supervisor = supervise(tmp_path, put_launch(config), **place.nodes.entry)
+    wait_for_lines(place.log, 4 * STEPS, supervisor)
+    notice = place.busy_worker()
+    notice.touch()
+    assert supervisor.wait(timeout=240) == 0, (tmp_path / "supervisor.log").read_text()
+    (attempt,) = attempts_of(tmp_path)
+    assert attempt["status"] == "preempted"
+    assert "taken away" in attempt["cause"]
+    head = ended_head(tmp_path)
+    assert (head.done, head.failed, head.preemptions) == (2, 0, 1)
+    assert max(place.steps().values()) == 1, "not a step was lost"
+
+
+def test_a_stop_reaches_trials_on_every_node_and_suspended_a_launch_has_not_ended(place: Place, tmp_path: Path) -> None:
+    number = put_launch(configure(tmp_path, epochs=1000, pause=0.05))
+    then = ["--then", f"echo once >> {tmp_path}/then"]
+    first = supervise(tmp_path, number, *then, **place.nodes.entry)
+    wait_for_lines(place.log, 3 * STEPS, first)
+    for pid in [first.pid, *descendants(first.pid)]:  # as job systems do, to all of a family at once
+        os.kill(pid, signal.SIGUSR1)
+    assert first.wait(timeout=240) == 130
+    head = head_of(tmp_path)
+    assert head is not None
+    assert (head.state, head.exit_code) == ("starting", None)
+    assert "suspended" in (head.cause or "")
+    assert not (tmp_path / "then").exists()
+    assert len(list((tmp_path / "store/trials").glob("*/checkpoint/latest.json"))) == 2
+    taken_back = {**place.nodes.entry, "SWEEP_TERM_SUSPENDS": "1"}
+    second = supervise(tmp_path, number, *then, **taken_back)
+    wait_for_lines(place.log, place.steps().total() + 2 * STEPS, second)
+    for pid in [second.pid, *filter(is_driver, descendants(second.pid))]:
+        os.kill(pid, signal.SIGTERM)
+    assert second.wait(timeout=240) == 130
+    head = head_of(tmp_path)
+    assert head is not None
+    assert (head.state, head.exit_code) == ("starting", None)
+    assert not (tmp_path / "then").exists()
+    third = supervise(tmp_path, number, *then, **taken_back)
+    wait_for_lines(place.log, place.steps().total() + 2 * STEPS, third)
+    third.send_signal(signal.SIGUSR2)
+    assert third.wait(timeout=240) == 130
+    head = ended_head(tmp_path)
+    assert (head.exit_code, head.done, head.to_run, head.restarts) == (130, 0, 2, 0)
+    assert (tmp_path / "then").read_text() == "once\n"
+    assert attempts_of(tmp_path) == [], "being stopped is no failure"
+    assert max(place.steps().values()) == 1, "not a step was lost"
+
+
+def test_a_launch_for_which_no_machine_ever_came_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    number = put_launch(configure(tmp_path, epochs=1))
+    with ray_nodes() as nodes:
+        supervisor = supervise(tmp_path, number, **nodes.entry)
+        wait_until(lambda: (head_of(tmp_path) or Head(0, "starting")).state == "running", supervisor)
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.wait(timeout=240) == 130
+    head = ended_head(tmp_path)
+    assert (head.exit_code, head.to_run, head.nodes) == (130, 2, ())
+
+
+def test_when_the_time_limit_is_reached_nothing_more_is_started(tmp_path: Path) -> None:
+    run = drive(tmp_path, put_launch(configure(tmp_path, epochs=1), deadline=time.time() - 1))
+    assert run.returncode == 3, run.stdout + run.stderr
+    head = ended_head(tmp_path)
+    assert (head.exit_code, head.to_run) == (3, 2)
+    assert "time limit is reached" in (head.cause or "")
+
+
+def test_a_sweep_that_runs_elsewhere_is_refused_and_its_record_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.store.lease.HANDOVER_SECONDS", 0.0)
+    number = put_launch(configure(tmp_path, epochs=1))
+    launch = Attached.open(str(tmp_path / "store"), "test", number, Console(quiet=True))
+    with Lease(launch.store, "sweeps/test/lease", "ada@elsewhere").held(), pytest.raises(UserError, match="ada@else"):
+        launch.run()
+    assert head_of(tmp_path) is None

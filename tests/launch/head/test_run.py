@@ -1,0 +1,121 @@
+"""A launch on a head that is asked to stop when its trials have all run: it comes to its own end, with its report."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweep.engine.loop import Generations
+from sweep.errors import DONE, INTERRUPTED, USER_ERROR
+from sweep.launch.head.run import Attached
+from sweep.launch.head.status_writer import Bulletin
+from sweep.report.report import Reporting
+from sweep.signals import TERM_SUSPENDS
+from sweep.store.lease import Lease
+from tests.support.launches import SWEEP, ended_head, head_of, put_launch
+from tests.support.sweeps import write_config
+
+STUDY = {"detectors": ["constant"], "abnormal": [0]}
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Attached:
+    number = put_launch(write_config(tmp_path, [STUDY]))
+    return Attached.open(str(tmp_path / "store"), SWEEP, number, Console(quiet=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_during_the_report_changes_nothing(
+    launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def generations(*_: object) -> int:
+        signal.raise_signal(number)  # nothing runs any more, and the report is not begun
+        return DONE
+
+    def write(*_: object) -> None:
+        signal.raise_signal(number)
+        (tmp_path / "reported").touch()
+
+    monkeypatch.setattr(Attached, "_generations", generations)
+    monkeypatch.setattr(Reporting, "write", write)
+    assert launch.run() == DONE
+    assert (tmp_path / "reported").exists()
+    head = ended_head(tmp_path)
+    assert (head.exit_code, head.cause) == (DONE, None)
+
+
+@pytest.mark.parametrize(
+    ("signals", "suspends", "ended"),
+    [
+        ([signal.SIGTERM], "0", True),
+        ([signal.SIGUSR1], "0", False),
+        ([signal.SIGUSR2], "0", True),
+        ([signal.SIGTERM], "1", False),
+        ([signal.SIGTERM, signal.SIGUSR1], "1", False),
+        ([signal.SIGTERM, signal.SIGUSR2], "1", True),
+    ],
+)
+def test_a_stop_ends_a_launch_or_suspends_it(
+    launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    signals: list[signal.Signals], suspends: str, ended: bool,
+) -> None:  # fmt: skip
+    def generations(*_: object) -> int:
+        for number in signals:
+            signal.raise_signal(number)
+        return INTERRUPTED
+
+    monkeypatch.setenv(TERM_SUSPENDS, suspends)
+    monkeypatch.setattr(Attached, "_generations", generations)
+    monkeypatch.setattr(Reporting, "write", lambda *_: None)
+    assert launch.run() == INTERRUPTED
+    head = head_of(tmp_path)
+    assert head is not None
+    assert (head.state, head.exit_code) == (("ended", INTERRUPTED) if ended else ("starting", None))
+
+
+@dataclass
+class OneGeneration:
+    """In place of a Ray cluster: one generation, during which it is asked to stop."""
+
+    stop_file: Path
+    finished: bool
+
+    def generation(self, *_: object, **told: Any) -> Iterator[dict[str, Any] | None]:
+        signal.raise_signal(signal.SIGTERM)
+        yield {"event": "ended", "finished": self.finished, "stopped": None}
+
+    def stop(self) -> None:
+        self.stop_file.touch()
+
+
+@pytest.mark.parametrize(("finished", "code"), [(True, DONE), (False, INTERRUPTED)])
+def test_a_launch_that_is_asked_to_stop_when_nothing_is_left_is_done(
+    launch: Attached, tmp_path: Path, finished: bool, code: int
+) -> None:
+    cluster: Any = OneGeneration(tmp_path / "stop", finished)
+    lease = Lease(launch.store, f"sweeps/{SWEEP}/lease", "a test")
+    with lease.held():
+        generations = Generations(
+            sweep=launch.sweep, work=launch.work, platform=launch.platform, ledger=launch.ledger,
+            console=launch.console, log_command=str, skip_failed=False, number=launch.number,
+            provenance={"commit": None, "dirty": None}, exhausted=lambda: None,
+        )  # fmt: skip
+        assert generations.run(lease, cluster) == code
+
+
+def test_a_launch_without_workers_ends_with_its_report_and_says_why(
+    launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Attached, "_generations", lambda *_: USER_ERROR)
+    monkeypatch.setattr(Bulletin, "stranded", lambda _: "no worker has come")
+    monkeypatch.setattr(Reporting, "write", lambda *_: (tmp_path / "reported").touch())
+    assert launch.run() == USER_ERROR
+    assert (tmp_path / "reported").exists()
+    head = ended_head(tmp_path)
+    assert (head.exit_code, head.cause) == (USER_ERROR, "no worker has come")

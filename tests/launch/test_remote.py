@@ -1,0 +1,411 @@
+"""A launch on a place: what is done in which order, and what is left when it fails half-way."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweep.errors import DONE, INTERRUPTED, SOME_FAILED, AlreadyRuns, Outcome, UserError
+from sweep.launch import follow
+from sweep.launch.remote import RemoteLaunch
+from sweep.plan.expand import expand
+from sweep.providers.base import Place
+from sweep.providers.registry import platform
+from sweep.spec.load import load
+from sweep.store import launch_status, open_store
+from sweep.store.base import Store, StoreError
+from sweep.store.launch_status import Head
+from sweep.store.lease import Held, Lease
+from sweep.store.ledger import Ledger
+from tests.support.ray_nodes import RayNodes, ray_nodes
+from tests.support.sweeps import ROOT, TIMEOUT, environment, results_of, wait_until, write_config
+
+
+@dataclass
+class Machines:
+    """A place whose machines are a list of words.
+
+    Attributes:
+        making, submitting, removing: what else happens then.
+        up: what stands.
+        asked: every call, in order.
+        deadline: as `make` was told.
+    """
+
+    making: Callable[[], object] = lambda: None
+    submitting: Callable[[int], object] = lambda number: None
+    removing: Callable[[], object] = lambda: None
+    up: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    deadline: float | None = None
+
+    def make(self, console: Console, deadline: float | None) -> float | None:
+        self.asked.append("make")
+        self.up.append("a head")
+        self.deadline = deadline
+        self.making()
+        return None if deadline is None else deadline - 300
+
+    def submit(self, number: int) -> None:
+        self.asked.append(f"submit {number}")
+        self.submitting(number)
+
+    def alive(self) -> bool | None:
+        return bool(self.up)
+
+    def standing(self) -> list[str]:
+        return list(self.up)
+
+    def tear_down(self, console: Console) -> list[str]:
+        self.asked.append("tear down")
+        self.removing()
+        removed, self.up[:] = list(self.up), []
+        return removed
+
+    def commands(self) -> dict[str, list[str]]:
+        return {}
+
+
+class Launched:
+    """A sweep of one trivial trial, and a launch of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = write_config(
+            folder, [{"detectors": ["constant"], "abnormal": [0]}], budget={"max_hours": 2}, cluster={"cpus": 1}
+        )
+        self.sweep = load(self.config)
+        self.store: Store = open_store(self.sweep.storage)
+        self.ledger = Ledger(self.store, self.sweep.name)
+        self.output = io.StringIO()
+
+    def on(self, place: Place) -> RemoteLaunch:
+        where = platform(self.sweep)
+        console = Console(file=self.output, width=300)
+        work = expand(self.sweep, where)
+        return RemoteLaunch(
+            self.sweep, work, where, self.store, self.ledger, console, place, lambda verb: f"sweep {verb} it", False
+        )
+
+    def says(self, **head: Any) -> Callable[[int], None]:
+        """What a head says as soon as it has been given a launch."""
+        return lambda number: launch_status.write(self.store, self.sweep.name, Head(number, **head))
+
+    @property
+    def said(self) -> str:
+        return self.output.getvalue()
+
+
+@pytest.fixture
+def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launched:
+    monkeypatch.setattr(follow, "LOOK_SECONDS", 0.01)
+    return Launched(tmp_path)
+
+
+def test_a_launch_is_made_recorded_submitted_and_followed_and_nothing_is_left(launched: Launched) -> None:
+    place = Machines(submitting=launched.says(state="ended", exit_code=SOME_FAILED, cause="1 trial failed"))
+    before = time.time()
+    assert launched.on(place).run(detach=False) == Outcome(SOME_FAILED)
+    assert place.asked == ["make", "submit 1", "tear down"]
+    (spec,) = launched.ledger.specs()
+    assert spec["skip_failed"] is False
+    assert before <= spec["started"] <= time.time()
+    assert place.deadline == pytest.approx(spec["started"] + 7200)
+    assert spec["deadline"] == pytest.approx(spec["started"] + 6900), "as the place says, which may be sooner"
+    assert "1 trial failed" in launched.said and "removed: a head" in launched.said
+    assert list(launched.store.list("datasets")), "missing data are put before machines are made"
+
+
+def test_the_sweep_is_ours_while_machines_are_made_and_the_heads_from_then_on(launched: Launched) -> None:
+    lease = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "the driver")
+
+    def other() -> None:
+        with pytest.raises(Held):
+            lease.acquire()
+
+    place = Machines(making=other, submitting=lambda number: other())
+    assert launched.on(place).run(detach=True) == Outcome(DONE, finished=False)
+    lease.acquire()
+    assert place.up == ["a head"]
+    assert "sweep status it --watch" in launched.said and "sweep down it" in launched.said
+
+
+@pytest.mark.parametrize("stage", ["making", "submitting"])
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_fails_before_the_supervisor_runs_takes_everything_down(
+    launched: Launched, stage: str, number: signal.Signals | None
+) -> None:
+    def fail(*_: object) -> None:
+        if number is None:
+            raise UserError("no capacity")
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    place = Machines()
+    setattr(place, stage, fail)
+    if number is None:
+        with pytest.raises(UserError, match="no capacity"):
+            launched.on(place).run(detach=False)
+    else:
+        assert launched.on(place).run(detach=False) == Outcome(INTERRUPTED, finished=False)
+    assert place.up == []
+    assert "removed: a head" in launched.said
+    assert len(launched.ledger.specs()) == (stage == "submitting"), "a launch that never was is no launch"
+    Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "the next").acquire()
+
+
+def launch_until_interrupted(folder: Path) -> None:
+    """A launch that shows itself where this process does, and what it leaves as a file; in a process of its own."""
+
+    def making() -> None:
+        (folder / "making").touch()
+        time.sleep(60)
+
+    launched, place = Launched(folder), Machines(making=making)
+    outcome = replace(launched.on(place), console=Console(highlight=False)).run(detach=False)
+    (folder / "left").write_text(f"{outcome.code} {place.up}")
+
+
+@pytest.mark.parametrize("reader", ["terminal", "pipe"])
+def test_a_launch_whose_reader_is_gone_takes_everything_down_all_the_same(tmp_path: Path, reader: str) -> None:
+    ours, theirs = pty.openpty() if reader == "terminal" else os.pipe()
+    # A terminal that is closed sends SIGHUP to those whose controlling terminal it is.
+    attach = partial(fcntl.ioctl, theirs, termios.TIOCSCTTY, 0) if reader == "terminal" else None
+    with open(tmp_path / "errors", "w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import *; launch_until_interrupted(Path({str(tmp_path)!r}))"],
+            cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=theirs, stderr=errors,
+            start_new_session=True, preexec_fn=attach,
+        )  # fmt: skip
+    os.close(theirs)
+    os.set_blocking(ours, False)
+
+    def making() -> bool:
+        with suppress(OSError):  # nothing more to read
+            os.read(ours, 65_536)  # else a full terminal holds the launch up
+        return (tmp_path / "making").exists()
+
+    wait_until(making, process)
+    os.close(ours)
+    if reader == "pipe":
+        process.send_signal(signal.SIGINT)  # as Ctrl-C ends `tee`, too
+    process.wait(timeout=TIMEOUT)
+    assert (tmp_path / "left").exists(), (tmp_path / "errors").read_text()
+    assert (tmp_path / "left").read_text() == "130 []"
+
+
+def test_a_terminal_that_is_closed_is_told_by_shell_and_kernel_and_interrupts_once(launched: Launched) -> None:
+    def hang_up() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    place = Machines(making=hang_up, removing=hang_up)
+    assert launched.on(place).run(detach=False).code == INTERRUPTED
+    assert place.up == []
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_a_launch_that_shall_outlive_its_terminal_does(launched: Launched) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` has it
+    try:
+        place = Machines(making=lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert launched.on(place).run(detach=True).code == DONE
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert place.up == ["a head"]
+
+
+def test_where_taking_down_fails_the_way_out_is_said_and_the_first_fault_is_the_one(launched: Launched) -> None:
+    def fail(words: str) -> Callable[[], None]:
+        def raising() -> None:
+            raise UserError(words)
+
+        return raising
+
+    place = Machines(making=fail("no capacity"), removing=fail("EC2 does not answer"))
+    with pytest.raises(UserError, match="no capacity"):
+        launched.on(place).run(detach=False)
+    assert "EC2 does not answer: machines may be left.  Remove them: sweep down it" in launched.said
+
+
+def test_a_second_interruption_leaves_at_once(launched: Launched) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    place = Machines(making=interrupt, removing=interrupt)
+    assert launched.on(place).run(detach=False).code == INTERRUPTED
+    assert "Remove them: sweep down it" in launched.said
+
+
+def test_a_second_launch_is_refused_and_touches_nothing(launched: Launched) -> None:
+    place = Machines()
+    lease = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head")
+    with lease.held(), pytest.raises(UserError) as caught:
+        launched.on(place).run(detach=False)
+    for words in ("is run by ubuntu@head, for", "sweep status it --watch", "sweep down it", "sweep.name=NAME"):
+        assert words in str(caught.value)
+    assert place.asked == []
+
+
+def test_a_launch_is_refused_while_a_head_speaks_whose_driver_is_being_restarted(launched: Launched) -> None:
+    launched.says(state="running")(7)
+    place = Machines(up=["a head"])
+    with pytest.raises(UserError, match="launch 7 of sweep test runs"):
+        launched.on(place).run(detach=False)
+    assert place.asked == []
+    gone = Machines(submitting=launched.says(state="ended", exit_code=0))
+    assert launched.on(gone).run(detach=False).code == DONE, "a head that is gone refuses nobody"
+
+
+def test_a_head_that_runs_another_launch_is_left_alone(launched: Launched) -> None:
+    def refuse(number: int) -> None:
+        raise AlreadyRuns("the head of sweep test runs another launch")
+
+    place = Machines(submitting=refuse)
+    with pytest.raises(UserError, match="runs another launch"):
+        launched.on(place).run(detach=False)
+    assert place.up == ["a head"]
+
+
+def test_ctrl_c_while_following_leaves_the_machines_alone(launched: Launched) -> None:
+    def submit(number: int) -> None:
+        launched.says(state="running")(number)
+        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+    place = Machines(submitting=submit)
+    assert launched.on(place).run(detach=False) == Outcome(INTERRUPTED, finished=False)
+    assert place.up == ["a head"]
+    assert "it goes on without this machine.  To see it: sweep status it --watch" in launched.said
+
+
+def test_a_head_that_is_lost_leaves_no_workers_and_the_next_command_is_said(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "SILENT_SECONDS", 0.1)
+    place = Machines(submitting=launched.says(state="running"))
+    launch = launched.on(place)
+    monkeypatch.setattr(place, "alive", lambda: False)
+    with pytest.raises(UserError, match=r"the head is gone.*go on with: sweep launch it"):
+        launch.run(detach=False)
+    assert place.up == []
+    head = launch_status.read(launched.store, launched.sweep.name)
+    assert head is not None and head.ended and (head.cause or "").startswith("the head is gone: taken down by ")
+
+
+@pytest.mark.parametrize("end", ["ended", "gone"])
+@pytest.mark.parametrize("other", ["makes machines", "waits for its driver"])
+def test_who_followed_a_launch_leaves_the_machines_of_the_next_one_alone(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch, end: str, other: str
+) -> None:
+    monkeypatch.setattr(follow, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("sweep.store.lease.HANDOVER_SECONDS", 0.0)
+    place = Machines(up=["a head of launch 2"])
+    monkeypatch.setattr(place, "alive", lambda: False)
+    launched.says(state="ended" if end == "ended" else "running", exit_code=SOME_FAILED if end == "ended" else None)(1)
+    numbers = [launched.ledger.put_spec({"started": 1.0}) for _ in range(1 if other == "makes machines" else 2)]
+    making = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ada@laptop-2")
+    with making.held() if other == "makes machines" else nullcontext():
+        if end == "ended":
+            assert launched.on(place).follow(1) == Outcome(SOME_FAILED)
+            said = launched.said
+        else:
+            with pytest.raises(UserError) as caught:
+                launched.on(place).follow(1)
+            said = str(caught.value)
+    assert (place.up, "tear down" in place.asked) == (["a head of launch 2"], False)
+    assert ("is run by ada@laptop-2" if len(numbers) == 1 else "launch 2 of sweep test has taken over") in said
+    assert "nothing was removed.  To see it: sweep status it --watch" in said
+
+
+def test_a_driver_that_has_ended_and_not_yet_let_go_of_the_sweep_is_waited_for(launched: Launched) -> None:
+    driver = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head, launch 1")
+    driver.acquire()
+    launched.says(state="ended", exit_code=DONE)(1)
+    threading.Timer(0.2, driver.release).start()
+    place = Machines(up=["a worker"])
+    assert launched.on(place).follow(1) == Outcome(DONE)
+    assert place.up == []
+
+
+def test_the_lease_of_a_driver_that_died_with_its_head_keeps_no_machine(launched: Launched) -> None:
+    Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head, launch 1", ttl_seconds=0.1).acquire()
+    path = f"sweeps/{launched.sweep.name}/lease"
+    record = json.loads(launched.store.get(path))
+    launched.store.put(path, json.dumps({**record, "machine": "another boot"}).encode())
+    launched.says(state="ended", exit_code=DONE)(1)
+    place = Machines(up=["a worker"])
+    assert launched.on(place).follow(1) == Outcome(DONE)
+    assert place.up == []
+
+
+@pytest.mark.parametrize("error", [StoreError("no route to the store"), KeyboardInterrupt()])
+def test_where_nobody_knows_who_runs_the_sweep_the_way_out_is_said(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(lease: Lease) -> None:
+        raise error
+
+    monkeypatch.setattr("sweep.launch.remote.take_over", fail)
+    launched.says(state="ended", exit_code=DONE)(1)
+    place = Machines(up=["a worker"])
+    assert launched.on(place).follow(1) == Outcome(DONE)
+    assert place.up == ["a worker"]
+    assert f"{str(error) or 'interrupted'}: machines may be left.  Remove them: sweep down it" in launched.said
+
+
+class OnRay(Machines):
+    """Nodes of Ray on this machine as the place: the supervisor runs as it does on a head."""
+
+    def __init__(self, nodes: RayNodes, sweep: str, storage: str, folder: Path) -> None:
+        super().__init__()
+        self._nodes, self._words, self._folder = nodes, [storage, sweep], folder
+
+    def make(self, console: Console, deadline: float | None) -> float | None:
+        self._nodes.start_worker(1)
+        return super().make(console, deadline)
+
+    def submit(self, number: int) -> None:
+        super().submit(number)
+        command = [
+            sys.executable, "-m", "sweep.launch.head.supervisor", *self._words, str(number), "--detach",
+            "--log", str(self._folder / "supervisor.log"), "--supervised", str(self._folder / "supervised"),
+            "--then", f"touch {self._folder}/then",
+        ]  # fmt: skip
+        subprocess.run(command, cwd=ROOT, env=environment(**self._nodes.entry), check=True)
+        wait_until((self._folder / "supervised").exists)
+
+
+@pytest.mark.ray
+@pytest.mark.faults
+def test_a_real_supervisor_is_submitted_and_followed_to_its_end(launched: Launched, tmp_path: Path) -> None:
+    folder = tmp_path / "head"
+    folder.mkdir()
+    with ray_nodes() as nodes:
+        place = OnRay(nodes, launched.sweep.name, launched.sweep.storage, folder)
+        assert launched.on(place).run(detach=False) == Outcome(DONE), (folder / "supervisor.log").read_text()
+        (result,) = results_of(tmp_path).values()
+        assert result["status"] == "ok"
+        head = launch_status.read(launched.store, launched.sweep.name)
+        assert head is not None and (head.state, head.done, head.exit_code) == ("ended", 1, DONE)
+        report = {path.rpartition("/")[2] for path in launched.store.list(f"sweeps/{launched.sweep.name}/report")}
+        assert {"report.html", "leaderboard.csv"} <= report
+        wait_until((folder / "then").exists)
+    said = launched.said.splitlines()
+    assert [line for line in said if line.startswith("the head: ")][-1] == "the head: ended"

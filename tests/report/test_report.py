@@ -1,0 +1,382 @@
+"""What people and programs read: whole numbers, harmless names, all that was planned."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from sweep.leaderboard.board import Leaderboard, build, builder
+from sweep.leaderboard.rows import COLUMNS
+from sweep.report.files import CSV_COLUMNS, beside, csv_text, write
+from sweep.report.markdown import markdown
+from sweep.report.terminal import terminal
+from tests.leaderboard.test_board import grid_rows, row, rows
+
+SCENE = (
+    rows({"3": (0.81, 0.82, 0.86), "5": (0.7, 0.75, None), "8": (0.9, 0.91, 0.93)})
+    + rows({"3": (0.6, 0.7), "5": (0.5, 0.6), "8": (0.4, 0.6)}, "skip_ganomaly")
+    + [
+        row(None, "skip_ganomaly", abnormal=c, seed=2, status=s)
+        for c, s in zip("358", ("failed", "diverged", "ok"), strict=True)
+    ]
+    + rows({"3": (0.8,), "5": (0.85,), "8": (0.7,)}, setting="searched", study="tuned", objective="labelled")
+    + rows({"3": (0.7,), "5": (0.85,), "8": (0.9,)}, "knn")
+)
+HOSTILE = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.sampled_from(
+    [
+        "=1+1",
+        "+cmd",
+        "-2",
+        "@SUM(A1)",
+        "\t=1",
+        "  =1",
+        "a|b",
+        "a\nb",
+        "\r\n=x",
+        "`x`",
+        "<b>",
+        "\x1b[31mred",
+        "[bold]",
+        "a,b",
+        '"',
+    ]
+)
+
+
+def printed(leaderboard: Leaderboard, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(terminal(leaderboard, width))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert isinstance(text, str)
+    return text
+
+
+def parsed(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def table_lines(text: str) -> list[str]:
+    return [found for found in text.split("\n") if found.startswith("|")]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
+def test_a_terminal_of_any_width_shows_every_number_whole(width: int) -> None:
+    many = [row(0.5 + c / 100 + s / 1000, abnormal=str(c), seed=s) for c in range(10) for s in range(3)]
+    for found in (SCENE, many):
+        leaderboard = build(found)
+        text = printed(leaderboard, width)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+        for line in leaderboard.boards[0].lines:
+            for cell in (line.mean, *line.cells.values()):
+                if cell.half_width is not None:
+                    assert f"{cell.mean:.3f}±{cell.half_width:.3f}" in text
+
+
+def test_wide_boards_go_on_below_with_the_summary_apart() -> None:
+    text = printed(build([row(abnormal=str(c), seed=s) for c in range(10) for s in range(3)]), 100)
+    headers = [found.split() for found in text.splitlines() if found.startswith("detector")]
+    assert headers[0] == ["detector", "class", "mean", "train", "s"]
+    assert [name for header in headers[1:] for name in header[1:]] == [str(c) for c in range(10)]
+
+
+def test_the_board_says_what_is_missing_failed_diverged_supervised_and_unranked() -> None:
+    text = printed(build(SCENE), 140)
+    assert "0.725±0.318 (2/3)" in text
+    assert "0.650±0.635 (2/3)✗" in text
+    assert "(2/3)†" in text
+    assert "ganomaly repo_head searched‡" in text
+    for caption in (
+        "(2/3): seeds there are",
+        "✗ a trial failed",
+        "† a trial diverged",
+        "‡ supervised",
+        "gap:",
+    ):
+        assert caption in text
+    assert "diverged =" in text
+
+
+def test_holes_and_what_was_never_planned_are_told_apart() -> None:
+    text = markdown(build(rows({"0": (0.8,), "1": (None,)}) + rows({"0": (0.7,)}, "knn")))
+    assert "- there is no result yet" in text and "· not part of its study" in text
+    assert re.search(r"\| knn \|.*\| · \|", text)
+
+
+def test_marks_are_explained_only_where_they_occur() -> None:
+    text = printed(build(rows({"0": (0.8, 0.9), "1": (0.8, 0.9)})), 100)
+    assert not set("≈✗†‡~") & set(text)
+    assert "seeds there are" not in text
+
+
+def test_trivial_detectors_stand_apart_whatever_their_rank() -> None:
+    lines = printed(build(SCENE), 140).splitlines()
+    order = [found.split()[0] for found in lines if re.match(r"(ganomaly|skip_ganomaly|knn|trivial)", found)]
+    assert order[:5] == ["ganomaly", "ganomaly", "skip_ganomaly", "trivial", "knn"]
+
+
+def test_the_oracle_is_labelled_as_such() -> None:
+    assert "too good" in markdown(build([row(selection="oracle")], selection="oracle"))
+    assert "too good" not in markdown(build([row()]))
+
+
+def test_equal_lines_of_two_studies_are_told_apart() -> None:
+    text = markdown(build(rows({"0": (0.5,)}) + rows({"0": (0.6,)}, study="again")))
+    assert "ganomaly repo_head (bars)" in text and "ganomaly repo_head (again)" in text
+
+
+def skip(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows by another detector, half as good."""
+    return [
+        {**one, "detector": "skip_ganomaly", "key": f"skip {one['key']}", "auroc": one["auroc"] / 2} for one in found
+    ]
+
+
+def test_a_grid_is_one_table_an_axis_with_its_detectors_side_by_side_and_its_default_marked() -> None:
+    found = grid_rows("nz", {32: 0.6, 100: 0.7}) + grid_rows("w_con", {1.0: 0.4, 50.0: 0.6})
+    text = markdown(build(found + skip(found)))
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert titles == [f"## digits D1: AUROC, last epoch, clean, nz: against {axis}" for axis in ("nz", "w_con")]
+    assert "| nz | ganomaly repo_head | skip_ganomaly repo_head |" in text
+    assert "| 32 | 0.600 | 0.300 |\n| 100 (default) | 0.700 | 0.350 |" in text
+    assert "| 1 | 0.400 | 0.200 |\n| 50 (default) | 0.600 | 0.300 |" in text
+    assert "Class mean over 0, 1: mean ± half-width" in text and "chosen on the test set" in text
+    assert text.count("For Skip-GANomaly nz is") == 1
+
+
+def test_each_detector_of_a_grid_has_its_default_marked_where_they_differ() -> None:
+    found = grid_rows("w_con", {40.0: 0.5, 50.0: 0.6})
+    found += skip(grid_rows("w_con", {40.0: 0.5, 50.0: 0.6}, centre=40.0))
+    text = markdown(build(found))
+    assert "| 40 | 0.500 | 0.250 (default) |\n| 50 | 0.600 (default) | 0.300 |" in text
+
+
+def test_holes_of_a_grid_are_explained_beside_it() -> None:
+    found = grid_rows("nz", {32: 0.6, 100: 0.7})
+    text = markdown(
+        build([{**one, "auroc": None, "status": "missing"} if one["hp_nz"] == 32 else one for one in found])
+    )
+    assert "| 32 | - (0/1) |" in text and "- there is no result yet" in text and "seeds planned" in text
+
+
+def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:
+    text = markdown(build([row(0.9, dataset="mnist", protocol="M0", abnormal="2")]))
+    assert "| *ganomaly repo_head: GANomaly 2018, Table 1* |  |  |" in text
+    assert "| paper | 0.920 | 0.920 |\n| ours, AUROC | 0.900 | 0.900 |\n| difference | -0.020 | -0.020 |" in text
+    assert "not the same experiment" in text
+    for reason in ("best epoch on the test set, ours the last", "BatchNorm by test batch, shuffled, ours", "theirs M1"):
+        assert reason in text
+
+
+def test_hyperparameters_that_are_not_the_published_ones_are_among_the_reasons() -> None:
+    cell: dict[str, Any] = {"dataset": "mnist", "protocol": "M1", "abnormal": "2"}
+    found = build([row(0.9, hp_nz=32, hp_width=64, hp_w_con=50.0, lam=0.9, **cell)])
+    reason = "hyperparameters: ours nz=32 instead of 100, lambda=0.9 instead of 0"
+    assert reason in markdown(found)
+    assert all(reason in entry["paper_why_different"] for entry in parsed(csv_text([found])))
+    assert "hyperparameters" not in markdown(build([row(0.9, hp_nz=100.0, lam=0.0, **cell)]))
+
+
+def test_values_that_are_probably_average_precision_stand_beside_our_auroc_and_our_ap() -> None:
+    found = [row(0.7, "anogan", variant="dcgan", dataset="mnist", protocol="M1", abnormal="2", ap=0.45)]
+    shown = build(found)
+    text = markdown(shown, other=beside(builder(found), shown))
+    assert "| paper | 0.535 | 0.535 |\n| ours, AUROC | 0.700 | 0.700 |\n| difference | +0.165 | +0.165 |" in text
+    assert "| ours, average precision | 0.450 | 0.450 |\n| difference | -0.085 | -0.085 |" in text
+    assert "probably average precision" in text and "theirs M1" not in text
+
+
+def test_every_table_that_printed_a_cell_is_beside_it() -> None:
+    text = markdown(build([row(0.6, dataset="cifar10", protocol="C0", abnormal="frog")]))
+    assert "GANomaly 2018, Table 2" in text and "Skip-GANomaly 2019, Table 1" in text
+    assert "| paper | 0.653 | 0.653 |" in text and "| paper | 0.683 | 0.683 |" in text
+    assert text.count("theirs C1, ours C0") == 1
+
+
+def test_what_is_alike_is_not_called_different() -> None:
+    same = ("oracle", "legacy_ordered")
+    found = [row(0.6, dataset="cifar10", protocol="C1", abnormal="frog", selection=same[0], evaluation=same[1])]
+    entry = parsed(csv_text([build(found, *same)]))[0]
+    assert entry["paper_source"] == "GANomaly 2018, Table 2"
+    assert entry["paper_why_different"].startswith("seeds:")
+
+
+def test_the_test_sets_own_error_is_printed_apart_from_the_seeds() -> None:
+    found = [
+        row(0.8 + s / 100, abnormal=c, seed=s, auroc_se=se) for c, se in (("0", 0.01), ("1", 0.02)) for s in range(3)
+    ]
+    text = markdown(build(found))
+    assert "finite test set" in text
+    assert "| ganomaly repo_head | ±0.029 | ±0.020 | ±0.039 |" in text
+    assert "finite test set" not in markdown(build(found, metric="ap"))
+
+
+def test_differences_from_the_best_come_with_effect_and_caution() -> None:
+    text = markdown(
+        build(rows({"0": (0.9,), "1": (0.8,), "2": (0.7,)}) + rows({"0": (0.7,), "1": (0.7,), "2": (0.6,)}, "knn"))
+    )
+    assert "ganomaly repo\\_head against" not in text, "a name is readable as it is"
+    assert "ganomaly repo_head against the others" in text
+    assert "| knn | +0.133 ± 0.143 | +2.31 | 3/3 | 0.057 | 0.057 | 0.250 |" in text
+    assert "classes of one dataset are dependent" in text
+
+
+def test_parameters_and_cost_are_columns() -> None:
+    cost: dict[str, Any] = {"parameters": 3_861_632, "cpu_hours": 0.5, "usd": 0.1}
+    text = markdown(build(rows({"0": (0.9, 0.8), "1": (0.8, 0.8)}, **cost) + rows({"0": (0.5,), "1": (0.5,)}, "knn")))
+    assert "3,861,632" in text and "2 CPU h, \\$0.40" in text
+    assert "cost: hours" in text
+
+
+def test_stale_trials_are_marked_and_counted() -> None:
+    found = [*rows({"0": (0.9, 0.8)}), row(None, status="stale", seed=2)]
+    assert "(2/3)§" in markdown(build(found)) and "older revision" in markdown(build(found))
+    assert {e["abnormal"]: e["stale"] for e in parsed(csv_text([build(found)]))} == {"0": "1", "mean": "1"}
+
+
+def test_a_number_without_an_interval_is_explained() -> None:
+    seeds = rows({"0": (0.9, 0.8), "1": (0.8, 0.8)})
+    assert "Without ±: one seed" in markdown(build(seeds + rows({"0": (0.5,), "1": (0.5,)}, "knn")))
+    assert "Without ±" not in markdown(build(seeds))
+
+
+def test_the_best_is_bold_in_markdown() -> None:
+    text = markdown(build(rows({"0": (0.9,)}) + rows({"0": (0.8,)}, "knn")))
+    assert "| ganomaly repo_head | **0.900** | +0.100 | 2 | **0.900** |" in text
+    assert "| knn | 0.800 |  | 2 | 0.800 |" in text
+
+
+def test_a_board_without_results_is_all_holes() -> None:
+    holes = build(rows({"0": (None, None, None), "1": (None, None, None)}) + rows({"0": (None,)}, "knn"))
+    assert printed(holes, 100).count("- (0/3)") == 3
+    assert "- (0/3)" in markdown(holes)
+    assert {entry["mean"] for entry in parsed(csv_text([holes]))} == {""}
+
+
+def test_a_plan_of_nothing_is_said_to_be_one() -> None:
+    assert "Nothing is planned" in printed(build([]), 100)
+    assert "Nothing is planned" in markdown(build([]))
+    assert parsed(csv_text([build([])])) == []
+
+
+def test_provenance_heads_the_markdown() -> None:
+    assert "- command: sweep report x.yaml\n- commit: abc\n" in markdown(
+        build(SCENE), {"command": "sweep report x.yaml", "commit": "abc"}
+    )
+
+
+def test_the_csv_has_its_columns_and_a_line_for_each_cell_and_class_mean() -> None:
+    text = csv_text([build(SCENE)])
+    assert text.split("\n")[0] == (
+        "detector,variant,dataset,protocol,abnormal,selection,evaluation,metric,mean,sd,n,n_planned,ci_low,ci_high,"
+        "paper,difference,study,setting,test_half_width,diverged,failed,stale,counted,gap,behind,behind_half_width,"
+        "effect,p,p_holm,p_signed_rank,parameters,train_seconds,cpu_hours,gpu_hours,usd,paper_source,"
+        "paper_why_different"
+    )
+    found = {(e["detector"], e["setting"], e["abnormal"]): e for e in parsed(text)}
+    assert len(found) == 4 * 4
+    cell = found[("ganomaly", "", "5")]
+    assert float(cell["mean"]) == pytest.approx(0.725)
+    assert (cell["n"], cell["n_planned"]) == ("2", "3")
+    assert float(cell["ci_high"]) - float(cell["mean"]) == pytest.approx(0.3177, abs=1e-4)
+    assert float(cell["mean"]) - float(cell["ci_low"]) == pytest.approx(0.3177, abs=1e-4)
+    assert found[("knn", "", "mean")]["ci_low"] == ""
+
+
+def test_a_class_mean_without_a_complete_seed_is_not_quoted() -> None:
+    found = parsed(csv_text([build(rows({"0": (0.8, None), "1": (None, 0.6)}))]))
+    assert [(e["abnormal"], e["mean"] != "", e["n"]) for e in found] == [
+        ("0", True, "1"), ("1", True, "1"), ("mean", False, "0"),
+    ]  # fmt: skip
+
+
+def hostile_rows(names: tuple[str, str, str]) -> list[dict[str, Any]]:
+    abnormal, study, detector = names
+    fields = {"abnormal": abnormal, "study": study, "variant": detector}
+    return [row(0.5, f"{detector}:Own", **fields), row(0.6, **fields)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(HOSTILE, HOSTILE, HOSTILE))
+def test_names_cannot_break_the_csv_or_become_formulas(names: tuple[str, str, str]) -> None:
+    text = csv_text([build(hostile_rows(names))])
+    found = parsed(text)
+    assert len(found) == 4 == len(text.splitlines()) - 1
+    for entry in found:
+        assert None not in entry
+        for column in ("detector", "variant", "dataset", "protocol", "abnormal", "study", "setting"):
+            assert not entry[column].lstrip().startswith(("=", "+", "-", "@"))
+        if entry["abnormal"] != "mean":
+            plain = "".join(c if c.isprintable() else " " for c in names[0])
+            assert entry["abnormal"] in (plain, f"'{plain}")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(HOSTILE, HOSTILE, HOSTILE))
+def test_names_cannot_break_a_markdown_table(names: tuple[str, str, str]) -> None:
+    text = markdown(build(hostile_rows(names)), {names[0]: names[1]})
+    lines = table_lines(text)
+    assert len(lines) == 4
+    assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", found)) for found in lines} == {len(lines[1].split("|")) - 1}
+    assert not re.search(r"(?<!\\)(?:\\\\)*[<`]", text)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(HOSTILE, HOSTILE, HOSTILE))
+def test_names_cannot_command_the_terminal(names: tuple[str, str, str]) -> None:
+    text = printed(build(hostile_rows(names)), 100)
+    assert all(character.isprintable() or character == "\n" for character in text)
+
+
+def test_files_are_written_with_everything_in_them(tmp_path: Path) -> None:
+    both = [dict(entry, selection=s, hp_nz=n) for entry in SCENE for s, n in (("last", 8), ("oracle", 0.5))]
+    paths = write(both, tmp_path / "out", provenance={"commit": "abc"})
+    names = ["leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "results.parquet"]
+    assert [path.name for path in paths] == names
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
+    shown = parsed(paths[0].read_text())
+    assert {(e["selection"], e["metric"]) for e in shown} == {
+        (s, m) for s in ("last", "oracle") for m in ("auroc", "ap", "fpr95")
+    }
+    nested = json.loads(paths[1].read_text())
+    assert nested["provenance"] == {"commit": "abc"}
+    assert [(b["selection"], b["metric"]) for b in nested["leaderboards"]][:2] == [("last", "auroc"), ("last", "ap")]
+    lines = nested["leaderboards"][0]["boards"][0]["lines"]
+    assert {line["detector"]: line["mean"]["n"] for line in lines if not line["setting"]}["knn"] == 1
+    assert "commit: abc" in paths[2].read_text()
+    assert "% commit: abc" in paths[3].read_text()
+    table = pq.read_table(paths[4])
+    assert table.column_names == [*COLUMNS, "hp_nz"]
+    assert table.num_rows == len(both)
+    assert build(table.to_pylist()) == build(both)
+
+
+def test_a_parquet_of_no_rows_still_has_its_columns(tmp_path: Path) -> None:
+    table = pq.read_table(write([], tmp_path)[-1])
+    assert (table.column_names, table.num_rows) == (list(COLUMNS), 0)
+
+
+def test_hyperparameters_whose_types_differ_between_detectors_become_text(tmp_path: Path) -> None:
+    found = [row(hp_depth=3), row(abnormal="1", hp_depth="deep"), row(abnormal="2")]
+    assert pq.read_table(write(found, tmp_path)[-1])["hp_depth"].to_pylist() == ["3", "deep", None]
+
+
+def test_a_report_that_cannot_be_made_leaves_the_last_one_alone(tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in write(SCENE, tmp_path)}
+    with pytest.raises(ValueError, match="two different trials"):
+        write([row(0.1, key="aa"), row(0.2, key="bb")], tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_columns_of_the_csv_are_the_ones_announced() -> None:
+    assert csv_text([]).strip() == ",".join(CSV_COLUMNS)

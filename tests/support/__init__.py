@@ -1,0 +1,1 @@
+"""What tests share: sweeps, servers, stand-ins for programs and services."""

@@ -1,0 +1,79 @@
+"""Launches that are run on a head, for tests: put into the store as a laptop would, then driven or supervised."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sweep.plan.launch_record import record
+from sweep.providers.registry import platform
+from sweep.spec.load import load
+from sweep.store import open_store
+from sweep.store.launch_status import Head
+from sweep.store.ledger import Ledger
+from tests.support.sweeps import ROOT, TIMEOUT, environment, wait_until
+
+SWEEP = "test"  # as `sweeps.write_config` names it
+
+
+def put_launch(config: Path, slots: int = 2, **fields: Any) -> int:
+    """Put a launch into the store, with further fields of its record; returns its number."""
+    sweep = load(config)
+    found = record(sweep, replace(platform(sweep), slots=slots, cpus=1))
+    told = {"argv": ["launch", str(config), "-y"], "started": time.time(), "deadline": None, "skip_failed": False}
+    return Ledger(open_store(sweep.storage), sweep.name).put_spec({**found, **told, **fields})
+
+
+def words(module: str, folder: Path, number: int, *more: str) -> list[str]:
+    """Command line of the driver or the supervisor of a launch."""
+    return [sys.executable, "-m", module, str(folder / "store"), SWEEP, str(number), *more]
+
+
+def drive(folder: Path, number: int, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a driver to its end."""
+    command = words("sweep.launch.head", folder, number)
+    return subprocess.run(command, cwd=ROOT, env=environment(**extra), capture_output=True, text=True, timeout=TIMEOUT)
+
+
+def supervise(folder: Path, number: int, *more: str, **extra: str) -> subprocess.Popen[str]:
+    """Start a supervisor, which says what it says into supervisor.log."""
+    with open(folder / "supervisor.log", "ab") as log:
+        return subprocess.Popen(
+            words("sweep.launch.head.supervisor", folder, number, "--supervised", str(folder / "supervised"), *more),
+            cwd=ROOT,
+            env=environment(**extra),
+            stdout=log,
+            stderr=log,
+            text=True,
+        )
+
+
+def head_of(folder: Path) -> Head | None:
+    """What the head says, None before it says anything."""
+    try:
+        return Head.from_json(json.loads((folder / f"store/sweeps/{SWEEP}/head.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def ended_head(folder: Path) -> Head:
+    """The record of a launch that has ended."""
+    head = head_of(folder)
+    assert head is not None
+    assert head.ended
+    return head
+
+
+def attempts_of(folder: Path) -> list[dict[str, Any]]:
+    """All attempts, by key and number."""
+    return [json.loads(path.read_text()) for path in sorted((folder / "store/trials").glob("*/attempts/*.json"))]
+
+
+def wait_for_lines(log: Path, count: int, process: subprocess.Popen[Any]) -> None:
+    """Until trials have logged so many steps."""
+    wait_until(lambda: log.exists() and len(log.read_bytes().splitlines()) >= count, process)

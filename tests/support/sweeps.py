@@ -1,0 +1,124 @@
+"""Running the command line as a user does, for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT = 240  # seconds; a hang fails, a slow machine does not
+
+
+def write_config(folder: Path, studies: list[dict[str, Any]], **top: Any) -> Path:
+    """A sweep in a folder of its own: its store, its cache, digits of 16 x 16."""
+    config = folder / "sweep one's ü.yaml"
+    common = {"datasets": ["digits"], "kind": "error_bars", "seeds": 1}
+    body = {
+        "storage": str(folder / "store"),
+        "data": {"size": 16, "cache": str(folder.parent / "cache")},
+        "sweep": {
+            "name": "test",
+            "studies": [{"name": f"s{n}", **common, **s} for n, s in enumerate(studies)],
+        },
+        **top,
+    }
+    config.write_text(yaml.safe_dump(body))
+    return config
+
+
+def logged(**hyperparameters: Any) -> dict[str, Any]:
+    """A study of the detector that logs every step it trains."""
+    name = "tests.support.faulty_detectors:Logged"
+    return {"detectors": [name], "abnormal": [0], "hyperparameters": {name: hyperparameters}}
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "sweep", *map(str, words)]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **extra}
+
+
+def sweep(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a verb to its end."""
+    return subprocess.run(
+        command(*words),
+        cwd=ROOT,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def plan_of(config: Path) -> dict[str, Any]:
+    """What `plan --json` says."""
+    run = sweep("plan", config, "--json")
+    assert run.returncode == 0, run.stderr
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+def results_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Result records by key."""
+    return {p.parent.name: json.loads(p.read_text()) for p in (folder / "store/trials").glob("*/result.json")}
+
+
+def wait_until(condition: Any, process: subprocess.Popen[Any] | None = None) -> None:
+    """Poll until `condition()` is true; a process that ends meanwhile is a failure."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        assert process is None or process.poll() is None, "the launch ended before it happened"
+        time.sleep(0.02)
+
+
+def kill_everything(process: subprocess.Popen[Any]) -> None:
+    """kill -9 of the launch and of all that it started: driver, Ray's daemons, workers."""
+    for pid in [*descendants(process.pid), process.pid]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def orphans() -> list[int]:
+    """Processes of Ray, or drivers of it, whose launch is gone; its scratch folder names the launch."""
+    found = []
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            owner = re.search(rb"/sweep-(\d+)-", cmdline.read_bytes())
+        except OSError:
+            continue
+        if owner is not None and not Path(f"/proc/{int(owner.group(1))}").exists():
+            found.append(int(cmdline.parent.name))
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that descend from one, parents first."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, queue = [], [pid]
+    while queue:
+        for child in children.get(queue.pop(0), []):
+            found.append(child)
+            queue.append(child)
+    return found
