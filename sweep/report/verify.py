@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RELATIVE, ABSOLUTE = 1e-9, 1e-12  # other machines add up in another order
 OF_SPEC = ("detector", "variant", "revision", "dataset", "protocol", "abnormal", "split_seed", "seed", "device")
 PLANNED = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "split_seed", "seed")
+NEEDED = {*OF_SPEC, *PLANNED, *METRICS, "key", "status", "selection", "evaluation", "epoch", "lam"} & {*COLUMNS}
 CELL = 8  # columns of the CSV that name a cell, and `study` and `setting`
 
 
@@ -55,9 +56,10 @@ def verify(bundle: Bundle) -> Verified:
         UserError: the bundle cannot be read.
     """
     rows, results = bundle.rows(), bundle.json("results.json")
-    lacking = sorted({*COLUMNS} - {*(rows[0] if rows else COLUMNS)})
-    if lacking or not isinstance(results, dict):
-        raise UserError(f"{bundle.path}: rows lack {', '.join(lacking) or 'their results'}: of another version")
+    newer = {*COLUMNS} - {*(rows[0] if rows else COLUMNS)}  # columns that came after the bundle was packed
+    if newer & NEEDED or not isinstance(results, dict):
+        raise UserError(f"{bundle.path}: no rows that `report --bundle` wrote: without {_listed(newer & NEEDED)}")
+    rows = [{**dict.fromkeys(newer), **row} for row in rows]
     differences = [fault for key, result in sorted(results.items()) for fault in _record(key, result)]
     recomputed: list[Row] = []
     by_trial: dict[str, list[Row]] = {}
@@ -73,7 +75,7 @@ def verify(bundle: Bundle) -> Verified:
         if table is not None and result is not None:
             differences += _mixture(key, table, result)
         for row in of_trial:
-            differences += _against_record(row, result)
+            differences += _against_record(row, result, newer)
             found, faults = _judged(row, table)
             recomputed.append(found)
             differences += faults
@@ -89,7 +91,9 @@ def verify(bundle: Bundle) -> Verified:
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{bundle.path}: its rows make no leaderboard: {error}") from None
     packed = bundle.read("leaderboard.csv").decode("utf-8", "replace")
-    differences += _cells(packed, ours)
+    newer |= _columns(ours) - _columns(packed)
+    notes += [f"not checked: {_listed(newer)}, which an older version packed without"] if newer else []
+    differences += _cells(packed, ours, newer)
     verified = sum(row["status"] == "ok" for row in recomputed)
     return Verified(
         read, verified, len(ours.splitlines()) - 1, tuple(dict.fromkeys((*bundle.faults, *differences))), tuple(notes)
@@ -133,8 +137,8 @@ def _mixture(key: str, table: pa.Table, result: Mapping[str, Any]) -> Iterator[s
         yield f"trial {key}: {int(off.sum())} of {len(off)} scores are not lambda {lam:g} of their components"
 
 
-def _against_record(row: Row, result: Mapping[str, Any] | None) -> Iterator[str]:
-    """What a row says beside its metrics must be what the trial's record says."""
+def _against_record(row: Row, result: Mapping[str, Any] | None, newer: set[str]) -> Iterator[str]:
+    """What a row says beside its metrics must be what the trial's record says, but for newer columns."""
     if result is None:
         if row["status"] in ("ok", "diverged"):
             yield f"{_where(row)}: {row['status']}, but the bundle has no record of the trial"
@@ -145,7 +149,7 @@ def _against_record(row: Row, result: Mapping[str, Any] | None) -> Iterator[str]
     }
     said |= {f"hp_{name}": value for name, value in (spec.get("hyperparameters") or {}).items()}
     for name, value in said.items():
-        if not _same(row.get(name), value) and str(row.get(name)) != str(value):
+        if name not in newer and not _same(row.get(name), value) and str(row.get(name)) != str(value):
             yield f"{_where(row)}: {name} is {row.get(name)} in its row, {value} in the trial's record"
     if row["status"] != result.get("status") and row["status"] != "missing":
         yield f"{_where(row)}: status is {row['status']} in its row, {result.get('status')} in the trial's record"
@@ -193,8 +197,8 @@ def _unreported(bundle: Bundle, rows: list[Row]) -> Iterator[str]:
             yield f"{name}: planned, and no row says what became of it"
 
 
-def _cells(packed: str, ours: str) -> Iterator[str]:
-    """Lines of two leaderboard.csv that differ, by cell and column."""
+def _cells(packed: str, ours: str, newer: set[str]) -> Iterator[str]:
+    """Lines of two leaderboard.csv that differ, by cell and column, but for columns that one was packed without."""
     theirs, own = _by_cell(packed), _by_cell(ours)
     for cell in [*own, *(cell for cell in theirs if cell not in own)]:
         name = " ".join(part for part in cell if part)
@@ -202,8 +206,16 @@ def _cells(packed: str, ours: str) -> Iterator[str]:
             yield f"leaderboard.csv: {name} is {'not there' if cell in own else 'of no row'}"
             continue
         for column, value in own[cell].items():
-            if not _same_text(theirs[cell].get(column), value):
+            if column not in newer and not _same_text(theirs[cell].get(column), value):
                 yield f"leaderboard.csv: {name}: {column} is {theirs[cell].get(column)}, {value} by the scores"
+
+
+def _columns(text: str) -> set[str]:
+    return set(next(csv.reader(io.StringIO(text, newline="")), ()))
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "their results"
 
 
 def _by_cell(text: str) -> dict[tuple[str, ...], dict[str, str]]:

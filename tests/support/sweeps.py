@@ -51,9 +51,14 @@ def environment(**extra: str) -> dict[str, str]:
 
 def sweep(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a verb to its end."""
+    return sweep_in(ROOT, *words, **extra)
+
+
+def sweep_in(folder: Path, *words: object, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a verb to its end in a folder of the user's."""
     return subprocess.run(
         command(*words),
-        cwd=ROOT,
+        cwd=folder,
         env=environment(**extra),
         capture_output=True,
         text=True,

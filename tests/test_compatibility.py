@@ -1,0 +1,106 @@
+"""A store and a bundle written by commit 62b10ff, before files moved: nothing to run, the same numbers, verified.
+
+tests/golden/commit_62b10ff.zip holds the YAML that was launched then, the store it made (without the shards of the
+digits, which any launch makes again), the leaderboard.csv of its report, and its bundle.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from models.catalog import DETECTORS
+from sweep.cli.session import Opened
+from sweep.leaderboard.rows import COLUMNS
+from sweep.report.bundle import Bundle
+from sweep.report.files import CSV_COLUMNS
+from sweep.report.verify import verify
+from tests.support.sweeps import ROOT, sweep_in
+
+WRITTEN = ROOT / "tests/golden/commit_62b10ff.zip"
+NAMES = (
+    "detector",
+    "variant",
+    "dataset",
+    "protocol",
+    "abnormal",
+    "selection",
+    "evaluation",
+    "metric",
+    "study",
+    "setting",
+)
+
+
+@pytest.fixture
+def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which commit 62b10ff was run; its YAML names the store by a relative path."""
+    with zipfile.ZipFile(WRITTEN) as written:
+        written.extractall(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str) -> str:
+    done = sweep_in(Path.cwd(), *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def cells(text: str) -> dict[tuple[str, ...], dict[str, str]]:
+    return {tuple(line[name] for name in NAMES): line for line in csv.DictReader(text.splitlines())}
+
+
+def test_nothing_is_left_to_run(old: Path) -> None:
+    plan = json.loads(run("plan", "old.yaml", "--json"))
+    assert plan["trials"] == plan["done"] == 10
+    assert [plan[name] for name in ("to_run", "failed", "pruned", "stale")] == [0, 0, 0, 0]
+    assert "digits" not in run("launch", "old.yaml", "-y").split("trials", maxsplit=1)[0], "nothing is put or started"
+
+
+def test_every_cell_is_the_same(old: Path) -> None:
+    run("report", "old.yaml", "-o", "new")
+    before, now = cells(Path("leaderboard.csv").read_text()), cells(Path("new/leaderboard.csv").read_text())
+    assert before.keys() == now.keys()
+    for cell, line in before.items():
+        assert {column: now[cell][column] for column in line} == line, cell
+
+
+def test_the_bundle_is_verified(old: Path) -> None:
+    found = verify(Bundle(Path("results.zip")))
+    assert (found.trials, found.rows, found.differences, found.notes) == (8, 29, (), ())
+
+
+def test_a_bundle_without_columns_that_came_later_is_verified_with_a_note(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COLUMNS, "of_a_later_version", float)
+    monkeypatch.setattr("sweep.report.files.CSV_COLUMNS", (*CSV_COLUMNS, "later"))
+    found = verify(Bundle(Path("results.zip")))
+    assert found.differences == ()
+    assert found.notes == ("not checked: later, of_a_later_version, which an older version packed without",)
+
+
+def test_a_dataset_is_whole_and_its_preparation_has_the_same_name(old: Path) -> None:
+    assert "shapes s16-bilinear-1-c37da57a: ok" in run("data", "verify", "shapes", "old.yaml")
+
+
+def test_results_of_an_older_revision_are_stale_and_nothing_is_refused(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ganomaly", "knn"):
+        raised = dataclasses.replace(DETECTORS[name], revision=DETECTORS[name].revision + 1)
+        monkeypatch.setitem(DETECTORS, name, raised)
+    opened = Opened(Path("old.yaml"), [], as_launched=True)
+    state = opened.survey()
+    assert (state.count("trials"), state.count("stale"), state.count("to_run")) == (10, 6, 6)
+    opened.reporting().write(old / "new", "", "")
+    lines = cells((old / "new/leaderboard.csv").read_text())
+    stale = {line["detector"] for line in lines.values() if line["abnormal"] == "0" and int(line["stale"])}
+    assert stale == {"ganomaly", "knn"}
+    assert verify(Bundle(Path("results.zip"))).differences == ()
