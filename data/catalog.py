@@ -303,7 +303,7 @@ def contents(layout: Layout) -> Contents:
     """What a folder holds, from names alone.
 
     Raises:
-        DataError: if it cannot be read, or is not laid out so; lists all faults.
+        DataError: if it cannot be read, or is not laid out so; lists all problems.
     """
     found: Contents = import_module(layout.source).contents(layout)
     return found

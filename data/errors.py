@@ -1,4 +1,4 @@
-"""What can be wrong with stored or read data, said so that a person can mend it."""
+"""What can be wrong with stored or read data, said so that a person can fix it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class DataError(ValueError):
-    """Images cannot be read or stored as asked; the message says what, where and the mend."""
+    """Images cannot be read or stored as asked; the message says what, where and the fix."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,6 @@ class Fault:
         )
 
 
-def mend(name: str) -> str:
+def fix(name: str) -> str:
     """The command that writes a dataset's missing or damaged shards again."""
-    return f"mend: python -m sweep data put {name} CONFIG"
+    return f"fix: python -m sweep data put {name} CONFIG"

@@ -94,7 +94,7 @@ def split(
     is_normal = dataset.labels == 0 if first_is_normal else ~is_abnormal
     groups = _group_numbers(dataset)
     train, test_normal = rule(dataset, is_normal, split_seed, groups)
-    test_abnormal = _merged(dataset, is_abnormal)
+    test_abnormal = _positions(dataset, is_abnormal)
     test_abnormal = test_abnormal[~_meets(test_abnormal, train, groups)]
     validation_normal = validation_abnormal = np.empty(0, np.int64)
     _refuse_empty(dataset, protocol, abnormal, train, test_normal, test_abnormal)
@@ -132,12 +132,12 @@ def _by_source(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices)
 
 def _by_seed(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:
     """80 % of all normals, drawn as the published code draws them, which knows no groups."""
-    merged = _merged(dataset, normal)
+    merged = _positions(dataset, normal)
     random = np.random.RandomState(split_seed)
     if not (dataset.groups[merged] != "").any():
-        return _drawn(merged, random)
+        return _draw_sides(merged, random)
     units, unit_of = _units(groups[merged])
-    sides = zip(*(_drawn(kind, random) for kind in _kinds(dataset, normal, groups, units)), strict=True)
+    sides = zip(*(_draw_sides(kind, random) for kind in _kinds(dataset, normal, groups, units)), strict=True)
     place = np.empty(len(units), np.int64)  # in the order of the draw
     train, test = (np.concatenate([np.empty(0, np.int64), *drawn]) for drawn in sides)
     place[np.concatenate([train, test])] = np.arange(len(units))
@@ -146,7 +146,7 @@ def _by_seed(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -
     return merged[ordered[:count]], merged[ordered[count:]]
 
 
-def _drawn(candidates: Indices, random: np.random.RandomState) -> Sides:
+def _draw_sides(candidates: Indices, random: np.random.RandomState) -> Sides:
     drawn = np.arange(len(candidates))
     random.shuffle(drawn)
     count = int(TRAIN_SHARE * len(candidates))
@@ -240,7 +240,7 @@ def _refuse_empty(
             raise ValueError(f"{dataset.name} has no {who} under {protocol}; samples: {_counts(dataset)}")
 
 
-def _merged(dataset: Dataset, chosen: Mask) -> Indices:
+def _positions(dataset: Dataset, chosen: Mask) -> Indices:
     """Positions of the chosen, those of the source's train split first."""
     parts = ("train", "test", "all")
     return np.concatenate([np.flatnonzero(chosen & (dataset.source_split == part)) for part in parts])

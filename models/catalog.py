@@ -288,21 +288,21 @@ def resolve(info: DetectorInfo, variant: str, overrides: Mapping[str, object]) -
         every hyperparameter by name, coerced to its field's type.
 
     Raises:
-        ValueError: listing all faults: unknown variant, unknown names, illegal values.
+        ValueError: listing all problems: unknown variant, unknown names, illegal values.
     """
-    faults = []
+    problems = []
     chosen = Variant()
     try:
         chosen = info.variant(variant)
-    except ValueError as fault:
-        faults.append(str(fault))
+    except ValueError as problem:
+        problems.append(str(problem))
     values: dict[str, Scalar] = {}
     try:
         values = resolve_values(info.hyperparameters, {**chosen.overrides, **overrides, **chosen.fixed})
-    except ValueError as fault:
-        faults.append(f"{info.name}: {fault}")
-    if faults:
-        raise ValueError("; ".join(faults))
+    except ValueError as problem:
+        problems.append(f"{info.name}: {problem}")
+    if problems:
+        raise ValueError("; ".join(problems))
     return values
 
 
@@ -315,8 +315,10 @@ def load_class(implementation: str) -> Any:
     module, _, attribute = implementation.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as fault:
-        raise UnknownDetector(f"cannot load detector {implementation}: {fault}; write package.module:Class") from fault
+    except (ImportError, AttributeError, ValueError) as problem:
+        raise UnknownDetector(
+            f"cannot load detector {implementation}: {problem}; write package.module:Class"
+        ) from problem
 
 
 def _own_detector(name: str) -> DetectorInfo:
@@ -327,8 +329,8 @@ def _own_detector(name: str) -> DetectorInfo:
         raise UnknownDetector(f"{name} is no detector: it must be a subclass of models.detector.Detector")
     try:
         describe(loaded.Hyperparameters)
-    except ValueError as fault:
-        raise UnknownDetector(f"{name}: {fault}") from fault
+    except ValueError as problem:
+        raise UnknownDetector(f"{name}: {problem}") from problem
     return DetectorInfo(
         name=name,
         implementation=name,

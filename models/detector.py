@@ -66,13 +66,13 @@ class Detector(nn.Module):
             ValueError: if channels or size are not legal, listing the legal ones.
         """
         super().__init__()
-        faults = []
+        problems = []
         if channels not in CHANNELS:
-            faults.append(f"channels={channels} is not legal: one of {', '.join(map(str, CHANNELS))}")
+            problems.append(f"channels={channels} is not legal: one of {', '.join(map(str, CHANNELS))}")
         if size not in SIZES:
-            faults.append(f"size={size} is not legal: one of {', '.join(map(str, SIZES))}")
-        if faults:
-            raise ValueError("; ".join(faults))
+            problems.append(f"size={size} is not legal: one of {', '.join(map(str, SIZES))}")
+        if problems:
+            raise ValueError("; ".join(problems))
         self.channels = channels
         self.size = size
         self.hyperparameters = hyperparameters

@@ -112,17 +112,17 @@ def resolve_values(hyperparameters: type[Any], overrides: Mapping[str, object]) 
         ValueError: listing every unknown name and every illegal value at once.
     """
     known = {field.name: field for field in describe(hyperparameters)}
-    faults = [
+    problems = [
         f"{name} is not a hyperparameter: {nearest_first(name, known)}" for name in overrides if name not in known
     ]
     values: dict[str, Scalar] = {}
     for name, field in known.items():
         try:
             values[name] = field.coerce(overrides.get(name, field.default))
-        except ValueError as fault:
-            faults.append(str(fault))
-    if faults:
-        raise ValueError("; ".join(faults))
+        except ValueError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise ValueError("; ".join(problems))
     return values
 
 

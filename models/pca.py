@@ -57,20 +57,20 @@ class PCA(Detector):
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
         """Mean squared residual, [B]."""
-        centred = self._centred(batch)
+        centred = self._center(batch)
         residual = centred - (centred @ self.basis.T) @ self.basis
         return {"score": residual.square().mean(1).to(torch.float32)}
 
     def reconstruction(self, batch: Tensor) -> Tensor:
         """The projection onto the plane."""
-        projected = (self._centred(batch) @ self.basis.T) @ self.basis + self.average
+        projected = (self._center(batch) @ self.basis.T) @ self.basis + self.average
         return projected.to(batch.dtype).view_as(batch)
 
     def _basis_from_covariance(self, images: Tensor, components: int) -> Tensor:
         """Leading eigenvectors of the pixels' covariance, [components, pixels]."""
         covariance = self.average.new_zeros(len(self.average), len(self.average))
         for part in torch.split(images, CHUNK):
-            centred = self._centred(self.normalise(part))
+            centred = self._center(self.normalise(part))
             covariance.addmm_(centred.T, centred)
         _, vectors = torch.linalg.eigh(covariance)
         leading: Tensor = vectors[:, len(vectors) - components :]
@@ -78,10 +78,10 @@ class PCA(Detector):
 
     def _basis_from_products(self, images: Tensor, components: int) -> Tensor:
         """The same from the images' products with each other, of which there are fewer."""
-        centred = self._centred(self.normalise(images))
+        centred = self._center(self.normalise(images))
         values, vectors = torch.linalg.eigh(centred @ centred.T)
         kept = vectors[:, values > values[-1] * 1e-12][:, -components:] if components else vectors[:, :0]
         return functional.normalize(kept.T @ centred, dim=1)
 
-    def _centred(self, batch: Tensor) -> Tensor:
+    def _center(self, batch: Tensor) -> Tensor:
         return batch.flatten(1).to(torch.float64) - self.average

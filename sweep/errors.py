@@ -1,4 +1,4 @@
-"""What a user did that cannot work, said so that they can mend it."""
+"""What a user did that cannot work, said so that they can fix it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 
 class UserError(Exception):
-    """One or more faults of the user's input; the command line prints them and exits with 1.
+    """One or more problems of the user's input; the command line prints them and exits with 1.
 
     Attributes:
-        faults: one line each: where, what is wrong, the legal values, the mend.
+        problems: one line each: where, what is wrong, the legal values, the fix.
     """
 
-    def __init__(self, faults: Sequence[str] | str, heading: str = "") -> None:
-        self.faults = [faults] if isinstance(faults, str) else list(dict.fromkeys(faults))
+    def __init__(self, problems: Sequence[str] | str, heading: str = "") -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(dict.fromkeys(problems))
         self.heading = heading
-        super().__init__("\n".join(([heading] if heading else []) + self.faults))
+        super().__init__("\n".join(([heading] if heading else []) + self.problems))
 
 
 class CommandFailed(UserError):

@@ -23,9 +23,9 @@ from sweep.errors import UserError, unknown
 from sweep.leaderboard.rows import Row, rows, scores, to_table
 from sweep.plan.expand import expand
 from sweep.plan.launch_record import last_launch
-from sweep.plan.status import survey
+from sweep.plan.status import read_status
 from sweep.store import open_store
-from sweep.store.base import Missing, Store
+from sweep.store.base import ObjectNotFound, Store
 from sweep.store.ledger import Ledger, Record
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Results:
         found = self._key(key)
         try:
             table = scores(self._ledger, found)
-        except Missing:
+        except ObjectNotFound:
             raise UserError(f"trial {found} has no scores: it has not ended, or it diverged") from None
         parts = {name: table[name].to_numpy() for name in ("reconstruction", "latent") if name in table.column_names}
         if parts:
@@ -134,7 +134,9 @@ class Results:
                 "--set trial.keep=best into another storage"
             )
         results = self._ledger.results({row["key"] for row in ended})
-        validated = {row["key"]: value for row in ended if (value := _validated(row, results[row["key"]])) is not None}
+        validated = {
+            row["key"]: value for row in ended if (value := _validation_auroc(row, results[row["key"]])) is not None
+        }
         aurocs = validated or {row["key"]: float(row["auroc"]) for row in ended}
         key = max(aurocs, key=lambda one: aurocs[one])
         return Best(key, aurocs[key], bool(validated), len(aurocs))
@@ -161,7 +163,7 @@ class Results:
             last = last_launch(self._ledger, self.store.url)
             assert last is not None, "a sweep is opened by what was launched"
             sweep, platform = last
-            return rows(survey(expand(sweep, platform), self._ledger), self._ledger)
+            return rows(read_status(expand(sweep, platform), self._ledger), self._ledger)
         except ValueError as error:  # e.g. a detector of the user's own that cannot be imported here
             raise UserError(f"sweep {self.sweep} in {self.store.url} cannot be read here: {error}") from None
 
@@ -219,7 +221,7 @@ def _specs(store: Store, sweep: str) -> list[Record]:
     return Ledger(store, sweep).specs()
 
 
-def _validated(row: Row, record: Record) -> float | None:
+def _validation_auroc(row: Row, record: Record) -> float | None:
     """Validation AUROC at the row's lambda; None without validation."""
     validation: dict[str, Any] | None = record["validation"]
     if validation is None or row["lam"] not in validation["lambda"]:

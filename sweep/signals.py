@@ -48,7 +48,7 @@ def not_interrupted() -> Iterator[None]:
 
 
 @contextmanager
-def interrupted(by: Callable[[], None]) -> Iterator[None]:
+def on_interrupt(by: Callable[[], None]) -> Iterator[None]:
     """What Ctrl-C, or SIGTERM, does meanwhile."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from models.catalog import DETECTORS
-from sweep.cli.session import Opened
+from sweep.cli.session import Session
 from sweep.leaderboard.rows import COLUMNS
 from sweep.report.bundle import Bundle
 from sweep.report.files import CSV_COLUMNS
@@ -96,10 +96,10 @@ def test_results_of_an_older_revision_are_stale_and_nothing_is_refused(
     for name in ("ganomaly", "knn"):
         raised = dataclasses.replace(DETECTORS[name], revision=DETECTORS[name].revision + 1)
         monkeypatch.setitem(DETECTORS, name, raised)
-    opened = Opened(Path("old.yaml"), [], as_launched=True)
-    state = opened.survey()
+    session = Session(Path("old.yaml"), [], as_launched=True)
+    state = session.read_status()
     assert (state.count("trials"), state.count("stale"), state.count("to_run")) == (10, 6, 6)
-    opened.reporting().write(old / "new", "", "")
+    session.reporting().write(old / "new", "", "")
     lines = cells((old / "new/leaderboard.csv").read_text())
     stale = {line["detector"] for line in lines.values() if line["abnormal"] == "0" and int(line["stale"])}
     assert stale == {"ganomaly", "knn"}

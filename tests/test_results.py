@@ -38,7 +38,7 @@ from sweep.results import Results, open_results
 from sweep.spec.load import load
 from sweep.store import launch_status, open_store
 from sweep.store.base import Store
-from sweep.store.launch_status import Head
+from sweep.store.launch_status import LaunchStatus
 from sweep.store.ledger import Ledger
 from tests.support.made_up import MadeUp
 from tests.support.sweeps import ROOT, sweep, write_config
@@ -97,7 +97,7 @@ def key_of(results: Results, detector: str, seed: int = 0) -> str:
     return str(frame[(frame["detector"] == detector) & (frame["seed"] == seed)]["key"].iloc[0])
 
 
-def faults(call: Callable[[], object]) -> list[str]:
+def problems(call: Callable[[], object]) -> list[str]:
     with pytest.raises((UserError, DataError)) as caught:
         call()
     return str(caught.value).split("\n")
@@ -143,7 +143,7 @@ def test_provenance_says_how_to_run_it_again(tmp_path: Path) -> None:
     assert str(said["versions"]).startswith("python 3.") and str(said["launched"]).endswith(" UTC")
     assert {row["hardware"] for row in made.reporting().rows} == {"A Processor"}
     assert "dollars" not in said
-    launch_status.write(made.store, made.sweep.name, Head(launch=2, state="ended", usd=1.234))
+    launch_status.write(made.store, made.sweep.name, LaunchStatus(launch=2, state="ended", usd=1.234))
     assert provenance(made.ledger, "")["dollars"] == "1.23 for the machines of launch 2"
 
 
@@ -160,15 +160,15 @@ def test_the_sweep_is_the_one_launched_last_unless_it_is_named(folder: Path) -> 
     assert opened(folder).sweep == "late"
     assert set(opened(folder).frame()["detector"]) == {"constant"}
     assert open_results(folder / "store", "test").frame()["detector"].nunique() == 3
-    (fault,) = faults(lambda: open_results(folder / "store", "tset"))
-    assert "unknown sweep 'tset', did you mean 'test'?" in fault
+    (problem,) = problems(lambda: open_results(folder / "store", "tset"))
+    assert "unknown sweep 'tset', did you mean 'test'?" in problem
 
 
 def test_a_place_without_a_sweep_is_told_with_the_mend(tmp_path: Path) -> None:
-    (fault,) = faults(lambda: open_results(tmp_path / "nothing"))
-    assert "no sweep was launched into" in fault and "python -m sweep launch" in fault
-    (fault,) = faults(lambda: open_results("clusters/local.yaml"))
-    assert "give its `storage`" in fault
+    (problem,) = problems(lambda: open_results(tmp_path / "nothing"))
+    assert "no sweep was launched into" in problem and "python -m sweep launch" in problem
+    (problem,) = problems(lambda: open_results("clusters/local.yaml"))
+    assert "give its `storage`" in problem
 
 
 def test_tables_load_no_torch(made: Path) -> None:
@@ -259,8 +259,8 @@ def test_a_detector_that_cannot_be_had_is_told_with_the_mend(
 ) -> None:
     key = key_of(opened(folder), "ganomaly")
     damage(folder / "store/trials" / key)
-    (fault,) = faults(lambda: opened(folder).detector(key))
-    assert message in fault and key in fault
+    (problem,) = problems(lambda: opened(folder).detector(key))
+    assert message in problem and key in problem
 
 
 @pytest.mark.parametrize(
@@ -277,24 +277,24 @@ def test_a_detector_that_cannot_be_had_is_told_with_the_mend(
 def test_a_record_of_another_kind_gives_no_detector(mutate: Change, message: str, folder: Path) -> None:
     key = key_of(opened(folder), "ganomaly")
     change(folder, mutate, f"trials/{key}/result.json")
-    (fault,) = faults(lambda: opened(folder).detector(key))
-    assert message in fault
+    (problem,) = problems(lambda: opened(folder).detector(key))
+    assert message in problem
 
 
 def test_without_any_weights_best_says_which_key_keeps_them(folder: Path) -> None:
     for path in (folder / "store/trials").glob("*/weights.safetensors"):
         path.unlink()
-    (fault,) = faults(lambda: opened(folder).detector("best"))
-    assert "trial.keep" in fault and "--set trial.keep=best" in fault
+    (problem,) = problems(lambda: opened(folder).detector("best"))
+    assert "trial.keep" in problem and "--set trial.keep=best" in problem
 
 
 def test_an_unknown_key_is_told_with_the_nearest_and_a_short_one_with_its_trials(made: Path) -> None:
     results = opened(made)
     key = key_of(results, "pca")
-    (fault,) = faults(lambda: results.detector(f"z{key[1:]}"))
-    assert f"nearest in sweep test: {key}" in fault and fault.endswith("or best")
-    (fault,) = faults(lambda: results.scores(""))
-    assert "no trial" in fault
+    (problem,) = problems(lambda: results.detector(f"z{key[1:]}"))
+    assert f"nearest in sweep test: {key}" in problem and problem.endswith("or best")
+    (problem,) = problems(lambda: results.scores(""))
+    assert "no trial" in problem
 
 
 # -- images of a folder -----------------------------------------------------------------------------
@@ -320,8 +320,8 @@ def test_scores_stand_in_the_csv_the_most_anomalous_first(folder: Path) -> None:
     results = opened(folder)
     found = scored(folder, key_of(results, "ganomaly"))
     rows = table(folder)
-    assert list(rows[0]) == ["file", "score", "reconstruction", "latent", "fault"]
-    assert sorted(row["file"] for row in rows) == sorted(new_images.listed(folder / "digits"))
+    assert list(rows[0]) == ["file", "score", "reconstruction", "latent", "problem"]
+    assert sorted(row["file"] for row in rows) == sorted(new_images.list_images(folder / "digits"))
     values = [float(row["score"]) for row in rows]
     assert values == sorted(values, reverse=True)
     read = found.trained.read(folder / "digits")
@@ -355,11 +355,11 @@ def spoil(folder: Path) -> Path:
 
 def test_bad_images_are_all_told_and_nothing_is_written(folder: Path) -> None:
     images = spoil(folder)
-    heading, *told = faults(lambda: scored(folder, "best"))
+    heading, *told = problems(lambda: scored(folder, "best"))
     assert heading.startswith("2 of 26 images cannot be read") and "--on-bad skip" in heading
     assert [line.partition(": ")[0] for line in told] == [str(images / "=cmd.png"), str(images / "broken.png")]
     assert not list((folder / "out").iterdir())
-    told = faults(lambda: opened(folder).detector("best").read(images))
+    told = problems(lambda: opened(folder).detector("best").read(images))
     assert len(told) == 3 and "skip_bad" in told[0]
 
 
@@ -367,7 +367,7 @@ def test_skipped_images_are_rows_without_numbers(folder: Path) -> None:
     images = spoil(folder)
     found = scored(folder, "best", on_bad="skip")
     assert len(found.files) == 24
-    bad = [row for row in table(folder) if row["fault"]]
+    bad = [row for row in table(folder) if row["problem"]]
     assert [(row["file"], row["score"]) for row in bad] == [("'=cmd.png", ""), ("broken.png", "")]
     assert [entry["source"] for entry in found.to_json()["skipped"]] == ["=cmd.png", "broken.png"]
     assert len(found.trained.read(images, skip_bad=True).files) == 24
@@ -376,8 +376,8 @@ def test_skipped_images_are_rows_without_numbers(folder: Path) -> None:
 def test_a_folder_of_bad_images_alone_is_a_fault_even_where_they_are_skipped(folder: Path) -> None:
     (folder / "bad").mkdir()
     (folder / "bad/a.png").write_text("no image")
-    heading, told = faults(lambda: scored(folder, "best", folder / "bad", on_bad="skip"))
-    assert heading == "1 of 1 images cannot be read: mend or remove them"
+    heading, told = problems(lambda: scored(folder, "best", folder / "bad", on_bad="skip"))
+    assert heading == "1 of 1 images cannot be read: fix or remove them"
     assert "is no image" in told
 
 

@@ -79,8 +79,8 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]
         if len(content) > LONGEST_BATCH:
             raise DataError(f"too long: expected {LONGEST_BATCH:,} bytes at most")
         batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
-    except DataError as fault:
-        raise DataError(f"{path}: {fault}") from None
+    except DataError as problem:
+        raise DataError(f"{path}: {problem}") from None
     except Exception as error:  # noqa: BLE001  (a damaged pickle may raise anything)
         raise DataError(f"{path}: expected a pickled batch of CIFAR-10: {type(error).__name__}: {error}") from None
     entries = {_text(key): value for key, value in batch.items()} if isinstance(batch, dict) else {}

@@ -77,7 +77,7 @@ def read(
     except BadImageError as bad:
         if skip_bad:
             return Skipped(source, str(bad))
-        raise DataError(f"{path}: {bad}; mend or remove it, or go on without such images: data.on_bad: skip") from None
+        raise DataError(f"{path}: {bad}; fix or remove it, or go on without such images: data.on_bad: skip") from None
 
 
 def parameters(layout: Layout) -> dict[str, Plain]:

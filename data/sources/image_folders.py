@@ -59,9 +59,9 @@ def contents(layout: Layout) -> Contents:
     """What the folder holds.
 
     Raises:
-        DataError: if it is not laid out so, or a class has no image; lists all faults.
+        DataError: if it is not laid out so, or a class has no image; lists all problems.
     """
-    return _listed(layout)[0]
+    return _list(layout)[0]
 
 
 def read(layout: Layout, skip_bad: bool) -> Source:
@@ -74,7 +74,7 @@ def read(layout: Layout, skip_bad: bool) -> Source:
     from data.sources.base import Source, stamp
 
     assert isinstance(layout, ImageFiles)
-    found, files = _listed(layout)
+    found, files = _list(layout)
     root = _root(layout)
 
     def samples(first: int, stop: int) -> Iterator[Sample | Skipped]:
@@ -96,30 +96,30 @@ def read(layout: Layout, skip_bad: bool) -> Source:
     )
 
 
-def _listed(layout: Layout) -> tuple[Contents, list[Listed]]:
+def _list(layout: Layout) -> tuple[Contents, list[Listed]]:
     root = _root(layout)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
-    faults: list[str] = []
-    classes, protocols, parts = PARTS[type(layout)](layout, root, faults)
-    faults += [
+    problems: list[str] = []
+    classes, protocols, parts = PARTS[type(layout)](layout, root, problems)
+    problems += [
         f"{root}: a class cannot be named {name}, which stands for {it}"
         for name, it in TAKEN.items()
         if name in classes
     ]
     files: list[Listed] = []
     for part in parts:
-        paths = image_paths(root, part.path, faults)
+        paths = image_paths(root, part.path, problems)
         if not paths:
-            faults.append(f"{root / part.path}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
+            problems.append(f"{root / part.path}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
         grouped = isinstance(layout, Classes) and layout.groups == "folder"
         label = classes.index(part.title)
         files += [Listed(path, part.split, label, _group(path, part.path) if grouped else "") for path in paths]
     for name in sorted(_torn(files)):
-        faults.append(f"{root}: folder {name} stands in train and in test: its images shall stay on one side")
-    if faults:
-        more = [f"... and {len(faults) - FAULTS:,} more"] if len(faults) > FAULTS else []
-        raise DataError("\n".join([*faults[:FAULTS], *more]))
+        problems.append(f"{root}: folder {name} stands in train and in test: its images shall stay on one side")
+    if problems:
+        more = [f"... and {len(problems) - FAULTS:,} more"] if len(problems) > FAULTS else []
+        raise DataError("\n".join([*problems[:FAULTS], *more]))
     return Contents(tuple(classes), len(files), protocols), files
 
 
@@ -127,26 +127,26 @@ def _root(layout: Layout) -> Path:
     return Path(layout.root).expanduser()
 
 
-def _folders(root: Path, below: str, faults: list[str]) -> list[str]:
+def _folders(root: Path, below: str, problems: list[str]) -> list[str]:
     """Names of the folders in a folder, hidden ones left out."""
     try:
         with os.scandir(root / below) as entries:
             names = [entry.name for entry in entries if os.path.isdir(entry.path)]
             return sorted(name for name in names if not name.startswith("."))
     except OSError as error:
-        faults.append(f"{root / below}: cannot be read: {error.strerror}")
+        problems.append(f"{root / below}: cannot be read: {error.strerror}")
         return []
 
 
-def image_paths(root: Path, below: str, faults: list[str]) -> list[str]:
+def image_paths(root: Path, below: str, problems: list[str]) -> list[str]:
     """Images in a folder below the root ("": the root itself) and in its folders, hidden ones left out, by name.
 
     Returns:
-        paths below the root, "/"-separated; what is wrong goes into `faults`.
+        paths below the root, "/"-separated; what is wrong goes into `problems`.
     """
 
     def unreadable(error: OSError) -> None:
-        faults.append(f"{error.filename}: cannot be read: {error.strerror}")
+        problems.append(f"{error.filename}: cannot be read: {error.strerror}")
 
     found = []
     for folder, folders, names in os.walk(root / below, onerror=unreadable):
@@ -155,7 +155,7 @@ def image_paths(root: Path, below: str, faults: list[str]) -> list[str]:
         for name in names:
             if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
                 found.append(f"{inside}/{name}".removeprefix("./"))
-    faults += [f"{root / below}: the name {name!r} is not UTF-8" for name in found if not name.isprintable()
+    problems += [f"{root / below}: the name {name!r} is not UTF-8" for name in found if not name.isprintable()
                and any("\ud800" <= letter <= "\udfff" for letter in name)]  # fmt: skip
     return sorted(found)
 
@@ -175,48 +175,48 @@ def _torn(files: list[Listed]) -> set[str]:
 Parts = tuple[list[str], tuple[str, ...], list[Part]]
 
 
-def _published(layout: Layout, root: Path, faults: list[str]) -> Parts:  # noqa: ARG001 (one of several)
+def _published_parts(layout: Layout, root: Path, problems: list[str]) -> Parts:  # noqa: ARG001 (one of several)
     parts = [Part(f"{split}/{name}", split, FOLDERS[split][name]) for split in SPLITS for name in FOLDERS[split]]
     for split in SPLITS:
-        there = _folders(root, split, faults)
-        faults += [f"{root / split}: has no folder {name}" for name in FOLDERS[split] if there and name not in there]
-        faults += [f"{root / split / name}: is none of {', '.join(FOLDERS[split])}" for name in there
+        there = _folders(root, split, problems)
+        problems += [f"{root / split}: has no folder {name}" for name in FOLDERS[split] if there and name not in there]
+        problems += [f"{root / split / name}: is none of {', '.join(FOLDERS[split])}" for name in there
                    if name not in FOLDERS[split]]  # fmt: skip
-    return ["normal", "abnormal"], ("F0", "P1"), [] if faults else parts
+    return ["normal", "abnormal"], ("F0", "P1"), [] if problems else parts
 
 
-def _mvtec(layout: Layout, root: Path, faults: list[str]) -> Parts:  # noqa: ARG001 (one of several)
-    train, test = (_folders(root, split, faults) for split in SPLITS)
-    if not faults:
-        faults += [f"{root / split}: has no folder {GOOD}" for split, there in zip(SPLITS, (train, test), strict=True)
+def _mvtec(layout: Layout, root: Path, problems: list[str]) -> Parts:  # noqa: ARG001 (one of several)
+    train, test = (_folders(root, split, problems) for split in SPLITS)
+    if not problems:
+        problems += [f"{root / split}: has no folder {GOOD}" for split, there in zip(SPLITS, (train, test), strict=True)
                    if GOOD not in there]  # fmt: skip
-        faults += [f"{root / 'train' / name}: only {GOOD} can be trained on" for name in train if name != GOOD]
+        problems += [f"{root / 'train' / name}: only {GOOD} can be trained on" for name in train if name != GOOD]
         if not set(test) - {GOOD}:
-            faults.append(f"{root / 'test'}: has no folder of a defect beside {GOOD}")
+            problems.append(f"{root / 'test'}: has no folder of a defect beside {GOOD}")
     classes = [GOOD, *(name for name in test if name != GOOD)]
     parts = [Part(f"train/{GOOD}", "train", GOOD), *(Part(f"test/{name}", "test", name) for name in classes)]
-    return classes, ("F0", "P1"), [] if faults else parts
+    return classes, ("F0", "P1"), [] if problems else parts
 
 
-def _classes(layout: Layout, root: Path, faults: list[str]) -> Parts:
+def _classes(layout: Layout, root: Path, problems: list[str]) -> Parts:
     assert isinstance(layout, Classes)
-    there = _folders(root, "", faults)
+    there = _folders(root, "", problems)
     split = set(there) == set(SPLITS)
-    inside = {part: _folders(root, part, faults) for part in SPLITS} if split else {"": there}
+    inside = {part: _folders(root, part, problems) for part in SPLITS} if split else {"": there}
     every = list(dict.fromkeys(name for names in inside.values() for name in names))
     classes = list(layout.classes) or sorted(every)
     if layout.normal is not None:
         if layout.normal not in classes:
-            faults.append(f"normal: {layout.normal!r} is none of the classes {', '.join(classes)}")
+            problems.append(f"normal: {layout.normal!r} is none of the classes {', '.join(classes)}")
         classes = [layout.normal, *(name for name in classes if name != layout.normal)]
     if len(set(classes)) < len(classes):
-        faults.append(f"classes: {', '.join(classes)} names one more than once")
-    if not faults and len(classes) < 2:
-        faults.append(f"{root}: needs a folder for each of two classes or more, has {', '.join(every) or 'none'}")
+        problems.append(f"classes: {', '.join(classes)} names one more than once")
+    if not problems and len(classes) < 2:
+        problems.append(f"{root}: needs a folder for each of two classes or more, has {', '.join(every) or 'none'}")
     parts = [Part(f"{part}/{name}".lstrip("/"), part or "all", name)
              for part, names in inside.items() for name in classes if name in names or not split]  # fmt: skip
     by_source, by_seed = ("C0", "C1") if layout.normal is None else ("F0", "P1")
-    return classes, (by_source, by_seed) if split else (by_seed,), [] if faults else parts
+    return classes, (by_source, by_seed) if split else (by_seed,), [] if problems else parts
 
 
-PARTS = {Folder: _published, Mvtec: _mvtec, Classes: _classes}
+PARTS = {Folder: _published_parts, Mvtec: _mvtec, Classes: _classes}

@@ -42,7 +42,7 @@ class Copy:
         """Where it is written; what stands here without a lock belongs to a process that died."""
         return self.cache / f"{self.name}.building"
 
-    def used(self) -> int | None:
+    def pin(self) -> int | None:
         """A descriptor that keeps the copy from being evicted until it is closed; None where none is whole."""
         try:
             use = os.open(self.folder / USED, os.O_RDONLY | os.O_CLOEXEC)
@@ -61,15 +61,15 @@ class Copy:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Nobody else writes or removes the copy meanwhile; waits until that is so."""
-        with _locked(f"{self.folder}.lock", fcntl.LOCK_EX):
+        with _lock(f"{self.folder}.lock", fcntl.LOCK_EX):
             yield
 
     def remove_unused(self) -> bool:
         """Removes the copy unless somebody has it open or writes it; returns whether it is gone."""
         try:
-            with _locked(f"{self.folder}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), ExitStack() as stack:
+            with _lock(f"{self.folder}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), ExitStack() as stack:
                 if (self.folder / USED).exists():
-                    stack.enter_context(_locked(str(self.folder / USED), fcntl.LOCK_EX | fcntl.LOCK_NB))
+                    stack.enter_context(_lock(str(self.folder / USED), fcntl.LOCK_EX | fcntl.LOCK_NB))
                 shutil.rmtree(self.folder, ignore_errors=True)
                 shutil.rmtree(self.beside, ignore_errors=True)
                 return True
@@ -115,21 +115,21 @@ def make_room(wanted: Copy, need: int, limit: float) -> None:
 
 
 @contextmanager
-def explained(cache: Path) -> Iterator[None]:
-    """What the disk refuses becomes a DataError that says the mend."""
+def explain_disk_errors(cache: Path) -> Iterator[None]:
+    """What the disk refuses becomes a DataError that says the fix."""
     try:
         yield
     except OSError as error:
-        mend = "choose a cache folder on a local disk that you may write to (data.cache)"
+        fix = "choose a cache folder on a local disk that you may write to (data.cache)"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            mend = (
+            fix = (
                 "no other copy there can be removed; make room, or choose a cache folder on a larger disk (data.cache)"
             )
-        raise DataError(f"cannot write the dataset cache {cache}: {error.strerror or error}; {mend}") from error
+        raise DataError(f"cannot write the dataset cache {cache}: {error.strerror or error}; {fix}") from error
 
 
 @contextmanager
-def _locked(path: str, how: int) -> Iterator[None]:
+def _lock(path: str, how: int) -> Iterator[None]:
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(lock, how)

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import write_array_header_1_0
 
-from data.errors import DataError, mend
-from data.storage.cache import USED, Copy, explained, make_room
+from data.errors import DataError, fix
+from data.storage.cache import USED, Copy, explain_disk_errors, make_room
 from data.storage.manifest import Fingerprint, Manifest, Rows, Store
 from data.storage.parallel import in_order
 from data.storage.parquet import decode
-from data.storage.shards import fault, fetch, shard_paths, stored_manifest
+from data.storage.shards import fetch, problem, shard_paths, stored_manifest
 
 ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups")
 ROW_BYTES = 256  # of the columns beside the images, about
@@ -81,11 +81,11 @@ def load(store: Store, name: str, preparation: str, cache: Path, cache_bytes: fl
 
     Raises:
         DataError: if the dataset is not in the store, a shard is missing, truncated or damaged
-            (names it, both hashes and the mend), or the cache cannot be written.
+            (names it, both hashes and the fix), or the cache cannot be written.
     """
     manifest = stored_manifest(store, name, preparation)
     copy = Copy(cache, f"{name}-{preparation}-{manifest.fingerprint}")
-    with explained(cache):
+    with explain_disk_errors(cache):
         opened = _open(copy, manifest)
         if opened is None:
             cache.mkdir(parents=True, exist_ok=True)
@@ -101,10 +101,10 @@ def load(store: Store, name: str, preparation: str, cache: Path, cache_bytes: fl
 
 def _open(copy: Copy, manifest: Manifest) -> Dataset | None:
     """The cached copy; None where there is none, or not a whole one of this content."""
-    use = copy.used()
+    use = copy.pin()
     if use is None:
         return None
-    opened = _mapped(copy.folder, manifest)
+    opened = _map(copy.folder, manifest)
     if opened is None or not copy.is_used_by(use):
         os.close(use)
         return None
@@ -114,7 +114,7 @@ def _open(copy: Copy, manifest: Manifest) -> Dataset | None:
     return opened
 
 
-def _mapped(folder: Path, manifest: Manifest) -> Dataset | None:
+def _map(folder: Path, manifest: Manifest) -> Dataset | None:
     try:
         described = json.loads((folder / USED).read_text())
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
@@ -167,7 +167,7 @@ def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Arr
         file.flush()
         if hasattr(os, "posix_fallocate"):  # no room is then told before anything is fetched
             os.posix_fallocate(file.fileno(), 0, file.tell() + math.prod(shape))
-        for rows in _verified(store, manifest):
+        for rows in _verified_rows(store, manifest):
             file.write(rows.images.data)
             fingerprint.update(rows)
             columns["labels"].append(rows.labels)
@@ -179,20 +179,20 @@ def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Arr
     if fingerprint.hexdigest() != manifest.fingerprint:
         raise DataError(
             f"{manifest.name} ({manifest.preparation}): the shards have fingerprint "
-            f"{fingerprint.hexdigest()}, their manifest says {manifest.fingerprint}; {mend(manifest.name)}"
+            f"{fingerprint.hexdigest()}, their manifest says {manifest.fingerprint}; {fix(manifest.name)}"
         )
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
-def _verified(store: Store, manifest: Manifest) -> Iterator[Rows]:
+def _verified_rows(store: Store, manifest: Manifest) -> Iterator[Rows]:
     """The rows of each shard, in source order."""
     shards = shard_paths(manifest)
 
     def rows(path: str) -> Rows:
         data = fetch(store, path)
-        found = fault(path, shards[path], data)
+        found = problem(path, shards[path], data)
         if data is None or found is not None:
-            raise DataError(f"{store.url}: {found}; {mend(manifest.name)}")
+            raise DataError(f"{store.url}: {found}; {fix(manifest.name)}")
         return decode(data, manifest.shape)
 
     return in_order(rows, shards)

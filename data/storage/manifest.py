@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data.errors import DataError, mend
+from data.errors import DataError, fix
 from data.sources.base import Plain, Skipped
 
 if TYPE_CHECKING:  # plans read manifests without numpy
@@ -86,9 +86,9 @@ class Fingerprint:
         images = rows.images if rows.images.flags.c_contiguous else rows.images.copy()
         pixels.update(images.data)
         labels.update(rows.labels.astype("<i8").tobytes())
-        splits.update(_delimited(rows.splits))
-        sample_ids.update(_delimited(rows.sample_ids))
-        groups.update(_delimited(rows.groups))
+        splits.update(_join_with_lengths(rows.splits))
+        sample_ids.update(_join_with_lengths(rows.sample_ids))
+        groups.update(_join_with_lengths(rows.groups))
         self._grouped |= bool((rows.groups != "").any())
 
     def hexdigest(self) -> str:
@@ -171,7 +171,7 @@ class DamagedManifestError(DataError):
 
 
 class NewerManifestError(DataError):
-    """A newer version of this program wrote the manifest: it is not damaged, and nothing here mends it."""
+    """A newer version of this program wrote the manifest: it is not damaged, and nothing here fixes it."""
 
 
 def folder(name: str, preparation: str) -> str:
@@ -189,7 +189,7 @@ def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
 
     Raises:
         NewerManifestError: if a newer version wrote it.
-        DamagedManifestError: if it is damaged; says the mend.
+        DamagedManifestError: if it is damaged; says the fix.
     """
     path = manifest_path(name, preparation)
     if not store.exists(path):
@@ -200,7 +200,7 @@ def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
         newer = fields["format"] > FORMAT
         manifest = None if newer else _from_fields(fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedManifestError(f"{where}: the manifest is damaged; {mend(name)}") from error
+        raise DamagedManifestError(f"{where}: the manifest is damaged; {fix(name)}") from error
     if manifest is None:
         raise NewerManifestError(
             f"{where}: format {fields['format']} was written by a newer version of this program, and "
@@ -231,6 +231,6 @@ def _self_sha256(fields: Mapping[str, Any]) -> str:
     return sha256(json.dumps(fields, sort_keys=True).encode())
 
 
-def _delimited(texts: npt.NDArray[np.str_]) -> bytes:
+def _join_with_lengths(texts: npt.NDArray[np.str_]) -> bytes:
     """Without the lengths, ("ab", "c") and ("a", "bc") would hash alike."""
     return "".join(f"{len(text)}:{text}" for text in texts.tolist()).encode()

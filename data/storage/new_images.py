@@ -38,24 +38,24 @@ class Unseen:
     skipped: tuple[Skipped, ...]
 
 
-def listed(folder: Path) -> list[str]:
+def list_images(folder: Path) -> list[str]:
     """Images in a folder and in its folders, by name, "/"-separated; hidden ones are left out.
 
     Raises:
-        DataError: it cannot be read, or there is none; lists all faults.
+        DataError: it cannot be read, or there is none; lists all problems.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    faults: list[str] = []
-    found = image_paths(folder, "", faults)
-    if not found and not faults:
-        faults.append(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
-    if faults:
-        raise DataError("\n".join(faults))
+    problems: list[str] = []
+    found = image_paths(folder, "", problems)
+    if not found and not problems:
+        problems.append(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
+    if problems:
+        raise DataError("\n".join(problems))
     return found
 
 
-def prepared(folder: Path, files: Sequence[str], manifest: Manifest, chunk: int = CHUNK) -> Iterator[Unseen]:
+def prepare_images(folder: Path, files: Sequence[str], manifest: Manifest, chunk: int = CHUNK) -> Iterator[Unseen]:
     """Images of a folder, some at a time, with the size, channels, fit and filter of a stored dataset.
 
     Args:
@@ -89,8 +89,8 @@ def refuse_bad(folder: Path, good: int, bad: Sequence[Skipped]) -> None:
         DataError: lists them.
     """
     if bad:
-        mend = ", or go on without them: --on-bad skip (in Python: skip_bad=True)" if good else ""
-        heading = f"{len(bad):,} of {good + len(bad):,} images cannot be read: mend or remove them{mend}"
+        fix = ", or go on without them: --on-bad skip (in Python: skip_bad=True)" if good else ""
+        heading = f"{len(bad):,} of {good + len(bad):,} images cannot be read: fix or remove them{fix}"
         raise DataError("\n".join([heading, *(f"{folder / file}: {reason}" for file, reason in bad)]))
 
 

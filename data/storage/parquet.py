@@ -30,14 +30,14 @@ def encode(rows: Rows, sources: list[str], classes: tuple[str, ...], fingerprint
     width = rows.images[0].size
     table = pa.table(
         {
-            "image": _fixed(rows.images, width, len(sources)),
+            "image": _fixed_size_array(rows.images, width, len(sources)),
             "label": pa.array(rows.labels),
             "class": pa.array([classes[label] for label in rows.labels.tolist()]),
             "source": pa.array(sources),
             "split": pa.array(rows.splits.tolist()),
             "sample_id": pa.array(rows.sample_ids.tolist()),
             "group": pa.array(rows.groups.tolist()),
-            "fingerprint": _fixed(b"".join(fingerprints), len(fingerprints[0]), len(sources)),
+            "fingerprint": _fixed_size_array(b"".join(fingerprints), len(fingerprints[0]), len(sources)),
         }
     )
     sink = BytesIO()
@@ -79,7 +79,7 @@ def _compression(rows: Rows) -> str:
     return "zstd" if len(pa.compress(piece, "zstd", asbytes=True)) < 0.9 * len(piece) else "none"
 
 
-def _fixed(values: object, width: int, count: int) -> pa.FixedSizeBinaryArray:
+def _fixed_size_array(values: object, width: int, count: int) -> pa.FixedSizeBinaryArray:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), count, [None, pa.py_buffer(values)])
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from data.catalog import DatasetInfo, open_source
 from data.catalog import dataset as dataset_info
-from data.errors import DataError, Fault, mend
+from data.errors import DataError, Fault, fix
 from data.sources.base import Plain, Skipped, Source
 from data.storage.manifest import (
     FORMAT,
@@ -75,7 +75,7 @@ def put(
     Raises:
         ValueError: if name or size is not legal.
         DataError: if the source cannot be read, or other content is stored under this name and
-            preparation; says the mend.
+            preparation; says the fix.
     """
     info = dataset_info(dataset) if isinstance(dataset, str) else dataset
     name, preparation = info.name, info.preparation(size)
@@ -91,8 +91,8 @@ def put(
     same = bool(making.identity) and making.identity == stored.identity
     if not same:
         _refuse_other(store, stored, making.manifest(keep=False))
-    faults = verify(store, name, preparation)
-    if not faults or making.mend(stored, faults):
+    problems = verify(store, name, preparation)
+    if not problems or making.fix(stored, problems):
         return stored
     if same:
         _refuse_other(store, stored, making.manifest(keep=False))
@@ -100,13 +100,13 @@ def put(
 
 
 def verify(store: Store, name: str, preparation: str) -> list[Fault]:
-    """Checks every byte of a stored dataset; a whole one has no faults.
+    """Checks every byte of a stored dataset; a whole one has no problems.
 
     Raises:
         DataError: if the dataset is not in the store, or its manifest is damaged.
     """
     shards = shard_paths(stored_manifest(store, name, preparation))
-    found = in_order(lambda path: fault(path, shards[path], fetch(store, path)), shards)
+    found = in_order(lambda path: problem(path, shards[path], fetch(store, path)), shards)
     return [wrong for wrong in found if wrong is not None]
 
 
@@ -114,11 +114,11 @@ def stored_manifest(store: Store, name: str, preparation: str) -> Manifest:
     """The manifest of a dataset that must be stored.
 
     Raises:
-        DataError: if it is not, or cannot be read; says the mend.
+        DataError: if it is not, or cannot be read; says the fix.
     """
     manifest = read_manifest(store, name, preparation)
     if manifest is None:
-        raise DataError(f"{name} ({preparation}) is not in {store.url}; {mend(name)}")
+        raise DataError(f"{name} ({preparation}) is not in {store.url}; {fix(name)}")
     return manifest
 
 
@@ -132,7 +132,7 @@ def fetch(store: Store, path: str) -> bytes | None:
     return next((data for _, data in store.get_many([path])), None)
 
 
-def fault(path: str, shard: Shard, data: bytes | None) -> Fault | None:
+def problem(path: str, shard: Shard, data: bytes | None) -> Fault | None:
     """What is wrong with a shard of this content (None: there is none); None if nothing."""
     found = None if data is None else sha256(data)
     if found == shard.sha256:
@@ -212,10 +212,10 @@ class _Making:
         self.store.delete_tree(self._unfinished)
         return manifest
 
-    def mend(self, stored: Manifest, faults: list[Fault]) -> bool:
+    def fix(self, stored: Manifest, problems: list[Fault]) -> bool:
         """Makes the damaged shards again; False where one comes out otherwise than it was, which is not stored."""
         shards = shard_paths(stored)
-        for wrong in faults:
+        for wrong in problems:
             shard = shards[wrong.path]
             made = self._make(shard.first // self.step) if shard.stop else None
             if made is None or made.shard != shard:
@@ -236,7 +236,7 @@ class _Making:
         shards: list[Shard] = []
         skipped: list[Skipped] = []
         ranges = range(-(-self.source.count // self.step))
-        for number, made in enumerate(in_order(self._kept if keep else self._make, ranges)):
+        for number, made in enumerate(in_order(self._keep_or_make if keep else self._make, ranges)):
             skipped += made.skipped
             if made.shard is not None:
                 shards.append(made.shard)
@@ -251,7 +251,7 @@ class _Making:
         if empty:
             raise DataError(
                 f"{self.info.name}: its source gives no image of class {', '.join(empty)} ({len(skipped)} could not be "
-                "read): no trial could train on it or hunt it; mend its images, or leave it out"
+                "read): no trial could train on it or hunt it; fix its images, or leave it out"
             )
         return Manifest(
             name=self.info.name,
@@ -272,10 +272,10 @@ class _Making:
             identity=self.identity,
         )
 
-    def _kept(self, number: int) -> _Made:
+    def _keep_or_make(self, number: int) -> _Made:
         """The shard of this number, in the store: what an earlier `put` left, or made now."""
         record = f"{self._unfinished}/{number:05d}.json"
-        found = self._found(record) if self.identity else None
+        found = self._find_record(record) if self.identity else None
         if found is not None:
             return found
         made = self._make(number)
@@ -289,7 +289,7 @@ class _Making:
             self.store.put(record, json.dumps({"identity": self.identity, "shard": shard, "skipped": skipped}).encode())
         return made
 
-    def _found(self, record: str) -> _Made | None:
+    def _find_record(self, record: str) -> _Made | None:
         """What a killed `put` of the same source left, if it is whole."""
         data = fetch(self.store, record)
         if data is None:
@@ -304,7 +304,7 @@ class _Making:
             return None  # damaged: its shard is made again
         path = f"{self._folder}/{shard.file}"
         data = fetch(self.store, path)
-        if data is None or fault(path, shard, data) is not None:
+        if data is None or problem(path, shard, data) is not None:
             return None
         rows = decode(data, (self.info.channels, self.size, self.size))
         return _Made(shard, data, rows, skipped, row_fingerprints(rows.images))
@@ -336,12 +336,12 @@ def _refuse_other(store: Store, stored: Manifest, manifest: Manifest) -> None:
         raise DataError(
             f"{store.url}: {where} holds other content than this source gives: fingerprint "
             f"{stored.fingerprint} there, {manifest.fingerprint} here (prepared there with "
-            f"{_named(stored.versions)}, here with {_named(manifest.versions)}); mend: use the source that "
-            f"was stored, or another storage, or delete {where} if no result of it is wanted any more"
+            f"{_versions_text(stored.versions)}, here with {_versions_text(manifest.versions)}); fix: use the source "
+            f"that was stored, or another storage, or delete {where} if no result of it is wanted any more"
         )
 
 
-def _named(versions: Mapping[str, str]) -> str:
+def _versions_text(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{package} {number}" for package, number in versions.items())
 
 

@@ -79,9 +79,9 @@ def _csv_row(where: str, key: str, line: Mapping[str, str | None]) -> Row:
             xmin, ymin, xmax, ymax = (float(cells[corner]) for corner in CORNERS)
             return Row(where, image, size, Box(title, xmin, ymin, xmax, ymax))
     except ValueError as error:
-        return Row(where, image, fault=f"a number is missing or none: {error}")
+        return Row(where, image, problem=f"a number is missing or none: {error}")
     if title not in ("", NORMAL):
-        return Row(where, image, fault=f"class {title!r} without a box; a benign scan has no class")
+        return Row(where, image, problem=f"class {title!r} without a box; a benign scan has no class")
     return Row(where, image, size)
 
 
@@ -89,19 +89,19 @@ def _from_voc(files: list[Path], names: _Names, classes: tuple[str, ...]) -> Ite
     for file in files:
         image = names.beside(file)
         try:
-            root = _parsed(file)
+            root = _parse(file)
             image = names.find((root.findtext("filename") or "").strip()) or image
             size = _voc_size(root)
             boxes = [_voc_box(element) for element in root.iterfind("object")]
         except ValueError as error:  # DataError is one, and so are numbers that are none
-            yield Row(file.name, image, fault=str(error))
+            yield Row(file.name, image, problem=str(error))
             continue
         yield Row(file.name, image, size)  # the scan is annotated, if only as benign
         for number, box in enumerate(boxes, 1):
             yield Row(f"{file.name} object {number}", image, size, box)
 
 
-def _parsed(file: Path) -> Element:
+def _parse(file: Path) -> Element:
     from defusedxml import DefusedXmlException  # here: other formats need no XML
     from defusedxml.ElementTree import fromstring
 
@@ -146,7 +146,7 @@ def _from_yolo(files: list[Path], names: _Names, classes: tuple[str, ...]) -> It
         try:
             lines = _text(file).splitlines()
         except DataError as error:
-            yield Row(file.name, image, fault=str(error))
+            yield Row(file.name, image, problem=str(error))
             continue
         yield Row(file.name, image)
         for number, line in enumerate(lines, 1):
@@ -158,9 +158,11 @@ def _yolo_row(where: str, image: str, words: list[str], names: tuple[str, ...]) 
     try:
         label, x, y, width, height = int(words[0]), *map(float, words[1:])
     except (ValueError, IndexError):
-        return Row(where, image, fault=f"expected class number, centre x, centre y, width, height: {' '.join(words)!r}")
+        return Row(
+            where, image, problem=f"expected class number, centre x, centre y, width, height: {' '.join(words)!r}"
+        )
     if not 0 <= label < len(names):
-        return Row(where, image, fault=f"unknown class {label}: names are known for 0 to {len(names) - 1}")
+        return Row(where, image, problem=f"unknown class {label}: names are known for 0 to {len(names) - 1}")
     corners = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     return Row(where, image, box=Box(names[label], *corners), shares=True)
 

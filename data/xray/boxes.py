@@ -61,7 +61,7 @@ class Row:
         size: width and height as the annotation has them; None where it is silent.
         box: None where the image is said to be benign.
         shares: whether the box is in shares of width and height.
-        fault: what is wrong with the row itself; "" for nothing.
+        problem: what is wrong with the row itself; "" for nothing.
     """
 
     where: str
@@ -69,7 +69,7 @@ class Row:
     size: tuple[float, float] | None = None
     box: Box | None = None
     shares: bool = False
-    fault: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Annotations:
         return tuple(sorted({row.box.title for row in self.rows if row.box} - {"", NORMAL}))
 
 
-def checked(
+def check_annotations(
     annotations: Annotations, classes: tuple[str, ...], *, benign_unannotated: bool = False
 ) -> list[Scan | Skipped]:
     """All scans with their boxes, in the order of their paths.
@@ -102,29 +102,29 @@ def checked(
     Args:
         annotations: as `read` found them.
         classes: legal names of boxes.
-        benign_unannotated: whether an image that no annotation speaks of is benign; else a fault.
+        benign_unannotated: whether an image that no annotation speaks of is benign; else a problem.
 
     Returns:
-        Scans, and in place of a faulty one all its faults.
+        Scans, and in place of a faulty one all its problems.
     """
-    faults: dict[str, list[str]] = defaultdict(list)
+    problems: dict[str, list[str]] = defaultdict(list)
     boxes: dict[str, list[Box]] = {}
     sizes = _Sizes(annotations.images)
     for row in annotations.rows:
-        fault, box = _checked(row, sizes, classes)
-        if fault:
-            faults[row.image].append(f"{row.where}: {fault}")
+        problem, box = _check_row(row, sizes, classes)
+        if problem:
+            problems[row.image].append(f"{row.where}: {problem}")
         else:
             boxes.setdefault(row.image, []).extend([] if box is None else [box])
     for image in annotations.images:
-        if image not in boxes and image not in faults:
+        if image not in boxes and image not in problems:
             if not benign_unannotated:
-                faults[image].append("no annotation speaks of this image")
+                problems[image].append("no annotation speaks of this image")
             elif sizes[image] is None:
-                faults[image].append(UNREADABLE)
+                problems[image].append(UNREADABLE)
     return [
-        Skipped(image, "; ".join(faults[image])) if image in faults else _scan(image, sizes, boxes.get(image, []))
-        for image in sorted({*annotations.images, *faults})
+        Skipped(image, "; ".join(problems[image])) if image in problems else _scan(image, sizes, boxes.get(image, []))
+        for image in sorted({*annotations.images, *problems})
     ]
 
 
@@ -150,14 +150,14 @@ class _Sizes(dict[str, tuple[int, int] | None]):
 
 def _scan(image: str, sizes: _Sizes, boxes: list[Box]) -> Scan:
     size = sizes[image]
-    assert size is not None, "an image without a size has a fault"
+    assert size is not None, "an image without a size has a problem"
     return Scan(image, *size, tuple(boxes))
 
 
-def _checked(row: Row, sizes: _Sizes, classes: tuple[str, ...]) -> tuple[str, Box | None]:
+def _check_row(row: Row, sizes: _Sizes, classes: tuple[str, ...]) -> tuple[str, Box | None]:
     """What is wrong with a row, and its box in pixels, inside its scan."""
-    if row.fault:
-        return row.fault, None
+    if row.problem:
+        return row.problem, None
     try:
         size = sizes[row.image]
     except KeyError:
@@ -187,14 +187,14 @@ def _fault(box: Box, size: tuple[int, int], classes: tuple[str, ...]) -> str:
             + f": use one of {', '.join(classes)}"
         )
     if not all(map(math.isfinite, corners)):
-        return f"{_shown(box)}: not finite numbers"
+        return f"{_box_text(box)}: not finite numbers"
     if not (box.xmin < box.xmax and box.ymin < box.ymax):
-        return f"{_shown(box)} has no area"
+        return f"{_box_text(box)} has no area"
     inside = _inside(box, size)
     if max(abs(corner - cut) for corner, cut in zip(corners, inside[1:], strict=True)) > ROUNDING:
-        return f"{_shown(box)} lies outside its scan of {_by((width, height))} pixels"
+        return f"{_box_text(box)} lies outside its scan of {_by((width, height))} pixels"
     if not (inside.xmin < inside.xmax and inside.ymin < inside.ymax):
-        return f"{_shown(box)} has no area inside its scan of {_by((width, height))} pixels"
+        return f"{_box_text(box)} has no area inside its scan of {_by((width, height))} pixels"
     return ""
 
 
@@ -212,7 +212,7 @@ def _pixels(box: Box, size: tuple[int, int]) -> Box:
     return Box(title, xmin * width, ymin * height, xmax * width, ymax * height)
 
 
-def _shown(box: Box) -> str:
+def _box_text(box: Box) -> str:
     return f"box {', '.join(f'{corner:g}' for corner in box[1:])} of class {box.title}"
 
 

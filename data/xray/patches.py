@@ -97,23 +97,23 @@ def cut(
     ]  # fmt: skip
     for number in crops:
         region = surroundings(boxes[number], width, height)
-        yield Patch(_resized(image, region, recipe.window, recipe.window), label_of[number], f"box-{number}")
+        yield Patch(_resize(image, region, recipe.window, recipe.window), label_of[number], f"box-{number}")
 
-    sides = scaled(width, height, scale)
-    resized = image if sides == (width, height) else _resized(image, (0, 0, width, height), *sides)
+    sides = scaled_sides(width, height, scale)
+    resized = image if sides == (width, height) else _resize(image, (0, 0, width, height), *sides)
     windows = grid(*sides, recipe)
-    labels = labelled(iou(windows, recipe.window, _corners(boxes, (width, height), sides)), label_of, recipe)
+    labels = label_windows(iou(windows, recipe.window, _corners(boxes, (width, height), sides)), label_of, recipe)
     normal = labels == NORMAL_LABEL
     if boxes and recipe.normal_from == "benign":
         labels[normal] = LEFT_OUT
     labels[normal & (air_shares(resized, windows, recipe.window) > recipe.blank)] = LEFT_OUT
-    for first in drawn(windows, labels, [label_of[number] for number in crops], recipe.per_scan, seed):
+    for first in draw_windows(windows, labels, [label_of[number] for number in crops], recipe.per_scan, seed):
         x, y = windows[first].tolist()
         patch = resized[:, y : y + recipe.window, x : x + recipe.window]
         yield Patch(np.ascontiguousarray(patch), int(labels[first]), f"{x},{y}")
 
 
-def scaled(width: int, height: int, scale: Fraction) -> tuple[int, int]:
+def scaled_sides(width: int, height: int, scale: Fraction) -> tuple[int, int]:
     """Sides of a scaled scan: at least 1 pixel, halves rounded up."""
     half = Fraction(1, 2)
     return max(1, int(width * scale + half)), max(1, int(height * scale + half))
@@ -147,7 +147,7 @@ def iou(windows: Windows, side: int, boxes: Corners) -> npt.NDArray[np.float64]:
     return np.asarray(shared / (side * side + areas - shared), np.float64)
 
 
-def labelled(overlaps: npt.NDArray[np.float64], label_of: Sequence[int], recipe: Recipe) -> Labels:
+def label_windows(overlaps: npt.NDArray[np.float64], label_of: Sequence[int], recipe: Recipe) -> Labels:
     """The label of each window: that of the box it shares most with, if that is enough.
 
     Args:
@@ -190,7 +190,7 @@ def air_shares(image: Pixels, windows: Windows, side: int) -> npt.NDArray[np.flo
     return np.asarray(inside / (side * side), np.float64)
 
 
-def drawn(windows: Windows, labels: Labels, taken: Sequence[int], per_scan: int, seed: bytes) -> list[int]:
+def draw_windows(windows: Windows, labels: Labels, taken: Sequence[int], per_scan: int, seed: bytes) -> list[int]:
     """Positions of the windows that a scan gives, in order.
 
     Args:
@@ -220,14 +220,14 @@ def surroundings(box: Box, width: int, height: int) -> tuple[int, int, int, int]
     low_x, low_y = int(np.floor(box.xmin)), int(np.floor(box.ymin))
     high_x, high_y = int(np.ceil(box.xmax)), int(np.ceil(box.ymax))
     side = max(high_x - low_x, high_y - low_y)
-    left, right = _moved(low_x, high_x, side, width)
-    top, bottom = _moved(low_y, high_y, side, height)
+    left, right = _move_inside(low_x, high_x, side, width)
+    top, bottom = _move_inside(low_y, high_y, side, height)
     return left, top, right, bottom
 
 
-def reached(scan: Scan, recipe: Recipe, scale: Fraction) -> list[bool]:
+def reached_boxes(scan: Scan, recipe: Recipe, scale: Fraction) -> list[bool]:
     """Which boxes of a scan some window shares enough with, at this scale."""
-    sides = scaled(scan.width, scan.height, scale)
+    sides = scaled_sides(scan.width, scan.height, scale)
     windows = grid(*sides, recipe)
     boxes = _corners(scan.boxes, (scan.width, scan.height), sides)
     if not len(windows):
@@ -260,7 +260,7 @@ def reach(scans: Iterable[Scan], recipe: Recipe, scale: Fraction) -> dict[str, f
     """Class of threats -> share of its boxes that some window shares enough with."""
     found: dict[str, list[bool]] = {}
     for scan in scans:
-        for box, is_reached in zip(scan.boxes, reached(scan, recipe, scale), strict=True):
+        for box, is_reached in zip(scan.boxes, reached_boxes(scan, recipe, scale), strict=True):
             found.setdefault(box.title, []).append(is_reached)
     return {title: sum(hits) / len(hits) for title, hits in sorted(found.items())}
 
@@ -278,13 +278,13 @@ def _corners(boxes: Sequence[Box], before: tuple[int, int], after: tuple[int, in
     return corners * factors
 
 
-def _moved(low: int, high: int, side: int, limit: int) -> tuple[int, int]:
+def _move_inside(low: int, high: int, side: int, limit: int) -> tuple[int, int]:
     side = min(side, limit)
     start = min(max((low + high - side) // 2, 0), limit - side)
     return start, start + side
 
 
-def _resized(image: Pixels, region: tuple[int, int, int, int], width: int, height: int) -> Pixels:
+def _resize(image: Pixels, region: tuple[int, int, int, int], width: int, height: int) -> Pixels:
     """Bilinear, first along x, then along y: which goes first in one call depends on Pillow's version."""
     left, top, right, bottom = region
     channels = []

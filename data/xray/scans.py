@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from data.errors import DataError
 from data.sources.layouts import ANY, Contents, Layout, Scans
 from data.xray import annotation_files
-from data.xray.boxes import NORMAL, Annotations, Scan, checked
+from data.xray.boxes import NORMAL, Annotations, Scan, check_annotations
 
 if TYPE_CHECKING:  # plans read annotations without numpy
     import numpy as np
@@ -45,7 +45,7 @@ def read(layout: Layout, skip_bad: bool) -> Source:
     """The patches of all scans, by the paths of their scans.
 
     Raises:
-        DataError: if an annotation is not right: all faults at once; and, while samples are read, for a
+        DataError: if an annotation is not right: all problems at once; and, while samples are read, for a
             scan that is bad.  With `skip_bad` these are skipped, one by one.
     """
     from data.sources import image_files
@@ -55,11 +55,11 @@ def read(layout: Layout, skip_bad: bool) -> Source:
     assert isinstance(layout, Scans)
     found = _annotations(layout)
     threats = _threats(layout, found)
-    scans = checked(found, threats, benign_unannotated=layout.unannotated == "benign")
-    faults = [f"{scan.source}: {scan.reason}" for scan in scans if isinstance(scan, Skipped)]
-    if faults and not skip_bad:
-        more = [f"... and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
-        raise DataError("\n".join([f"{len(faults)} faulty scans in {layout.root}:", *faults[:FAULTS_SHOWN], *more]))
+    scans = check_annotations(found, threats, benign_unannotated=layout.unannotated == "benign")
+    problems = [f"{scan.source}: {scan.reason}" for scan in scans if isinstance(scan, Skipped)]
+    if problems and not skip_bad:
+        more = [f"... and {len(problems) - FAULTS_SHOWN} more"] if len(problems) > FAULTS_SHOWN else []
+        raise DataError("\n".join([f"{len(problems)} faulty scans in {layout.root}:", *problems[:FAULTS_SHOWN], *more]))
 
     def pixels(scan: Scan) -> tuple[npt.NDArray[np.uint8], bytes] | Skipped:
         path = found.images[scan.image]
@@ -119,7 +119,7 @@ def source(
             f"{title} {round(share * number[title])}/{number[title]}" for title, share in reach.items()
         ),
     }
-    windows = [len(patches.grid(*patches.scaled(scan.width, scan.height, chosen), recipe)) for scan in known]
+    windows = [len(patches.grid(*patches.scaled_sides(scan.width, scan.height, chosen), recipe)) for scan in known]
     most = recipe.per_scan or max(windows, default=1)
     about = sum(min(most, number) for number in windows) // max(1, len(windows))
     return Source(len(scans), samples, max(1, about), identity, parameters)
@@ -138,8 +138,8 @@ def _annotations(layout: Scans) -> Annotations:
 def _threats(layout: Scans, found: Annotations) -> tuple[str, ...]:
     threats = layout.classes or found.titles()
     if not threats:
-        faults = [f"{row.where}: {row.fault}" for row in found.rows if row.fault][:FAULTS_SHOWN]
-        raise DataError("\n".join([f"{layout.root}: no box in any annotation: nothing there is abnormal", *faults]))
+        problems = [f"{row.where}: {row.problem}" for row in found.rows if row.problem][:FAULTS_SHOWN]
+        raise DataError("\n".join([f"{layout.root}: no box in any annotation: nothing there is abnormal", *problems]))
     if len({*threats, NORMAL, ANY, ""}) < len(threats) + 3:
         raise DataError(
             f"classes {', '.join(threats)}: must be different names, and none of them {NORMAL}, which is what lies in "

@@ -108,7 +108,7 @@ def bags() -> tuple[Bag, ...]:
     """What lies in each scan: a quarter without a threat, the others with one each."""
     random = np.random.RandomState(SEED)
     return tuple(
-        _packed(f"scan-{number:04d}", CLASSES[number % len(CLASSES)], random)
+        _pack_bag(f"scan-{number:04d}", CLASSES[number % len(CLASSES)], random)
         for number in range(SCANS_OF_A_CLASS * len(CLASSES))
     )
 
@@ -129,7 +129,7 @@ def render(bag: Bag) -> npt.NDArray[np.uint8]:
     return np.stack([np.clip(colour.take(place) + noise, 0, 255).astype(np.uint8) for colour in _colours()])
 
 
-def _packed(name: str, title: str, random: np.random.RandomState) -> Bag:
+def _pack_bag(name: str, title: str, random: np.random.RandomState) -> Bag:
     """A bag with clutter, and a threat unless the title is normal."""
     width, height = int(random.randint(256, 321)), int(random.randint(208, 273))
     middle_x, middle_y = width // 2, height // 2

@@ -66,7 +66,7 @@ def _channels_last(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return x.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
 
 
-def _wanted(ctx: Any, place: int) -> bool:
+def _gradient_wanted(ctx: Any, place: int) -> bool:
     """Whether this backward pass asks for the gradient to that input of its function.
 
     `ctx.needs_input_grad` knows no `inputs` of `torch.autograd.backward`, as `networks.differentiate`
@@ -93,10 +93,10 @@ class _Convolution(torch.autograd.Function):
         patches, weight = ctx.saved_tensors
         rows = gradient.permute(0, 2, 3, 1).reshape(-1, len(weight))
         to_x = to_weight = None
-        if _wanted(ctx, 0):
+        if _gradient_wanted(ctx, 0):
             products = rows @ weight.reshape(len(weight), -1)
             to_x = _add_patches(products, ctx.shape, weight.shape[1], ctx.stride, ctx.padding)
-        if _wanted(ctx, 1):
+        if _gradient_wanted(ctx, 1):
             to_weight = (rows.T @ patches).view(weight.shape)
         return to_x, to_weight, None, None
 
@@ -120,9 +120,9 @@ class _Transposed(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         patches, _ = _patches(gradient.permute(0, 2, 3, 1), weight.shape[1], ctx.stride, ctx.padding)
         to_x = to_weight = None
-        if _wanted(ctx, 0):
+        if _gradient_wanted(ctx, 0):
             to_x = (patches @ weight.reshape(len(weight), -1).T).view(x.shape)
-        if _wanted(ctx, 1):
+        if _gradient_wanted(ctx, 1):
             to_weight = (x.reshape(-1, len(weight)).T @ patches).view(weight.shape)
         return to_x, to_weight, None, None
 

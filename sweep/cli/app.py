@@ -1,4 +1,4 @@
-"""The command line: its verbs, and what becomes of their faults."""
+"""The command line: its verbs, and what becomes of their problems."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app.add_typer(data_verbs.app, name="data")
 
 
 def main() -> None:
-    """Run a verb; a fault of the user's is a message and exit code 1, never a traceback."""
+    """Run a verb; a problem of the user's is a message and exit code 1, never a traceback."""
     from data.errors import DataError
     from sweep.errors import UserError
     from sweep.store.base import StoreError
@@ -38,8 +38,8 @@ def main() -> None:
     except UserError as error:
         if error.heading:
             err.print(error.heading, style="bold red")
-        for fault in error.faults:
-            err.print(f"error: {fault}", style="red", markup=False, soft_wrap=True)
+        for problem in error.problems:
+            err.print(f"error: {problem}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except (StoreError, DataError) as error:
         err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)

@@ -17,7 +17,7 @@ def put(
     config: Config,
     assignments: Set = [],  # noqa: B006
 ) -> None:
-    """Prepare a dataset from its source and store it; again: mend what is damaged."""
+    """Prepare a dataset from its source and store it; again: fix what is damaged."""
     from sweep.cli.datasets import put
     from sweep.spec.load import load
 

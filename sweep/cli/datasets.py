@@ -22,7 +22,7 @@ MENDABLE = {DAMAGED, UNFINISHED}
 
 
 def put(sweep: Sweep, name: str, console: Console) -> None:
-    """Prepare a dataset from its source and store it, with progress; mends what is damaged.
+    """Prepare a dataset from its source and store it, with progress; fixes what is damaged.
 
     Raises:
         UserError: there is no such dataset, or its source cannot be read here.
@@ -37,7 +37,7 @@ def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool 
         sweep: names store and sources.
         names: of datasets; none for all.
         console: for what is found.
-        repair: mend what is damaged from its source.
+        repair: fix what is damaged from its source.
 
     Raises:
         UserError: there is no such dataset, or it is not stored.
@@ -57,16 +57,16 @@ def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool 
     states = set()
     for found in names or stored:
         for preparation in store.names(f"datasets/{found}"):
-            state, faults = _state(store, found, preparation)
+            state, problems = _state(store, found, preparation)
             if state in MENDABLE and repair:
-                console.print(f"{found} {preparation}: {state}, being mended")
-                _show(faults, console)
-                state, faults = _mended(store, sweep, found, preparation, console)
+                console.print(f"{found} {preparation}: {state}, being fixed")
+                _show(problems, console)
+                state, problems = _repair(store, sweep, found, preparation, console)
             console.print(f"{found} {preparation}: {state}")
-            _show(faults, console)
+            _show(problems, console)
             states.add(state)
     if states & MENDABLE and not repair:
-        console.print("mend it from its source: the same command with --repair")
+        console.print("fix it from its source: the same command with --repair")
     return states <= {OK}
 
 
@@ -78,15 +78,15 @@ def _state(store: Store, name: str, preparation: str) -> tuple[str, list[str]]:
     try:
         if read_manifest(store, name, preparation) is None:
             return UNFINISHED, []
-        faults = [str(fault) for fault in shards.verify(store, name, preparation)]
+        problems = [str(problem) for problem in shards.verify(store, name, preparation)]
     except DamagedManifestError as error:
         return DAMAGED, [str(error)]
     except NewerManifestError as error:
         return NEWER, [str(error)]
-    return DAMAGED if faults else OK, faults
+    return DAMAGED if problems else OK, problems
 
 
-def _mended(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> tuple[str, list[str]]:
+def _repair(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> tuple[str, list[str]]:
     """How a set is when it was put again, and what is still wrong with it."""
     info = _listed_here(sweep, name) if name in sweep.data.datasets() else None
     if info is None or info.preparation(size_of(info, sweep.data.size)) != preparation:
@@ -97,13 +97,13 @@ def _mended(store: Store, sweep: Sweep, name: str, preparation: str, console: Co
     try:
         put_into(store, sweep, name, console)
     except UserError as error:
-        return DAMAGED, list(error.faults)
+        return DAMAGED, list(error.problems)
     return _state(store, name, preparation)
 
 
-def _show(faults: list[str], console: Console) -> None:
-    for fault in faults:
-        console.print(f"  {fault}", markup=False, soft_wrap=True)
+def _show(problems: list[str], console: Console) -> None:
+    for problem in problems:
+        console.print(f"  {problem}", markup=False, soft_wrap=True)
 
 
 def listing(sweep: Sweep) -> list[dict[str, Any]]:
@@ -126,7 +126,7 @@ def listing(sweep: Sweep) -> list[dict[str, Any]]:
                     "protocols": list(info.protocols), "licence": info.licence,
                 }  # fmt: skip
             if preparation is not None:
-                entry |= _stored(store, name, preparation)
+                entry |= _stored_entry(store, name, preparation)
             found.append(entry)
     return found
 
@@ -149,7 +149,7 @@ def table(found: list[dict[str, Any]]) -> Table:
     return shown
 
 
-def _stored(store: Store, name: str, preparation: str) -> dict[str, Any]:
+def _stored_entry(store: Store, name: str, preparation: str) -> dict[str, Any]:
     from data.storage.manifest import DamagedManifestError, NewerManifestError, read_manifest
 
     try:

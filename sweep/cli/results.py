@@ -40,13 +40,13 @@ def report(
     python -m sweep report clusters/local.yaml --compare ganomaly "ganomaly untrained"
     python -m sweep report clusters/local.yaml --bundle results.zip
     """
-    from sweep.cli.session import Opened
+    from sweep.cli.session import Session
     from sweep.errors import UserError
 
-    opened = Opened(config, assignments, as_launched=True, everything=everything)
-    found, words = opened.reporting(selection, evaluation, metric), opened.command("report")
+    session = Session(config, assignments, as_launched=True, everything=everything)
+    found, words = session.reporting(selection, evaluation, metric), session.command("report")
     written: list[Path] = []
-    if note := opened.never_launched():
+    if note := session.never_launched():
         err.print(note, style="yellow", markup=False, soft_wrap=True)
     if as_json:
         print_json(found.records())
@@ -57,9 +57,9 @@ def report(
     else:
         found.show(out)
     if folder is not None and compare is None:
-        written += found.write(folder, words, opened.command("trial"))
+        written += found.write(folder, words, session.command("trial"))
     if bundle is not None:
-        packed = found.bundle(bundle, opened.sweep, opened.platform, words)
+        packed = found.bundle(bundle, session.sweep, session.platform, words)
         words = shlex.join(["python", "-m", "sweep", "verify", str(bundle)])
         err.print(f"packed the scores of {packed:,} trials; to check them: {words}", markup=False, soft_wrap=True)
         written.append(bundle)
@@ -108,19 +108,19 @@ def trial(
 
     Here `breakpoint()` works.  A trial with a result is shown, not run; --log shows what went wrong.
     """
-    from sweep.cli.session import Opened
+    from sweep.cli.session import Session
     from sweep.launch.one_trial import find, run, story
 
-    opened = Opened(config, assignments, as_launched=True)
-    planned = find(opened.survey(), key)
+    session = Session(config, assignments, as_launched=True)
+    planned = find(session.read_status(), key)
     if log:
-        out.print(story(opened.ledger, planned), markup=False)
+        out.print(story(session.ledger, planned), markup=False)
         return
-    result = run(opened.sweep, opened.store, opened.ledger, planned, err)
+    result = run(session.sweep, session.store, session.ledger, planned, err)
     if as_json:
         print_json(result)
     else:
-        out.print(story(opened.ledger, planned), markup=False)
+        out.print(story(session.ledger, planned), markup=False)
 
 
 def score(

@@ -38,14 +38,14 @@ def launch(
     Exit codes: 0 done (with --detach: it runs), 1 your input, the store or the machines, 2 some trials
     failed, 3 stopped by the budget, 130 by Ctrl-C.
     """
-    from sweep.cli.session import Opened
+    from sweep.cli.session import Session
     from sweep.errors import DONE, SOME_FAILED, Outcome, UserError
 
-    opened = Opened(config, assignments, to_launch=True)
-    if detach and opened.on_this_machine:
+    session = Session(config, assignments, to_launch=True)
+    if detach and session.on_this_machine:
         raise UserError("--detach: provider local runs in this process; it is for clusters that have a head")
-    state = opened.survey()
-    out.print(opened.plan_table(state))
+    state = session.read_status()
+    out.print(session.plan_table(state))
     if dry_run:
         return
     again = state.count("to_run") or (state.count("failed") and not skip_failed)
@@ -53,9 +53,9 @@ def launch(
         ask("Proceed?")
     outcome = Outcome(SOME_FAILED if state.count("failed") else DONE)
     if again:
-        outcome = opened.launch(state, out, skip_failed=skip_failed, detach=detach)
+        outcome = session.launch(state, out, skip_failed=skip_failed, detach=detach)
     if outcome.finished:
-        opened.reporting().show(out)
+        session.reporting().show(out)
     raise typer.Exit(outcome.code)
 
 
@@ -79,17 +79,17 @@ def plan(
     python -m sweep plan clusters/local.yaml --set sweep.study=nz
     python -m sweep plan clusters/aws.yaml --ray-yaml
     """
-    from sweep.cli.session import Opened
+    from sweep.cli.session import Session
 
-    opened = Opened(config, assignments)
-    state, unreached = opened.survey_if_reached()
+    session = Session(config, assignments)
+    state, unreached = session.read_status_if_reached()
     if ray_yaml:
-        sys.stdout.write(opened.ray_yaml(state))
+        sys.stdout.write(session.ray_yaml(state))
     elif as_json:
-        print_json(opened.plan_json(state, unreached))
+        print_json(session.plan_json(state, unreached))
     else:
-        out.print(opened.plan_table(state, unreached))
-        out.print(f"Nothing was started.  Launch: {opened.command('launch')}", markup=False, soft_wrap=True)
+        out.print(session.plan_table(state, unreached))
+        out.print(f"Nothing was started.  Launch: {session.command('launch')}", markup=False, soft_wrap=True)
 
 
 def check(
@@ -100,7 +100,7 @@ def check(
 ) -> None:
     """Look at everything that a launch needs: storage, data, slots; on a cloud the account, too.
 
-    Starts nothing.  Each line is ok or not ok, with what mends it; exit code 1 if any is not ok.
+    Starts nothing.  Each line is ok or not ok, with what fixes it; exit code 1 if any is not ok.
 
     \b
     python -m sweep check clusters/aws.yaml
@@ -136,24 +136,24 @@ def status(
     From the store alone: also while the sweep runs, from any machine that reaches the store.
     With --watch a store that does not answer, such as where the network is gone, is asked again.
     """
-    from sweep.cli.session import Opened
+    from sweep.cli.session import Session
     from sweep.store.base import StoreError
 
-    opened = Opened(config, assignments, as_launched=True, everything=everything)
+    session = Session(config, assignments, as_launched=True, everything=everything)
     while True:
         try:
-            state, head = opened.survey(), opened.head()
+            state, head = session.read_status(), session.head()
         except StoreError as error:
             if not watch:
                 raise
             err.print(f"asking again: {error}", style="yellow", markup=False, soft_wrap=True)
         else:
             if as_json:
-                print_json(opened.status_json(state, head))
+                print_json(session.status_json(state, head))
             else:
-                out.print(opened.status_table(state, head))
+                out.print(session.status_table(state, head))
                 for cause, keys in state.failures().items():
-                    line = f"{len(keys)} x {cause}   log: {opened.command('trial', f'{keys[0]} --log')}"
+                    line = f"{len(keys)} x {cause}   log: {session.command('trial', f'{keys[0]} --log')}"
                     out.print(line, style="red", markup=False, soft_wrap=True)
         if not watch:
             return

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data.sources.base import Skipped
-from data.storage.new_images import listed, refuse_bad
+from data.storage.new_images import list_images, refuse_bad
 from models.scoring import combine
 from sweep.errors import UserError, unknown
 from sweep.report.files import harmless, publish
@@ -52,14 +52,14 @@ class Scored:
     wrote: tuple[Path, ...] = ()
 
     def csv(self) -> str:
-        """scores.csv: file, score, components; what was skipped has a fault in place of numbers.
+        """scores.csv: file, score, components; what was skipped has a problem in place of numbers.
 
         Names that a spreadsheet would take for a formula begin with an apostrophe.
         """
         columns: list[npt.NDArray[Any]] = [self.scores, *self.components.values()]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", "score", *self.components, "fault"])
+        writer.writerow(["file", "score", *self.components, "problem"])
         for place, file in enumerate(self.files):
             numbers = [repr(float(values[place])) for values in columns]
             writer.writerow([harmless(file), *numbers, ""])
@@ -86,7 +86,7 @@ class Scored:
 
     def text(self) -> str:
         """For a person."""
-        lines = [f"{len(self.files):,} images scored by {described(self.trained)}"]
+        lines = [f"{len(self.files):,} images scored by {describe(self.trained)}"]
         lines += [f"{place:4d}  {self.scores[place - 1]:.6g}  {self.files[place - 1]}"
                   for place in range(1, min(PRINTED, len(self.files)) + 1)]  # fmt: skip
         if len(self.files) > PRINTED:
@@ -94,7 +94,7 @@ class Scored:
         return "\n".join([*lines, *(f"wrote {path}" for path in self.wrote)])
 
 
-def described(trained: TrainedDetector) -> str:
+def describe(trained: TrainedDetector) -> str:
     """Which detector it is, what it was trained on, how it scores."""
     spec = trained.spec
     lam = "" if trained.lam is None else f", lambda {trained.lam:g}"
@@ -124,7 +124,7 @@ def score(
     """
     if on_bad not in ON_BAD:
         raise UserError(unknown("value of --on-bad", on_bad, ON_BAD))
-    files = listed(folder)
+    files = list_images(folder)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     results = open_results(storage, sweep)
@@ -136,7 +136,7 @@ def score(
     if "window" in trained.manifest.parameters:
         note = f"{trained.spec.dataset} is made of patches: these images are taken as patches, not as whole scans"
         console.print(note, style="yellow", markup=False, soft_wrap=True)
-    found = _scored(trained, chosen, folder, files, on_bad == "skip", console)
+    found = _score_files(trained, chosen, folder, files, on_bad == "skip", console)
     for bad in found.skipped:
         console.print(f"skipped {bad.source}: {bad.reason}", style="yellow", markup=False, soft_wrap=True)
     with writing(out):
@@ -144,7 +144,7 @@ def score(
     return Scored(**{**vars(found), "wrote": wrote})
 
 
-def _scored(
+def _score_files(
     trained: TrainedDetector, chosen: str, folder: Path, files: list[str], skip_bad: bool, console: Console
 ) -> Scored:
     named: list[str] = []
@@ -170,15 +170,15 @@ def _scored(
 def _sheet(found: Scored, folder: Path, out: Path) -> tuple[Path, Path]:
     """The most anomalous images, read again."""
     from sweep.report.figures.anomalous import most_anomalous  # matplotlib: half a second
-    from sweep.report.figures.style import styled
+    from sweep.report.figures.style import use_style
 
     files = found.files[:SHEET]
     images = np.concatenate([batch.images for batch in found.trained.batches(folder, list(files))])
     if len(images) != len(files):
         raise UserError(f"{folder} was changed while it was scored: run the same command again")
-    with styled():
+    with use_style():
         drawing = most_anomalous(
-            files, found.scores, images, found.trained.reconstruct(images), described(found.trained), len(found.files)
+            files, found.scores, images, found.trained.reconstruct(images), describe(found.trained), len(found.files)
         )
     stem = out / drawing.name
     return publish(stem.with_suffix(".svg"), drawing.svg), publish(stem.with_suffix(".pdf"), drawing.pdf)

@@ -16,7 +16,7 @@ from sweep.launch import follow
 from sweep.plan.expand import Work, expand, union
 from sweep.plan.launch_record import last_launch, launches
 from sweep.plan.platform import Platform
-from sweep.plan.status import Survey, survey
+from sweep.plan.status import SweepStatus, read_status
 from sweep.plan.table import table, unheld_budget
 from sweep.providers import user_code
 from sweep.providers.local import refuse_busy_cards
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 WHICH = ("storage", "sweep.name")  # keys that say which sweep, and nothing of what it is
 
 
-class Opened:
+class Session:
     """A sweep with its store, its plan and the command line that names it.
 
     Those who look back (`as_launched`) see what was launched last, on the machine that it ran on;
@@ -74,17 +74,17 @@ class Opened:
             earlier = [expand(sweep, ran_on) for sweep, ran_on in launches(self.ledger, storage)]
             self.work = union([*earlier, self.work])
 
-    def survey(self) -> Survey:
+    def read_status(self) -> SweepStatus:
         """The plan beside what the store holds."""
-        return survey(self.work, self.ledger)
+        return read_status(self.work, self.ledger)
 
-    def survey_if_reached(self) -> tuple[Survey, str]:
+    def read_status_if_reached(self) -> tuple[SweepStatus, str]:
         """As `survey`; where the store cannot be reached, the plan beside an empty one, and why."""
         try:
-            return self.survey(), ""
+            return self.read_status(), ""
         except StoreError as error:
             with tempfile.TemporaryDirectory() as nothing:
-                return survey(self.work, Ledger(open_store(nothing), self.sweep.name)), str(error)
+                return read_status(self.work, Ledger(open_store(nothing), self.sweep.name)), str(error)
 
     @property
     def on_this_machine(self) -> bool:
@@ -110,17 +110,17 @@ class Opened:
         others = ", ".join(sorted(self.store.names("sweeps"))) or "none"
         return f"{self.sweep.name} was never launched into {self.store.url} (there: {others}); this is what is planned"
 
-    def head(self) -> launch_status.Head | None:
+    def head(self) -> launch_status.LaunchStatus | None:
         """The last word of the head that this sweep runs on; None on this machine."""
         return None if self.on_this_machine else launch_status.read(self.store, self.sweep.name)
 
-    def status_table(self, state: Survey, head: launch_status.Head | None) -> Group:
+    def status_table(self, state: SweepStatus, head: launch_status.LaunchStatus | None) -> Group:
         """What the store holds of the plan, and what the head says, for a person."""
         shown = table(self.sweep, replace(self.platform, slots=self._slots_there(head)), state)
         said = [] if head is None else follow.lines(head, self.sweep.budget)
         return Group(shown, *(Text(line) for line in said))
 
-    def status_json(self, state: Survey, head: launch_status.Head | None) -> dict[str, Any]:
+    def status_json(self, state: SweepStatus, head: launch_status.LaunchStatus | None) -> dict[str, Any]:
         """The same for programs; seconds are None where no machine is there."""
         slots = self._slots_there(head)
         found = state.to_json(slots)
@@ -132,24 +132,24 @@ class Opened:
             "budget": self.sweep.budget.model_dump(mode="json"),
         }
 
-    def _slots_there(self, head: launch_status.Head | None) -> int:
+    def _slots_there(self, head: launch_status.LaunchStatus | None) -> int:
         """Trials at once on the machines of now, as the head says."""
         if self.on_this_machine:
             return self.platform.slots
-        return 0 if head is None or head.ended else head.slots
+        return 0 if head is None or head.has_ended else head.slots
 
-    def plan_table(self, state: Survey, unreached: str = "") -> Group:
-        """The plan for a person, with machines and dollars; `unreached` as `survey_if_reached` says."""
+    def plan_table(self, state: SweepStatus, unreached: str = "") -> Group:
+        """The plan for a person, with machines and dollars; `unreached` as `read_status_if_reached` says."""
         machines: list[str] = []
         if isinstance(self.sweep.cluster, Aws):
             from sweep.providers.aws.estimate import estimate
-            from sweep.providers.aws.provider import told
+            from sweep.providers.aws.provider import plan_lines
 
-            machines = told(self.sweep, self.store, estimate(self.sweep, state), unreached)
+            machines = plan_lines(self.sweep, self.store, estimate(self.sweep, state), unreached)
         shown = table(self.sweep, self.platform, state, unreached, machines)
         return Group(shown, *(Text(line, style="yellow") for line in self._cautions()))
 
-    def plan_json(self, state: Survey, unreached: str) -> dict[str, Any]:
+    def plan_json(self, state: SweepStatus, unreached: str) -> dict[str, Any]:
         """The plan for programs."""
         found = {**state.to_json(self.platform.slots), "cautions": self._cautions()}
         if unreached:
@@ -165,7 +165,7 @@ class Opened:
         own = [line.sentence() for line in user_code.cautions(self.sweep)]
         return [said for said in (self.platform.caution, unheld_budget(self.sweep), *own) if said]
 
-    def ray_yaml(self, state: Survey) -> str:
+    def ray_yaml(self, state: SweepStatus) -> str:
         """What Ray's launcher would be given, or Slurm."""
         match self.sweep.cluster:
             case Aws():
@@ -173,11 +173,11 @@ class Opened:
 
                 return ray_yaml(self.sweep, state)
             case OnPrem():
-                from sweep.providers.onprem.ray_config import printed
+                from sweep.providers.onprem.ray_config import yaml_text
 
-                return printed(self.sweep)
+                return yaml_text(self.sweep)
             case Slurm():
-                from sweep.providers.slurm.scripts import printed as scripts
+                from sweep.providers.slurm.scripts import scripts_text as scripts
 
                 return scripts(self.sweep)
             case other:
@@ -186,16 +186,16 @@ class Opened:
                     "onprem, and for slurm, whose scripts it prints"
                 )
 
-    def launch(self, state: Survey, console: Console, *, skip_failed: bool, detach: bool) -> Outcome:
+    def launch(self, state: SweepStatus, console: Console, *, skip_failed: bool, detach: bool) -> Outcome:
         """Run what is left: in this process, or on the place that the YAML names."""
         from sweep.errors import Outcome
         from sweep.launch.local import Launch
         from sweep.launch.remote import RemoteLaunch
-        from sweep.providers.registry import pinned, place_of
+        from sweep.providers.registry import pin, provider_of
 
         user_code.refuse(self.sweep)
-        sweep = pinned(self.sweep)
-        place = place_of(sweep, state)
+        sweep = pin(self.sweep)
+        place = provider_of(sweep, state)
         rest = (self.work, self.platform, self.store, self.ledger, console)
         if place is not None:
             return RemoteLaunch(sweep, *rest, place, self.command, skip_failed).run(detach=detach)
@@ -206,4 +206,4 @@ class Opened:
         """The leaderboard from what the store holds now."""
         from sweep.report.report import Reporting
 
-        return Reporting(self.survey(), self.ledger, selection, evaluation, metric, self.usd_per_hour)
+        return Reporting(self.read_status(), self.ledger, selection, evaluation, metric, self.usd_per_hour)

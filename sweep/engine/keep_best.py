@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.plan.status import Survey
+from sweep.plan.status import SweepStatus
 from sweep.store.ledger import Ledger
 
 CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
@@ -23,10 +23,10 @@ class Weights:
         survey: what is finished already.
     """
 
-    def __init__(self, ledger: Ledger, survey: Survey) -> None:
+    def __init__(self, ledger: Ledger, status: SweepStatus) -> None:
         self._store = ledger.store
         self._best: dict[tuple[str, ...], tuple[tuple[float, int], str]] = {}
-        shown = [planned for planned in survey.planned if planned.reported and planned.key in survey.finished]
+        shown = [planned for planned in status.planned if planned.reported and planned.key in status.finished]
         results = ledger.results({planned.key for planned in shown})
         for planned in shown:
             cell = tuple(str(getattr(planned, name)) for name in CELL)

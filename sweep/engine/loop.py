@@ -13,25 +13,25 @@ from rich.console import Console
 from sweep.console import say
 from sweep.engine.keep_best import Weights
 from sweep.engine.progress import Progress
-from sweep.engine.tuner_process import GenerationDied, RayCluster
+from sweep.engine.tuner_process import TunerCrashed, TunerProcess
 from sweep.errors import BUDGET, DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, UserError
 from sweep.plan.datasets import default_cache
 from sweep.plan.expand import Work
 from sweep.plan.platform import Platform
-from sweep.plan.status import Survey, survey
-from sweep.signals import interrupted
+from sweep.plan.status import SweepStatus, read_status
+from sweep.signals import on_interrupt
 from sweep.spec.sweep import Sweep
 from sweep.store.attempts import failed_before, failures
 from sweep.store.lease import Lease
 from sweep.store.ledger import Ledger, Record
 
 GENERATION_TRIALS = 2000  # a Tuner's memory and its state file grow with its trials
-DEATHS_IN_A_ROW = 3  # of the process that drives Ray, without a result between them
+MAX_CONSECUTIVE_CRASHES = 3  # of the process that drives Ray, without a result between them
 STOPPED = "stopped; the same command goes on where it was"
 
 
 @dataclass(frozen=True)
-class Generations:
+class TrialLoop:
     """What one launch runs.
 
     Attributes:
@@ -64,7 +64,7 @@ class Generations:
     patience: float = math.inf
     echo_seconds: float = 0.0
 
-    def run(self, lease: Lease, cluster: RayCluster) -> int:
+    def run(self, lease: Lease, cluster: TunerProcess) -> int:
         """Run until nothing is left; returns the exit code.
 
         Args:
@@ -75,12 +75,12 @@ class Generations:
             UserError: it makes no sense to go on, and why.
             StoreError: the store failed; the same command goes on where it was.
         """
-        state = survey(self.work, self.ledger)
+        state = read_status(self.work, self.ledger)
         cause = spent = stranded = None
         weights = Weights(self.ledger, state) if self.sweep.trial.keep == "best" else None
         with (
             Progress(state, self.platform.slots, self.console, self.log_command, self._again) as progress,
-            interrupted(_Stop(cluster, progress, self.echo_seconds)),
+            on_interrupt(_Stop(cluster, progress, self.echo_seconds)),
         ):
             deaths, last_run = 0, time.monotonic()
             more = self._anything_to_run(state)
@@ -102,7 +102,7 @@ class Generations:
                         progress.take(event)
                         if self.watch is not None:
                             self.watch(event, progress)
-                        if lease.lost and cause is None:
+                        if lease.is_lost and cause is None:
                             cause = "another launch of this sweep has taken over"
                             cluster.stop()
                         stopping = cluster.stop_file.exists()
@@ -117,17 +117,17 @@ class Generations:
                         elif time.monotonic() - last_run > self.patience:
                             progress.say(f"no end in {self.patience:.0f} s: ending now", style="yellow")
                             cluster.stop()
-                except GenerationDied as death:
+                except TunerCrashed as death:
                     deaths = 0 if results else deaths + 1
                     more = not cluster.stop_file.exists()  # asked twice, we have ended it ourselves
                     if more:
                         progress.say(f"{death}: starting it again", style="yellow")
-                    if more and deaths >= DEATHS_IN_A_ROW:
+                    if more and deaths >= MAX_CONSECUTIVE_CRASHES:
                         raise UserError(
                             f"{death}, {deaths} times in a row; the last of what it printed:\n{death.log}"
                         ) from None
                 if more:
-                    progress.resurvey(survey(self.work, self.ledger))
+                    progress.reset(read_status(self.work, self.ledger))
             stopped = cluster.stop_file.exists() and not finished  # there was nothing left to stop
         if cause is not None:
             raise UserError(f"stopped: {cause}\nThe same command goes on where it was.")
@@ -138,10 +138,10 @@ class Generations:
         if stopped:
             say(self.console, STOPPED)
             return INTERRUPTED
-        final = survey(self.work, self.ledger)
+        final = read_status(self.work, self.ledger)
         return SOME_FAILED if final.count("failed") else DONE
 
-    def _generation(self, cluster: RayCluster) -> Iterator[dict[str, Any] | None]:
+    def _generation(self, cluster: TunerProcess) -> Iterator[dict[str, Any] | None]:
         return cluster.generation(
             self.sweep,
             quota=GENERATION_TRIALS,
@@ -157,7 +157,7 @@ class Generations:
             return False
         return failures(attempts, self.number) <= self.sweep.trial.retries
 
-    def _anything_to_run(self, state: Survey) -> bool:
+    def _anything_to_run(self, state: SweepStatus) -> bool:
         return bool(state.count("to_run") or (state.count("failed") and not self.skip_failed))
 
 
@@ -165,7 +165,7 @@ class Generations:
 class _Stop:
     """Once: running trials write their resume state, then all ends.  Twice: now."""
 
-    cluster: RayCluster
+    cluster: TunerProcess
     progress: Progress
     echo_seconds: float
     _asked_at: float | None = None

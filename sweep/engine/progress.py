@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.console import Display, duration
-from sweep.plan.status import Survey
+from sweep.plan.status import SweepStatus
 from sweep.store.attempts import has_failed
 
 HEADLINE = ("last", "clean")
@@ -46,7 +46,7 @@ class Progress(Display):
 
     def __init__(
         self,
-        survey: Survey,
+        status: SweepStatus,
         slots: int,
         console: Console,
         log_command: Callable[[str], str],
@@ -58,7 +58,7 @@ class Progress(Display):
         self._rows: dict[str, _Row] = {}
         self._began = clock()
         self._finished: deque[float] = deque()
-        self.resurvey(survey)
+        self.reset(status)
 
     def take(self, event: Mapping[str, Any] | None) -> None:
         """Take in one event; None when a moment passed without any."""
@@ -66,22 +66,22 @@ class Progress(Display):
             self._count(self._row(event["detector"], event["variant"]), event)
         self.show(self._table, self._line())
 
-    def resurvey(self, survey: Survey) -> None:
+    def reset(self, status: SweepStatus) -> None:
         """Take the counts from the store, which also knows what was pruned; nothing is running then."""
         self._rows = {}
-        for line in survey.lines:
+        for line in status.lines:
             row = self._row(line.detector, line.variant)
             row.waiting += line.to_run
             row.done += line.done
             row.failed += line.failed
             row.pruned += line.pruned
-        for p in {p.key: p for p in survey.planned}.values():
-            attempts = survey.attempts.get(p.key, ())
+        for p in {p.key: p for p in status.planned}.values():
+            attempts = status.attempts.get(p.key, ())
             if has_failed(attempts) and self._again(attempts):
                 row = self._row(p.detector, p.variant)
                 row.waiting, row.failed = row.waiting + 1, row.failed - 1
-        self._each = {(n.study, n.detector, n.variant, n.dataset): n.seconds_each for n in survey.lines}
-        self._expected_left = sum(line.seconds for line in survey.lines)
+        self._each = {(n.study, n.detector, n.variant, n.dataset): n.seconds_each for n in status.lines}
+        self._expected_left = sum(line.seconds for line in status.lines)
         self._expected = self._took = 0.0  # of what has finished since
 
     def counts(self) -> dict[str, int]:
@@ -137,7 +137,7 @@ class Progress(Display):
             self._finished.popleft()
         return 60.0 * len(self._finished) / max(1.0, min(RATE_SECONDS, now - self._began))
 
-    def _left(self) -> str:
+    def _time_left(self) -> str:
         """What is left of the plan's estimate, times how far off it was for what has finished since."""
         if not self._sum("waiting"):
             return "almost done"
@@ -148,7 +148,7 @@ class Progress(Display):
         total = f"{self._sum('done')} done, {self._sum('running')} running, {self._sum('waiting')} waiting"
         failed = self._sum("failed")
         trouble = f", {failed} failed" if failed else ""
-        return f"{total}{trouble}; {self._rate():.0f} trials a minute, {self._left()}"
+        return f"{total}{trouble}; {self._rate():.0f} trials a minute, {self._time_left()}"
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold", title=self._line(), title_justify="left")

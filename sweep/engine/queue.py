@@ -90,7 +90,7 @@ class Queue:
         self._tries = dict(tries or {})
         self._failed = {*skip, *(key for key, count in self._tries.items() if count > retries)}
         self._live: dict[str, list[Job]] = {}  # jobs that wait for the same running trial
-        self._cells = self._fixed(work)
+        self._cells = self._fixed_cells(work)
         for search in work.searches:
             self._cells.append(self._search(search))
         self._heap: list[tuple[float, float, int]] = []
@@ -147,7 +147,7 @@ class Queue:
         """Trials that run."""
         return len(self._live)
 
-    def done(self, key: str, result: Record) -> None:
+    def record_result(self, key: str, result: Record) -> None:
         """A trial has a result."""
         self._finished.add(key)
         jobs = self._live.pop(key)
@@ -156,7 +156,7 @@ class Queue:
         for job in jobs:
             self._observe(job)
 
-    def failed(self, key: str) -> bool:
+    def record_failure(self, key: str) -> bool:
         """A try ended without a result.  True: the trial is tried again; False: it failed for good."""
         self._tries[key] = self._tries.get(key, 0) + 1
         jobs = self._live.pop(key)
@@ -168,13 +168,13 @@ class Queue:
             self._observe(job)
         return False
 
-    def interrupted(self, key: str) -> None:
-        """A try was stopped from outside, at no fault of the trial's."""
+    def record_interruption(self, key: str) -> None:
+        """A try was stopped from outside, at no problem of the trial's."""
         self._again(self._live.pop(key), last=False)
 
     # -- cells ----------------------------------------------------------------------------------
 
-    def _fixed(self, work: Work) -> list[_Cell]:
+    def _fixed_cells(self, work: Work) -> list[_Cell]:
         cells: dict[tuple[str, ...], _Cell] = {}
         for planned in work.fixed:
             if planned.key in self._finished or planned.key in self._failed:
@@ -225,7 +225,7 @@ class Queue:
             cell.reported = True
             frozen = cell.search.frozen()
             if frozen is not None:
-                cell.waiting.extend(Job(planned, cell) for planned in cell.planned_search.reported(frozen))
+                cell.waiting.extend(Job(planned, cell) for planned in cell.planned_search.reported_trials(frozen))
                 return self._of(cell)
         return None
 
@@ -243,7 +243,7 @@ class Queue:
         for job in jobs:
             job.cell.started -= 1
             if job.search is not None:
-                job.search.interrupted(job.candidate, job.instance)
+                job.search.requeue(job.candidate, job.instance)
             elif last:
                 job.cell.waiting.append(job)
             else:

@@ -9,7 +9,7 @@ from sweep.plan.platform import Platform
 
 
 @dataclass(frozen=True)
-class Orders:
+class TunerJob:
     """What one generation is told.
 
     Attributes:

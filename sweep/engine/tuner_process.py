@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.engine.tuner_job import Orders
+from sweep.engine.tuner_job import TunerJob
 from sweep.plan.platform import Platform
 from sweep.signals import DIES_WITH_PARENT, die_with_parent
 from sweep.spec.sweep import Sweep
@@ -53,7 +53,7 @@ class Scratch:
 
 
 @dataclass
-class RayCluster:
+class TunerProcess:
     """Ray for one generation after another.
 
     Attributes:
@@ -112,7 +112,7 @@ class RayCluster:
         if self._child is None:
             self.start()
         assert self._child is not None and self._child.stdin is not None
-        orders = Orders(
+        orders = TunerJob(
             sweep=sweep.model_dump(mode="json"),
             platform=asdict(self.platform),
             stop_file=str(self.stop_file),
@@ -130,12 +130,12 @@ class RayCluster:
                 if event is not None:
                     heard = time.monotonic()
                 elif time.monotonic() - heard > SILENCE_SECONDS:
-                    raise GenerationDied(None, self.log.read_text(errors="replace")[-4000:])
+                    raise TunerCrashed(None, self.log.read_text(errors="replace")[-4000:])
                 ended = ended or (event is not None and event["event"] == "ended")
                 if ended and DIES_WITH_PARENT:
                     return  # nothing runs, all is in the store: Ray's farewell would take two seconds
             if not ended:
-                raise GenerationDied(self._child.wait(), self.log.read_text(errors="replace")[-4000:])
+                raise TunerCrashed(self._child.wait(), self.log.read_text(errors="replace")[-4000:])
         finally:
             self.kill()
 
@@ -163,7 +163,7 @@ class RayCluster:
                 os.killpg(child.pid, signal.SIGKILL)
 
 
-class GenerationDied(Exception):
+class TunerCrashed(Exception):
     """The process that drives Ray ended without saying so.
 
     Attributes:

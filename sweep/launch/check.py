@@ -15,9 +15,9 @@ from sweep.plan.datasets import missing
 from sweep.plan.table import slots, unheld_budget
 from sweep.providers import local, registry, user_code
 from sweep.providers.finding import Finding
-from sweep.providers.registry import place_of
+from sweep.providers.registry import provider_of
 from sweep.spec.cluster import Aws, Existing, OnPrem, Slurm
-from sweep.spec.load import edit, unedited
+from sweep.spec.load import edit, find_placeholders
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
 from sweep.store.base import StoreError
@@ -28,7 +28,7 @@ class Checked:
     """What a check found.
 
     Attributes:
-        findings: in the order in which a user would mend them.
+        findings: in the order in which a user would fix them.
         commands: what would be run on machines, by kind of machine; {} where there are none but this one.
     """
 
@@ -42,12 +42,16 @@ class Checked:
 
 def check(sweep: Sweep, *, fix: bool = False) -> Checked:
     """Look at everything that a launch needs; `fix`: make what is missing and may be made."""
-    left = [Finding(key, "not ok", f"{text} is a placeholder", edit(key)) for key, text in unedited(sweep).items()]
+    left = [
+        Finding(key, "not ok", f"{text} is a placeholder", edit(key)) for key, text in find_placeholders(sweep).items()
+    ]
     if not isinstance(sweep.cluster, Aws):
-        place = place_of(sweep)
+        place = provider_of(sweep)
         commands = {} if place is None else place.commands()
         stored = (
-            _untried(sweep, "storage is edited") if "storage" in unedited(sweep) else (storage(sweep), *data(sweep))
+            _not_tried(sweep, "storage is edited")
+            if "storage" in find_placeholders(sweep)
+            else (storage(sweep), *data(sweep))
         )
         machines = (*_machines(sweep), _slots(sweep), *_budget(sweep))
         return Checked((*left, *stored, *user_code.findings(sweep), *machines), commands)
@@ -55,7 +59,7 @@ def check(sweep: Sweep, *, fix: bool = False) -> Checked:
 
     bucket = checks.bucket(sweep, fix=fix)
     reached = all(finding.state != "not ok" for finding in (*left, *bucket))
-    stored = (storage(sweep), *data(sweep)) if reached else _untried(sweep, "the bucket is ok")
+    stored = (storage(sweep), *data(sweep)) if reached else _not_tried(sweep, "the bucket is ok")
     found = (*left, *bucket, *stored, *user_code.findings(sweep), *checks.machines(sweep, fix=fix), _slots(sweep))
     return Checked(found, checks.commands(sweep))
 
@@ -88,8 +92,8 @@ def storage(sweep: Sweep) -> Finding:
     except StoreError as error:
         return Finding("storage", "not ok", str(error))
     if not (first and not second and kept == b"first"):
-        mend = "use AWS's own S3 or a server with conditional writes (If-None-Match)"
-        return Finding("storage", "not ok", f"{store.url} lets a second writer overwrite what is put once", mend)
+        fix = "use AWS's own S3 or a server with conditional writes (If-None-Match)"
+        return Finding("storage", "not ok", f"{store.url} lets a second writer overwrite what is put once", fix)
     if not gone:
         return Finding("storage", "not ok", f"{store.url} does not delete {path}")
     return Finding("storage", "ok", f"{store.url}: a probe was written, refused a second time, read and deleted")
@@ -112,10 +116,8 @@ def _source(sweep: Sweep, name: str) -> Finding:
     if not sweep.dataset(name).needs_root:
         return Finding(f"data {name}", "ok", "not in the store yet; comes with a package, a launch puts it")
     if sweep.data.root is None:
-        mend = f"--set data.root=FOLDER, then {put}"
-        return Finding(
-            f"data {name}", "not ok", "not in the store, and data.root names no folder to read it from", mend
-        )
+        fix = f"--set data.root=FOLDER, then {put}"
+        return Finding(f"data {name}", "not ok", "not in the store, and data.root names no folder to read it from", fix)
     root = Path(sweep.data.root).expanduser()
     if not root.is_dir() or not any(root.iterdir()):
         said = f"not in the store, and {root} holds nothing; where torchvision can, it downloads it there"
@@ -129,7 +131,7 @@ def _slots(sweep: Sweep) -> Finding:
         local.refuse_busy_cards(sweep)
         return Finding("slots", "ok", "; ".join([slots(found), *found.caution.splitlines()]))
     except UserError as error:
-        return Finding("slots", "not ok", "; ".join(error.faults))
+        return Finding("slots", "not ok", "; ".join(error.problems))
 
 
 def _budget(sweep: Sweep) -> Iterator[Finding]:
@@ -137,7 +139,7 @@ def _budget(sweep: Sweep) -> Iterator[Finding]:
         yield Finding("budget", "unknown", said, "" if sweep.budget.max_hours else "--set budget.max_hours=HOURS")
 
 
-def _untried(sweep: Sweep, before: str) -> list[Finding]:
+def _not_tried(sweep: Sweep, before: str) -> list[Finding]:
     """In place of the store's lines where the lines before say that it cannot be reached."""
-    names = ("storage", "data") if "storage" not in unedited(sweep) else ("data",)
+    names = ("storage", "data") if "storage" not in find_placeholders(sweep) else ("data",)
     return [Finding(name, "unknown", f"not tried before {before}") for name in names]

@@ -11,12 +11,12 @@ from rich.console import Console
 from sweep.console import say
 from sweep.errors import UserError
 from sweep.launch.follow import SILENT_SECONDS
-from sweep.plan.launch_record import typed
-from sweep.providers.registry import place_of
+from sweep.plan.launch_record import command_from_argv
+from sweep.providers.registry import provider_of
 from sweep.spec.sweep import Sweep
 from sweep.store import launch_status, open_store
 from sweep.store.base import StoreError
-from sweep.store.lease import whoami
+from sweep.store.lease import owner_name
 from sweep.store.ledger import Ledger
 
 
@@ -32,7 +32,7 @@ def down(sweep: Sweep, argv: Sequence[str], console: Console, confirm: Callable[
     Raises:
         UserError: nothing was found, and the last launch made machines elsewhere.
     """
-    place = place_of(sweep)
+    place = provider_of(sweep)
     if place is None:
         say(console, "provider local makes no machines: a launch ends by Ctrl-C in its own terminal")
         _close(sweep, argv, console)
@@ -40,7 +40,7 @@ def down(sweep: Sweep, argv: Sequence[str], console: Console, confirm: Callable[
     standing = place.standing()
     if not standing:
         say(console, f"nothing of this sweep is there: {_where(sweep.cluster.model_dump())}")
-        _close(sweep, argv, console, f"its machines were gone when {whoami()} looked")
+        _close(sweep, argv, console, f"its machines were gone when {owner_name()} looked")
         return
     say(console, "found:")
     for line in standing:
@@ -51,7 +51,7 @@ def down(sweep: Sweep, argv: Sequence[str], console: Console, confirm: Callable[
     say(console, "removed:")
     for line in removed:
         say(console, f"  {line}")
-    _close(sweep, argv, console, f"taken down by {whoami()}", since=began)
+    _close(sweep, argv, console, f"taken down by {owner_name()}", since=began)
 
 
 def _close(sweep: Sweep, argv: Sequence[str], console: Console, cause: str = "", since: float | None = None) -> None:
@@ -90,7 +90,9 @@ def _elsewhere(sweep: Sweep, ledger: Ledger, argv: Sequence[str]) -> str | None:
             continue
         if _where(last) == _where(sweep.cluster.model_dump()):
             return None
-        command = typed("down", argv if last["provider"] == sweep.cluster.provider else record.get("argv", ()))
+        command = command_from_argv(
+            "down", argv if last["provider"] == sweep.cluster.provider else record.get("argv", ())
+        )
         region = f" --set cluster.region={last['region']}" if "region" in last else ""
         return f"the last launch of sweep {sweep.name} was elsewhere: {_where(last)}; look there: {command}{region}"
     return None

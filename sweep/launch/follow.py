@@ -15,14 +15,14 @@ from sweep.errors import UserError
 from sweep.spec.sweep import Budget
 from sweep.store import launch_status
 from sweep.store.base import Store, StoreError
-from sweep.store.launch_status import Head, Node
+from sweep.store.launch_status import LaunchStatus, Node
 
-LOOK_SECONDS = 3.0
+POLL_SECONDS = 3.0
 SILENT_SECONDS = 60.0  # of a head that writes every ten seconds; then its machine is looked for
 STORE_SECONDS = 600.0  # without an answer of the store: a laptop that slept, a network that changed
 
 
-def lines(head: Head, budget: Budget, now: float | None = None) -> list[str]:
+def lines(head: LaunchStatus, budget: Budget, now: float | None = None) -> list[str]:
     """What a head says, one line a subject.
 
     Args:
@@ -32,7 +32,7 @@ def lines(head: Head, budget: Budget, now: float | None = None) -> list[str]:
     """
     now = time.time() if now is None else now
     found = [f"launch {head.launch} on the head: {_state(head, now)}"]
-    if head.nodes and head.ended:
+    if head.nodes and head.has_ended:
         found.append(f"machines: {len(head.nodes)} in all")
     elif head.nodes:
         found.append(f"machines: {_nodes(head)}")
@@ -44,7 +44,7 @@ def lines(head: Head, budget: Budget, now: float | None = None) -> list[str]:
     return [*found, f"dollars so far: {spent}{limit}"]
 
 
-def progress(head: Head) -> str:
+def progress(head: LaunchStatus) -> str:
     """One line on trials."""
     said = f"{head.done:,} of {head.trials:,} done, {head.running:,} running, {head.to_run:,} to run"
     said += "".join(f", {number:,} {name}" for name, number in _troubles(head).items() if number)
@@ -53,12 +53,12 @@ def progress(head: Head) -> str:
     return said if head.usd is None else f"{said}, {head.usd:.2f} dollars"
 
 
-def _troubles(head: Head) -> dict[str, int]:
+def _troubles(head: LaunchStatus) -> dict[str, int]:
     return {"failed": head.failed, "pruned": head.pruned, "preempted": head.preemptions}
 
 
-def _state(head: Head, now: float) -> str:
-    if head.ended:
+def _state(head: LaunchStatus, now: float) -> str:
+    if head.has_ended:
         cause = f": {head.cause}" if head.cause else ""
         return f"ended {duration(max(0.0, now - head.time))} ago with exit code {head.exit_code}{cause}"
     silent = max(0.0, now - head.time)
@@ -66,7 +66,7 @@ def _state(head: Head, now: float) -> str:
     return f"{head.state} for {duration(max(0.0, now - head.since))}{heard}"
 
 
-def _nodes(head: Head) -> str:
+def _nodes(head: LaunchStatus) -> str:
     """E.g. "1 m6i.large on demand, 2 g5.xlarge spot; 1 gone"."""
     kinds = Counter(_kind(node) or "of unknown type" for node in head.nodes if node.alive)
     gone = sum(not node.alive for node in head.nodes)
@@ -74,9 +74,9 @@ def _nodes(head: Head) -> str:
     return f"{alive}; {gone} gone" if gone else alive
 
 
-def _refusals(head: Head) -> list[str]:
+def _refusals(head: LaunchStatus) -> list[str]:
     """The place's last one, while trials wait for a machine."""
-    if head.refused is None or head.ended or head.to_run <= head.running:
+    if head.refused is None or head.has_ended or head.to_run <= head.running:
         return []
     return [f"no {'further ' if head.slots else ''}worker yet: {head.refused}"]
 
@@ -85,7 +85,7 @@ def _kind(node: Node) -> str:
     return " ".join(filter(None, [node.type, node.market]))
 
 
-def _described(node: Node) -> str:
+def _describe_node(node: Node) -> str:
     """E.g. ": g5.xlarge spot in us-east-1c"; nothing for a host that has neither type nor zone."""
     zone = f"in {node.zone}" if node.zone else ""
     said = " ".join(filter(None, [_kind(node), zone]))
@@ -119,11 +119,11 @@ class Following:
     sleep: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
-        self._head: Head | None = None
+        self._head: LaunchStatus | None = None
         self._heard = self._answered = self._looked = self.clock()
         self._display = Display(self.console, self.clock)
 
-    def to_the_end(self) -> Head:
+    def to_the_end(self) -> LaunchStatus:
         """Show what the head says until the launch has ended; its last word.
 
         Raises:
@@ -136,15 +136,15 @@ class Following:
                 head = self._read()
                 if head is not None:
                     self._tell(head)
-                    if head.ended:
+                    if head.has_ended:
                         return head
                 silent = self.clock() - self._heard
                 if silent >= SILENT_SECONDS and self.clock() - self._looked >= SILENT_SECONDS:
                     self._looked = self.clock()
                     self._look(silent)
-                self.sleep(LOOK_SECONDS)
+                self.sleep(POLL_SECONDS)
 
-    def _read(self) -> Head | None:
+    def _read(self) -> LaunchStatus | None:
         """A word of this launch's head, None where there is no new one."""
         try:
             head = launch_status.read(self.store, self.sweep)
@@ -168,7 +168,7 @@ class Following:
         self._heard = self.clock()
         return head
 
-    def _tell(self, head: Head) -> None:
+    def _tell(self, head: LaunchStatus) -> None:
         before, self._head = self._head, head
         for event in _events(before, head):
             self._display.say(event)
@@ -185,14 +185,14 @@ class Following:
         )
 
 
-def _events(before: Head | None, head: Head) -> list[str]:
+def _events(before: LaunchStatus | None, head: LaunchStatus) -> list[str]:
     """What has happened between two words of a head, one line each."""
     found = []
     if before is None or before.state != head.state:
         found.append(f"the head: {head.state}")
     known = {node.name for node in before.nodes if node.alive} if before is not None else set()
     now = {node.name: node for node in head.nodes if node.alive}
-    found += [f"machine {name} is there{_described(node)}" for name, node in now.items() if name not in known]
+    found += [f"machine {name} is there{_describe_node(node)}" for name, node in now.items() if name not in known]
     found += [f"machine {name} is gone" for name in sorted(known - set(now))]
     if before is None or not _refusals(before):  # what follows it differs by a zone, and stands below
         found += _refusals(head)
@@ -203,7 +203,7 @@ def _events(before: Head | None, head: Head) -> list[str]:
     return found
 
 
-def _counts(head: Head) -> dict[str, int]:
+def _counts(head: LaunchStatus) -> dict[str, int]:
     return {
         "trials preempted, to go on where they were": head.preemptions,
         "trials failed": head.failed,

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from sweep.console import say
-from sweep.engine.loop import STOPPED, Generations
-from sweep.engine.tuner_process import RayCluster, Scratch
+from sweep.engine.loop import STOPPED, TrialLoop
+from sweep.engine.tuner_process import Scratch, TunerProcess
 from sweep.errors import INTERRUPTED
-from sweep.launch.prepared import Prepared, put_missing, refused
+from sweep.launch.prepared import Prepared, put_missing, refusal
 from sweep.plan.launch_record import commit, record
-from sweep.signals import at_once, interrupted
+from sweep.signals import at_once, on_interrupt
 from sweep.spec.sweep import Sweep
-from sweep.store.lease import Held, Lease, whoami
+from sweep.store.lease import Held, Lease, owner_name
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Launch(Prepared):
             UserError: another launch of this sweep runs, or data are neither here nor readable.
             StoreError: the store failed; the same command goes on where it was.
         """
-        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", whoami())
+        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner_name())
         try:
-            with lease.held(patience=lease.ttl_seconds), Scratch() as scratch:
-                cluster = RayCluster(scratch, self.platform)
+            with lease.hold(patience=lease.ttl_seconds), Scratch() as scratch:
+                cluster = TunerProcess(scratch, self.platform)
                 try:
-                    with interrupted(cluster.stop_file.touch):
+                    with on_interrupt(cluster.stop_file.touch):
                         cluster.start()
                         if not cluster.stop_file.exists():
-                            with interrupted(at_once):
+                            with on_interrupt(at_once):
                                 put_missing(self.sweep, self.store, self.console)
                         number = self.ledger.put_spec(record(self.sweep, self.platform))
                         return self._generations(number).run(lease, cluster)
@@ -55,10 +55,10 @@ class Launch(Prepared):
             say(self.console, STOPPED)
             return INTERRUPTED
         except Held as held:
-            raise refused(self.sweep, held) from None
+            raise refusal(self.sweep, held) from None
 
-    def _generations(self, number: int) -> Generations:
-        return Generations(
+    def _generations(self, number: int) -> TrialLoop:
+        return TrialLoop(
             sweep=self.sweep,
             work=self.work,
             platform=self.platform,
@@ -68,11 +68,11 @@ class Launch(Prepared):
             skip_failed=self.skip_failed,
             number=number,
             provenance=commit(),
-            exhausted=partial(exhausted, self.sweep, time.monotonic()),
+            exhausted=partial(exhausted_budget, self.sweep, time.monotonic()),
         )
 
 
-def exhausted(sweep: Sweep, began: float, clock: Callable[[], float] = time.monotonic) -> str | None:
+def exhausted_budget(sweep: Sweep, began: float, clock: Callable[[], float] = time.monotonic) -> str | None:
     """Which budget is used up by a launch that began then, by the clock, on this machine."""
     budget, price, hours = sweep.budget, sweep.usd_per_hour, (clock() - began) / 3600
     if budget.max_hours is not None and hours > budget.max_hours:

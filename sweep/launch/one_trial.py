@@ -13,24 +13,24 @@ from sweep.launch.prepared import put_missing
 from sweep.plan.datasets import default_cache
 from sweep.plan.expand import Planned
 from sweep.plan.launch_record import commit
-from sweep.plan.status import Survey
+from sweep.plan.status import SweepStatus
 from sweep.spec.sweep import Sweep
 from sweep.store.base import Store
 from sweep.store.ledger import Ledger, Record
 
 
-def find(survey: Survey, key: str) -> Planned:
+def find(status: SweepStatus, key: str) -> Planned:
     """The planned trial whose key begins with `key`.
 
     Raises:
         UserError: none does, or several do.
     """
-    found = {planned.key: planned for planned in survey.planned if planned.key.startswith(key)}
+    found = {planned.key: planned for planned in status.planned if planned.key.startswith(key)}
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
         raise UserError(f"key {key} begins {len(found)} trials: {', '.join(sorted(found))}; give more digits")
-    examples = ", ".join(sorted({planned.key for planned in survey.planned})[:3])
+    examples = ", ".join(sorted({planned.key for planned in status.planned})[:3])
     raise UserError(f"no trial of this sweep has a key that begins with {key} (it has, e.g., {examples})")
 
 

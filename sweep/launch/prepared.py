@@ -35,7 +35,7 @@ class Prepared:
     console: Console
 
 
-def refused(sweep: Sweep, held: Held) -> UserError:
+def refusal(sweep: Sweep, held: Held) -> UserError:
     """Somebody else runs this sweep."""
     return UserError(
         f"sweep {sweep.name} is being launched by {held.owner}, for {duration(held.age)}: "
@@ -47,13 +47,13 @@ def put_missing(sweep: Sweep, store: Store, console: Console) -> None:
     """Put every dataset of the sweep that the store has not, or of which it has a damaged manifest.
 
     Raises:
-        UserError: naming every source that cannot be read here, with the mend.
+        UserError: naming every source that cannot be read here, with the fix.
     """
-    faults: list[str] = []
+    problems: list[str] = []
     for name in unusable(store, sweep):
         try:
             put_into(store, sweep, name, console)
         except UserError as error:
-            faults += error.faults
-    if faults:
-        raise UserError(faults)
+            problems += error.problems
+    if problems:
+        raise UserError(problems)

@@ -16,11 +16,11 @@ from sweep.errors import DONE, INTERRUPTED, USER_ERROR, AlreadyRuns, Outcome, Us
 from sweep.launch.follow import SILENT_SECONDS, Following, HeadGone
 from sweep.launch.prepared import Prepared, put_missing
 from sweep.plan.launch_record import record
-from sweep.providers.base import Place
+from sweep.providers.base import Provider
 from sweep.signals import _interruptible
 from sweep.store import launch_status
 from sweep.store.base import StoreError
-from sweep.store.lease import Held, Lease, take_over, whoami
+from sweep.store.lease import Held, Lease, owner_name, take_over
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RemoteLaunch(Prepared):
         skip_failed: leave trials alone that have failed before.
     """
 
-    place: Place
+    place: Provider
     command: Callable[[str], str]
     skip_failed: bool = False
 
@@ -57,7 +57,7 @@ class RemoteLaunch(Prepared):
         """Have the supervisor run on the head; the launch's number."""
         lease = self._lease()
         try:
-            with lease.held(patience=lease.ttl_seconds):
+            with lease.hold(patience=lease.ttl_seconds):
                 put_missing(self.sweep, self.store, self.console)
                 with _interruptible():
                     return self._start(lease)
@@ -72,7 +72,7 @@ class RemoteLaunch(Prepared):
     def _start(self, lease: Lease) -> int:
         started, hours = time.time(), self.sweep.budget.max_hours
         head = launch_status.read(self.store, self.sweep.name)
-        if head is not None and not head.ended and started - head.time < SILENT_SECONDS and self.place.alive():
+        if head is not None and not head.has_ended and started - head.time < SILENT_SECONDS and self.place.alive():
             raise AlreadyRuns(f"launch {head.launch} of sweep {self.sweep.name} runs")  # its driver is being restarted
         try:
             deadline = self.place.make(self.console, None if hours is None else started + hours * 3600)
@@ -94,7 +94,7 @@ class RemoteLaunch(Prepared):
         self._say(f"{why}: taking down what was made (Ctrl-C leaves it to `down`)")
         if self._take_down():
             try:
-                launch_status.close(self.store, self.sweep.name, f"{why}: taken down by {whoami()}", USER_ERROR)
+                launch_status.close(self.store, self.sweep.name, f"{why}: taken down by {owner_name()}", USER_ERROR)
             except StoreError as error:
                 self._say(f"head.json was not written: {error}")
 
@@ -136,7 +136,7 @@ class RemoteLaunch(Prepared):
         lease = self._lease()
         try:
             take_over(lease)  # of the launch's own driver, which has ended or is about to
-            with lease.held():
+            with lease.hold():
                 if self.ledger.spec(number + 1) is None:
                     remove()
                     return None
@@ -153,7 +153,7 @@ class RemoteLaunch(Prepared):
         try:
             removed = self.place.tear_down(self.console)
         except (KeyboardInterrupt, UserError) as error:
-            said = "; ".join(error.faults) if isinstance(error, UserError) else "interrupted"
+            said = "; ".join(error.problems) if isinstance(error, UserError) else "interrupted"
             self._tell_left(said)
             return False
         self._say(f"removed: {', '.join(removed)}" if removed else "nothing is left of the machines")
@@ -163,7 +163,7 @@ class RemoteLaunch(Prepared):
         self._say(f"{why}: machines may be left.  Remove them: {self.command('down')}", style="red")
 
     def _lease(self) -> Lease:
-        return Lease(self.store, f"sweeps/{self.sweep.name}/lease", whoami())
+        return Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner_name())
 
     def _come_back(self) -> str:
         return f"To see it: {self.command('status')} --watch; to end it: {self.command('down')}"

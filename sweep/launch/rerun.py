@@ -117,10 +117,10 @@ def rerun(bundle: Bundle, count: int, seed: int, root: Path | None, console: Con
             lam = row["lam"] if result["lam"] is not None else None
             auroc = judge(table, "clean", entry["epoch"], lam)["auroc"]
             cell = [r["auroc"] for r in rows.values() if all(r[name] == row[name] for name in CELL)]
-            yield judged(row, auroc, cell, notes)
+            yield compare(row, auroc, cell, notes)
 
 
-def judged(row: Row, auroc: float, cell: list[float], notes: list[str]) -> Rerun:
+def compare(row: Row, auroc: float, cell: list[float], notes: list[str]) -> Rerun:
     """A retrained trial's AUROC beside those that its cell has in the bundle."""
     if len(cell) > 1:
         centre, half_width = interval(cell).mean, prediction_half_width(cell)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from models.catalog import DETECTORS, DetectorInfo
-from sweep.leaderboard.board import Build, Cell, Line, builder
+from sweep.leaderboard.board import Build, Cell, Entry, builder
 from sweep.leaderboard.rows import Row
 from sweep.spec.trial import EVALUATIONS, SELECTIONS
 
@@ -25,7 +25,7 @@ class Audit:
     dataset: str
     protocol: str
     ways: tuple[Way, ...]
-    lines: tuple[tuple[Line, Mapping[Way, Cell]], ...]
+    lines: tuple[tuple[Entry, Mapping[Way, Cell]], ...]
 
 
 def audits(

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from models.catalog import DETECTORS, DetectorInfo
-from sweep.leaderboard.papers import printed
+from sweep.leaderboard.papers import printed_value
 from sweep.leaderboard.rows import Row
 from sweep.leaderboard.stats import ALPHA, NORMAL_QUANTILE, Paired, against_best, interval
 
@@ -62,7 +62,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class Entry:
     """One configuration on a board.
 
     Attributes:
@@ -123,7 +123,7 @@ class Grid:
     variant: str
     axis: str
     default: Any
-    lines: tuple[Line, ...]
+    lines: tuple[Entry, ...]
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Board:
     dataset: str
     protocol: str
     classes: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[Entry, ...]
     grids: tuple[Grid, ...]
     tested: bool
 
@@ -261,14 +261,14 @@ def _values(units: Mapping[Unit, Row], metric: str, chance: float | None = None)
     return {u: v for u, v in ends.items() if v is not None and units[u]["status"] in ("ok", "diverged")}
 
 
-def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mapping[str, DetectorInfo]) -> Line:
+def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mapping[str, DetectorInfo]) -> Entry:
     row = _first(units)
     study, detector, variant, setting = (row[column] for column in NAME)
     info = catalog.get(detector)
     published = setting == "" and info is not None and variant == info.default_variant
     cells = {}
     for abnormal in units:
-        paper = printed(detector, row["dataset"], row["protocol"], abnormal, metric) if published else None
+        paper = printed_value(detector, row["dataset"], row["protocol"], abnormal, metric) if published else None
         cell = _cell(units[abnormal], metric, chance[abnormal])
         cells[abnormal] = replace(cell, paper=None if paper is None else paper.value)
     mean, complete = _class_mean(units, metric, chance)
@@ -279,7 +279,7 @@ def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mappi
         name: [r[name] for _, r in sorted(trials.items()) if r[name] is not None]
         for name in ("parameters", "train_seconds", "cpu_hours", "gpu_hours", "usd")
     }
-    return Line(
+    return Entry(
         study,
         detector,
         variant,
@@ -360,13 +360,13 @@ def _gap(units: Units, trivial: list[Units], metric: str, chance: Mapping[str, f
     return own - sign * max(means) if own is not None and means else None
 
 
-def _standing(line: Line, sign: float) -> tuple[bool, bool, float, tuple[str, ...]]:
+def _standing(line: Entry, sign: float) -> tuple[bool, bool, float, tuple[str, ...]]:
     """Sorts lines: ranked ones first, best first, then by name."""
     mean = line.mean.counted if line.ranked else line.mean.mean
     return (not line.ranked, mean is None, 0.0 if mean is None else -sign * mean, line.name)
 
 
-def _compare(lines: list[Line], classes: tuple[str, ...], sign: float) -> tuple[tuple[Line, ...], bool]:
+def _compare(lines: list[Entry], classes: tuple[str, ...], sign: float) -> tuple[tuple[Entry, ...], bool]:
     """Mark the best of every column, and the ranked lines that may be as good as the first.
 
     A diverged trial counts as chance, so that nobody wins by the survivors' mean.
@@ -398,10 +398,10 @@ def _compare(lines: list[Line], classes: tuple[str, ...], sign: float) -> tuple[
     ), tested
 
 
-def _grids(lines: list[Line], configurations: list[Units]) -> tuple[Grid, ...]:
+def _grids(lines: list[Entry], configurations: list[Units]) -> tuple[Grid, ...]:
     """One grid per study, detector, variant and axis."""
     central = {tuple(row[column] for column in NAME) for row in map(_first, configurations) if row["centre"]}
-    found: dict[tuple[str, str, str, str], list[Line]] = {}
+    found: dict[tuple[str, str, str, str], list[Entry]] = {}
     for line in lines:
         found.setdefault((*line.name[:3], str(line.axis)), []).append(line)
     grids = []

@@ -15,7 +15,7 @@ from models.catalog import DETECTORS, DetectorInfo
 from sweep.errors import UserError
 from sweep.leaderboard.board import NAME, class_order
 from sweep.leaderboard.rows import Row, samples_of
-from sweep.leaderboard.stats import NORMAL_QUANTILE, Difference, Paired, holm, interval, normal_p, paired, welch
+from sweep.leaderboard.stats import NORMAL_QUANTILE, Difference, Paired, compare_pairs, holm, interval, normal_p, welch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +104,7 @@ def compare(
             lines = boards.setdefault((row["dataset"], row["protocol"]), {})
             lines.setdefault((study, detector, variant, setting), []).append(row)
     known = {name for lines in boards.values() for name in lines}
-    names = [_meant(text, known, catalog) for text in (first, second)]
+    names = [_find_entry(text, known, catalog) for text in (first, second)]
     if names[0] == names[1]:
         raise UserError(f"--compare takes two different detectors; {first!r} and {second!r} are both {_text(names[0])}")
     found = [
@@ -140,18 +140,18 @@ def _compare(
         a, b = (_side([row for row in side if row["split_seed"] in splits], scores) for side in mine)
         if a is None or b is None:
             continue
-        apart.append(_added([(a.ids, a.influence), (b.ids, -b.influence)]))
+        apart.append(_sum_by_id([(a.ids, a.influence), (b.ids, -b.influence)]))
         values.append((a, b))
-        cells[abnormal] = _judged(list(a.aurocs.values()), list(b.aurocs.values()), exact, apart[-1][1])
+        cells[abnormal] = _judge(list(a.aurocs.values()), list(b.aurocs.values()), exact, apart[-1][1])
     adjusted = holm([cell.difference.p for cell in cells.values()])
     cells = {name: replace(cell, p_holm=p) for (name, cell), p in zip(cells.items(), adjusted, strict=True)}
     mean = None
     if cells:
-        influence = _added(apart)[1] / len(apart)
+        influence = _sum_by_id(apart)[1] / len(apart)
         by_seed = [_complete([pair[side].aurocs for pair in values]) for side in (0, 1)]
-        mean = _judged(by_seed[0], by_seed[1], exact, influence) if all(by_seed) else None
+        mean = _judge(by_seed[0], by_seed[1], exact, influence) if all(by_seed) else None
     means = [[getattr(cell, side) for cell in cells.values()] for side in ("first", "second")]
-    return Comparison(*board, first, second, cells, mean, paired(*means) if len(cells) > 1 else None)
+    return Comparison(*board, first, second, cells, mean, compare_pairs(*means) if len(cells) > 1 else None)
 
 
 def _side(rows: Sequence[Row], scores: Callable[[str], pa.Table]) -> _Side | None:
@@ -163,10 +163,10 @@ def _side(rows: Sequence[Row], scores: Callable[[str], pa.Table]) -> _Side | Non
     for row in rows:
         ids, labels, values = samples_of(scores(row["key"]), row["evaluation"], row["epoch"], row["lam"])
         parts.append((ids, influence(labels, values) / len(rows)))
-    return _Side({(row["split_seed"], row["seed"]): row["auroc"] for row in rows}, *_added(parts))
+    return _Side({(row["split_seed"], row["seed"]): row["auroc"] for row in rows}, *_sum_by_id(parts))
 
 
-def _added(
+def _sum_by_id(
     parts: Sequence[tuple[npt.NDArray[Any], npt.NDArray[np.float64]]],
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
     """Sample ids, each once, and the sums of what is given for them."""
@@ -184,7 +184,7 @@ def _complete(classes: Sequence[Mapping[tuple[int, int], float]]) -> list[float]
     return [interval([of_class[unit] for of_class in classes]).mean for unit in units]
 
 
-def _judged(
+def _judge(
     first: Sequence[float], second: Sequence[float], exact: Sequence[bool], influence: npt.NDArray[np.float64]
 ) -> CellComparison:
     means = interval(first).mean, interval(second).mean
@@ -195,7 +195,7 @@ def _judged(
     return CellComparison(*means, len(first), len(second), Difference(difference, NORMAL_QUANTILE * se, p), over_seeds)
 
 
-def _meant(text: str, known: Iterable[Name], catalog: Mapping[str, DetectorInfo]) -> Name:
+def _find_entry(text: str, known: Iterable[Name], catalog: Mapping[str, DetectorInfo]) -> Name:
     """The line that a name means: the default variant, without a setting, where nothing else is said."""
     words = text.split()
     found = [name for name in known if words and words[0] == name[1] and set(words) <= {*name, f"({name[0]})"}]

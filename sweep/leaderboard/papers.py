@@ -79,7 +79,7 @@ _SELECTIONS = {
 }
 
 
-def printed(detector: str, dataset: str, protocol: str, abnormal: str, metric: str) -> Printed | None:
+def printed_value(detector: str, dataset: str, protocol: str, abnormal: str, metric: str) -> Printed | None:
     """What a paper printed for a cell, None where none did.
 
     Where two papers did, the one whose protocol it is, else the one printed first.  Values that are

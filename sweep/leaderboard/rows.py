@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from models.scoring import combine
 from sweep.plan.platform import Platform
-from sweep.plan.status import Survey, reported
+from sweep.plan.status import SweepStatus, reported_trials
 from sweep.spec.trial import SELECTIONS, TrialSpec, older_keys
 from sweep.store import launch_status
 from sweep.store.attempts import has_failed
-from sweep.store.ledger import Ledger, undamaged
+from sweep.store.ledger import Ledger, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +50,7 @@ COLUMNS: dict[str, type[str | int | float | bool]] = {
 """Columns of every row and their types, in the order of results.parquet; `hp_<name>` follow."""
 
 
-def gather(
+def build_rows(
     planned: Iterable[Planned],
     results: Mapping[str, Mapping[str, Any]],
     *,
@@ -241,18 +241,18 @@ def _common_type(types: set[type[Any]]) -> type[Any]:
     return float if types == {int, float} else str
 
 
-def rows(survey: Survey, ledger: Ledger, usd_per_hour: float | None = None) -> list[Row]:
+def rows(status: SweepStatus, ledger: Ledger, usd_per_hour: float | None = None) -> list[Row]:
     """Rows of every reported trial of a plan, holes included; the price is of what one trial occupies."""
 
-    shown = list(reported(survey))
-    results = ledger.results({planned.key for planned in shown} & survey.finished)
-    return gather(
+    shown = list(reported_trials(status))
+    results = ledger.results({planned.key for planned in shown} & status.finished)
+    return build_rows(
         shown,
         results,
         sweep=ledger.sweep,
         scores=lambda key: scores(ledger, key),
-        attempts=survey.attempts,
-        finished=survey.finished,
+        attempts=status.attempts,
+        finished=status.finished,
         usd_per_hour=usd_per_hour,
     )
 
@@ -267,7 +267,7 @@ def scores(ledger: Ledger, key: str) -> pa.Table:
 
     path = f"trials/{key}/scores.parquet"
     data = ledger.store.get(path)
-    with undamaged(path):
+    with reading(path):
         return pq.read_table(io.BytesIO(data))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.leaderboard.papers import printed_runtime
 from sweep.leaderboard.rows import status
-from sweep.plan.status import Survey
+from sweep.plan.status import SweepStatus
 from sweep.store.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ class Runtime:
     source: str = ""
 
 
-def timed(survey: Survey, ledger: Ledger) -> list[Runtime]:
+def read_runtimes(status: SweepStatus, ledger: Ledger) -> list[Runtime]:
     """Of every trial of a runtime study of a plan, holes included."""
-    planned = [p for p in survey.planned if p.spec.timing is not None]
-    results = ledger.results({p.key for p in planned} & survey.finished)
-    return runtimes(planned, results, survey.attempts, survey.finished)
+    planned = [p for p in status.planned if p.spec.timing is not None]
+    results = ledger.results({p.key for p in planned} & status.finished)
+    return runtimes(planned, results, status.attempts, status.finished)
 
 
 def runtimes(

@@ -75,7 +75,7 @@ class Paired(NamedTuple):
     p_signed_rank: float
 
 
-def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
+def compare_pairs(first: Sequence[float], second: Sequence[float]) -> Paired:
     """Compare two rows class by class; arguments and errors as for `paired_t`."""
     p = paired_t(first, second)
     differences = [a - b for a, b in zip(first, second, strict=True)]
@@ -214,7 +214,7 @@ def against_best(best: Sequence[float], others: Sequence[Sequence[float]]) -> li
         best: one value per class of the best row, seeds averaged.
         others: the same classes of each other row.
     """
-    found = [paired(best, other) for other in others]
+    found = [compare_pairs(best, other) for other in others]
     return list(zip(found, holm([comparison.p for comparison in found]), strict=True))
 
 

@@ -62,7 +62,7 @@ class Cost:
         return hint(spec, self._datasets[spec.dataset])
 
 
-def sampled(
+def sample_cost(
     work: Work, planned: Iterable[Planned], ledger: Ledger, finished: Collection[str], also: Iterable[Record] = ()
 ) -> Cost:
     """Expected seconds from a few finished trials of each cell, and from results at hand (`also`)."""

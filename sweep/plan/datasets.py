@@ -77,7 +77,7 @@ def missing(store: Store, sweep: Sweep) -> list[str]:
 
 
 def unusable(store: Store, sweep: Sweep) -> list[str]:
-    """Datasets of a sweep that its store has not, or of which the manifest is damaged: `put_into` mends both."""
+    """Datasets of a sweep that its store has not, or of which the manifest is damaged: `put_into` fixes both."""
     from data.storage.manifest import DamagedManifestError, read_manifest
 
     found = missing(store, sweep)
@@ -89,7 +89,7 @@ def unusable(store: Store, sweep: Sweep) -> list[str]:
     return found
 
 
-def described(sweep: Sweep, name: str) -> str:
+def describe_dataset(sweep: Sweep, name: str) -> str:
     """E.g. "cifar10 (60,000 images, 184 MB before compression)"."""
     info = sweep.dataset(name)
     size = size_of(info, sweep.data.size)

@@ -99,7 +99,7 @@ class PlannedSearch:
         """Trial of one instance of a candidate."""
         return _with(self.tuning[number], params, self.tuning[number].lam)
 
-    def reported(self, frozen: tuple[Mapping[str, Scalar], float | None]) -> tuple[Planned, ...]:
+    def reported_trials(self, frozen: tuple[Mapping[str, Scalar], float | None]) -> tuple[Planned, ...]:
         """Trials of the chosen hyperparameters and lambda."""
         return tuple(_with(report, *frozen) for report in self.reports)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sweep.errors import UserError
 from sweep.plan.platform import Platform
-from sweep.spec.load import recorded
+from sweep.spec.load import load_recorded
 from sweep.spec.sweep import Sweep
 from sweep.store.ledger import Ledger, Record
 
@@ -34,25 +34,25 @@ def read_back(
     Raises:
         UserError: naming everything in it that this version of sweep, or this machine, cannot make use of.
     """
-    faults = [f"{name}: must be given" for name in ("sweep", "platform", *beside) if name not in record]
+    problems = [f"{name}: must be given" for name in ("sweep", "platform", *beside) if name not in record]
     sweep = platform = None
     if "sweep" in record:
         try:
-            sweep = recorded(record["sweep"], storage)
+            sweep = load_recorded(record["sweep"], storage)
         except UserError as error:
-            faults += error.faults
+            problems += error.problems
     if "platform" in record:
         try:
             platform = Platform.from_dict(record["platform"])
         except (AttributeError, KeyError, TypeError) as error:
-            faults.append(f"platform: {type(error).__name__}: {error}")
-    if faults or sweep is None or platform is None:
+            problems.append(f"platform: {type(error).__name__}: {error}")
+    if problems or sweep is None or platform is None:
         commit = record.get("commit")
         heading = (
             f"launch {number} of sweep {ledger.sweep} in {ledger.store.url} cannot be read by this version of sweep; "
             f"the launch was of {f'commit {commit}' if commit else 'another'}: launch it again, or use that one"
         )
-        raise UserError(faults, heading=heading)
+        raise UserError(problems, heading=heading)
     return sweep, platform
 
 
@@ -76,7 +76,7 @@ def last_launch(ledger: Ledger, storage: str) -> tuple[Sweep, Platform] | None:
     return read_back(records[-1], ledger, len(records), storage) if records else None
 
 
-def typed(verb: str, argv: Sequence[str]) -> str:
+def command_from_argv(verb: str, argv: Sequence[str]) -> str:
     """The command line of another verb on the sweep that somebody launched by `argv`."""
     words, rest = ["python", "-m", "sweep", verb], list(argv[1:])
     while rest:

@@ -26,7 +26,7 @@ class Host:
         return min(by_cores, int(self.gpus / share)) if share else by_cores
 
 
-def fitted(sweep: Sweep, hosts: Sequence[Host], gpu: str, capability: float | None) -> Platform:
+def fit(sweep: Sweep, hosts: Sequence[Host], gpu: str, capability: float | None) -> Platform:
     """What trials run on when all these machines are there.
 
     Args:
@@ -45,19 +45,19 @@ def fitted(sweep: Sweep, hosts: Sequence[Host], gpu: str, capability: float | No
     # Of these machines' processors nothing is known, and of GPUs what the file says.
     units = (capability or 0.0) if share else 0.0
     precision = resolve_precision(sweep.trial.precision, units)
-    faults = []
+    problems = []
     if share and not any_gpus:
-        faults.append("trial.gpus: the cluster offers no GPU; use --set trial.gpus=0, or say cluster.gpus")
+        problems.append("trial.gpus: the cluster offers no GPU; use --set trial.gpus=0, or say cluster.gpus")
     elif not slots:
         most = max((host.cpus for host in hosts), default=0)
         with_gpu = " beside a GPU" if share else ""
-        faults.append(f"trial.cpus: {cpus} are asked for{with_gpu}, a machine of the cluster offers at most {most}")
+        problems.append(f"trial.cpus: {cpus} are asked for{with_gpu}, a machine of the cluster offers at most {most}")
     if precision == "tf32" and not multiplies_tf32(units):
-        faults.append(
+        problems.append(
             f"trial.precision: tf32 needs GPUs of compute capability {AMPERE} or more, as cluster.capability says"
         )
-    if faults:
-        raise UserError(faults)
+    if problems:
+        raise UserError(problems)
     slow = precision == "bf16" and not multiplies_bf16(units)
     return Platform(
         device=gpu if share else "cpu",

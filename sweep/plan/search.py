@@ -74,7 +74,7 @@ class Candidate:
             leading.append(self.values[len(leading)])
         return leading
 
-    def settled(self, instances: int) -> bool:
+    def is_settled(self, instances: int) -> bool:
         """Whether nothing that is still out could change what is known of it."""
         seen = len(self.seen)
         return self.pruned is not None or seen in self.failed or seen == instances
@@ -114,7 +114,7 @@ class Search:
     def next(self) -> tuple[int, int] | None:
         """A (candidate, instance) to run now, or None while others must finish first."""
         for number, candidate in enumerate(self.candidates):
-            if not candidate.settled(self.spec.instances):
+            if not candidate.is_settled(self.spec.instances):
                 for instance in range(self.spec.instances):
                     if instance not in candidate.started:
                         candidate.started.add(instance)
@@ -135,7 +135,7 @@ class Search:
             candidate.values[instance] = values
         self._prune_if_hopeless(number)
 
-    def interrupted(self, number: int, instance: int) -> None:
+    def requeue(self, number: int, instance: int) -> None:
         """An instance ended without saying anything: it will be run again."""
         self.candidates[number].started.discard(instance)
 
@@ -168,7 +168,7 @@ class Search:
         return max(0, len(self.candidates) - self.spec.parallel + 1)
 
     def _settled_up_to(self, count: int) -> bool:
-        return all(c.settled(self.spec.instances) for c in self.candidates[:count])
+        return all(c.is_settled(self.spec.instances) for c in self.candidates[:count])
 
     def _ask(self) -> Candidate:
         number = len(self.candidates)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sweep.plan.cost import Cost, sampled
+from sweep.plan.cost import Cost, sample_cost
 from sweep.plan.expand import Planned, PlannedSearch, Work
 from sweep.plan.search import Search, values_of
 from sweep.spec.trial import older_keys
@@ -15,7 +15,7 @@ from sweep.store.ledger import Ledger, Record
 
 
 @dataclass
-class Line:
+class StatusRow:
     """One row of the overview: a detector with variant on a dataset within a study.
 
     Attributes:
@@ -42,7 +42,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Survey:
+class SweepStatus:
     """A plan beside what the store holds.
 
     Attributes:
@@ -53,7 +53,7 @@ class Survey:
         searches: each search as it stands.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[StatusRow, ...]
     planned: tuple[Planned, ...]
     finished: frozenset[str]
     attempts: Mapping[str, list[Record]]
@@ -85,7 +85,7 @@ class Survey:
         }
 
 
-def survey(work: Work, ledger: Ledger) -> Survey:
+def read_status(work: Work, ledger: Ledger) -> SweepStatus:
     """Compare a plan with the store; loads neither torch, Ray nor Optuna.
 
     Of fixed trials only a sample of the results is read: that one is there is all that counts.
@@ -103,19 +103,19 @@ def survey(work: Work, ledger: Ledger) -> Survey:
                 search.observe(number, instance, values_of(results.get(p.key)))
     reports = [p for planned, search in searches for p in _reports(planned, search)]
     attempts |= ledger.attempts(index, {p.key for p in reports} - index.finished)
-    cost = sampled(work, (*work.fixed, *reports), ledger, index.finished, also=results.values())
+    cost = sample_cost(work, (*work.fixed, *reports), ledger, index.finished, also=results.values())
     counter = _Counter(frozenset(index.finished), attempts, cost)
     for p in {p.key: p for p in reversed(work.fixed)}.values():  # shared by two studies: the first one's
         counter.trial(p)
     for planned, search in searches:
         counter.search(planned, search, candidates[planned.spec.id])
-    return Survey(tuple(counter.lines.values()), (*known, *reports), counter.finished, attempts, tuple(searches))
+    return SweepStatus(tuple(counter.lines.values()), (*known, *reports), counter.finished, attempts, tuple(searches))
 
 
-def reported(survey: Survey) -> Iterator[Planned]:
+def reported_trials(status: SweepStatus) -> Iterator[Planned]:
     """Trials that the leaderboard shows; of a search that has not chosen yet, holes."""
-    yield from (p for p in survey.planned if p.reported)
-    for planned, search in survey.searches:
+    yield from (p for p in status.planned if p.reported)
+    for planned, search in status.searches:
         if not _reports(planned, search):
             for p in planned.reports:
                 yield replace(p, spec=replace(p.spec, hyperparameters={}))  # unknown yet: a key without result
@@ -123,7 +123,7 @@ def reported(survey: Survey) -> Iterator[Planned]:
 
 class _Counter:
     def __init__(self, finished: frozenset[str], attempts: Mapping[str, list[Record]], cost: Cost) -> None:
-        self.lines: dict[tuple[str, ...], Line] = {}
+        self.lines: dict[tuple[str, ...], StatusRow] = {}
         self.finished, self._attempts, self._cost = finished, attempts, cost
 
     def trial(self, p: Planned) -> None:
@@ -166,14 +166,14 @@ class _Counter:
         failed = has_failed(self._attempts.get(p.key, ()))
         return candidate.pruned is not None or (bool(candidate.failed) and not failed)
 
-    def _to_run(self, line: Line, p: Planned, count: int = 1) -> None:
+    def _to_run(self, line: StatusRow, p: Planned, count: int = 1) -> None:
         line.to_run += count
         line.seconds += count * self._cost.seconds(p)
 
-    def _line(self, p: Planned) -> Line:
+    def _line(self, p: Planned) -> StatusRow:
         line = self.lines.get((p.study, p.detector, p.variant, p.dataset))
         if line is None:
-            line = Line(p.study, p.detector, p.variant, p.dataset)
+            line = StatusRow(p.study, p.detector, p.variant, p.dataset)
             line.seconds_each, line.measured = self._cost.seconds(p), self._cost.measured(p)
             self.lines[p.study, p.detector, p.variant, p.dataset] = line
         return line
@@ -191,4 +191,4 @@ def _instances(planned: PlannedSearch, search: Search) -> Iterator[tuple[int, in
 
 def _reports(planned: PlannedSearch, search: Search) -> tuple[Planned, ...]:
     frozen = search.frozen() if search.finished else None
-    return () if frozen is None else planned.reported(frozen)
+    return () if frozen is None else planned.reported_trials(frozen)

@@ -12,12 +12,14 @@ from sweep.console import duration
 from sweep.plan.expand import PlannedSearch
 from sweep.plan.platform import Platform
 from sweep.plan.search import Search
-from sweep.plan.status import Line, Survey
+from sweep.plan.status import StatusRow, SweepStatus
 from sweep.spec.cluster import Aws, Local
 from sweep.spec.sweep import Sweep
 
 
-def table(sweep: Sweep, platform: Platform, survey: Survey, unreached: str = "", machines: Sequence[str] = ()) -> Group:
+def table(
+    sweep: Sweep, platform: Platform, status: SweepStatus, unreached: str = "", machines: Sequence[str] = ()
+) -> Group:
     """The plan of a sweep beside what its store holds.
 
     Args:
@@ -25,14 +27,14 @@ def table(sweep: Sweep, platform: Platform, survey: Survey, unreached: str = "",
         unreached: why the store could not be asked what is done; "" where it was.
         machines: lines on the machines that would be made, in place of the time on those that are there.
     """
-    counts = {name: survey.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")}
+    counts = {name: status.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")}
     numbers = [f"{counts['done']:,} done"]
     numbers += [f"{counts[name]:,} {name}" for name in ("failed", "pruned") if counts[name]]
     numbers.append(f"{counts['to_run']:,} to run")
     sums = ", done: unknown" if unreached else f" = {' + '.join(numbers)}"
     heading = f"{sweep.name}: {counts['trials']:,} trials{sums}"
-    parts: list[Text | Table] = [Text(heading, style="bold"), _lines(survey)]
-    parts += [Text(_search(planned, search), style="dim") for planned, search in survey.searches]
+    parts: list[Text | Table] = [Text(heading, style="bold"), _lines(status)]
+    parts += [Text(_search(planned, search), style="dim") for planned, search in status.searches]
     if counts["stale"]:
         parts.append(Text(f"stale: {counts['stale']} trials have results of an older revision; they run again"))
     if unreached:
@@ -40,7 +42,7 @@ def table(sweep: Sweep, platform: Platform, survey: Survey, unreached: str = "",
     if machines:
         parts += [Text(line) for line in machines]
     elif counts["to_run"]:
-        parts.append(Text(_left(survey, platform)))
+        parts.append(Text(_time_left(status, platform)))
     return Group(*parts)
 
 
@@ -50,19 +52,19 @@ def unheld_budget(sweep: Sweep) -> str:
     if budget.max_usd is None or isinstance(cluster, Aws) or sweep.usd_per_hour is not None:
         return ""
     hours = "give it" if budget.max_hours is None else f"it is {budget.max_hours:g}"
-    mend = "; or give cluster.usd_per_hour" if isinstance(cluster, Local) else ""
+    fix = "; or give cluster.usd_per_hour" if isinstance(cluster, Local) else ""
     return (
         f"budget.max_usd={budget.max_usd:g} is not held on provider {cluster.provider}, where no price is known: "
-        f"budget.max_hours is what holds there ({hours}){mend}"
+        f"budget.max_hours is what holds there ({hours}){fix}"
     )
 
 
-def _left(survey: Survey, platform: Platform) -> str:
+def _time_left(status: SweepStatus, platform: Platform) -> str:
     """How long what is to run takes."""
     if not platform.slots:
         return "no machine for it is there now"
-    basis = "measured" if all(line.measured for line in survey.lines if line.to_run) else "estimated"
-    left = duration(survey.seconds_left(platform.slots))
+    basis = "measured" if all(line.measured for line in status.lines if line.to_run) else "estimated"
+    left = duration(status.seconds_left(platform.slots))
     return f"about {left} on {slots(platform)} in {platform.numerics.precision} ({basis})"
 
 
@@ -91,20 +93,20 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _lines(survey: Survey) -> Table:
+def _lines(status: SweepStatus) -> Table:
     found = Table(box=None, pad_edge=False, header_style="bold")
     found.add_column("study", no_wrap=True)
     found.add_column("detector", overflow="fold", min_width=24)
     found.add_column("dataset", no_wrap=True)
     for heading in ("trials", "done", "failed", "pruned", "to run", "s each", "in all"):
         found.add_column(heading, justify="right", no_wrap=True)
-    for line in survey.lines:
+    for line in status.lines:
         detector = f"{line.detector} {line.variant}"
         counts = (line.trials, line.done, line.failed, line.pruned, line.to_run)
         found.add_row(line.study, detector, line.dataset, *(f"{c:,}" if c else "-" for c in counts), *_time(line))
     return found
 
 
-def _time(line: Line) -> tuple[str, str]:
+def _time(line: StatusRow) -> tuple[str, str]:
     each = f"{line.seconds_each:.1f}" if line.measured else f"~{line.seconds_each:.1f}"
     return each, duration(line.seconds) if line.to_run else "-"

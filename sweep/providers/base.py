@@ -16,8 +16,8 @@ from rich.console import Console
 from sweep.store.launch_status import Node
 
 
-class Place(Protocol):
-    """Machines of one sweep.  Every method may raise UserError, saying what is wrong and the mend."""
+class Provider(Protocol):
+    """Machines of one sweep.  Every method may raise UserError, saying what is wrong and the fix."""
 
     def make(self, console: Console, deadline: float | None) -> float | None:
         """Machines, code and Ray up on the head.
@@ -73,7 +73,7 @@ Bill = Callable[[], list[Node] | None]  # machines of the sweep as its place lis
 Refused = Callable[[], str | None]  # what a place last answered when it gave no machine, None once it gives one
 
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 Left = TypeVar("Left")
@@ -94,7 +94,7 @@ class Waiting:
         """Look every second until nothing is there any more, or for so long; what was there at last."""
         until = self.clock() + seconds
         while (left := look()) and self.clock() < until:
-            self.sleep(LOOK_SECONDS)
+            self.sleep(POLL_SECONDS)
         return left
 
 

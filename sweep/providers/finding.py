@@ -1,4 +1,4 @@
-"""What a check found: one line each, ok or not, with the mend."""
+"""What a check found: one line each, ok or not, with the fix."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Finding:
         name: what was looked at.
         state: "unknown" where it could not be looked at; that alone fails no check.
         said: what was found.
-        mend: the command, key or page that mends it; "" where nothing is to mend.
+        fix: the command, key or page that fixes it; "" where nothing is to fix.
     """
 
     name: str
     state: State
     said: str
-    mend: str = ""
+    fix: str = ""
 
     def sentence(self) -> str:
         """Outside a table."""
-        return "; ".join(filter(None, [f"{self.name}: {self.said}", self.mend]))
+        return "; ".join(filter(None, [f"{self.name}: {self.said}", self.fix]))
 
     def to_json(self) -> dict[str, Any]:
         """What `check --json` prints for each."""
@@ -47,7 +47,7 @@ def table(findings: Iterable[Finding]) -> Table:
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
     for finding in findings:
-        said = f"{finding.said}\n-> {finding.mend}" if finding.mend else finding.said
+        said = f"{finding.said}\n-> {finding.fix}" if finding.fix else finding.said
         shown.add_row(Text(finding.state, style=STYLES[finding.state]), finding.name, Text(said))
     return shown
 
@@ -82,10 +82,10 @@ def is_network(system: str) -> bool:
     return system in NETWORK or system.startswith("fuse.")
 
 
-def shared(name: str, folder: Path, who: str) -> Finding:
+def check_shared_folder(name: str, folder: Path, who: str) -> Finding:
     """Whether a folder can be seen by other machines, as far as it can be told from here."""
     system = kind(folder)
     if is_network(system):
         return Finding(name, "ok", f"{folder} is on {system}; {who} must have it at the same place")
-    mend = f"make sure that {who} sees it at the same place"
-    return Finding(name, "unknown", f"{folder} is on {system or 'a file system of unknown kind'} of this machine", mend)
+    fix = f"make sure that {who} sees it at the same place"
+    return Finding(name, "unknown", f"{folder} is on {system or 'a file system of unknown kind'} of this machine", fix)

@@ -17,12 +17,12 @@ from sweep.spec.trial import Numerics
 def _this_machine(sweep: Sweep, cluster: Local) -> Platform:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     asked = cores if cluster.cpus == "auto" else cluster.cpus
-    found = cards() if cluster.gpus != 0 and sweep.trial.gpus != 0 else []
-    faults, cautions = [], []
+    found = list_gpus() if cluster.gpus != 0 and sweep.trial.gpus != 0 else []
+    problems, cautions = [], []
     if asked > cores:
-        faults.append(f"cluster.cpus: {asked} are asked for, this process may use {cores}")
+        problems.append(f"cluster.cpus: {asked} are asked for, this process may use {cores}")
     if cluster.gpus != "auto" and cluster.gpus > len(found) and sweep.trial.gpus != 0:
-        faults.append(f"cluster.gpus: {cluster.gpus} are asked for, nvidia-smi lists {len(found)}")
+        problems.append(f"cluster.gpus: {cluster.gpus} are asked for, nvidia-smi lists {len(found)}")
     free = [card for card in found if not card.use]
     alike = len({card.name for card in found}) == 1
     chosen = found
@@ -35,21 +35,21 @@ def _this_machine(sweep: Sweep, cluster: Local) -> Platform:
         cautions.append("cluster.gpus: every GPU is busy; a launch would be refused until one is free")
     share = (1.0 if chosen else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
     if share and not chosen:
-        faults.append("trial.gpus: no GPU is there (nvidia-smi lists none); use --set trial.gpus=0")
+        problems.append("trial.gpus: no GPU is there (nvidia-smi lists none); use --set trial.gpus=0")
     cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
     if cpus > asked:
-        faults.append(f"trial.cpus: {cpus} are asked for, the cluster has {asked}")
+        problems.append(f"trial.cpus: {cpus} are asked for, the cluster has {asked}")
     names = sorted({card.name for card in chosen})
     if len(names) > 1:
-        faults.append(f"cluster.gpus: unlike GPUs ({', '.join(names)}); choose by CUDA_VISIBLE_DEVICES")
+        problems.append(f"cluster.gpus: unlike GPUs ({', '.join(names)}); choose by CUDA_VISIBLE_DEVICES")
     capability = chosen[0].capability if share and chosen else None
     precision = resolve_precision(sweep.trial.precision, capability)
     if precision == "tf32" and not multiplies_tf32(capability):
-        faults.append(
+        problems.append(
             f"trial.precision: tf32 needs a GPU of compute capability {AMPERE} or more; here float32, bf16 and auto run"
         )
-    if faults:
-        raise UserError(faults)
+    if problems:
+        raise UserError(problems)
     slots = asked // cpus
     if share:
         slots = min(slots, int(len(chosen) / share))
@@ -76,7 +76,7 @@ def refuse_busy_cards(sweep: Sweep) -> None:
     """
     if not isinstance(sweep.cluster, Local) or sweep.cluster.gpus != "auto" or sweep.trial.gpus == 0:
         return
-    found = cards()
+    found = list_gpus()
     if found and all(card.use for card in found):
         uses = "; ".join(f"{card}: {card.use}" for card in found)
         raise UserError(
@@ -91,7 +91,7 @@ BUSY_PERCENT = 10  # of a card's memory or time; a desktop's own pictures take l
 FIELDS = ("index", "uuid", "name", "compute_cap", "memory.used", "memory.total", "utilization.gpu")
 
 
-class Card(NamedTuple):
+class Gpu(NamedTuple):
     """What nvidia-smi says of one GPU.
 
     Attributes:
@@ -113,23 +113,23 @@ class Card(NamedTuple):
         return f"GPU {self.number} ({self.name})"
 
 
-def cards() -> list[Card]:
+def list_gpus() -> list[Gpu]:
     """GPUs that this process may use, in the order of CUDA_VISIBLE_DEVICES; [] without nvidia-smi."""
-    rows = _asked("--query-gpu", FIELDS)
-    processes = _asked("--query-compute-apps", ("gpu_uuid", "pid"))
-    found: dict[str, Card] = {}  # by index
+    rows = _query("--query-gpu", FIELDS)
+    processes = _query("--query-compute-apps", ("gpu_uuid", "pid"))
+    found: dict[str, Gpu] = {}  # by index
     uuids: dict[str, str] = {}  # to index
     for index, uuid, name, capability, used, total, busy in rows:
         pids = [pid for of, pid in processes if of == uuid]
-        found[index] = Card(int(index), name, float(capability), uuid, _use(pids, used, total, busy))
+        found[index] = Gpu(int(index), name, float(capability), uuid, _use(pids, used, total, busy))
         uuids[uuid] = index
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None or not found:
         return list(found.values())
-    return [_chosen(part.strip(), found, uuids) for part in visible.split(",") if part.strip() not in ("", "-1")]
+    return [_find_gpu(part.strip(), found, uuids) for part in visible.split(",") if part.strip() not in ("", "-1")]
 
 
-def _chosen(part: str, found: dict[str, Card], uuids: dict[str, str]) -> Card:
+def _find_gpu(part: str, found: dict[str, Gpu], uuids: dict[str, str]) -> Gpu:
     """The card that a part of CUDA_VISIBLE_DEVICES means: an index, or the first digits of an id."""
     index = next((index for uuid, index in uuids.items() if uuid.startswith(part)), part)
     if index in found:
@@ -155,7 +155,7 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def _asked(query: str, fields: Sequence[str]) -> list[list[str]]:
+def _query(query: str, fields: Sequence[str]) -> list[list[str]]:
     """Rows of an answer of nvidia-smi's; [] where there is none."""
     command = ["nvidia-smi", f"{query}={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:

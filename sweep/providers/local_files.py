@@ -20,7 +20,7 @@ def cluster_name(sweep: Sweep) -> str:
     return f"sweep-{readable}-{digest}"
 
 
-def kept(sweep: Sweep, environment: Mapping[str, str] = os.environ) -> Path:
+def cluster_folder(sweep: Sweep, environment: Mapping[str, str] = os.environ) -> Path:
     """Folder in which this machine keeps the secrets and the log of a sweep's cluster; nobody has made it yet."""
     cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "anomaly-sweep/clusters" / cluster_name(sweep)
@@ -45,7 +45,7 @@ def private_text(path: Path, text: str) -> None:
 
 @contextmanager
 def kept_in(folder: Path) -> Iterator[None]:
-    """What cannot be written to a folder of a cluster, such as on a disk that is full, is a fault of the user's."""
+    """What cannot be written to a folder of a cluster, such as on a disk that is full, is a problem of the user's."""
     try:
         yield
     except OSError as error:

@@ -31,11 +31,11 @@ def text(config: dict[str, Any]) -> str:
     return yaml.dump(config, Dumper=Dumper, sort_keys=False, width=PLAIN_WIDTH)
 
 
-def validated(config: dict[str, Any]) -> dict[str, Any]:
+def validate(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration after Ray's own checks.
 
     Raises:
-        UserError: Ray refuses it; what is generated passes, so `cluster.ray` holds the fault.
+        UserError: Ray refuses it; what is generated passes, so `cluster.ray` holds the problem.
     """
     from click import ClickException
     from jsonschema import ValidationError
@@ -68,6 +68,6 @@ SETTINGS = {
 }
 
 
-def exported(**more: str) -> str:
+def export_line(**more: str) -> str:
     """One line of shell that sets the environment of all that is started there; values are words of a shell."""
     return " ".join(["export", *(f"{name}={value}" for name, value in {**SETTINGS, **more}.items())])

@@ -58,7 +58,7 @@ class Launcher:
         return self.folder / "launcher.log"
 
     @property
-    def made(self) -> Path:
+    def made_path(self) -> Path:
         """What Ray made of the configuration: with subnets, groups and defaults filled in."""
         return self.folder / "made.json"
 
@@ -74,7 +74,7 @@ class Launcher:
         reading, writing = os.pipe()
         with (
             os.fdopen(reading) as events,
-            self._child(["up", str(given), str(self.made), str(writing)], writing) as child,
+            self._child(["up", str(given), str(self.made_path), str(writing)], writing) as child,
         ):
             told: set[str] = set()
             for event in map(str.strip, events):
@@ -90,7 +90,7 @@ class Launcher:
         Raises:
             CommandFailed: it failed, with the last of what it printed.
         """
-        with self._child(["run", str(self.made), command]) as child:
+        with self._child(["run", str(self.made_path), command]) as child:
             status = None
             with suppress(subprocess.TimeoutExpired):
                 status = child.wait(COMMAND_SECONDS)

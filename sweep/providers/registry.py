@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sweep.plan.platform import Host, Platform, fitted
-from sweep.plan.status import Survey
-from sweep.providers.base import Bill, Place, Refused
+from sweep.plan.platform import Host, Platform, fit
+from sweep.plan.status import SweepStatus
+from sweep.providers.base import Bill, Provider, Refused
 from sweep.providers.local import _this_machine
 from sweep.spec.cluster import Aws, Existing, Local, OnPrem, Slurm
 from sweep.spec.sweep import Sweep
@@ -28,7 +28,7 @@ def refused_of(sweep: Sweep) -> Refused | None:
     return last
 
 
-def pinned(sweep: Sweep) -> Sweep:
+def pin(sweep: Sweep) -> Sweep:
     """The sweep with the machine image that `auto` stands for now, so that the record of a launch names it.
 
     Raises:
@@ -43,7 +43,7 @@ def pinned(sweep: Sweep) -> Sweep:
     )
 
 
-def place_of(sweep: Sweep, survey: Survey | None = None) -> Place | None:
+def provider_of(sweep: Sweep, status: SweepStatus | None = None) -> Provider | None:
     """The place of a sweep; None for this machine, where a launch runs in its own process.
 
     Args:
@@ -54,21 +54,21 @@ def place_of(sweep: Sweep, survey: Survey | None = None) -> Place | None:
         case Local():
             return None
         case Aws():
-            from sweep.providers.aws.provider import AwsPlace  # boto3 costs half a second
+            from sweep.providers.aws.provider import AwsProvider  # boto3 costs half a second
 
-            return AwsPlace(sweep, survey)
+            return AwsProvider(sweep, status)
         case OnPrem():
-            from sweep.providers.onprem.provider import OnPremPlace
+            from sweep.providers.onprem.provider import OnPremProvider
 
-            return OnPremPlace(sweep)
+            return OnPremProvider(sweep)
         case Slurm():
-            from sweep.providers.slurm.provider import SlurmPlace
+            from sweep.providers.slurm.provider import SlurmProvider
 
-            return SlurmPlace(sweep)
+            return SlurmProvider(sweep)
         case Existing():
-            from sweep.providers.existing.provider import ExistingPlace
+            from sweep.providers.existing.provider import ExistingProvider
 
-            return ExistingPlace(sweep)
+            return ExistingProvider(sweep)
 
 
 def platform(sweep: Sweep) -> Platform:
@@ -92,4 +92,4 @@ def platform(sweep: Sweep) -> Platform:
             machines = cluster.offering
         case Slurm() as cluster:
             machines = cluster.nodes
-    return fitted(sweep, [Host(cluster.cpus, cluster.gpus)] * machines, cluster.gpu, cluster.capability)
+    return fit(sweep, [Host(cluster.cpus, cluster.gpus)] * machines, cluster.gpu, cluster.capability)

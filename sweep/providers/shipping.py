@@ -89,11 +89,11 @@ def collect(root: Path) -> Shipment:
     """What would be shipped of a tree: files that git tracks or would track; without git all but caches.
 
     Raises:
-        UserError: naming every file that must not leave this machine or is too big, with the mend.
+        UserError: naming every file that must not leave this machine or is too big, with the fix.
     """
     root = root.resolve()
-    by_git, names = _named(root)
-    faults: list[str] = []
+    by_git, names = _files_by_git(root)
+    problems: list[str] = []
     kept: list[str] = []
     size = 0
     for name in sorted(names):
@@ -101,27 +101,27 @@ def collect(root: Path) -> Shipment:
         if not path.is_file():  # removed but still tracked, or a link to nothing, a socket, a submodule
             continue
         bytes_ = path.stat().st_size
-        fault = _fault(root, path, bytes_)
-        if fault is None:
+        problem = _fault(root, path, bytes_)
+        if problem is None:
             kept.append(name)
             size += bytes_
         else:
-            faults.append(f"{name}: {fault}")
-    if not faults and (size > BIG_TREE or len(kept) > MANY_FILES):
+            problems.append(f"{name}: {problem}")
+    if not problems and (size > BIG_TREE or len(kept) > MANY_FILES):
         largest = sorted(kept, key=lambda name: (root / name).stat().st_size, reverse=True)[:5]
-        faults.append(
+        problems.append(
             f"{root}: {len(kept):,} files of {size / 2**20:.0f} MB in all, at most {MANY_FILES:,} of "
             f"{BIG_TREE // 2**20} MB are shipped; the largest: {', '.join(largest)}"
         )
-    if faults:
-        mend = "name them in .gitignore (a tracked one: git rm --cached FILE), or move them" if by_git else "move them"
-        raise UserError(faults, heading=f"these files would be copied to every machine; {mend} out of {root}")
+    if problems:
+        fix = "name them in .gitignore (a tracked one: git rm --cached FILE), or move them" if by_git else "move them"
+        raise UserError(problems, heading=f"these files would be copied to every machine; {fix} out of {root}")
     return Shipment(root, tuple(kept), size)
 
 
-def listed(root: Path) -> set[str]:
+def list_files(root: Path) -> set[str]:
     """Paths below a tree that would be shipped of it, were none of them refused."""
-    return _named(root.resolve())[1]
+    return _files_by_git(root.resolve())[1]
 
 
 def secret(name: str, content: bytes) -> str | None:
@@ -153,10 +153,10 @@ def _fault(root: Path, path: Path, size: int) -> str | None:
         return f"cannot be read ({error.strerror})"
 
 
-def _named(root: Path) -> tuple[bool, set[str]]:
+def _files_by_git(root: Path) -> tuple[bool, set[str]]:
     """Whether git knows the tree, and which files are meant."""
     by_git = _of_git(root)
-    return by_git is not None, set(_walked(root)) if by_git is None else by_git
+    return by_git is not None, set(_walk(root)) if by_git is None else by_git
 
 
 def _of_git(root: Path) -> set[str] | None:
@@ -177,7 +177,7 @@ def _of_git(root: Path) -> set[str] | None:
     return {os.fsdecode(name) for name in found.split(b"\0") if name}
 
 
-def _walked(root: Path) -> Iterator[str]:
+def _walk(root: Path) -> Iterator[str]:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in SKIPPED)
         for name in files:

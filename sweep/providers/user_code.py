@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sweep.errors import UserError
 from sweep.providers.finding import Finding
-from sweep.providers.shipping import ROOT, listed
+from sweep.providers.shipping import ROOT, list_files
 from sweep.spec.cluster import Aws, Existing, Local, OnPrem, Slurm
 from sweep.spec.sweep import Sweep
 
@@ -45,7 +45,7 @@ def findings(sweep: Sweep, root: Path = ROOT) -> list[Finding]:
 
 def cautions(sweep: Sweep, root: Path = ROOT) -> list[Finding]:
     """Of these lines what no plan should keep to itself: what cannot be there, and what is not even installed here."""
-    installed = {_name(module) for module, file in _modules(sweep).items() if _installed(file)}
+    installed = {_name(module) for module, file in _modules(sweep).items() if _is_installed(file)}
     found = findings(sweep, root)
     return [
         line for line in found if line.state == "not ok" or (line.state == "unknown" and line.name not in installed)
@@ -56,7 +56,7 @@ def refuse(sweep: Sweep, root: Path = ROOT) -> None:
     """Where trials could not find a detector's code.
 
     Raises:
-        UserError: naming each module, with the mend.
+        UserError: naming each module, with the fix.
     """
     wrong = [line for line in findings(sweep, root) if line.state == "not ok"]
     if wrong:
@@ -86,11 +86,11 @@ def _modules(sweep: Sweep) -> dict[str, Path]:
 
 def _finding(module: str, file: Path, environment: _Environment, root: Path) -> Finding:
     name, move = _name(module), f"move it into {root}"
-    if _installed(file):
+    if _is_installed(file):
         return _of_package(module, environment, root)
     inside = file.is_relative_to(root)
     path = file.relative_to(root).as_posix() if inside else str(file)
-    if inside and path in listed(root):
+    if inside and path in list_files(root):
         if path in (f"{module.replace('.', '/')}.py", f"{module.replace('.', '/')}/__init__.py"):
             return Finding(name, "ok", f"{path} goes with the code")
         said, move = (
@@ -120,17 +120,17 @@ def _of_package(module: str, environment: _Environment, root: Path) -> Finding:
     if not environment.made:
         said = f"package {package} is installed here; whether {environment.name} has it is found out by trials alone"
         return Finding(name, "unknown", said, f"install it there, or {move}")
-    if package in _required(root / "pyproject.toml"):
+    if package in _required_packages(root / "pyproject.toml"):
         return Finding(name, "ok", f"package {package} comes with the environment that machines make")
     said = f"package {package} is installed here, and pyproject.toml, of which machines make theirs, does not name it"
     return Finding(name, "not ok", said, f"add it to the dependencies there, or {move}")
 
 
-def _installed(file: Path) -> bool:
+def _is_installed(file: Path) -> bool:
     return any(file.is_relative_to(Path(sysconfig.get_path(kind)).resolve()) for kind in ("purelib", "platlib"))
 
 
-def _required(project: Path) -> set[str]:
+def _required_packages(project: Path) -> set[str]:
     """Packages that pyproject.toml asks for, and what those ask for, by the names they are installed under."""
     from packaging.requirements import Requirement
 

@@ -98,7 +98,7 @@ class Bundle:
 
     Attributes:
         spec, provenance: as packed.
-        faults: files that are missing, unlisted, or not what was packed; found as they are read.
+        problems: files that are missing, unlisted, or not what was packed; found as they are read.
 
     Raises:
         UserError: it is no bundle, or one that must not be unpacked.
@@ -106,7 +106,7 @@ class Bundle:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.faults: list[str] = []
+        self.problems: list[str] = []
         try:
             self._archive = zipfile.ZipFile(path)
         except OSError as error:
@@ -116,10 +116,10 @@ class Bundle:
                 f"{path} is no bundle, or not all of one ({error}); get it again, or pack it again with report --bundle"
             ) from None
         self._members = {info.filename: info for info in self._archive.infolist()}
-        faults = list(_hostile(self._archive.infolist()))
-        faults += [f"{name} is missing" for name in REQUIRED if name not in self._members]
-        if faults:
-            raise UserError(faults[:20], heading=f"{path} is not read: no bundle that `report --bundle` wrote")
+        problems = list(_hostile(self._archive.infolist()))
+        problems += [f"{name} is missing" for name in REQUIRED if name not in self._members]
+        if problems:
+            raise UserError(problems[:20], heading=f"{path} is not read: no bundle that `report --bundle` wrote")
         body = self.json("bundle.json", listed=False)
         if not isinstance(body, dict) or body.get("format") != FORMAT or not isinstance(body.get("files"), dict):
             raise UserError(f"{path}: bundle.json is not of format {FORMAT}, the one that this version reads")
@@ -127,11 +127,15 @@ class Bundle:
         self.provenance: dict[str, Any] = body.get("provenance") or {}
         self._listed: dict[str, Any] = body["files"]
         there = set(self._members) - {"bundle.json"}
-        self.faults += [f"{name} is listed in bundle.json and not there" for name in sorted(set(self._listed) - there)]
-        self.faults += [f"{name} is there and not listed in bundle.json" for name in sorted(there - set(self._listed))]
+        self.problems += [
+            f"{name} is listed in bundle.json and not there" for name in sorted(set(self._listed) - there)
+        ]
+        self.problems += [
+            f"{name} is there and not listed in bundle.json" for name in sorted(there - set(self._listed))
+        ]
 
     def read(self, name: str, *, listed: bool = True) -> bytes:
-        """Bytes of a file; what is not as it was packed is noted in `faults`.
+        """Bytes of a file; what is not as it was packed is noted in `problems`.
 
         Raises:
             UserError: it is damaged beyond reading.
@@ -142,8 +146,8 @@ class Bundle:
             raise UserError(f"{self.path}: {name} cannot be unpacked: {error}") from None
         entry = self._listed.get(name) if listed else None
         if isinstance(entry, dict) and entry.get("sha256") != hashlib.sha256(data).hexdigest():
-            fault = f"{name} is not what was packed: its SHA-256 is another"
-            self.faults += [] if fault in self.faults else [fault]
+            problem = f"{name} is not what was packed: its SHA-256 is another"
+            self.problems += [] if problem in self.problems else [problem]
         return data
 
     def json(self, name: str, *, listed: bool = True) -> Any:
@@ -158,7 +162,7 @@ class Bundle:
         found: list[Row] = self._table("results.parquet", None).to_pylist()
         return found
 
-    def scored(self) -> set[str]:
+    def scored_keys(self) -> set[str]:
         """Keys of trials with scores."""
         return {name[7:-8] for name in self._members if name.startswith("scores/")}
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from models.catalog import DETECTORS, DetectorInfo
 from sweep.leaderboard import papers
 from sweep.leaderboard.audit import audits
-from sweep.leaderboard.board import METRICS, Board, Build, Cell, Leaderboard, Line, builder
+from sweep.leaderboard.board import METRICS, Board, Build, Cell, Entry, Leaderboard, builder
 from sweep.leaderboard.rows import Row, to_parquet
 from sweep.leaderboard.runtime import Runtime
 from sweep.report import latex
 from sweep.report.markdown import _document, markdown
-from sweep.report.paper_sheet import changed
+from sweep.report.paper_sheet import changed_hyperparameters
 from sweep.report.sheet import Sheet
 from sweep.report.sheets import sheets
 from sweep.report.terminal import _plain
@@ -74,11 +74,11 @@ def write(
     """
     built = built or builder(rows, catalog)
     board = built(selection, evaluation, metric)
-    other = beside(built, board)
+    other = companion(built, board)
     audited = audits(rows, metric, catalog, built)
     contents = {
-        "leaderboard.csv": csv_text(every(rows, built)).encode(),
-        "leaderboard.json": json_text(every(rows, built), provenance).encode(),
+        "leaderboard.csv": csv_text(all_leaderboards(rows, built)).encode(),
+        "leaderboard.json": json_text(all_leaderboards(rows, built), provenance).encode(),
         "leaderboard.md": markdown(board, provenance, audited, other, timed).encode(),
         "leaderboard.tex": latex.document(sheets(board, audited, other, timed), provenance).encode(),
         "results.parquet": to_parquet(rows),
@@ -87,14 +87,14 @@ def write(
     return [publish(out / name, data) for name, data in contents.items()]
 
 
-def every(rows: Iterable[Row], built: Build) -> list[Leaderboard]:
+def all_leaderboards(rows: Iterable[Row], built: Build) -> list[Leaderboard]:
     """A leaderboard for each selection and evaluation that rows have, and each metric, in a fixed order."""
     present = {(row["selection"], row["evaluation"]) for row in rows}
     ordered = sorted(present, key=lambda pair: (SELECTIONS.index(pair[0]), pair[1]))
     return [built(*pair, metric) for pair in ordered for metric in METRICS]
 
 
-def beside(built: Build, shown: Leaderboard) -> Leaderboard | None:
+def companion(built: Build, shown: Leaderboard) -> Leaderboard | None:
     """The same rows by the metric that a paper's value may be instead."""
     metric = BESIDE.get(shown.metric)
     return None if metric is None else built(shown.selection, shown.evaluation, metric)
@@ -156,7 +156,7 @@ def json_text(leaderboards: Iterable[Leaderboard], provenance: Mapping[str, obje
 # -- files ------------------------------------------------------------------------------------------
 
 
-def _csv_row(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: Cell) -> list[object]:
+def _csv_row(found: Leaderboard, board: Board, line: Entry, abnormal: str, cell: Cell) -> list[object]:
     mean, difference = (cell.mean, cell.difference) if cell.n else (None, None)
     low = high = None
     if mean is not None and cell.half_width is not None:
@@ -178,7 +178,7 @@ def _csv_row(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: 
     ]
 
 
-def _csv_of_line(line: Line) -> list[object]:
+def _csv_of_line(line: Entry) -> list[object]:
     tested: list[object] = [None] * 6
     if line.behind is not None:
         behind = line.behind
@@ -186,13 +186,13 @@ def _csv_of_line(line: Line) -> list[object]:
     return [line.gap, *tested, line.parameters, line.train_seconds, line.cpu_hours, line.gpu_hours, line.usd]
 
 
-def _csv_paper(found: Leaderboard, board: Board, line: Line, abnormal: str, cell: Cell) -> list[object]:
+def _csv_paper(found: Leaderboard, board: Board, line: Entry, abnormal: str, cell: Cell) -> list[object]:
     """Source and reasons; those of a class mean are its classes'."""
     if cell.paper is None:
         return [None, None]
     titles, reasons = list[str](), list[str]()
     for name in line.cells if abnormal == "mean" else [abnormal]:
-        printed = papers.printed(line.detector, board.dataset, board.protocol, name, found.metric)
+        printed = papers.printed_value(line.detector, board.dataset, board.protocol, name, found.metric)
         if printed is not None:
             titles.append(papers.SOURCES[printed.source].title)
             reasons += papers.differences(
@@ -202,7 +202,7 @@ def _csv_paper(found: Leaderboard, board: Board, line: Line, abnormal: str, cell
                 protocol=board.protocol,
                 selection=found.selection,
                 evaluation=found.evaluation,
-                changed=changed(line),
+                changed=changed_hyperparameters(line),
             )
     return ["; ".join(dict.fromkeys(texts)) for texts in (titles, reasons)]
 

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-from sweep.report.sheet import Entry, Sheet
+from sweep.report.sheet import Sheet, SheetCell
 
 WIDE = 6  # columns of numbers from which a table is shrunk to the width of the text
 
@@ -48,16 +48,16 @@ def table(sheet: Sheet) -> str:
     rows = [_row([sheet.label, *sheet.columns]), r"\midrule"]
     for number, (heading, lines) in enumerate(sheet.sections):
         rows += [r"\midrule"] if number else []
-        rows += [rf"\multicolumn{{{columns + 1}}}{{l}}{{\emph{{{escaped(heading)}}}}} \\"] if heading else []
+        rows += [rf"\multicolumn{{{columns + 1}}}{{l}}{{\emph{{{escape(heading)}}}}} \\"] if heading else []
         rows += [_row([label, *entries]) for label, entries in lines]
     body = "\n".join([rf"\begin{{tabular}}{{l{'r' * columns}}}", r"\toprule", *rows, r"\bottomrule", r"\end{tabular}"])
     if columns >= WIDE:
         body = f"\\resizebox{{\\textwidth}}{{!}}{{%\n{body}}}"
-    caption = " ".join(f"{escaped(text)}" for text in (f"{sheet.title}.", *sheet.captions))
+    caption = " ".join(f"{escape(text)}" for text in (f"{sheet.title}.", *sheet.captions))
     return "\n".join([r"\begin{table}[htbp]", r"\centering\small", rf"\caption{{{caption}}}", body, r"\end{table}", ""])
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Text that prints as itself."""
     return "".join(map(_character, unicodedata.normalize("NFC", text)))
 
@@ -76,14 +76,14 @@ def _character(character: str) -> str:
     return rf"\texttt{{U+{ord(character):04X}}}"
 
 
-def _row(texts: Iterable[str | Entry]) -> str:
+def _row(texts: Iterable[str | SheetCell]) -> str:
     return " & ".join(map(_cell, texts)) + r" \\"
 
 
-def _cell(text: str | Entry) -> str:
+def _cell(text: str | SheetCell) -> str:
     if isinstance(text, str):
-        return escaped(text)
-    minus = re.sub(r"^(-)\{\}(?=\d)", r"\\ensuremath{-}", escaped(text.text))
+        return escape(text)
+    minus = re.sub(r"^(-)\{\}(?=\d)", r"\\ensuremath{-}", escape(text.text))
     return rf"\textbf{{{minus}}}" if text.bold else minus
 
 

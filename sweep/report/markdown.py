@@ -29,19 +29,19 @@ def markdown(
 
 def _document(title: str, tables: Iterable[Sheet], provenance: Mapping[str, object] | None) -> str:
     lines = [f"# {title}", ""]
-    lines += [f"- {_escaped(name)}: {_escaped(value)}" for name, value in (provenance or {}).items()]
+    lines += [f"- {_escape(name)}: {_escape(value)}" for name, value in (provenance or {}).items()]
     lines += [""] if provenance else []
     for sheet in tables:
-        lines += [f"## {_escaped(sheet.title)}", ""]
-        lines.append(_markdown_row([_escaped(sheet.label), *map(_escaped, sheet.columns)]))
+        lines += [f"## {_escape(sheet.title)}", ""]
+        lines.append(_markdown_row([_escape(sheet.label), *map(_escape, sheet.columns)]))
         lines.append(_markdown_row(["---", *["--:"] * len(sheet.columns)]))
         for heading, section in sheet.sections:
             if heading:
-                lines.append(_markdown_row([f"*{_escaped(heading)}*", *[""] * len(sheet.columns)]))
+                lines.append(_markdown_row([f"*{_escape(heading)}*", *[""] * len(sheet.columns)]))
             for label, entries in section:
-                texts = [f"**{_escaped(e.text)}**" if e.bold else _escaped(e.text) for e in entries]
-                lines.append(_markdown_row([_escaped(label), *texts]))
-        lines += ["", *(f"{_escaped(caption)}  " for caption in sheet.captions), ""]
+                texts = [f"**{_escape(e.text)}**" if e.bold else _escape(e.text) for e in entries]
+                lines.append(_markdown_row([_escape(label), *texts]))
+        lines += ["", *(f"{_escape(caption)}  " for caption in sheet.captions), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -49,5 +49,5 @@ def _markdown_row(texts: Iterable[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def _escaped(value: object) -> str:
+def _escape(value: object) -> str:
     return MARKDOWN_SPECIAL.sub(r"\\\g<0>", _plain(str(value)))

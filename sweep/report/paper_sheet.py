@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from models.catalog import DETECTORS
 from sweep.leaderboard import papers
-from sweep.leaderboard.board import METRICS, Board, Leaderboard, Line
-from sweep.report.sheet import CLASS_GROUP, CLASS_MEAN, Entry, Sheet, board_title, decimal, line_label, value_text
+from sweep.leaderboard.board import METRICS, Board, Entry, Leaderboard
+from sweep.report.sheet import CLASS_GROUP, CLASS_MEAN, Sheet, SheetCell, board_title, decimal, line_label, value_text
 
 
 def paper_sheet(leaderboard: Leaderboard, board: Board, other: Leaderboard | None, others: Board | None) -> Sheet:
@@ -46,7 +46,7 @@ def paper_sheet(leaderboard: Leaderboard, board: Board, other: Leaderboard | Non
                 protocol=board.protocol,
                 selection=leaderboard.selection,
                 evaluation=leaderboard.evaluation,
-                changed=changed(line),
+                changed=changed_hyperparameters(line),
             )
             captions.append(f"{label}, {title}: not the same experiment.  {'; '.join(reasons)}.")
     title = f"{board_title(leaderboard, board)}, beside the papers"
@@ -55,7 +55,7 @@ def paper_sheet(leaderboard: Leaderboard, board: Board, other: Leaderboard | Non
     )
 
 
-def changed(line: Line) -> str:
+def changed_hyperparameters(line: Entry) -> str:
     """Hyperparameters of a line that are not its variant's defaults, e.g. "nz=32 instead of 100"."""
     info = DETECTORS.get(line.detector)
     if info is None or line.variant not in info.variants:
@@ -65,12 +65,12 @@ def changed(line: Line) -> str:
     return ", ".join(f"{name}={ours} instead of {usual}" for name, ours, usual in texts if ours != usual)
 
 
-def _printings(line: Line, board: Board, abnormal: str, metric: str) -> dict[str, papers.Printed]:
+def _printings(line: Entry, board: Board, abnormal: str, metric: str) -> dict[str, papers.Printed]:
     return papers.printings(line.detector, board.dataset, abnormal, metric)
 
 
-def _beside(values: Mapping[str, float | None], classes: Sequence[str], form: str) -> tuple[Entry, ...]:
+def _beside(values: Mapping[str, float | None], classes: Sequence[str], form: str) -> tuple[SheetCell, ...]:
     """By class, the mean first, which takes all classes of the board."""
     known = [value for value in values.values() if value is not None]
     mean = sum(known) / len(known) if len(known) == len(classes) else None
-    return tuple(Entry(decimal(value, form)) for value in (mean, *(values.get(c) for c in classes)))
+    return tuple(SheetCell(decimal(value, form)) for value in (mean, *(values.get(c) for c in classes)))

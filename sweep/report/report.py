@@ -14,12 +14,12 @@ from sweep.errors import UserError, unknown
 from sweep.leaderboard.audit import audits
 from sweep.leaderboard.board import METRICS, Build, builder
 from sweep.leaderboard.rows import Row, provenance, rows, scores
-from sweep.leaderboard.runtime import Runtime, timed
-from sweep.plan.status import Survey
-from sweep.report.files import beside, every, publish, write, write_sheets
+from sweep.leaderboard.runtime import Runtime, read_runtimes
+from sweep.plan.status import SweepStatus
+from sweep.report.files import all_leaderboards, companion, publish, write, write_sheets
 from sweep.report.terminal import terminal
 from sweep.spec.trial import EVALUATIONS, SELECTIONS
-from sweep.store.base import Missing
+from sweep.store.base import ObjectNotFound
 from sweep.store.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -42,29 +42,29 @@ class Reporting:
 
     def __init__(
         self,
-        survey: Survey,
+        status: SweepStatus,
         ledger: Ledger,
         selection: str = "last",
         evaluation: str = "clean",
         metric: str = "auroc",
         usd_per_hour: float | None = None,
     ) -> None:
-        faults = [unknown("selection", selection, SELECTIONS)] if selection not in SELECTIONS else []
-        faults += [unknown("evaluation", evaluation, EVALUATIONS)] if evaluation not in EVALUATIONS else []
-        faults += [unknown("metric", metric, METRICS)] if metric not in METRICS else []
-        if faults:
-            raise UserError(faults)
-        self._survey, self._ledger = survey, ledger
+        problems = [unknown("selection", selection, SELECTIONS)] if selection not in SELECTIONS else []
+        problems += [unknown("evaluation", evaluation, EVALUATIONS)] if evaluation not in EVALUATIONS else []
+        problems += [unknown("metric", metric, METRICS)] if metric not in METRICS else []
+        if problems:
+            raise UserError(problems)
+        self._survey, self._ledger = status, ledger
         self._way = (selection, evaluation, metric)
-        self.rows: list[Row] = rows(survey, ledger, usd_per_hour)
-        self.timed: list[Runtime] = timed(survey, ledger)
+        self.rows: list[Row] = rows(status, ledger, usd_per_hour)
+        self.timed: list[Runtime] = read_runtimes(status, ledger)
         self._built: Build = builder(self.rows)
 
     def show(self, console: Console) -> None:
         """Print the boards."""
         shown = self._built(*self._way)
         audited = audits(self.rows, self._way[2], built=self._built)
-        console.print(terminal(shown, console.width, audited, beside(self._built, shown), self.timed))
+        console.print(terminal(shown, console.width, audited, companion(self._built, shown), self.timed))
 
     def records(self) -> list[dict[str, object]]:
         """Rows, then runtimes, whose kind is "runtime"."""
@@ -93,7 +93,7 @@ class Reporting:
         from sweep.report.html.page import page
 
         leaderboard = self._built(*self._way)
-        drawings = list(draw(leaderboard, self.rows, self._survey.searches, self._stored))
+        drawings = list(draw(leaderboard, self.rows, self._survey.searches, self._read))
         figures = folder / "figures"
         figures.mkdir(exist_ok=True)
         for drawing in drawings:
@@ -112,10 +112,10 @@ class Reporting:
         )
         return publish(folder / "report.html", text.encode())
 
-    def _stored(self, path: str) -> bytes | None:
+    def _read(self, path: str) -> bytes | None:
         try:
             return self._ledger.store.get(path)
-        except Missing:
+        except ObjectNotFound:
             return None
 
     def compare(self, first: str, second: str, console: Console, folder: Path | None, command: str) -> list[Path]:
@@ -126,14 +126,14 @@ class Reporting:
         """
         from sweep.leaderboard.comparison import compare
         from sweep.report.sheets import sheet
-        from sweep.report.terminal import shown
+        from sweep.report.terminal import render
 
         selection, evaluation, _ = self._way
         found = compare(
             self.rows, first, second, lambda key: scores(self._ledger, key), selection=selection, evaluation=evaluation
         )
         made = [sheet(comparison, f"{selection} epoch, {evaluation}") for comparison in found]
-        console.print(shown(made, console.width))
+        console.print(render(made, console.width))
         if folder is None:
             return []
         with writing(folder):
@@ -156,7 +156,7 @@ class Reporting:
             return pack(
                 path,
                 self.rows,
-                csv=csv_text(every(self.rows, self._built)),
+                csv=csv_text(all_leaderboards(self.rows, self._built)),
                 results=results,
                 scores=((name.split("/")[1], data) for name, data in self._ledger.store.get_many(paths)),
                 spec={"sweep": sweep.model_dump(mode="json"), "platform": asdict(platform)},
@@ -166,7 +166,7 @@ class Reporting:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What cannot be written is told with the mend."""
+    """What cannot be written is told with the fix."""
     try:
         yield
     except OSError as error:

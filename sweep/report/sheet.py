@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.catalog import DETECTORS
-from sweep.leaderboard.board import METRICS, Board, Leaderboard, Line
+from sweep.leaderboard.board import METRICS, Board, Entry, Leaderboard
 
 CLASS_MEAN = "class mean"
 CLASS_GROUP = "abnormal class"
 
 
 @dataclass(frozen=True)
-class Entry:
+class SheetCell:
     """One cell as text.
 
     Attributes:
@@ -36,7 +36,7 @@ class Sheet:
     title: str
     label: str
     columns: tuple[str, ...]
-    sections: tuple[tuple[str, tuple[tuple[str, tuple[Entry, ...]], ...]], ...]
+    sections: tuple[tuple[str, tuple[tuple[str, tuple[SheetCell, ...]], ...]], ...]
     captions: tuple[str, ...] = ()
     lead: int = 0
     group: str = ""
@@ -54,7 +54,7 @@ def board_title(leaderboard: Leaderboard, board: Board) -> str:
     return f"{board.dataset} {board.protocol}: {how}"
 
 
-def line_label(line: Line, lines: Sequence[Line]) -> str:
+def line_label(line: Entry, lines: Sequence[Entry]) -> str:
     """Detector, variant unless it has only one, setting, and the study where it takes that to tell."""
     info = DETECTORS.get(line.detector)
     variant = "" if info is not None and len(info.variants) == 1 else line.variant

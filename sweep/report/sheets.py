@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from models.catalog import DETECTORS
 from sweep.leaderboard import papers
 from sweep.leaderboard.audit import Audit
-from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Cell, Grid, Leaderboard, Line
+from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Cell, Entry, Grid, Leaderboard
 from sweep.leaderboard.comparison import CellComparison, Comparison, _short, _text
 from sweep.leaderboard.runtime import Milliseconds, Runtime
 from sweep.report.paper_sheet import paper_sheet
 from sweep.report.sheet import (
     CLASS_GROUP,
     CLASS_MEAN,
-    Entry,
     Sheet,
+    SheetCell,
     averaged_over,
     board_title,
     decimal,
@@ -62,22 +62,22 @@ def sheets(
 
 def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     lines = board.lines
-    extra: dict[str, list[Entry]] = {}
+    extra: dict[str, list[SheetCell]] = {}
     if any(line.mean.diverged for line in lines):
-        extra["diverged = chance"] = [Entry(decimal(line.mean.counted), line.mean.best) for line in lines]
+        extra["diverged = chance"] = [SheetCell(decimal(line.mean.counted), line.mean.best) for line in lines]
     if any(line.gap is not None for line in lines):
-        extra["gap"] = [Entry("" if line.trivial else decimal(line.gap, "+.3f")) for line in lines]
+        extra["gap"] = [SheetCell("" if line.trivial else decimal(line.gap, "+.3f")) for line in lines]
     if any(line.parameters is not None for line in lines):
-        extra["parameters"] = [Entry("-" if n.parameters is None else f"{n.parameters:,}") for n in lines]
+        extra["parameters"] = [SheetCell("-" if n.parameters is None else f"{n.parameters:,}") for n in lines]
     if any(line.train_seconds is not None for line in lines):
-        extra["train s"] = [Entry(_seconds(line.train_seconds)) for line in lines]
+        extra["train s"] = [SheetCell(_seconds(line.train_seconds)) for line in lines]
     if any(_cost(line) for line in lines):
-        extra["cost"] = [Entry(_cost(line) or "-") for line in lines]
+        extra["cost"] = [SheetCell(_cost(line) or "-") for line in lines]
     shown = []
     for index, line in enumerate(lines):
         mark = "≈" if board.tested and line.contender and not line.mean.best else ""
         prefix = "" if line.ranked or line.mean.mean is None else "~"
-        mean = Entry(prefix + _number(line.mean) + mark, line.mean.best, line.name)
+        mean = SheetCell(prefix + _number(line.mean) + mark, line.mean.best, line.name)
         classes = [_entry(line, abnormal) for abnormal in board.classes]
         entries = (mean, *(column[index] for column in extra.values()), *classes)
         shown.append((line.trivial, (line_label(line, lines), entries)))
@@ -100,7 +100,7 @@ def _test_set_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     lines = []
     for line in board.lines:
         cells = (line.mean, *(line.cells.get(abnormal, Cell()) for abnormal in board.classes))
-        lines.append((line_label(line, board.lines), tuple(Entry(_width(cell.test_half_width)) for cell in cells)))
+        lines.append((line_label(line, board.lines), tuple(SheetCell(_width(cell.test_half_width)) for cell in cells)))
     caption = (
         "How far off these numbers may be because the test set is finite: half-width of the 95 % interval by "
         "DeLong, apart from the interval over seeds.  Seeds, and classes, share test images; they count as if "
@@ -124,7 +124,7 @@ def _comparison_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         won = f"{found.wins:g}/{found.n}"
         numbers = (probability(found.p), probability(line.p_holm), probability(found.p_signed_rank))
         texts = (f"{found.mean:+.3f} ± {found.half_width:.3f}", effect, won, *numbers)
-        lines.append((line_label(line, board.lines), tuple(Entry(text) for text in texts)))
+        lines.append((line_label(line, board.lines), tuple(SheetCell(text) for text in texts)))
     captions = (
         "Unit of analysis: the class, seeds averaged, a divergence counting as chance.  Difference with the 95 % "
         "t-interval over classes; d_z: Cohen's d for pairs, mean difference over the standard deviation of the "
@@ -173,17 +173,17 @@ def _grid_sheet(leaderboard: Leaderboard, board: Board, grids: Sequence[Grid]) -
     return Sheet(title, axis, columns, (("", tuple(lines)),), tuple(captions))
 
 
-def _grid_entry(line: Line | None, mark: str) -> Entry:
+def _grid_entry(line: Entry | None, mark: str) -> SheetCell:
     if line is None:
-        return Entry("·")
+        return SheetCell("·")
     prefix = "" if line.ranked or line.mean.mean is None else "~"
-    return Entry(prefix + _number(line.mean) + mark, line=line.name)
+    return SheetCell(prefix + _number(line.mean) + mark, line=line.name)
 
 
 def _audit_sheet(audit: Audit, metric: str) -> Sheet:
     shown = [line for line, _ in audit.lines]
     lines = [
-        (line_label(line, shown), tuple(Entry(_number(means[way]) if way in means else "·") for way in audit.ways))
+        (line_label(line, shown), tuple(SheetCell(_number(means[way]) if way in means else "·") for way in audit.ways))
         for line, means in audit.lines
     ]
     caption = (
@@ -200,15 +200,15 @@ def _audit_sheet(audit: Audit, metric: str) -> Sheet:
 
 def _runtime_sheet(timed: Sequence[Runtime]) -> Sheet:
     sizes = sorted({size for runtime in timed for size in runtime.times} | set(Timing().batch_sizes))
-    sections: dict[str, list[tuple[str, tuple[Entry, ...]]]] = {}
+    sections: dict[str, list[tuple[str, tuple[SheetCell, ...]]]] = {}
     for runtime in timed:
         where = f"{runtime.dataset}, {runtime.size} x {runtime.size}, {runtime.hardware}, {runtime.numerics}"
         study = f", {runtime.study}" if len({other.study for other in timed}) > 1 else ""
         info = DETECTORS.get(runtime.detector)
         variant = "" if info is not None and len(info.variants) == 1 else f" {runtime.variant}"
         mark = {"failed": "✗", "stale": "§"}.get(runtime.status, "")
-        times = [Entry(_milliseconds(runtime.times.get(size)) + mark) for size in sizes]
-        paper = Entry("" if runtime.paper is None else f"{runtime.paper:g}")
+        times = [SheetCell(_milliseconds(runtime.times.get(size)) + mark) for size in sizes]
+        paper = SheetCell("" if runtime.paper is None else f"{runtime.paper:g}")
         sections.setdefault(where + study, []).append((f"{runtime.detector}{variant}", (*times, paper)))
     columns = (*(f"batch {size}" for size in sizes), "paper, ms")
     shown = tuple((where, tuple(lines)) for where, lines in sections.items())
@@ -278,7 +278,7 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
         yield "‡ supervised: labels of the reported class chose its hyperparameters."
 
 
-def _marks(lines: Sequence[Line], cells: Sequence[Cell]) -> Iterator[str]:
+def _marks(lines: Sequence[Entry], cells: Sequence[Cell]) -> Iterator[str]:
     """What the marks of numbers mean, of those that occur."""
     if any(cell.n < cell.n_planned for cell in cells):
         yield "(2/3): seeds there are of seeds planned."
@@ -294,9 +294,9 @@ def _marks(lines: Sequence[Line], cells: Sequence[Cell]) -> Iterator[str]:
         yield "† a trial diverged: left out of the mean; chance where it is ranked, tested and in the gap."
 
 
-def _entry(line: Line, abnormal: str) -> Entry:
+def _entry(line: Entry, abnormal: str) -> SheetCell:
     cell = line.cells.get(abnormal)
-    return Entry("·") if cell is None else Entry(_number(cell), cell.best, line.name, abnormal)
+    return SheetCell("·") if cell is None else SheetCell(_number(cell), cell.best, line.name, abnormal)
 
 
 def _number(cell: Cell) -> str:
@@ -317,7 +317,7 @@ def _width(value: float | None) -> str:
     return "-" if value is None else f"±{value:.3f}"
 
 
-def _cost(line: Line) -> str:
+def _cost(line: Entry) -> str:
     """E.g. "1.2 GPU h, $0.87"; empty where nothing is known."""
     known = [(value, unit) for value, unit in ((line.gpu_hours, "GPU"), (line.cpu_hours, "CPU")) if value is not None]
     texts = [f"{_seconds(h)} {unit} h" if h >= 0.01 else f"{_seconds(3600 * h)} {unit} s" for h, unit in known]
@@ -353,7 +353,7 @@ def sheet(found: Comparison, how: str) -> Sheet:
     return Sheet(title, "abnormal", columns, (("", tuple(lines)),), tuple(captions))
 
 
-def _entries(cell: CellComparison) -> tuple[Entry, ...]:
+def _entries(cell: CellComparison) -> tuple[SheetCell, ...]:
     means = (
         f"{cell.first:.3f} ({cell.n_first})",
         f"{cell.second:.3f} ({cell.n_second})",
@@ -362,4 +362,4 @@ def _entries(cell: CellComparison) -> tuple[Entry, ...]:
     tested = (f"±{cell.difference.half_width:.3f}", probability(cell.difference.p))
     adjusted = "" if cell.p_holm is None else probability(cell.p_holm)
     seeds = ("-", "-") if cell.seeds is None else (f"±{cell.seeds.half_width:.3f}", probability(cell.seeds.p))
-    return tuple(map(Entry, (*means, *tested, adjusted, *seeds)))
+    return tuple(map(SheetCell, (*means, *tested, adjusted, *seeds)))

@@ -33,10 +33,10 @@ def terminal(
     timed: Sequence[Runtime] = (),
 ) -> Group:
     """The boards for a terminal `width` columns wide; wide ones go on in further blocks of columns."""
-    return shown(sheets(leaderboard, audited, other, timed), width)
+    return render(sheets(leaderboard, audited, other, timed), width)
 
 
-def shown(tables: Iterable[Sheet], width: int = 100) -> Group:
+def render(tables: Iterable[Sheet], width: int = 100) -> Group:
     """Sheets for a terminal."""
     from rich.console import Group
     from rich.text import Text
@@ -53,14 +53,14 @@ def shown(tables: Iterable[Sheet], width: int = 100) -> Group:
 
 def _blocks(sheet: Sheet, width: int) -> list[list[int]]:
     """Columns that fit side by side beside the label: all, or else leading ones and others apart."""
-    whole = _filled(sheet, range(len(sheet.columns)), width)
+    whole = _fit_columns(sheet, range(len(sheet.columns)), width)
     if len(whole) == 1 or not sheet.lead:
         return whole
-    others = _filled(sheet, range(sheet.lead, len(sheet.columns)), width)
-    return _filled(sheet, range(sheet.lead), width) + others
+    others = _fit_columns(sheet, range(sheet.lead, len(sheet.columns)), width)
+    return _fit_columns(sheet, range(sheet.lead), width) + others
 
 
-def _filled(sheet: Sheet, columns: Iterable[int], width: int) -> list[list[int]]:
+def _fit_columns(sheet: Sheet, columns: Iterable[int], width: int) -> list[list[int]]:
     """As many columns a block as fit, in order; one at least."""
     blocks: list[list[int]] = []
     room = 0

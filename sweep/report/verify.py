@@ -17,7 +17,7 @@ from sweep.errors import UserError
 from sweep.leaderboard.board import builder
 from sweep.leaderboard.rows import COLUMNS, METRICS, PROVENANCE, Row, judge
 from sweep.report.bundle import Bundle
-from sweep.report.files import every
+from sweep.report.files import all_leaderboards
 from sweep.spec.trial import TrialSpec
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def verify(bundle: Bundle) -> Verified:
     rows, results = bundle.rows(), bundle.json("results.json")
     newer = {*COLUMNS} - {*(rows[0] if rows else COLUMNS)}  # columns that came after the bundle was packed
     if newer & NEEDED or not isinstance(results, dict):
-        raise UserError(f"{bundle.path}: no rows that `report --bundle` wrote: without {_listed(newer & NEEDED)}")
+        raise UserError(f"{bundle.path}: no rows that `report --bundle` wrote: without {_join(newer & NEEDED)}")
     rows = [{**dict.fromkeys(newer), **row} for row in rows]
-    differences = [fault for key, result in sorted(results.items()) for fault in _record(key, result)]
+    differences = [problem for key, result in sorted(results.items()) for problem in _record(key, result)]
     recomputed: list[Row] = []
     by_trial: dict[str, list[Row]] = {}
     for row in rows:
@@ -69,34 +69,34 @@ def verify(bundle: Bundle) -> Verified:
     for key, of_trial in by_trial.items():
         result = results.get(key)
         scored = any(row["status"] == "ok" for row in of_trial)
-        table, fault = _scores(bundle, key) if scored else (None, None)
+        table, problem = _scores(bundle, key) if scored else (None, None)
         read += table is not None
-        differences += [] if fault is None else [fault]
+        differences += [] if problem is None else [problem]
         if table is not None and result is not None:
             differences += _mixture(key, table, result)
         for row in of_trial:
             differences += _against_record(row, result, newer)
-            found, faults = _judged(row, table)
+            found, problems = _judge(row, table)
             recomputed.append(found)
-            differences += faults
-    extra = sorted(bundle.scored() - {row["key"] for row in rows})
+            differences += problems
+    extra = sorted(bundle.scored_keys() - {row["key"] for row in rows})
     differences += [f"scores/{key}.parquet belongs to no row" for key in extra]
     planned = bundle.spec.get("sweep")
     own = sorted({row["detector"] for row in rows if ":" in row["detector"]} | _own(planned))
     # Planning a detector of somebody's own would import, and so run, whatever module the bundle names.
     notes = [f"not checked: whether rows are left out, since {', '.join(own)} would have to be imported"] if own else []
-    differences += [] if own else _unreported(bundle, rows)
+    differences += [] if own else _missing_trials(bundle, rows)
     try:
         ours = csv_of(recomputed)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{bundle.path}: its rows make no leaderboard: {error}") from None
     packed = bundle.read("leaderboard.csv").decode("utf-8", "replace")
     newer |= _columns(ours) - _columns(packed)
-    notes += [f"not checked: {_listed(newer)}, which an older version packed without"] if newer else []
+    notes += [f"not checked: {_join(newer)}, which an older version packed without"] if newer else []
     differences += _cells(packed, ours, newer)
     verified = sum(row["status"] == "ok" for row in recomputed)
     return Verified(
-        read, verified, len(ours.splitlines()) - 1, tuple(dict.fromkeys((*bundle.faults, *differences))), tuple(notes)
+        read, verified, len(ours.splitlines()) - 1, tuple(dict.fromkeys((*bundle.problems, *differences))), tuple(notes)
     )
 
 
@@ -104,7 +104,7 @@ def csv_of(rows: list[Row]) -> str:
     """leaderboard.csv of rows."""
     from sweep.report.files import csv_text
 
-    return csv_text(every(rows, builder(rows)))
+    return csv_text(all_leaderboards(rows, builder(rows)))
 
 
 def _record(key: str, result: Any) -> Iterator[str]:
@@ -116,12 +116,12 @@ def _record(key: str, result: Any) -> Iterator[str]:
 
 
 def _scores(bundle: Bundle, key: str) -> tuple[pa.Table | None, str | None]:
-    if key not in bundle.scored():
+    if key not in bundle.scored_keys():
         return None, f"trial {key}: no scores, so its rows cannot be recomputed"
     try:
         return bundle.scores(key), None
     except UserError as error:
-        return None, "; ".join(error.faults)
+        return None, "; ".join(error.problems)
 
 
 def _mixture(key: str, table: pa.Table, result: Mapping[str, Any]) -> Iterator[str]:
@@ -155,7 +155,7 @@ def _against_record(row: Row, result: Mapping[str, Any] | None, newer: set[str])
         yield f"{_where(row)}: status is {row['status']} in its row, {result.get('status')} in the trial's record"
 
 
-def _judged(row: Row, table: pa.Table | None) -> tuple[Row, list[str]]:
+def _judge(row: Row, table: pa.Table | None) -> tuple[Row, list[str]]:
     """The row with metrics from scores, and where they differ."""
     if row["status"] != "ok" or table is None:
         return row, []
@@ -176,7 +176,7 @@ def _own(sweep: Any) -> set[str]:
         return set()
 
 
-def _unreported(bundle: Bundle, rows: list[Row]) -> Iterator[str]:
+def _missing_trials(bundle: Bundle, rows: list[Row]) -> Iterator[str]:
     """Planned trials that no row stands for: leaving out what went badly is a difference, too."""
     from pydantic import ValidationError
 
@@ -214,7 +214,7 @@ def _columns(text: str) -> set[str]:
     return set(next(csv.reader(io.StringIO(text, newline="")), ()))
 
 
-def _listed(names: set[str]) -> str:
+def _join(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "their results"
 
 

@@ -24,7 +24,7 @@ _OWN_SBATCH_OPTIONS = {
 
 
 class Section(BaseModel):
-    """A mapping of the YAML; unknown keys are faults."""
+    """A mapping of the YAML; unknown keys are problems."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -101,7 +101,7 @@ def _walltime(value: Any) -> str:
     return value
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
@@ -142,7 +142,7 @@ class Aws(Section):
         "auto", description="availability zones to take machines from; auto: every one with a public subnet"
     )
     head: InstanceType = Field("m6i.large", description="instance type of the head, which runs no trials")
-    worker: Annotated[tuple[InstanceType, ...], BeforeValidator(_listed), Field(min_length=1)] = Field(
+    worker: Annotated[tuple[InstanceType, ...], BeforeValidator(_as_list), Field(min_length=1)] = Field(
         ("g5.xlarge", "g6.xlarge"), description="instance types of workers, the first that has capacity is taken"
     )
     spot: bool = Field(True, description="workers as spot, on demand where no zone has spot capacity")

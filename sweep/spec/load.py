@@ -34,45 +34,45 @@ def load(path: Path, assignments: Sequence[str] = ()) -> Sweep:
     """The sweep that a YAML file and `--set` assignments describe.
 
     Raises:
-        UserError: naming every fault at once, each with its place, the legal values and the mend.
+        UserError: naming every problem at once, each with its place, the legal values and the fix.
     """
     return resolve(yamlfile.override(yamlfile.read(path), assignments), stem=path.stem, source=str(path))
 
 
 def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") -> Sweep:
     """`load` for what the YAML holds; `stem` goes into the sweep's default id."""
-    faults = [unknown("key", key, _TOP) for key in raw if key not in _TOP]
+    problems = [unknown("key", key, _TOP) for key in raw if key not in _TOP]
     body = raw.get("sweep")
     if not isinstance(body, Mapping):
-        faults.append("sweep: must be given, e.g. sweep: {study: quickstart}")
+        problems.append("sweep: must be given, e.g. sweep: {study: quickstart}")
         body = {}
-    studies, places = _studies(body, faults)
+    studies, places = _studies(body, problems)
     storage = raw.get("storage")
     if not storage or not isinstance(storage, str):
-        faults.append("storage: must be a folder or s3://bucket/prefix, e.g. storage: ./results")
+        problems.append("storage: must be a folder or s3://bucket/prefix, e.g. storage: ./results")
         storage = "./invalid"
     label = body.get("study") or "studies"
     name = body.get("name")
     if name is None and storage.startswith("s3://"):
-        faults.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
-    faults += _needed_elsewhere(raw, storage)
+        problems.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
+    problems += _needed_elsewhere(raw, storage)
     fields = {key: raw[key] for key in ("cluster", "budget", "data", "trial") if raw.get(key) is not None}
     fields |= {"name": name or f"{stem}-{label}", "storage": storage, "studies": studies}
-    fields |= _described(fields, faults)
+    fields |= _describe_data(fields, problems)
     try:
         sweep = Sweep.model_validate(fields)
     except ValidationError as error:
-        faults += _readable(error, places)
-    if faults:
-        raise UserError(faults, heading=f"{source or stem}: {len(set(faults))} to mend")
+        problems += _readable(error, places)
+    if problems:
+        raise UserError(problems, heading=f"{source or stem}: {len(set(problems))} to fix")
     return sweep
 
 
-def recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
+def load_recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
     """The sweep that was dumped to JSON, with its store at another address.
 
     Raises:
-        UserError: naming every fault: another version may have written it, with other keys.
+        UserError: naming every problem: another version may have written it, with other keys.
     """
     try:
         return Sweep.model_validate({**fields, "storage": storage})
@@ -88,64 +88,64 @@ def _needed_elsewhere(raw: Mapping[str, Any], storage: str) -> list[str]:
     provider = cluster.get("provider", "local") if isinstance(cluster, Mapping) else "local"
     if provider == "local" or provider not in PROVIDERS:
         return []
-    faults = []
+    problems = []
     if provider in SHARED_NOTHING and not storage.startswith("s3://"):
-        faults.append(
+        problems.append(
             f"storage: must be s3://bucket/prefix on {provider}, where machines share no folder, is {storage!r}"
         )
     elif not storage.startswith(("s3://", "/")):
-        faults.append(
+        problems.append(
             f"storage: must be s3://bucket/prefix on {provider}, or an absolute folder that all machines and this one "
             f"see, such as one on NFS; is {storage!r}"
         )
     if provider == "aws" and (not isinstance(budget, Mapping) or budget.get("max_hours") is None):
-        faults.append(
+        problems.append(
             "budget.max_hours: must be given on aws: every machine powers itself off by it, e.g. max_hours: 12"
         )
-    return faults
+    return problems
 
 
-def _described(fields: Mapping[str, Any], faults: list[str]) -> dict[str, Any]:
+def _describe_data(fields: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """The section `data` with what those own sets hold that studies name."""
     try:
         data = Data.model_validate(fields.get("data", {}))
     except ValidationError:
-        return {}  # told with all other faults
+        return {}  # told with all other problems
     named = {str(name) for study in fields["studies"] if isinstance(study, Mapping)
-             for name in _listed(study.get("datasets"))}  # fmt: skip
+             for name in _as_list(study.get("datasets"))}  # fmt: skip
     chosen = {name: layout for name, layout in data.sets.items() if name in named}
     found, unknown_sets = describe(chosen, data.size, fields["storage"])
-    faults += unknown_sets
+    problems += unknown_sets
     return {"data": data.model_copy(update={"found": found})}
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _studies(body: Mapping[str, Any], faults: list[str]) -> tuple[list[Any], list[dict[str, str]]]:
+def _studies(body: Mapping[str, Any], problems: list[str]) -> tuple[list[Any], list[dict[str, str]]]:
     """Raw studies with the sweep's own keys laid over each, and where each of their keys stands."""
     over = {key: value for key, value in body.items() if key not in _SWEEP_ONLY}
     named, given = body.get("study"), body.get("studies")
     bases: list[Any] = []
     origin = "sweep.studies"
     if (named is None) == (given is None):
-        faults.append("sweep: needs either study: NAME or studies: [...], and not both")
+        problems.append("sweep: needs either study: NAME or studies: [...], and not both")
     elif named is not None:
         paths = named_studies()
         if not isinstance(named, str) or named not in paths:
-            faults.append(f"sweep.study: {unknown('study', named, paths)}")
+            problems.append(f"sweep.study: {unknown('study', named, paths)}")
         else:
             origin = f"study {named}"
             bases = yamlfile.read(paths[named])["studies"]
     elif not isinstance(given, list) or not given:
-        faults.append("sweep.studies: must be a list of at least one study")
+        problems.append("sweep.studies: must be a list of at least one study")
     else:
         bases = given
     studies, places = [], []
     for index, base in enumerate(bases):
         if isinstance(base, Mapping):
-            studies.append(yamlfile.merged(base, over))
+            studies.append(yamlfile.merge(base, over))
             places.append({**{k: f"{origin}[{index}].{k}" for k in base}, **{k: f"sweep.{k}" for k in over}})
         else:
             studies.append(base)
@@ -157,10 +157,10 @@ def _studies(body: Mapping[str, Any], faults: list[str]) -> tuple[list[Any], lis
 
 
 def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> list[str]:
-    """One line a fault: place in the file, what is wrong, legal values, nearest name."""
+    """One line a problem: place in the file, what is wrong, legal values, nearest name."""
     lines = []
-    for fault in error.errors():
-        path = [str(part) for part in fault["loc"] if not _is_union_branch(str(part))]
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"] if not _is_union_branch(str(part))]
         provider = path.pop(1) if path[:1] == ["cluster"] and len(path) > 1 else "local"
         legal = _keys_at(path, provider)
         if path[:2] == ["data", "sets"] and len(path) > 4:
@@ -172,25 +172,25 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
             place = ".".join([head, *rest[1:]])
         else:
             place = ".".join(path)
-        if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             parent, _, key = place.rpartition(".")
             own = _SWEEP_ONLY if parent == "sweep" else ()
             lines.append(f"{parent}: {unknown('key', key, {*legal, *own})}")
-        elif fault["type"] == "union_tag_invalid" and path == ["cluster"]:
-            lines.append(f"{place}.provider: {unknown('provider', fault['ctx']['tag'], PROVIDERS)}")
-        elif fault["type"] == "union_tag_not_found" and path == ["cluster"]:
-            lines.append(f"{place}: must be keys and values, e.g. {{provider: local}}, is {fault['input']!r}")
-        elif fault["type"].startswith("union_tag"):
-            layout = fault["input"].get("layout")
+        elif problem["type"] == "union_tag_invalid" and path == ["cluster"]:
+            lines.append(f"{place}.provider: {unknown('provider', problem['ctx']['tag'], PROVIDERS)}")
+        elif problem["type"] == "union_tag_not_found" and path == ["cluster"]:
+            lines.append(f"{place}: must be keys and values, e.g. {{provider: local}}, is {problem['input']!r}")
+        elif problem["type"].startswith("union_tag"):
+            layout = problem["input"].get("layout")
             lines.append(
                 f"{place}.layout: "
                 + (unknown("layout", layout, LAYOUTS) if layout else f"must be given, one of {', '.join(LAYOUTS)}")
             )
-        elif fault["type"] == "missing":
+        elif problem["type"] == "missing":
             lines.append(f"{place}: must be given")
         else:
-            for message in str(fault["msg"]).removeprefix("Value error, ").splitlines():
-                shown = "" if fault["type"] == "value_error" else f", is {fault['input']!r}"
+            for message in str(problem["msg"]).removeprefix("Value error, ").splitlines():
+                shown = "" if problem["type"] == "value_error" else f", is {problem['input']!r}"
                 said = f"{message[:1].lower()}{message[1:]}"
                 if shown and lines and lines[-1].startswith(f"{place}: ") and lines[-1].endswith(shown):
                     lines[-1] = f"{lines[-1].removesuffix(shown)}, or {said.removeprefix('input should be ')}{shown}"
@@ -219,7 +219,7 @@ def _keys_at(path: Sequence[str], provider: str) -> list[str]:
 PLACEHOLDER = "EDIT-THIS"
 
 
-def unedited(sweep: Sweep) -> dict[str, str]:
+def find_placeholders(sweep: Sweep) -> dict[str, str]:
     """Keys, with their text, that stand as they came and have no meaning."""
     raw = sweep.model_dump(mode="json", exclude={"studies"})
     return {place: text for key, value in raw.items() for place, text in _texts(key, value) if PLACEHOLDER in text}
@@ -229,15 +229,15 @@ def refuse_unedited(sweep: Sweep) -> None:
     """Where a placeholder is left in the YAML.
 
     Raises:
-        UserError: naming every one, with the mend.
+        UserError: naming every one, with the fix.
     """
-    faults = [f"{place}: {text} is a placeholder; {edit(place)}" for place, text in unedited(sweep).items()]
-    if faults:
-        raise UserError(faults)
+    problems = [f"{place}: {text} is a placeholder; {edit(place)}" for place, text in find_placeholders(sweep).items()]
+    if problems:
+        raise UserError(problems)
 
 
 def edit(place: str) -> str:
-    """How to mend a placeholder."""
+    """How to fix a placeholder."""
     example = ", e.g. s3://your-bucket/prefix" if place == "storage" else ""
     return f"edit that line of the YAML{example}, or give --set {place}=..."
 

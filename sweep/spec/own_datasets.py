@@ -23,13 +23,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 def name_faults(names: Iterable[str]) -> list[str]:
     """What is wrong with names of a user's own sets."""
-    faults = []
+    problems = []
     for name in names:
         if name in catalog.DATASETS:
-            faults.append(f"{name}: is the name of a built-in dataset; choose another")
+            problems.append(f"{name}: is the name of a built-in dataset; choose another")
         elif not NAME.fullmatch(name):
-            faults.append(f"{name}: must be letters, digits, '.', '_' and '-', at most 100, a letter or digit first")
-    return faults
+            problems.append(f"{name}: must be letters, digits, '.', '_' and '-', at most 100, a letter or digit first")
+    return problems
 
 
 def size_of(info: DatasetInfo, size: int | None) -> int:
@@ -39,7 +39,7 @@ def size_of(info: DatasetInfo, size: int | None) -> int:
 
 
 def describe(sets: Mapping[str, Layout], size: int | None, storage: str) -> tuple[dict[str, Contents], list[str]]:
-    """What sets hold, as the store has them, else as their folders are; and faults of those that neither tells.
+    """What sets hold, as the store has them, else as their folders are; and problems of those that neither tells.
 
     Args:
         sets: the user's, by name.
@@ -47,25 +47,25 @@ def describe(sets: Mapping[str, Layout], size: int | None, storage: str) -> tupl
         storage: address of the store.
     """
     found: dict[str, Contents] = {}
-    faults: list[str] = []
+    problems: list[str] = []
     try:
         store = open_store(storage) if sets else None
     except (StoreError, UserError):
-        store = None  # its own fault is told when it is opened for work
+        store = None  # its own problem is told when it is opened for work
     for name, layout in sets.items():
-        stored = None if store is None else _stored(store, name, layout, size)
+        stored = None if store is None else _stored_contents(store, name, layout, size)
         try:
             found[name] = stored or catalog.contents(layout)
         except DataError as error:
-            faults += [f"data.sets.{name}: {fault}" for fault in str(error).split("\n")]
-            faults.append(
-                f"data.sets.{name}: is not in {storage}, and its folder cannot be used here: mend what is said above, "
+            problems += [f"data.sets.{name}: {problem}" for problem in str(error).split("\n")]
+            problems.append(
+                f"data.sets.{name}: is not in {storage}, and its folder cannot be used here: fix what is said above, "
                 f"or give the folder with --set data.sets.{name}.root=FOLDER, or the storage that has it"
             )
-    return found, faults
+    return found, problems
 
 
-def _stored(store: Store, name: str, layout: Layout, size: int | None) -> Contents | None:
+def _stored_contents(store: Store, name: str, layout: Layout, size: int | None) -> Contents | None:
     """What the manifest says; None where there is none, or not a whole one: the folder tells then."""
     unknown = catalog.own(name, layout, Contents((), 0, ("",)))
     path = f"datasets/{name}/{unknown.preparation(size_of(unknown, size))}/manifest.json"

@@ -76,10 +76,10 @@ def _layouts() -> Iterator[str]:
     for name, field in fields.items():
         if name != "layout":
             some = "" if len(owners[name]) == len(LAYOUTS) else f" ({', '.join(owners[name])})"
-            yield f"  data.sets.NAME.{name}{_shown(field.default)}: {field.metadata['description']}{some}"
+            yield f"  data.sets.NAME.{name}{_default_text(field.default)}: {field.metadata['description']}{some}"
 
 
-def _shown(value: Any) -> str:
+def _default_text(value: Any) -> str:
     if value is dataclasses.MISSING:
         return " (must be given)"
     return f" = {'none' if value is None else list(value) if isinstance(value, tuple) else value}"
@@ -88,4 +88,4 @@ def _shown(value: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "" if field.default_factory else " (must be given)"
-    return _shown(field.default)
+    return _default_text(field.default)

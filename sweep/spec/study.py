@@ -1,7 +1,7 @@
 """A study: what is varied, and what is averaged.
 
 Every name is checked here against the catalogs of detectors and datasets, field by field, so that
-one reading of a file finds all its faults.
+one reading of a file finds all its problems.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Study(BaseModel):
         if value is not None:
             _raise(
                 f"{dataset.name} has {unknown('protocol', value, dataset.protocols)}"
-                for dataset in _described(info)
+                for dataset in _known_datasets(info)
                 if value not in dataset.protocols
             )
         return value
@@ -166,7 +166,7 @@ class Study(BaseModel):
     @field_validator("abnormal", mode="before")
     @classmethod
     def _known_classes(cls, value: Any, info: ValidationInfo) -> Any:
-        sets = _described(info)
+        sets = _known_datasets(info)
         if value in ("all", ("all",), ["all"]):
             return tuple(dict.fromkeys(name for dataset in sets for name in dataset.abnormal))
         names = tuple(str(name) for name in _some(value, "all, or a list of class names"))
@@ -186,13 +186,13 @@ class Study(BaseModel):
         if value == "all":
             return tuple(detectors.DETECTORS)
         names = _some(value, "all, or a list of names")
-        faults = []
+        problems = []
         for name in names:
             try:
                 detectors.detector(str(name))
             except ValueError as error:
-                faults.append(str(error))
-        _raise(faults)
+                problems.append(str(error))
+        _raise(problems)
         return names
 
     @field_validator("variants", mode="before")
@@ -216,17 +216,17 @@ class Study(BaseModel):
     def _known_hyperparameters(cls, value: Any, info: ValidationInfo) -> Any:
         infos = [detectors.detector(name) for name in info.data.get("detectors", ())]
         every = {name for d in infos for name in tunable(d)}
-        faults = []
+        problems = []
         for owner, values in value.items():
             if owner != "all" and owner not in detectors.DETECTORS and ":" not in owner:
-                faults.append(f"{owner}: {unknown('detector', owner, [*detectors.DETECTORS, 'all'])}")
+                problems.append(f"{owner}: {unknown('detector', owner, [*detectors.DETECTORS, 'all'])}")
                 continue
             if owner == "all" and infos:
-                faults += [f"all: {unknown('hyperparameter', k, every)}" for k in values if k not in every]
+                problems += [f"all: {unknown('hyperparameter', k, every)}" for k in values if k not in every]
             for d in infos:
                 if owner in ("all", d.name):
-                    faults += _illegal(d, values, every if owner == "all" else set(tunable(d)), owner)
-        _raise(faults)
+                    problems += _illegal(d, values, every if owner == "all" else set(tunable(d)), owner)
+        _raise(problems)
         return value
 
     @field_validator("space")
@@ -235,10 +235,10 @@ class Study(BaseModel):
         infos = [detectors.detector(name) for name in info.data.get("detectors", ())]
         if value is not None and infos:
             every = {name for d in infos for name in tunable(d)}
-            faults = [unknown("hyperparameter", name, every) for name in value if name not in every]
+            problems = [unknown("hyperparameter", name, every) for name in value if name not in every]
             if not isinstance(value, Mapping):
                 ranged = {n for d in infos for n in searchable(d)}
-                faults += [
+                problems += [
                     f"{n} has no range of its own: give one, e.g. space: {{{n}: {{low: 1, high: 9}}}}"
                     for n in value
                     if n in every - ranged
@@ -247,8 +247,8 @@ class Study(BaseModel):
                 for d in infos:
                     for name in set(value) & set(tunable(d)):
                         for end in (value[name].low, value[name].high, *value[name].choices):
-                            faults += [] if end is None else _illegal(d, {name: end}, every, "")
-            _raise(faults or ([] if value else ["must name at least one hyperparameter"]))
+                            problems += [] if end is None else _illegal(d, {name: end}, every, "")
+            _raise(problems or ([] if value else ["must name at least one hyperparameter"]))
         return value
 
     @field_validator("axes")
@@ -256,59 +256,59 @@ class Study(BaseModel):
     def _known_axes(cls, value: Any, info: ValidationInfo) -> Any:
         infos = [detectors.detector(name) for name in info.data.get("detectors", ())]
         every = {name for d in infos for name in tunable(d)}
-        faults = [unknown("hyperparameter", name, every) for name in value if infos and name not in every]
-        faults += [f"{name}: must have at least one value" for name, values in value.items() if not values]
+        problems = [unknown("hyperparameter", name, every) for name in value if infos and name not in every]
+        problems += [f"{name}: must have at least one value" for name, values in value.items() if not values]
         for d in infos:
             for name in set(value) & set(tunable(d)):
                 for v in value[name]:
-                    faults += _illegal(d, {name: v}, every, "")
-        _raise(faults)
+                    problems += _illegal(d, {name: v}, every, "")
+        _raise(problems)
         return value
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Study:
-        faults = []
+        problems = []
         fields = type(self).model_fields
         for kind, keys in ONLY.items():
             given = [key for key in keys if self.kind != kind and getattr(self, key) != fields[key].default]
-            faults += [f"{key}: only a study of kind {kind} has it" for key in given]
+            problems += [f"{key}: only a study of kind {kind} has it" for key in given]
         if self.kind == "runtime":
-            faults += self._runtime_faults()
+            problems += self._runtime_faults()
         if self.kind == "search":
             if any(self.space_of(detectors.detector(d)) for d in self.detectors):
-                faults += self._lambda_faults()
+                problems += self._lambda_faults()
             else:
-                faults.append("detectors: none of them has a hyperparameter in the search space")
+                problems.append("detectors: none of them has a hyperparameter in the search space")
         if self.kind == "grid" and not self.axes:
-            faults.append("axes: must be given, e.g. axes: {nz: [16, 64]}")
+            problems.append("axes: must be given, e.g. axes: {nz: [16, 64]}")
         if self.kind != "grid" and self.axes:
-            faults.append("axes: only a study of kind grid has them")
+            problems.append("axes: only a study of kind grid has them")
         if self.objective == "transfer" and len(self.abnormal) < 2:
-            faults.append("objective: transfer needs at least 2 abnormal classes; use objective: labelled")
+            problems.append("objective: transfer needs at least 2 abnormal classes; use objective: labelled")
         if self.kind == "search" and ANY in self.abnormal and self.resolved_objective() == "transfer":
-            faults.append(f"abnormal: {ANY} is every class, so none is left that was not tuned on; name classes")
-        _raise(faults)
+            problems.append(f"abnormal: {ANY} is every class, so none is left that was not tuned on; name classes")
+        _raise(problems)
         return self
 
     def _runtime_faults(self) -> list[str]:
         """Times are taken of scoring in evaluation mode, with initial weights."""
-        faults = []
+        problems = []
         if self.evaluations != ("clean",):
-            faults.append("evaluations: a study of kind runtime times clean scoring alone; leave it out")
+            problems.append("evaluations: a study of kind runtime times clean scoring alone; leave it out")
         if self.validation is not None:
-            faults.append("validation: a study of kind runtime judges nothing; leave it out")
+            problems.append("validation: a study of kind runtime judges nothing; leave it out")
         if any("epochs" in values for values in self.hyperparameters.values()):
-            faults.append("hyperparameters: epochs: a study of kind runtime trains none; leave it out")
-        return faults
+            problems.append("hyperparameters: epochs: a study of kind runtime trains none; leave it out")
+        return problems
 
     def _lambda_faults(self) -> list[str]:
         """A search compares candidates at lambdas that trials record."""
-        faults = []
+        problems = []
         for info in map(detectors.detector, self.detectors):
             lam = self.given(info).get(LAMBDA)
             if lam is not None and LAMBDA not in self.space_of(info) and lam not in LAMBDAS:
-                faults.append(f"hyperparameters: lambda {lam} of {info.name}: a search takes {LAMBDAS}")
-        return faults
+                problems.append(f"hyperparameters: lambda {lam} of {info.name}: a search takes {LAMBDAS}")
+        return problems
 
     def variants_of(self, info: DetectorInfo) -> list[str]:
         """Variants of a detector that this study runs; its default where it has none of those named."""
@@ -338,13 +338,13 @@ class Study(BaseModel):
 
 
 def _datasets(info: ValidationInfo) -> Mapping[str, DatasetInfo | None] | None:
-    """Datasets by name, None for one of which nothing is known; None where the user's own have faults."""
+    """Datasets by name, None for one of which nothing is known; None where the user's own have problems."""
     known: Mapping[str, DatasetInfo | None] | None = (info.context or {"datasets": catalog.DATASETS})["datasets"]
     return known
 
 
-def _described(info: ValidationInfo) -> list[DatasetInfo]:
-    """Datasets of a study, but for those whose own faults say already why nothing is known of them."""
+def _known_datasets(info: ValidationInfo) -> list[DatasetInfo]:
+    """Datasets of a study, but for those whose own problems say already why nothing is known of them."""
     known = _datasets(info) or catalog.DATASETS
     return [found for name in info.data.get("datasets", ()) if (found := known.get(name)) is not None]
 
@@ -364,20 +364,20 @@ def searchable(info: DetectorInfo) -> dict[str, dict[str, Any]]:
 
 
 def _illegal(info: DetectorInfo, values: Mapping[str, Any], known: set[str], owner: str) -> list[str]:
-    """Faults of the values that a detector would be given; names unknown to it are left out if `known`."""
+    """Problems of the values that a detector would be given; names unknown to it are left out if `known`."""
     own = {name: value for name, value in values.items() if name in tunable(info) or name not in known}
-    faults = []
+    problems = []
     lam = own.pop(LAMBDA, None)
     if lam is not None and not (isinstance(lam, int | float) and 0 <= lam <= 1):
-        faults.append(f"{LAMBDA}={lam!r} is not legal: a number from 0 to 1")
+        problems.append(f"{LAMBDA}={lam!r} is not legal: a number from 0 to 1")
     for name, value in own.items():
         if owner == "all" and name not in tunable(info):
             continue
         try:
             detectors.resolve(info, info.default_variant, {name: value})
         except ValueError as error:
-            faults.append(str(error))
-    return [f"{owner}: {fault}" if owner else fault for fault in faults]
+            problems.append(str(error))
+    return [f"{owner}: {problem}" if owner else problem for problem in problems]
 
 
 def _some(value: Any, wanted: str) -> tuple[Any, ...]:
@@ -393,8 +393,8 @@ def _some(value: Any, wanted: str) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _raise(faults: Any) -> None:
-    lines = list(dict.fromkeys(faults))
+def _raise(problems: Any) -> None:
+    lines = list(dict.fromkeys(problems))
     if lines:
         raise ValueError("\n".join(lines))
 

@@ -1,4 +1,4 @@
-"""Everything a YAML may say: typed, frozen, validated; faults are reported all at once.
+"""Everything a YAML may say: typed, frozen, validated; problems are reported all at once.
 
 `load` reads a file, lays `--set` over it, fills in named studies and returns a `Sweep` in which
 nothing is implicit but what depends on the machine (resolved by `sweep.plan.expand`).
@@ -73,9 +73,9 @@ class Data(Section):
     @field_validator("sets")
     @classmethod
     def _names_are_free(cls, value: Mapping[str, OwnSet]) -> Mapping[str, OwnSet]:
-        faults = name_faults(value)
-        if faults:
-            raise ValueError("\n".join(faults))
+        problems = name_faults(value)
+        if problems:
+            raise ValueError("\n".join(problems))
         return value
 
     def datasets(self) -> dict[str, DatasetInfo | None]:
@@ -131,7 +131,7 @@ class Sweep(Section):
     @field_validator("studies", mode="wrap")
     @classmethod
     def _of_these_datasets(cls, value: Any, handler: Any, info: ValidationInfo) -> tuple[Study, ...]:  # noqa: ARG003
-        data = info.data.get("data")  # missing where it has faults of its own
+        data = info.data.get("data")  # missing where it has problems of its own
         return _STUDIES.validate_python(value, context={"datasets": None if data is None else data.datasets()})
 
     def dataset(self, name: str) -> DatasetInfo:

@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
-    """Mapping that `text` holds; faults name `name`."""
+    """Mapping that `text` holds; problems name `name`."""
     try:
         value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
@@ -63,40 +63,40 @@ def override(value: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
     Raises:
         UserError: an assignment without "=", or one that goes through something that has no keys.
     """
-    faults = []
+    problems = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path.strip():
-            faults.append(f"--set {assignment}: must look like a.b=value")
+            problems.append(f"--set {assignment}: must look like a.b=value")
             continue
         try:
             new = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
-            value = _assigned(value, path.strip().split("."), new)
+            value = _assign(value, path.strip().split("."), new)
         except (yaml.YAMLError, LookupError, ValueError) as error:
-            faults.append(f"--set {assignment}: {str(error).splitlines()[0]}")
-    if faults:
-        raise UserError(faults)
+            problems.append(f"--set {assignment}: {str(error).splitlines()[0]}")
+    if problems:
+        raise UserError(problems)
     return value
 
 
-def _assigned(value: Any, path: list[str], new: Any) -> Any:
+def _assign(value: Any, path: list[str], new: Any) -> Any:
     if not path:
         return new
     head, rest = path[0], path[1:]
     if isinstance(value, list):
         if not head.isdigit() or int(head) >= len(value):
             raise LookupError(f"{head!r} must be a position from 0 to {len(value) - 1}")
-        return [_assigned(v, rest, new) if i == int(head) else v for i, v in enumerate(value)]
+        return [_assign(v, rest, new) if i == int(head) else v for i, v in enumerate(value)]
     if value is not None and not isinstance(value, Mapping):
         raise LookupError(f"{value!r} has no key {head!r}")
-    return {**(value or {}), head: _assigned((value or {}).get(head), rest, new)}
+    return {**(value or {}), head: _assign((value or {}).get(head), rest, new)}
 
 
-def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with `over` laid over it: mappings are merged key by key, all else is replaced."""
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(old, value) if both else value  # type: ignore[arg-type]
+        result[key] = merge(old, value) if both else value  # type: ignore[arg-type]
     return result

@@ -30,7 +30,7 @@ def open_store(url: str) -> Store:
 
         return S3Store.from_url(url)
     store = LocalStore(_folder_of(url))
-    with store._explained("open", "the folder"), suppress(FileNotFoundError):
+    with store._explain("open", "the folder"), suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.stat(store.url).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     store.remove_leftovers()

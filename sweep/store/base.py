@@ -15,10 +15,10 @@ _LEGAL_PATH = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 
 
 class StoreError(Exception):
-    """The store cannot do what was asked.  The message says what, where, and the mend."""
+    """The store cannot do what was asked.  The message says what, where, and the fix."""
 
 
-class Missing(StoreError):
+class ObjectNotFound(StoreError):
     """There is no object at that path."""
 
 
@@ -103,14 +103,14 @@ class Store(ABC):
     def get_many(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """(path, bytes) of each object that exists, in the order asked for; absent ones are left out."""
         for path in paths:
-            with suppress(Missing):
+            with suppress(ObjectNotFound):
                 yield path, self.get(path)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
 
 
-def checked(path: str) -> str:
+def check_path(path: str) -> str:
     """The path itself, if it is legal in every kind of store.
 
     Raises:

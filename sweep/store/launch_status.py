@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from sweep.errors import INTERRUPTED
-from sweep.store.base import Missing, Store
+from sweep.store.base import ObjectNotFound, Store
 
 State = Literal["starting", "running", "reporting", "ended"]
 
@@ -53,7 +53,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Head:
+class LaunchStatus:
     """Where a launch is.
 
     Attributes:
@@ -99,15 +99,15 @@ class Head:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Head:
+    def from_json(cls, record: Mapping[str, Any]) -> LaunchStatus:
         """Inverse of `to_json`; keys of a later version are left out.
 
         Raises:
             ValueError: it is no such record.
         """
         try:
-            nodes = tuple(Node(**_known(Node, node)) for node in record.get("nodes", ()))
-            head = cls(**{**_known(cls, record), "nodes": nodes})
+            nodes = tuple(Node(**_known_fields(Node, node)) for node in record.get("nodes", ()))
+            head = cls(**{**_known_fields(cls, record), "nodes": nodes})
         except (AttributeError, TypeError) as error:
             raise ValueError(f"no record of a head: {error}") from None
         if head.state not in get_args(State):
@@ -115,23 +115,23 @@ class Head:
         return head
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         return self.state == "ended"
 
 
-def read(store: Store, sweep_id: str) -> Head | None:
+def read(store: Store, sweep_id: str) -> LaunchStatus | None:
     """The record, None where there is none or one that cannot be read.
 
     Raises:
         StoreError: the store cannot be asked.
     """
     try:
-        return Head.from_json(json.loads(store.get(_path(sweep_id))))
-    except (Missing, ValueError):
+        return LaunchStatus.from_json(json.loads(store.get(_path(sweep_id))))
+    except (ObjectNotFound, ValueError):
         return None
 
 
-def write(store: Store, sweep_id: str, head: Head) -> None:
+def write(store: Store, sweep_id: str, head: LaunchStatus) -> None:
     """Put the record in place of the one before.
 
     Raises:
@@ -156,10 +156,10 @@ def close(store: Store, sweep_id: str, cause: str, code: int = INTERRUPTED, sinc
     if head is None:
         return
     stopped = head.exit_code == INTERRUPTED and since is not None and head.time >= since
-    if head.ended and not stopped:
+    if head.has_ended and not stopped:
         return
-    said = f"{cause}; {head.cause}" if head.ended and head.cause else cause
-    nodes = merged(head.nodes, (), time.time())
+    said = f"{cause}; {head.cause}" if head.has_ended and head.cause else cause
+    nodes = merge_nodes(head.nodes, (), time.time())
     write(store, sweep_id, replace(head, state="ended", exit_code=code, cause=said, running=0, slots=0, nodes=nodes))
 
 
@@ -169,7 +169,7 @@ def dollars(nodes: Iterable[Node], started: float, now: float) -> float | None:
     return None if any(cost is None for cost in costs) else math.fsum(cost for cost in costs if cost is not None)
 
 
-def merged(known: Iterable[Node], seen: Iterable[Node], now: float, started: float = 0.0) -> tuple[Node, ...]:
+def merge_nodes(known: Iterable[Node], seen: Iterable[Node], now: float, started: float = 0.0) -> tuple[Node, ...]:
     """Nodes known before, as they are seen now; those that are gone stay, with the time of it.
 
     What ended before `started` is left out, and so is what came before and was gone, nobody says since when, when it
@@ -193,6 +193,6 @@ def _path(sweep_id: str) -> str:
     return f"sweeps/{sweep_id}/head.json"
 
 
-def _known(kind: type[Node] | type[Head], record: Mapping[str, Any]) -> dict[str, Any]:
+def _known_fields(kind: type[Node] | type[LaunchStatus], record: Mapping[str, Any]) -> dict[str, Any]:
     names = {field.name for field in fields(kind)}
     return {key: value for key, value in record.items() if key in names}

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
-from sweep.store.base import Missing, Store, StoreError
+from sweep.store.base import ObjectNotFound, Store, StoreError
 
 TTL_SECONDS = 30.0
 LOOKS = 100  # somebody may be faster between our look and our write, but not always
@@ -73,7 +73,7 @@ class Holder:
     ttl_seconds: float = TTL_SECONDS
 
     @property
-    def released(self) -> bool:
+    def is_released(self) -> bool:
         return self.pid == 0
 
     @property
@@ -83,7 +83,7 @@ class Holder:
     @property
     def dead(self) -> bool:
         """Whether the process is known to be gone; only this machine's own can be known."""
-        return self.on_this_machine and _ended(self.pid, self.process_start)
+        return self.on_this_machine and _process_ended(self.pid, self.process_start)
 
 
 class Lease:
@@ -126,13 +126,13 @@ class Lease:
         return self._mine.epoch if self._mine else 0
 
     @property
-    def lost(self) -> bool:
+    def is_lost(self) -> bool:
         """Whether we took the lease, did not release it, and others have it now or may have it.
 
         A holder that could not renew for the whole lifetime counts as having lost it, until a
         renewal succeeds and so proves that nobody took it.
         """
-        if self._mine is None or self._mine.released:  # no lock: a renewal that hangs must not hang us
+        if self._mine is None or self._mine.is_released:  # no lock: a renewal that hangs must not hang us
             return False
         return self._tag is None or self._clock() - self._renewed_at >= self.ttl_seconds
 
@@ -185,7 +185,7 @@ class Lease:
                 self._tag = None
 
     @contextmanager
-    def held(self, patience: float = 0.0) -> Iterator[Lease]:
+    def hold(self, patience: float = 0.0) -> Iterator[Lease]:
         """Acquire, renew from a background thread while the block runs, release.
 
         Args:
@@ -220,9 +220,9 @@ class Lease:
                     return True
                 asked_at = self._clock()
                 epoch, tag = 0, None
-                with suppress(Missing):
+                with suppress(ObjectNotFound):
                     data, tag = self.store.get_tagged(self.path)
-                    holder = _parsed(data)
+                    holder = _parse(data)
                     self._judge(holder, tag, asked_at)
                     epoch = holder.epoch
                 if self._write(self._record(epoch + 1), tag):
@@ -234,7 +234,7 @@ class Lease:
 
     def _judge(self, holder: Holder, tag: str, asked_at: float) -> None:
         """Raises Held unless the lease may be taken over."""
-        if holder.released or holder.dead:
+        if holder.is_released or holder.dead:
             return
         if self._seen is None or self._seen[0] != tag:
             self._seen_alive = self._seen is not None
@@ -254,9 +254,9 @@ class Lease:
         """A renewal that failed in an outage may have reached the store all the same."""
         try:
             data, tag = self.store.get_tagged(self.path)
-        except Missing:
+        except ObjectNotFound:
             return False
-        return replace(_parsed(data), beat=record.beat) == record and self._write(record, tag)
+        return replace(_parse(data), beat=record.beat) == record and self._write(record, tag)
 
     def _record(self, epoch: int) -> Holder:
         return Holder(
@@ -289,12 +289,12 @@ def take_over(lease: Lease) -> None:
         time.sleep(0.5)
 
 
-def whoami() -> str:
+def owner_name() -> str:
     """USER@HOST, as others are told who has a sweep."""
     return f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}"
 
 
-def _parsed(data: bytes) -> Holder:
+def _parse(data: bytes) -> Holder:
     """The record; one that cannot be read is a stranger's, judged by the clock alone."""
     try:
         record = json.loads(data)
@@ -322,7 +322,7 @@ def _process_start(pid: int) -> int | None:
     return 0 if words[0] in (b"Z", b"X") else int(words[19])
 
 
-def _ended(pid: int, start: int | None) -> bool:
+def _process_ended(pid: int, start: int | None) -> bool:
     """Whether that process is gone for certain; its id may have gone to another one since."""
     try:
         os.kill(pid, 0)

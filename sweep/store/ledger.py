@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
-from sweep.store.base import Missing, Store, StoreError
+from sweep.store.base import ObjectNotFound, Store, StoreError
 
 Record = dict[str, Any]
 
@@ -28,19 +28,19 @@ class Damaged(StoreError):
 
 
 @contextmanager
-def undamaged(path: str) -> Iterator[None]:
+def reading(path: str) -> Iterator[None]:
     """Within it the bytes of an object are read.
 
     Raises:
-        Damaged: they cannot be; names the object and the mend.
+        Damaged: they cannot be; names the object and the fix.
     """
     try:
         yield
     except (ValueError, KeyError, EOFError, OSError, zlib.error, BadZipFile) as error:
         why = str(error).strip().split("\n")[0] or type(error).__name__
         trial = path.startswith("trials/")
-        mend = f"delete {'/'.join(path.split('/')[:2])} there and launch again" if trial else "restore it from a copy"
-        raise Damaged(f"{path} in the store is damaged ({why}); {mend}") from None
+        fix = f"delete {'/'.join(path.split('/')[:2])} there and launch again" if trial else "restore it from a copy"
+        raise Damaged(f"{path} in the store is damaged ({why}); {fix}") from None
 
 
 class Index(NamedTuple):
@@ -125,7 +125,7 @@ class Ledger:
 
     def asks(self, study: str) -> dict[int, Record]:
         """Candidates of a search by number."""
-        return self._numbered(f"sweeps/{self.sweep}/studies/{study}/asks")
+        return self._read_numbered(f"sweeps/{self.sweep}/studies/{study}/asks")
 
     def put_ask(self, study: str, number: int, ask: Record) -> Record:
         """Record a candidate; returns the record that stands, ours or an earlier one."""
@@ -133,7 +133,7 @@ class Ledger:
 
     def prunes(self, study: str) -> dict[int, Record]:
         """Prune decisions of a search by candidate number."""
-        return self._numbered(f"sweeps/{self.sweep}/studies/{study}/prunes")
+        return self._read_numbered(f"sweeps/{self.sweep}/studies/{study}/prunes")
 
     def put_prune(self, study: str, number: int, prune: Record) -> Record:
         """Record that a candidate was given up; returns the record that stands."""
@@ -141,7 +141,7 @@ class Ledger:
 
     # -- objects --------------------------------------------------------------------------------
 
-    def _numbered(self, prefix: str) -> dict[int, Record]:
+    def _read_numbered(self, prefix: str) -> dict[int, Record]:
         found = self.store.get_many(list(self.store.list(prefix)))
         return {int(path.rsplit("/", 1)[1].removesuffix(".json")): _record(path, data) for path, data in found}
 
@@ -153,12 +153,12 @@ class Ledger:
     def _read(self, path: str) -> Record | None:
         try:
             return _record(path, self.store.get(path))
-        except Missing:
+        except ObjectNotFound:
             return None
 
 
 def _record(path: str, data: bytes) -> Record:
-    with undamaged(path):
+    with reading(path):
         record = json.loads(data)
         if not isinstance(record, dict) or not record:
             raise ValueError("no record")

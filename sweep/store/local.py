@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from sweep.store.base import Missing, Store, StoreError, checked
+from sweep.store.base import ObjectNotFound, Store, StoreError, check_path
 
 LOCKS = 64  # lock files a folder has; two paths that share one only wait for each other
 LEFTOVER_SECONDS = 86_400  # a temporary file this old belongs to a writer that died
@@ -38,7 +38,7 @@ class LocalStore(Store):
 
     def put_once(self, path: str, data: bytes) -> bool:
         target = self._file(path)
-        with self._explained("write", path), self._temporary(data) as temporary:
+        with self._explain("write", path), self._temporary(data) as temporary:
             try:
                 _publish(os.link, temporary, target)
             except FileExistsError:
@@ -53,19 +53,19 @@ class LocalStore(Store):
 
     def put(self, path: str, data: bytes) -> None:
         target = self._file(path)
-        with self._explained("write", path), self._temporary(data) as temporary, self._locked(path):
+        with self._explain("write", path), self._temporary(data) as temporary, self._lock(path):
             _publish(os.replace, temporary, target)
 
     def get(self, path: str) -> bytes:
-        with self._explained("read", path):
+        with self._explain("read", path):
             try:
                 with open(self._file(path), "rb") as file:
                     return file.read()
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                raise Missing(f"no object {path} in {self.url}") from None
+                raise ObjectNotFound(f"no object {path} in {self.url}") from None
 
     def exists(self, path: str) -> bool:
-        with self._explained("look for", path):
+        with self._explain("look for", path):
             try:
                 return stat.S_ISREG(os.stat(self._file(path)).st_mode)
             except (FileNotFoundError, NotADirectoryError):
@@ -73,24 +73,24 @@ class LocalStore(Store):
 
     def list(self, prefix: str) -> Iterator[str]:
         folder = self._folder(prefix)
-        with self._explained("list", prefix):
+        with self._explain("list", prefix):
             yield from _walk(folder, f"{prefix}/" if prefix else "")
 
     def names(self, prefix: str) -> builtins.list[str]:
         folder = self._folder(prefix)
-        with self._explained("list", prefix):
+        with self._explain("list", prefix):
             return sorted(entry.name for entry in _entries(folder))
 
     def delete(self, path: str) -> None:
         target = self._file(path)
-        with self._explained("delete", path):
-            with self._locked(path), suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        with self._explain("delete", path):
+            with self._lock(path), suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
                 os.unlink(target)
             self._remove_empty(os.path.dirname(target))
 
     def delete_tree(self, prefix: str) -> None:
         folder = self._file(prefix)
-        with self._explained("delete", prefix):
+        with self._explain("delete", prefix):
             doomed = self._own("tmp", secrets.token_hex(8))
             try:
                 os.makedirs(os.path.dirname(doomed), exist_ok=True)
@@ -109,8 +109,8 @@ class LocalStore(Store):
         if tag is None:
             return _tag(data) if self.put_once(path, data) else None
         target = self._file(path)
-        with self._explained("write", path), self._temporary(data) as temporary, self._locked(path):
-            with suppress(Missing):
+        with self._explain("write", path), self._temporary(data) as temporary, self._lock(path):
+            with suppress(ObjectNotFound):
                 if self.get_tagged(path)[1] == tag:
                     _publish(os.replace, temporary, target)
                     return _tag(data)
@@ -128,7 +128,7 @@ class LocalStore(Store):
                     os.unlink(entry.path)
 
     def _file(self, path: str) -> str:
-        return f"{self.url}/{checked(path)}"
+        return f"{self.url}/{check_path(path)}"
 
     def _folder(self, prefix: str) -> str:
         return self._file(prefix) if prefix else self.url
@@ -155,7 +155,7 @@ class LocalStore(Store):
                 os.unlink(name)
 
     @contextmanager
-    def _locked(self, path: str) -> Iterator[None]:
+    def _lock(self, path: str) -> Iterator[None]:
         """Replacing and deleting exclude each other, so that compare-and-swap swaps what it compared."""
         descriptor = _open(self._own("locks", str(zlib.crc32(path.encode()) % LOCKS)), os.O_RDWR | os.O_CREAT)
         try:
@@ -173,12 +173,12 @@ class LocalStore(Store):
                 folder = os.path.dirname(folder)
 
     @contextmanager
-    def _explained(self, action: str, path: str) -> Iterator[None]:
+    def _explain(self, action: str, path: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            mend = _MENDS.get(error.errno or 0, "check the disk, then run the same command again to go on")
-            raise StoreError(f"cannot {action} {path} in {self.url}: {error.strerror}; {mend}") from None
+            fix = _MENDS.get(error.errno or 0, "check the disk, then run the same command again to go on")
+            raise StoreError(f"cannot {action} {path} in {self.url}: {error.strerror}; {fix}") from None
 
 
 _NO_ROOM = "free some space there, then run the same command again to go on; no half object was left"

@@ -37,7 +37,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
 
-from sweep.store.base import Missing, Store, StoreError, checked
+from sweep.store.base import ObjectNotFound, Store, StoreError, check_path
 
 ATTEMPTS = 8  # tries of one request: half a minute of waiting in all; AWS_MAX_ATTEMPTS overrides
 THREADS = 16  # of get_many: small objects cost a round trip each, and no bandwidth
@@ -58,7 +58,7 @@ class S3Store(Store):
 
     def __init__(self, bucket: str, prefix: str) -> None:
         self._bucket = bucket
-        self._base = f"{checked(prefix)}/" if prefix else ""
+        self._base = f"{check_path(prefix)}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
         self._bucket_seen = False
 
@@ -78,14 +78,14 @@ class S3Store(Store):
         return self._put_conditionally(path, data, IfNoneMatch="*") is not None
 
     def put(self, path: str, data: bytes) -> None:
-        with self._explained("write", path) as client:
+        with self._explain("write", path) as client:
             client.put_object(Bucket=self._bucket, Key=self._key(path), Body=data)
 
     def get(self, path: str) -> bytes:
         return self.get_tagged(path)[0]
 
     def exists(self, path: str) -> bool:
-        with self._explained("look for", path) as client:
+        with self._explain("look for", path) as client:
             try:
                 client.head_object(Bucket=self._bucket, Key=self._key(path))
             except ClientError as error:
@@ -98,7 +98,7 @@ class S3Store(Store):
             return True
 
     def list(self, prefix: str) -> Iterator[str]:
-        with self._explained("list", prefix) as client:
+        with self._explain("list", prefix) as client:
             # Not every server sorts, and those with real folders put "a/c" before "a-b".
             yield from sorted(
                 key[len(self._base) :]
@@ -109,7 +109,7 @@ class S3Store(Store):
 
     def names(self, prefix: str) -> builtins.list[str]:
         start = len(self._under(prefix))
-        with self._explained("list", prefix) as client:
+        with self._explain("list", prefix) as client:
             found: set[str] = set()
             for page in self._pages(client, prefix, Delimiter="/"):
                 folders = [folder["Prefix"] for folder in page.get("CommonPrefixes", [])]
@@ -117,27 +117,27 @@ class S3Store(Store):
             return sorted(found - {""})
 
     def delete(self, path: str) -> None:
-        with self._explained("delete", path) as client:
+        with self._explain("delete", path) as client:
             client.delete_object(Bucket=self._bucket, Key=self._key(path))
 
     def delete_tree(self, prefix: str) -> None:
-        checked(prefix)
-        with self._explained("delete", prefix) as client:
+        check_path(prefix)
+        with self._explain("delete", prefix) as client:
             keys = iter([key for page in self._pages(client, prefix) for key in _keys(page)])
             while batch := [{"Key": key} for key in islice(keys, DELETE_BATCH)]:
                 answer = client.delete_objects(Bucket=self._bucket, Delete={"Objects": batch, "Quiet": True})
-                for fault in answer.get("Errors", []):
-                    raise ClientError({"Error": fault}, "DeleteObjects")
+                for problem in answer.get("Errors", []):
+                    raise ClientError({"Error": problem}, "DeleteObjects")
 
     def get_tagged(self, path: str) -> tuple[bytes, str]:
-        with self._explained("read", path) as client:
+        with self._explain("read", path) as client:
             for attempt in range(ATTEMPTS):
                 try:
                     answer = client.get_object(Bucket=self._bucket, Key=self._key(path))
                 except ClientError as error:
                     if _code(error) not in _ABSENT:
                         raise
-                    raise Missing(f"no object {path} in {self.url}") from None
+                    raise ObjectNotFound(f"no object {path} in {self.url}") from None
                 try:
                     return answer["Body"].read(), answer["ETag"]
                 except _BROKEN_BODY:  # botocore retries a request, but not the reading of its answer
@@ -176,7 +176,7 @@ class S3Store(Store):
         """
         token = uuid.uuid4().hex
         place = {"Bucket": self._bucket, "Key": self._key(path)}
-        with self._explained("write", path) as client:
+        with self._explain("write", path) as client:
             for attempt in range(ATTEMPTS):
                 try:
                     answer = client.put_object(**place, Body=data, Metadata={"token": token}, **condition)
@@ -202,7 +202,7 @@ class S3Store(Store):
         return str(found["ETag"]) if found["Metadata"].get("token") == token else None
 
     def _key(self, path: str) -> str:
-        return self._base + checked(path)
+        return self._base + check_path(path)
 
     def _under(self, prefix: str) -> str:
         return f"{self._key(prefix)}/" if prefix else self._base
@@ -212,7 +212,7 @@ class S3Store(Store):
         yield from pages.paginate(Bucket=self._bucket, Prefix=self._under(prefix), **options)
 
     @contextmanager
-    def _explained(self, action: str, path: str) -> Iterator[Any]:
+    def _explain(self, action: str, path: str) -> Iterator[Any]:
         """The client; its errors leave as StoreErrors."""
         try:
             yield _client(_aws_settings())
@@ -279,7 +279,7 @@ def _keys(page: dict[str, Any]) -> list[str]:
 def _present(path: str, read: Future[bytes]) -> Iterator[tuple[str, bytes]]:
     try:
         yield path, read.result()
-    except Missing:
+    except ObjectNotFound:
         return
 
 

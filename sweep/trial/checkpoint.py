@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from sweep.store.base import Missing, Store
+from sweep.store.base import ObjectNotFound, Store
 from sweep.store.lease import TTL_SECONDS, Held, Lease
 
 State = dict[str, Any]
@@ -59,7 +59,7 @@ class Checkpoints:
         try:
             latest = json.loads(self._store.get(f"{self._folder}/latest.json"))
             data = self._store.get(latest["path"])
-        except Missing:
+        except ObjectNotFound:
             return None
         self._number = int(latest["number"])
         if hashlib.sha256(data).hexdigest() != latest["sha256"]:

@@ -15,7 +15,7 @@ def device_of(spec: TrialSpec) -> torch.device:
     """Device that a trial's spec names.
 
     Raises:
-        RuntimeError: a GPU was assigned and is not there, with the mend.
+        RuntimeError: a GPU was assigned and is not there, with the fix.
     """
     if spec.device == "cpu":
         return torch.device("cpu")

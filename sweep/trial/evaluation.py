@@ -32,7 +32,7 @@ def clean(detector: Detector, images: Images) -> Scoring:
         batch = images[start : start + detector.score_batch]
         parts.append(detector.score(detector.normalise(batch)))
         yield
-    return _joined(parts)
+    return _join(parts)
 
 
 def finished(scoring: Scoring) -> Components:
@@ -61,14 +61,14 @@ def legacy(detector: Detector, images: Images, order: npt.NDArray[np.int64]) -> 
         float32 [N] each, in the order of `images`.
     """
     tested = copy.deepcopy(detector)
-    arranged = images.arranged(order)
+    arranged = images.reorder(order)
     count = max(1, (len(images) + LEGACY_BATCH - 2) // LEGACY_BATCH)
     bounds = [*(LEGACY_BATCH * number for number in range(count)), len(images)]
     parts = []
     for start, stop in pairwise(bounds):
         parts.append(tested.score_in_training_mode(tested.normalise(arranged[start:stop])))
         yield
-    scored = _joined(parts)
+    scored = _join(parts)
     back = np.argsort(order)
     return {name: values[back] for name, values in scored.items()}
 
@@ -99,5 +99,5 @@ def sample(labels: npt.NDArray[Any], count: int, seed: int) -> npt.NDArray[np.in
     return np.sort(np.concatenate([drawn[0][: count - abnormal], drawn[1][:abnormal]]))
 
 
-def _joined(parts: list[dict[str, Tensor]]) -> Components:
+def _join(parts: list[dict[str, Tensor]]) -> Components:
     return {name: torch.cat([part[name] for part in parts]).float().cpu().numpy() for name in parts[0]}

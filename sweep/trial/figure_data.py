@@ -63,9 +63,9 @@ def figure_data(
     drawn = sample(labels, FEATURE_SAMPLES, seed)
     features = _in_batches(detector, detector.discriminator_features, images[test[drawn]], device)
     if features is not None:
-        found |= {"features": _half(_projected(features, seed)), "feature_labels": labels[drawn].astype(np.uint8)}
+        found |= {"features": _half(_project(features, seed)), "feature_labels": labels[drawn].astype(np.uint8)}
     chosen, hard = extremes(labels, scores)
-    pixels = reconstructed(detector, images[test[chosen]], device)
+    pixels = reconstruct(detector, images[test[chosen]], device)
     if pixels is not None:
         found |= {
             "originals": _small(images[test[chosen]]),
@@ -95,7 +95,7 @@ def extremes(labels: npt.NDArray[Any], scores: Numbers) -> tuple[npt.NDArray[np.
     return chosen, np.arange(len(chosen)) >= sum(map(len, easy))
 
 
-def reconstructed(detector: Detector, images: Images, device: torch.device) -> Numbers | None:
+def reconstruct(detector: Detector, images: Images, device: torch.device) -> Numbers | None:
     """What a detector makes of images uint8 [N, C, S, S]: of that shape, in [0, 255]; None for one that makes none."""
     made = _in_batches(detector, detector.reconstruction, images, device)
     return None if made is None else np.clip((made * detector.std + detector.mean) * 255, 0, 255)
@@ -113,7 +113,7 @@ def _in_batches(detector: Detector, method: Any, images: Images, device: torch.d
     return torch.cat(parts).numpy() if parts else None
 
 
-def _projected(features: Numbers, seed: int) -> Numbers:
+def _project(features: Numbers, seed: int) -> Numbers:
     """[N, F] to at most `FEATURES` columns."""
     flat = features.reshape(len(features), -1)
     if flat.shape[1] <= FEATURES:

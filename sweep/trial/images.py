@@ -45,7 +45,7 @@ class Images:
             return self._held[chosen] if self._order is None else self._held[self._order[chosen]]
         return torch.from_numpy(self._pages[self._positions[chosen]]).to(self._device)
 
-    def arranged(self, order: npt.NDArray[Any]) -> Images:
+    def reorder(self, order: npt.NDArray[Any]) -> Images:
         """The same images in another order, none copied.
 
         Args:

@@ -103,7 +103,7 @@ def run_trial(spec: TrialSpec, store: Store, options: Options) -> Generator[Prog
         The result record, which stands in the store.
 
     Raises:
-        DataError: the dataset is missing or damaged; the message names the mend.
+        DataError: the dataset is missing or damaged; the message names the fix.
         ValueError: the spec does not fit the dataset or the detector.
         RuntimeError: a GPU was assigned and is not there.
         Interrupted: it was asked to stop.
@@ -180,7 +180,7 @@ class _Run:
         while self.epoch < self.epochs:
             began = time.perf_counter()
             self.detector.begin_epoch(self.epoch)
-            images = self.train_images.arranged(self._order())
+            images = self.train_images.reorder(self._order())
             steps = len(images) // self.batch_size
             while self.step < steps:
                 batch = images[self.step * self.batch_size : (self.step + 1) * self.batch_size]
@@ -230,14 +230,14 @@ class _Run:
         scored: dict[str, Components] = {}
         if len(self.split.validation):
             validation = Images(self.dataset.images, self.split.validation, self.device)
-            scored[VALIDATION] = yield from self._paced(clean(self.detector, validation))
+            scored[VALIDATION] = yield from self._pace(clean(self.detector, validation))
         if self.spec.evaluations:
             images = Images(self.dataset.images, self.test, self.device)
             for evaluation in self.spec.evaluations:
                 if evaluation != "clean" and "clean" in scored and not self.detector.normalises_by_batch:
                     scored[evaluation] = scored["clean"]  # nothing else could come out, in hours
                 else:
-                    scored[evaluation] = yield from self._paced(self._scoring(images, evaluation))
+                    scored[evaluation] = yield from self._pace(self._scoring(images, evaluation))
         aurocs = {}
         for name, components in scored.items():
             bad = [part for part, values in components.items() if not np.isfinite(values).all()]
@@ -255,9 +255,9 @@ class _Run:
     def time_scoring(self, timing: Timing) -> Generator[Progress, bool | None, None]:
         """Time the scoring of test images.  Interrupted, it begins anew."""
         images = self.dataset.images.view(np.ndarray)[self.test[:IMAGES]]
-        self.timings = yield from self._paced(scoring_times(self.detector, images, timing, self.device))
+        self.timings = yield from self._pace(scoring_times(self.detector, images, timing, self.device))
 
-    def _paced(self, scoring: Generator[None, None, T]) -> Generator[Progress, bool | None, T]:
+    def _pace(self, scoring: Generator[None, None, T]) -> Generator[Progress, bool | None, T]:
         """Run a scoring to its end, with a sign of life now and then."""
         sliced = time.perf_counter()
         while True:

@@ -21,10 +21,10 @@ from models.detector import Detector
 from models.scoring import combine
 from sweep.errors import UserError
 from sweep.spec.trial import TrialSpec
-from sweep.store.base import Missing, Store
+from sweep.store.base import ObjectNotFound, Store
 from sweep.store.ledger import Record
 from sweep.trial.evaluation import Components, clean, finished
-from sweep.trial.figure_data import reconstructed
+from sweep.trial.figure_data import reconstruct
 from sweep.trial.images import Images
 from sweep.trial.run import LAYOUTS
 
@@ -60,7 +60,7 @@ class TrainedDetector:
         Raises:
             DataError: there is no such folder, no image in it, or images that cannot be read; lists all.
         """
-        parts = list(self.batches(Path(folder), new_images.listed(Path(folder))))
+        parts = list(self.batches(Path(folder), new_images.list_images(Path(folder))))
         skipped = tuple(bad for part in parts for bad in part.skipped)
         files = tuple(file for part in parts for file in part.files)
         if not (skip_bad and files):
@@ -69,7 +69,9 @@ class TrainedDetector:
 
     def batches(self, folder: Path, files: list[str]) -> Iterator[Unseen]:
         """Images of a folder, some at a time, prepared as those that the detector was trained on."""
-        yield from new_images.prepared(folder, files, self.manifest, min(new_images.CHUNK, self.network.score_batch))
+        yield from new_images.prepare_images(
+            folder, files, self.manifest, min(new_images.CHUNK, self.network.score_batch)
+        )
 
     def score(self, images: Pixels) -> npt.NDArray[np.float64]:
         """Anomaly score of each image, float64 [N]; higher is more abnormal.
@@ -98,7 +100,7 @@ class TrainedDetector:
             as `score`.
         """
         self._check(images)
-        made = reconstructed(self.network, np.array(images), self.device)
+        made = reconstruct(self.network, np.array(images), self.device)
         return None if made is None else np.rint(made).astype(np.uint8)
 
     def _check(self, images: Pixels) -> None:
@@ -127,8 +129,8 @@ def load(store: Store, record: Record, lam: float | None) -> TrainedDetector:
         raise UserError(f"trial {spec.key} {record['status']}: {record['cause']}; it left no detector")
     try:
         revision = catalog.detector(spec.detector).revision
-    except ValueError as fault:
-        raise UserError(f"trial {spec.key}: {fault}") from None
+    except ValueError as problem:
+        raise UserError(f"trial {spec.key}: {problem}") from None
     if revision != spec.revision:
         raise UserError(
             f"trial {spec.key} was trained by revision {spec.revision} of {spec.detector}, this program has revision "
@@ -153,7 +155,7 @@ def _fill(network: Detector, store: Store, key: str) -> None:
     path = f"trials/{key}/weights.safetensors"
     try:
         network.load_weights(safetensors.torch.load(store.get(path)))
-    except Missing:
+    except ObjectNotFound:
         raise UserError(
             f"trial {key} has no weights in {store.url}: `trial.keep` says which stay, best (one seed of each cell), "
             "all or none, and trials of a search leave none; what is finished is not trained again, so launch with "

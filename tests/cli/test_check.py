@@ -64,11 +64,11 @@ def test_data_that_nobody_can_read_are_not_ok_and_data_in_the_store_are(tmp_path
     assert sweep("data", "put", "digits", config).returncode == 0
     findings = {f.name: f for f in check(load(config)).findings}
     assert (findings["data digits"].state, findings["data digits"].said) == ("ok", "in the store")
-    assert findings["data mnist"].state == "not ok" and "data.root" in findings["data mnist"].mend
+    assert findings["data mnist"].state == "not ok" and "data.root" in findings["data mnist"].fix
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/file").touch()
     findings = {f.name: f for f in check(load(config, [f"data.root={tmp_path / 'raw'}"])).findings}
-    assert findings["data mnist"].state == "unknown" and "data put mnist" in findings["data mnist"].mend
+    assert findings["data mnist"].state == "unknown" and "data put mnist" in findings["data mnist"].fix
 
 
 def test_a_store_that_cannot_be_reached_leaves_what_is_done_unknown(on_aws: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_yaml_as_it_came_is_told_to_be_edited_before_all_else(place: str) -> N
 def test_hosts_that_are_placeholders_are_not_asked() -> None:
     found = {line.name: line for line in check(load(ROOT / "clusters/onprem.yaml")).findings}
     assert found["cluster.hosts"].state == "not ok"
-    assert "--set cluster.hosts=" in found["cluster.hosts"].mend
+    assert "--set cluster.hosts=" in found["cluster.hosts"].fix
     assert found["hosts"].said == "not tried before cluster.hosts is edited"
     assert not [name for name in found if name.startswith("host ")]
 
@@ -147,7 +147,7 @@ def test_credentials_and_a_placeholder_are_told_at_once(monkeypatch: pytest.Monk
     found = {line.name: line for line in check(load(ROOT / "clusters/aws.yaml")).findings}
     assert next(iter(found)) == "storage"
     assert (found["storage"].state, found["credentials"].state) == ("not ok", "not ok")
-    assert "s3://your-bucket/prefix" in found["storage"].mend
+    assert "s3://your-bucket/prefix" in found["storage"].fix
 
 
 def test_a_placeholder_is_not_made_a_folder_of(tmp_path: Path) -> None:

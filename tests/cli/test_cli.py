@@ -1,4 +1,4 @@
-"""The command line: instant help, clear faults, machine-readable answers, never a traceback."""
+"""The command line: instant help, clear problems, machine-readable answers, never a traceback."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ from rich.console import Console
 
 from sweep.cli import run
 from sweep.cli.run import down, status
-from sweep.cli.session import Opened
+from sweep.cli.session import Session
 from sweep.errors import DONE, INTERRUPTED, UserError
 from sweep.store import launch_status, open_store
 from sweep.store.base import StoreError
-from sweep.store.launch_status import Head, Node
+from sweep.store.launch_status import LaunchStatus, Node
 from sweep.store.ledger import Ledger
 from sweep.store.local import LocalStore
 from tests.launch.test_remote import Machines
@@ -41,7 +41,7 @@ def config(tmp_path: Path) -> Path:
 def stands(monkeypatch: pytest.MonkeyPatch, *up: str) -> Machines:
     """A place where these machines are up."""
     place = Machines(up=list(up))
-    monkeypatch.setattr("sweep.launch.down.place_of", lambda sweep: place)
+    monkeypatch.setattr("sweep.launch.down.provider_of", lambda sweep: place)
     return place
 
 
@@ -61,7 +61,7 @@ def said(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_head_that_could_not_speak_any_more_is_spoken_for(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: launch_status.State
 ) -> None:
-    launch_status.write(store_of(config), "table-1", Head(3, state, running=2, nodes=NODES, trials=4, to_run=4))
+    launch_status.write(store_of(config), "table-1", LaunchStatus(3, state, running=2, nodes=NODES, trials=4, to_run=4))
     place = stands(monkeypatch, "a head")
     monkeypatch.setenv("USER", "ada")
     down(config, yes=True)
@@ -79,11 +79,14 @@ def test_a_head_that_was_stopped_in_order_has_ended_for_that_and_one_that_was_do
 ) -> None:
     store, place = store_of(config), stands(monkeypatch, "a head")
     place.removing = lambda: launch_status.write(
-        store, "table-1", Head(3, "ended", exit_code=INTERRUPTED, cause="stopped")
+        store, "table-1", LaunchStatus(3, "ended", exit_code=INTERRUPTED, cause="stopped")
     )
     down(config, yes=True)
     assert "with exit code 130: taken down by " in (line := said(config, capsys)) and line.endswith("; stopped")
-    for done in (Head(4, "ended", exit_code=DONE), Head(4, "ended", exit_code=INTERRUPTED, cause="by Ctrl-C")):
+    for done in (
+        LaunchStatus(4, "ended", exit_code=DONE),
+        LaunchStatus(4, "ended", exit_code=INTERRUPTED, cause="by Ctrl-C"),
+    ):
         launch_status.write(store, "table-1", done)
         kept = launch_status.read(store, "table-1")
         time.sleep(0.01)  # a clock's step: it ended before
@@ -97,7 +100,7 @@ def test_machines_that_went_by_themselves_are_told_of_a_head_that_is_silent_alon
 ) -> None:
     store = store_of(config)
     stands(monkeypatch)
-    launch_status.write(store, "table-1", Head(3, "running"))
+    launch_status.write(store, "table-1", LaunchStatus(3, "running"))
     down(config, yes=True)
     assert "running for" in said(config, capsys), "another account may be asked than the one that it runs in"
     monkeypatch.setattr("sweep.launch.down.SILENT_SECONDS", -1.0)
@@ -115,7 +118,7 @@ def test_status_counts_the_slots_of_machines_that_are_there(config: Path, capsys
 
     text, found = shown()
     assert "no machine for it is there now" in text and (found["slots"], found["seconds"]) == (0, None)
-    launch_status.write(store_of(config), "table-1", Head(3, "running", slots=3, nodes=NODES))
+    launch_status.write(store_of(config), "table-1", LaunchStatus(3, "running", slots=3, nodes=NODES))
     text, found = shown()
     assert " on 3 slots of 1 CPU core" in text and found["slots"] == 3
     launch_status.close(store_of(config), "table-1", "taken down")
@@ -133,7 +136,7 @@ def test_machines_of_the_last_launch_in_another_region_are_told_and_to_find_noth
     ledger = Ledger(store, "n")
     ledger.put_spec({"sweep": {"cluster": {"provider": "aws", "region": "eu-west-1"}}, "argv": ["launch", "x.yaml"]})
     ledger.put_spec({"sweep": {"cluster": {"provider": "local"}}, "argv": ["launch", "here.yaml"]})
-    launch_status.write(store, "n", replace(Head(1, "running"), time=1.0))
+    launch_status.write(store, "n", replace(LaunchStatus(1, "running"), time=1.0))
     kept = launch_status.read(store, "n")
     stands(monkeypatch)
     with pytest.raises(UserError) as caught:
@@ -161,7 +164,7 @@ def test_the_machines_of_another_provider_are_looked_for_as_they_were_launched(
         "provider aws, region eu-west-1; look there: python -m sweep down aws.yaml --set cluster.region=eu-west-1"
     )
     for place in (Machines(), None):
-        monkeypatch.setattr("sweep.launch.down.place_of", lambda sweep, place=place: place)
+        monkeypatch.setattr("sweep.launch.down.provider_of", lambda sweep, place=place: place)
         with pytest.raises(UserError, match=expected):
             down(config, yes=True)
 
@@ -185,11 +188,11 @@ def test_whoever_watches_goes_on_when_the_store_answers_again(
 ) -> None:
     answers = iter([None, StoreError("no route to the store"), None, KeyboardInterrupt()])
 
-    def head(opened: Opened) -> None:
+    def head(opened: Session) -> None:
         if (error := next(answers)) is not None:
             raise error
 
-    monkeypatch.setattr(Opened, "head", head)
+    monkeypatch.setattr(Session, "head", head)
     monkeypatch.setattr(run, "WATCH_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         status(config, watch=True)

@@ -1,4 +1,4 @@
-"""Annotations in three formats are one set of boxed scans, and every fault in them is told."""
+"""Annotations in three formats are one set of boxed scans, and every problem in them is told."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from data.errors import DataError
 from data.sources.base import Skipped
 from data.xray import annotation_files
-from data.xray.boxes import Box, Scan, checked
+from data.xray.boxes import Box, Scan, check_annotations
 
 SIDES = (200, 100)
 CLASSES = ("gun", "knife")
@@ -46,10 +46,10 @@ def voc(title: str = "gun", corners: tuple[object, ...] = (10, 20, 60, 70), head
 def found(
     root: Path, *, classes: tuple[str, ...] = CLASSES, benign: bool = False, **options: Any
 ) -> list[Scan | Skipped]:
-    return checked(annotation_files.read(root, **options), classes, benign_unannotated=benign)
+    return check_annotations(annotation_files.read(root, **options), classes, benign_unannotated=benign)
 
 
-def faults(root: Path, **options: Any) -> dict[str, str]:
+def problems(root: Path, **options: Any) -> dict[str, str]:
     return {scan.source: scan.reason for scan in found(root, **options) if isinstance(scan, Skipped)}
 
 
@@ -116,7 +116,7 @@ def test_all_faults_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
         "../fine.png.gone,200,100,gun,1,1,50,50",
         "broken.png,200,100,gun,1,1,50,50",
     )
-    told = faults(tmp_path)
+    told = problems(tmp_path)
     assert told == {
         "../fine.png.gone": "annotations.csv line 12: names the image '../fine.png.gone', which is not there",
         "area.png": "annotations.csv line 3: box 20, 10, 20, 50 of class gun has no area",
@@ -151,7 +151,7 @@ def test_corners_counted_from_one_are_cut_at_the_edge(tmp_path: Path) -> None:
 def test_a_box_that_is_nothing_but_rounding_has_no_area(tmp_path: Path) -> None:
     images(tmp_path, ("a.png",))
     csv(tmp_path, "a.png,200,100,gun,200,1,201,50")
-    assert "no area inside its scan" in faults(tmp_path)["a.png"]
+    assert "no area inside its scan" in problems(tmp_path)["a.png"]
 
 
 def test_texts_beside_other_annotations_are_none(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ FILE = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>'
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "problem"),
     [
         (voc("&c;", head=BOMB), "declares a document type or entities"),
         (voc("&b;", head=FILE), "declares a document type or entities"),
@@ -199,22 +199,22 @@ FILE = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>'
         (voc(""), "a.xml object 1: a box without a class"),
     ],
 )
-def test_faulty_xml_is_a_fault_of_its_scan(text: str, fault: str, tmp_path: Path) -> None:
+def test_faulty_xml_is_a_fault_of_its_scan(text: str, problem: str, tmp_path: Path) -> None:
     images(tmp_path, ("a.png",))
     (tmp_path / "a.xml").write_text(text)
-    assert fault in faults(tmp_path)["a.png"]
+    assert problem in problems(tmp_path)["a.png"]
 
 
 def test_xml_may_name_its_image(tmp_path: Path) -> None:
     images(tmp_path, ("a.png",))
     (tmp_path / "first.xml").write_text(voc(name="a.png"))
     (tmp_path / "second.xml").write_text(voc(name="b.png"))
-    assert faults(tmp_path) == {"second": "second.xml: names the image 'second', which is not there; "
+    assert problems(tmp_path) == {"second": "second.xml: names the image 'second', which is not there; "
                                 "second.xml object 1: names the image 'second', which is not there"}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "problem"),
     [
         ("2 .5 .5 .1 .1", "unknown class 2: names are known for 0 to 1"),
         ("0 .5 .5 .1", "expected class number, centre x, centre y, width, height: '0 .5 .5 .1'"),
@@ -224,11 +224,11 @@ def test_xml_may_name_its_image(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "not UTF-8"),
     ],
 )
-def test_faulty_yolo_is_a_fault_of_its_scan(text: str | bytes, fault: str, tmp_path: Path) -> None:
+def test_faulty_yolo_is_a_fault_of_its_scan(text: str | bytes, problem: str, tmp_path: Path) -> None:
     images(tmp_path, ("a.png",))
     (tmp_path / "a.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "obj.names").write_text("gun\nknife\n")
-    assert fault in faults(tmp_path)["a.png"]
+    assert problem in problems(tmp_path)["a.png"]
 
 
 def test_a_file_that_is_no_annotation_of_one_scan_is_not_read_whole(
@@ -237,7 +237,7 @@ def test_a_file_that_is_no_annotation_of_one_scan_is_not_read_whole(
     monkeypatch.setattr(annotation_files, "LARGEST_FILE", 100)
     images(tmp_path, ("a.png",))
     (tmp_path / "a.xml").write_text(voc())
-    assert faults(tmp_path) == {"a.png": "a.xml: more than 100 bytes: no annotation of one scan"}
+    assert problems(tmp_path) == {"a.png": "a.xml: more than 100 bytes: no annotation of one scan"}
 
 
 def test_what_is_not_a_set_of_annotated_scans_is_refused(tmp_path: Path) -> None:

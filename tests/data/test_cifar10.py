@@ -97,9 +97,9 @@ def test_a_hostile_pickle_runs_nothing(folder: Path, tmp_path: Path) -> None:
 def test_a_damaged_batch_is_named_with_what_is_wrong(content: bytes, message: str, folder: Path) -> None:
     path = folder / "test_batch"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=message) as fault:
+    with pytest.raises(DataError, match=message) as problem:
         cifar10.read_batch(path)
-    assert "test_batch" in str(fault.value)
+    assert "test_batch" in str(problem.value)
 
 
 def test_missing_files_are_listed_where_nothing_can_be_downloaded(

@@ -46,7 +46,7 @@ def stored(store: Store, layout: Layout, skip_bad: bool = False) -> Manifest:
     return put(store, own("mine", layout, contents(layout)), size=16, root=None, skip_bad=skip_bad)
 
 
-def faults(layout: Layout) -> list[str]:
+def problems(layout: Layout) -> list[str]:
     with pytest.raises(DataError) as caught:
         contents(layout)
     return [line.removeprefix(f"{layout.root}").lstrip("/") for line in str(caught.value).split("\n")]
@@ -108,7 +108,7 @@ def test_images_of_one_folder_inside_a_class_are_a_group(root: Path) -> None:
 
 def test_a_group_in_train_and_in_test_is_a_fault(root: Path) -> None:
     write_images(root, {f"{part}/{name}/scan 1": 1 for part in ("train", "test") for name in ("a", "b")})
-    assert faults(Classes(root=str(root), groups="folder")) == [
+    assert problems(Classes(root=str(root), groups="folder")) == [
         ": folder scan 1 stands in train and in test: its images shall stay on one side"
     ]
 
@@ -128,12 +128,12 @@ def test_hidden_and_other_files_are_left_alone_and_links_are_followed(root: Path
 
 @pytest.mark.parametrize("layout", [Folder, Mvtec, Classes])
 def test_a_folder_that_is_not_there_is_one_fault(layout: type[Layout], root: Path) -> None:
-    assert faults(layout(root=str(root))) == [": no such folder"]
+    assert problems(layout(root=str(root))) == [": no such folder"]
 
 
 def test_all_faults_of_a_published_layout_are_told_at_once(root: Path) -> None:
     write_images(root, {"train/0.normal": 0, "train/1.abnormal": 1, "test/1.abnormal": 1, "test/2.more": 1})
-    assert faults(Folder(root=str(root))) == [
+    assert problems(Folder(root=str(root))) == [
         "train/1.abnormal: is none of 0.normal",
         "test: has no folder 0.normal",
         "test/2.more: is none of 0.normal, 1.abnormal",
@@ -142,43 +142,43 @@ def test_all_faults_of_a_published_layout_are_told_at_once(root: Path) -> None:
 
 def test_all_faults_of_mvtecs_layout_are_told_at_once(root: Path) -> None:
     write_images(root, {"train/hole": 1, "test/good": 0})
-    assert faults(Mvtec(root=str(root))) == [
+    assert problems(Mvtec(root=str(root))) == [
         "train: has no folder good",
         "train/hole: only good can be trained on",
         "test: has no folder of a defect beside good",
     ]
     shutil.rmtree(root / "test")
-    assert faults(Mvtec(root=str(root))) == ["test: cannot be read: No such file or directory"]
+    assert problems(Mvtec(root=str(root))) == ["test: cannot be read: No such file or directory"]
 
 
 def test_all_empty_classes_are_told_at_once(root: Path) -> None:
     write_images(root, {"a": 0, "b": 1, "c": 0})
-    assert [line.partition(" (")[0] for line in faults(Classes(root=str(root)))] == [
+    assert [line.partition(" (")[0] for line in problems(Classes(root=str(root)))] == [
         "a: no image in it", "c: no image in it",
     ]  # fmt: skip
 
 
 def test_fewer_than_two_classes_and_wrong_names_of_classes_are_faults(root: Path) -> None:
     root.mkdir()
-    assert faults(Classes(root=str(root))) == [": needs a folder for each of two classes or more, has none"]
+    assert problems(Classes(root=str(root))) == [": needs a folder for each of two classes or more, has none"]
     write_images(root, {"a": 1})
-    assert faults(Classes(root=str(root))) == [": needs a folder for each of two classes or more, has a"]
+    assert problems(Classes(root=str(root))) == [": needs a folder for each of two classes or more, has a"]
     write_images(root, {"b": 1, "any": 1, "mean": 1})
-    assert faults(Classes(root=str(root))) == [
+    assert problems(Classes(root=str(root))) == [
         ": a class cannot be named any, which stands for all abnormal ones together",
         ": a class cannot be named mean, which stands for the mean over classes in tables",
     ]
-    assert faults(Classes(root=str(root), classes=("a", "b"), normal="c")) == [
+    assert problems(Classes(root=str(root), classes=("a", "b"), normal="c")) == [
         "normal: 'c' is none of the classes a, b"
     ]
-    assert faults(Classes(root=str(root), classes=("a", "b", "a"))) == ["classes: a, b, a names one more than once"]
-    assert faults(Classes(root=str(root), classes=("a", "z")))[0] == "z: cannot be read: No such file or directory"
+    assert problems(Classes(root=str(root), classes=("a", "b", "a"))) == ["classes: a, b, a names one more than once"]
+    assert problems(Classes(root=str(root), classes=("a", "z")))[0] == "z: cannot be read: No such file or directory"
 
 
 def test_a_folder_that_cannot_be_read_is_named(root: Path) -> None:
     write_images(root, {"cat": 1})
     (root / "dog").symlink_to("dog", target_is_directory=True)
-    assert faults(Classes(root=str(root), classes=("cat", "dog")))[0] == (
+    assert problems(Classes(root=str(root), classes=("cat", "dog")))[0] == (
         "dog: cannot be read: Too many levels of symbolic links"
     )
 
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_read_is_named(root: Path) -> None:
 def test_a_name_that_is_not_text_is_told(root: Path) -> None:
     write_images(root, ANIMALS)
     os.rename(root / "cat" / "000.png", os.fsencode(root / "cat") + b"/\xff.png")
-    assert faults(Classes(root=str(root))) == ["cat: the name 'cat/\\udcff.png' is not UTF-8"]
+    assert problems(Classes(root=str(root))) == ["cat: the name 'cat/\\udcff.png' is not UTF-8"]
 
 
 def test_bad_images_stop_a_put_or_are_skipped_and_listed(root: Path, store: Store) -> None:

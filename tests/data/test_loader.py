@@ -178,7 +178,7 @@ def test_a_damaged_shard_is_named_with_both_hashes_and_the_mend(kind: str, store
         store.delete(path)
     else:
         store.put(path, bytes(damaged))
-    with pytest.raises(DataError, match=r"part-00004\.parquet.*mend: python -m sweep data put digits") as caught:
+    with pytest.raises(DataError, match=r"part-00004\.parquet.*fix: python -m sweep data put digits") as caught:
         load(store, "digits", PREPARATION, cache)
     assert shard.sha256 in str(caught.value)
     assert ("missing" if damaged is None else hashlib.sha256(damaged).hexdigest()) in str(caught.value)
@@ -190,7 +190,7 @@ def test_a_damaged_shard_is_named_with_both_hashes_and_the_mend(kind: str, store
 def test_whole_shards_of_another_content_are_refused(store: Store, cache: Path) -> None:
     manifest = replace(manifest_of(store), fingerprint="0" * 64)
     store.put(manifest_path("digits", PREPARATION), manifest.to_json())
-    with pytest.raises(DataError, match=f"their manifest says {'0' * 64}; mend"):
+    with pytest.raises(DataError, match=f"their manifest says {'0' * 64}; fix"):
         load(store, "digits", PREPARATION, cache)
     assert copies(cache) == []
 

@@ -28,18 +28,18 @@ def test_channels_fit_and_filter_are_those_of_the_manifest(manifest: Manifest, t
     Image.fromarray(wide).save(tmp_path / "wide.png")
     told = {"fit": "crop", "interpolation": "box"}
     cropped = dataclasses.replace(manifest, parameters={**manifest.parameters, **told}, shape=(3, 16, 16))
-    (found,) = new_images.prepared(tmp_path, ["wide.png"], cropped)
+    (found,) = new_images.prepare_images(tmp_path, ["wide.png"], cropped)
     assert found.images.shape == (1, 3, 16, 16)
     assert (found.images[0, 0] == 255).all() and not found.images[0, 1:].any()
-    (found,) = new_images.prepared(tmp_path, ["wide.png"], manifest)
+    (found,) = new_images.prepare_images(tmp_path, ["wide.png"], manifest)
     assert found.images.shape == (1, 1, 16, 16)
     assert found.images.min() == 0, "squashed: the black sides are in it"
 
 
 def test_chunks_change_nothing(manifest: Manifest, tmp_path: Path) -> None:
     root = write_images(tmp_path, {"a": 13, "b": 11})
-    files = new_images.listed(root)
-    whole, parts = (list(new_images.prepared(root, files, manifest, chunk)) for chunk in (64, 5))
+    files = new_images.list_images(root)
+    whole, parts = (list(new_images.prepare_images(root, files, manifest, chunk)) for chunk in (64, 5))
     assert len(whole) == 1 and len(parts) == 5
     np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), whole[0].images)
     assert sum((part.files for part in parts), ()) == whole[0].files
@@ -47,6 +47,6 @@ def test_chunks_change_nothing(manifest: Manifest, tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no image in it \(looked for \.bmp"):
-        new_images.listed(tmp_path)
+        new_images.list_images(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
-        new_images.listed(tmp_path / "nowhere")
+        new_images.list_images(tmp_path / "nowhere")

@@ -127,10 +127,10 @@ def test_all_faults_of_the_annotations_are_told_before_any_scan_is_read(root: Pa
     (root / "scan 04.png").write_bytes((root / "scan 04.png").read_bytes()[:200])
     with pytest.raises(DataError) as caught:
         scans.read(layout(root), False)
-    head, *faults = str(caught.value).split("\n")
+    head, *problems = str(caught.value).split("\n")
     assert head == f"3 faulty scans in {root}:"
-    assert [fault.partition(":")[0] for fault in faults] == ["scan 01.png", "scan 06.png", "scan 60.png"]
-    assert "has no area" in faults[0]
+    assert [problem.partition(":")[0] for problem in problems] == ["scan 01.png", "scan 06.png", "scan 60.png"]
+    assert "has no area" in problems[0]
 
 
 def test_faulty_scans_are_skipped_whole_on_request(root: Path) -> None:
@@ -187,7 +187,7 @@ def test_what_a_user_says_of_his_scans_is_checked(root: Path, tmp_path: Path) ->
     assert sweep_of(tmp_path, root=str(root)).studies[0].abnormal == ("gun", "knife")
     with pytest.raises(UserError) as caught:
         sweep_of(tmp_path, root=str(root), stride=0, partial="some", scale=100, strid=3)
-    told = "\n".join(caught.value.faults)
+    told = "\n".join(caught.value.problems)
     for key in ("stride", "partial", "scale", "strid"):
         assert f"data.sets.xray{'' if key == 'strid' else '.' + key}: " in told
     assert "did you mean 'stride'?" in told

@@ -251,7 +251,7 @@ def test_other_content_under_the_same_preparation_is_refused(store: Store, made_
     with pytest.raises(DataError, match="holds other content than this source gives") as caught:
         put(store, made_up, size=8, root=tmp_path / "2")
     assert stored.fingerprint in str(caught.value)
-    assert "mend: use the source that was stored, or another storage, or delete datasets/made_up" in str(caught.value)
+    assert "fix: use the source that was stored, or another storage, or delete datasets/made_up" in str(caught.value)
     assert objects(store) == before
 
 
@@ -292,9 +292,9 @@ def test_verify_names_the_damaged_shard_with_both_hashes_and_put_mends_it(kind: 
     manifest = read_manifest(store, "digits", "s8-bilinear-1")
     assert manifest is not None
     path = damage(store, kind)
-    (fault,) = verify(store, "digits", "s8-bilinear-1")
-    assert (fault.path, fault.expected) == (path, manifest.shards[4].sha256)
-    assert fault.found != fault.expected and (fault.found is None) == (kind == "missing")
+    (problem,) = verify(store, "digits", "s8-bilinear-1")
+    assert (problem.path, problem.expected) == (path, manifest.shards[4].sha256)
+    assert problem.found != problem.expected and (problem.found is None) == (kind == "missing")
     assert put_digits(store) == whole
     assert verify(store, "digits", "s8-bilinear-1") == []
 
@@ -325,7 +325,7 @@ def test_a_damaged_manifest_is_refused_and_put_mends_it(store: Store) -> None:
     for damaged in damaged_manifests(whole[path]):
         assert damaged != whole[path]
         store.put(path, damaged)
-        with pytest.raises(DataError, match=r"the manifest is damaged; mend: .*data put digits CONFIG"):
+        with pytest.raises(DataError, match=r"the manifest is damaged; fix: .*data put digits CONFIG"):
             read_manifest(store, "digits", "s8-bilinear-1")
         assert put_digits(store) == whole
 

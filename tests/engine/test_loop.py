@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweep.engine.loop import DEATHS_IN_A_ROW, Generations
-from sweep.engine.tuner_process import GenerationDied, RayCluster
+from sweep.engine.loop import MAX_CONSECUTIVE_CRASHES, TrialLoop
+from sweep.engine.tuner_process import TunerCrashed, TunerProcess
 from sweep.errors import INTERRUPTED, USER_ERROR, UserError
 from sweep.plan.expand import expand
 from sweep.providers.registry import platform
@@ -24,7 +24,7 @@ from tests.support.sweeps import logged, write_config
 
 
 @dataclass
-class Dying(RayCluster):
+class Dying(TunerProcess):
     """Its process ends without a word: of itself, or as ended by us when all are asked to stop twice.
 
     Attributes:
@@ -40,14 +40,14 @@ class Dying(RayCluster):
         yield None
         for _ in range(self.stops):
             self.stop()
-        raise GenerationDied(-9, "the last that it printed")
+        raise TunerCrashed(-9, "the last that it printed")
 
 
 @dataclass
 class Launched:
     """A launch on such a cluster."""
 
-    generations: Generations
+    generations: TrialLoop
     cluster: Dying
     lease: Lease
     said: io.StringIO
@@ -60,7 +60,7 @@ class Launched:
 def launched(tmp_path: Path) -> Launched:
     sweep = load(write_config(tmp_path, [logged(epochs=1)]))
     store, ran_on, said = open_store(sweep.storage), platform(sweep), io.StringIO()
-    generations = Generations(
+    generations = TrialLoop(
         sweep=sweep,
         work=expand(sweep, ran_on),
         platform=ran_on,
@@ -78,7 +78,7 @@ def launched(tmp_path: Path) -> Launched:
 def test_a_process_that_dies_is_started_again_a_few_times(launched: Launched) -> None:
     with pytest.raises(UserError, match="the last that it printed"):
         launched.run()
-    assert launched.cluster.started == DEATHS_IN_A_ROW
+    assert launched.cluster.started == MAX_CONSECUTIVE_CRASHES
     assert "ended with status -9: starting it again" in launched.said.getvalue()
 
 
@@ -96,7 +96,7 @@ def test_a_process_that_always_dies_when_asked_to_stop_ends_a_stop_all_the_same(
 
 
 @dataclass
-class WithoutWorkers(RayCluster):
+class WithoutWorkers(TunerProcess):
     """Whose trials wait until they are asked to stop."""
 
     def generation(self, sweep: Any, **told: Any) -> Iterator[dict[str, Any] | None]:

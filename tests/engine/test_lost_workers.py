@@ -13,7 +13,7 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
 from sweep.engine.tuner import lost_workers, stop_flag
 from sweep.engine.tuner.actor import Preempted
-from sweep.engine.tuner.lost_workers import Death, workers
+from sweep.engine.tuner.lost_workers import LostWorker, workers
 from sweep.engine.tuner.stop_flag import StopFlag
 
 NODE = {
@@ -54,31 +54,31 @@ def lose(cluster: Cluster) -> None:
 
 
 def test_a_process_that_dies_on_a_living_machine_has_failed(cluster: Cluster) -> None:
-    verdict = Death(RayActorError(ACTOR, "it died")).verdict()
+    verdict = LostWorker(RayActorError(ACTOR, "it died")).verdict()
     assert verdict is not None
     assert verdict.of == "process"
 
 
 def test_a_process_whose_machine_is_lost_has_not(cluster: Cluster) -> None:
     lose(cluster)
-    assert Death(RayActorError(ACTOR, "it died")).verdict() == (
+    assert LostWorker(RayActorError(ACTOR, "it died")).verdict() == (
         "machine",
         "the machine 10.0.0.7 was lost (health check failed)",
     )
 
 
 def test_a_machine_that_was_drained_was_announced(cluster: Cluster) -> None:
-    verdict = Death(RayActorError(ACTOR, "it died", preempted=True)).verdict()
+    verdict = LostWorker(RayActorError(ACTOR, "it died", preempted=True)).verdict()
     assert verdict is not None
     assert verdict.of == "machine"
 
 
 def test_a_connection_that_is_cut_is_judged_when_ray_knows(cluster: Cluster) -> None:
-    death = Death(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
+    death = LostWorker(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
     assert death.verdict() is None
     cluster.answers = False
     assert death.verdict() is None
-    assert Death(RayActorError(ACTOR, "it died")).verdict() is None
+    assert LostWorker(RayActorError(ACTOR, "it died")).verdict() is None
     cluster.answers = True
     cluster.state = "DEAD"  # Tune has ended it, or it is: whether its node lives will be known
     assert death.verdict() is None
@@ -91,7 +91,7 @@ def test_a_connection_that_is_cut_is_judged_when_ray_knows(cluster: Cluster) -> 
 @pytest.mark.parametrize("state", ["ALIVE", "DEAD"])
 def test_on_our_own_node_a_connection_that_is_cut_is_judged_at_once(cluster: Cluster, state: str) -> None:
     cluster.owner_node, cluster.state = "n", state
-    found = Death(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR))).verdict()
+    found = LostWorker(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR))).verdict()
     assert found is not None
     assert found.of == "process"
 
@@ -110,7 +110,7 @@ def test_ray_names_the_node_of_a_dead_process_and_of_its_owner() -> None:
 
 
 def test_a_dead_process_on_a_node_that_goes_on_living_died_by_itself(cluster: Cluster) -> None:
-    death = Death(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
+    death = LostWorker(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
     death.since -= lost_workers.DEAD_PATIENCE_SECONDS + 1
     cluster.state = "DEAD"
     found = death.verdict()
@@ -119,7 +119,7 @@ def test_a_dead_process_on_a_node_that_goes_on_living_died_by_itself(cluster: Cl
 
 
 def test_a_connection_that_stays_cut_is_the_machines_fault_in_the_end(cluster: Cluster) -> None:
-    death = Death(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
+    death = LostWorker(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
     death.since -= lost_workers.PATIENCE_SECONDS + 1
     found = death.verdict()
     assert found is not None
@@ -128,7 +128,7 @@ def test_a_connection_that_stays_cut_is_the_machines_fault_in_the_end(cluster: C
 
 def test_a_trial_that_heeded_the_notice_says_so_itself(cluster: Cluster) -> None:
     error = RayTaskError("train", "a traceback", Preempted("this machine is being taken away"))
-    found = Death(error.as_instanceof_cause()).verdict()
+    found = LostWorker(error.as_instanceof_cause()).verdict()
     assert found is not None
     assert found.of == "notice"
 
@@ -169,22 +169,22 @@ def test_ray_is_asked_at_most_once_a_second(values: KeyValues, tmp_path: Path) -
     now = [0.0]
     flag = StopFlag(str(tmp_path / "stop"), "key", clock=lambda: now[0])
     for now[0] in (0.0, 0.4, 0.9, 1.0, 1.5):
-        assert not flag.asked
+        assert not flag.is_set
     assert values.asked == 2
     values.held[stop_flag.NAMESPACE + b"key"] = b""
     now[0] = 1.9
-    assert not flag.asked
+    assert not flag.is_set
     now[0] = 2.0
-    assert flag.asked
+    assert flag.is_set
     values.held.clear()
     now[0] = 9.0
-    assert flag.asked, "what was said stays said"
+    assert flag.is_set, "what was said stays said"
     assert values.asked == 3
 
 
 def test_the_file_is_heeded_at_once_and_a_head_that_is_gone_stops_nothing(values: KeyValues, tmp_path: Path) -> None:
     values.answers = False
     flag = StopFlag(str(tmp_path / "stop"), "key")
-    assert not flag.asked
+    assert not flag.is_set
     (tmp_path / "stop").touch()
-    assert flag.asked
+    assert flag.is_set

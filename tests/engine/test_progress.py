@@ -12,7 +12,7 @@ from sweep.console import PLAIN_SECONDS
 from sweep.engine.progress import Progress
 from sweep.plan.expand import expand
 from sweep.plan.platform import Platform
-from sweep.plan.status import Line, Survey
+from sweep.plan.status import StatusRow, SweepStatus
 from sweep.spec.load import resolve
 from sweep.spec.trial import Numerics
 
@@ -28,10 +28,10 @@ class Screen:
     def __init__(self, terminal: bool) -> None:
         self.now = 0.0
         self.file = io.StringIO()
-        line = Line("s", "ganomaly", "repo_head", "digits", trials=10, to_run=10, seconds=600.0, seconds_each=60.0)
+        line = StatusRow("s", "ganomaly", "repo_head", "digits", trials=10, to_run=10, seconds=600.0, seconds_each=60.0)
         console = Console(file=self.file, force_terminal=terminal, width=100, color_system=None)
-        survey = Survey((line,), (), frozenset(), {})
-        self.progress = Progress(survey, 2, console, lambda key: f"show {key}", bool, clock=lambda: self.now)
+        status = SweepStatus((line,), (), frozenset(), {})
+        self.progress = Progress(status, 2, console, lambda key: f"show {key}", bool, clock=lambda: self.now)
 
     def tell(self, event: str, **fields: Any) -> str:
         """What an event adds to the screen."""
@@ -107,10 +107,10 @@ def test_a_failed_trial_waits_where_this_launch_tries_it_again() -> None:
     study = {"name": "s", "kind": "error_bars", "datasets": ["digits"], "detectors": ["ganomaly"], "abnormal": [0, 1]}
     sweep = resolve({"storage": "./r", "sweep": {"studies": [{**study, "seeds": 1}]}})
     planned = expand(sweep, Platform(device="cpu", numerics=Numerics(), slots=1, cpus=1, gpus=0.0)).fixed
-    line = Line("s", "ganomaly", "repo_head", "digits", trials=2, failed=2)
+    line = StatusRow("s", "ganomaly", "repo_head", "digits", trials=2, failed=2)
     tried = {p.key: [{"status": "failed", "launch": number}] for number, p in enumerate(planned, start=1)}
     shown = Progress(
-        Survey((line,), planned, frozenset(), tried), 1, Console(file=io.StringIO()), str,
+        SweepStatus((line,), planned, frozenset(), tried), 1, Console(file=io.StringIO()), str,
         again=lambda attempts: attempts[-1]["launch"] == 2,
     )  # fmt: skip
     assert shown.counts() == {"done": 0, "failed": 1, "pruned": 0, "running": 0, "to_run": 1}

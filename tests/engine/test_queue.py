@@ -41,7 +41,7 @@ def drain(queue: Queue, slots: int = 2, seed: int = 0) -> list[Planned]:
             ran.append(job.planned)
         assert live, "the queue is neither finished nor gives out work"
         job = live.pop(rng.randrange(len(live)))
-        queue.done(job.key, result_of(job.planned))
+        queue.record_result(job.key, result_of(job.planned))
     return ran
 
 
@@ -90,9 +90,9 @@ def test_a_failing_trial_is_tried_again_last_and_given_up_in_the_end(ledger: Led
     while (job := queue.next()) is not None:
         order.append(job.key)
         if job.key == poison:
-            outcomes.append(queue.failed(job.key))
+            outcomes.append(queue.record_failure(job.key))
         else:
-            queue.done(job.key, result_of(job.planned))
+            queue.record_result(job.key, result_of(job.planned))
     assert outcomes == [True, True, False]
     assert order.count(poison) == 3
     assert queue.finished
@@ -110,7 +110,7 @@ def test_an_interrupted_trial_is_given_out_again_and_loses_no_try(ledger: Ledger
     job = queue.next()
     assert job is not None
     for _ in range(5):
-        queue.interrupted(job.key)
+        queue.record_interruption(job.key)
         again = queue.next()
         assert again is not None
         assert again.key == job.key
@@ -134,7 +134,7 @@ def test_a_search_goes_on_after_a_crash_with_the_same_candidates(ledger: Ledger,
         job = queue.next()
         assert job is not None
         results[job.key] = result_of(job.planned)
-        queue.done(job.key, results[job.key])
+        queue.record_result(job.key, results[job.key])
     drain(queue_of(work, ledger, results=results), slots=1)
     for search in work.searches:
         assert ledger.asks(search.spec.id) == whole.asks(search.spec.id)
@@ -171,7 +171,7 @@ def test_a_crash_changes_no_later_candidate_even_after_a_prune(ledger: Ledger, t
             if (job := queue.next()) is None:
                 return
             results[job.key] = result(job.planned)
-            queue.done(job.key, results[job.key])
+            queue.record_result(job.key, results[job.key])
 
     calm = Ledger(open_store(str(tmp_path / "calm")), "x")
     run(calm, {}, 10_000)

@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 
 from sweep.engine.tuner import lost_workers
 from sweep.engine.tuner.tune import MOST_LOSSES, Multiplexer, Standstill, Watch, _resume
-from sweep.engine.tuner_job import Orders
+from sweep.engine.tuner_job import TunerJob
 from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.store import open_store
@@ -45,7 +45,7 @@ class Generation:
         config = write_config(self.folder, [{**logged(), "seeds": 10}], trial={"retries": 0})
         sweep = load(config)
         self.ledger = Ledger(open_store(sweep.storage), sweep.name)
-        orders = Orders(
+        orders = TunerJob(
             sweep=sweep.model_dump(mode="json"), platform=asdict(platform(sweep)), quota=100,
             stop_file=str(self.folder / "stop"), stop_key="key", attached=True, scratch=str(self.folder),
             cache="", provenance={}, skip_failed=False, launch=1,

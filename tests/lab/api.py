@@ -31,7 +31,7 @@ class Api:
         capacity: of zones.
         default_subnet: where instances go that name none.
         zone_of: zone of a subnet.
-        fault: why an identity may not do what a call asks, None where it may.
+        problem: why an identity may not do what a call asks, None where it may.
         launched: told of every RunInstances that went well, with the new instances.
         timeline: gets what is refused.
     """
@@ -43,7 +43,7 @@ class Api:
         capacity: Capacity,
         default_subnet: str,
         zone_of: Callable[[str], str],
-        fault: Callable[[str, Call], str | None],
+        problem: Callable[[str, Call], str | None],
         launched: Callable[[Call, Sequence[str]], None],
         timeline: Timeline,
     ) -> None:
@@ -53,7 +53,7 @@ class Api:
         self._capacity = capacity
         self._default_subnet = default_subnet
         self._zone_of = zone_of
-        self._fault = fault
+        self._fault = problem
         self._launched = launched
         self._timeline = timeline
         self._one_launch = threading.Lock()
@@ -90,14 +90,14 @@ class Api:
         if self._identities.has_expired(credentials):
             code = "RequestExpired" if call.service == "ec2" else "ExpiredToken"
             return call.refusal(400, code, "The security token included in the request is expired")
-        fault = self._fault(credentials.identity, call) if credentials.identity != LAPTOP else None
+        problem = self._fault(credentials.identity, call) if credentials.identity != LAPTOP else None
         if call.service == "s3" and self._identities.is_denied_buckets(credentials):
-            fault = "a policy denies it explicitly"
-        if fault is None:
+            problem = "a policy denies it explicitly"
+        if problem is None:
             return None
-        self._timeline.add("denied", credentials.identity, f"{call.action} {call.request.path}: {fault}")
+        self._timeline.add("denied", credentials.identity, f"{call.action} {call.request.path}: {problem}")
         code = "UnauthorizedOperation" if call.service == "ec2" else "AccessDenied"
-        return call.refusal(403, code, f"{credentials.identity} may not {call.action}: {fault}")
+        return call.refusal(403, code, f"{credentials.identity} may not {call.action}: {problem}")
 
     def _who(self, call: Call) -> str:
         credentials = self._identities.of(call.access_key)

@@ -211,7 +211,14 @@ def cloud(
             ec2 = Ec2(network, REGION, image, folder, identities, timeline, LAPTOP_ADDRESS, edit)
             rights = Rights(ec2.tags_of)
             api = Api(
-                s3.endpoint, identities, capacity, ec2.default_subnet, ec2.zone_of, rights.fault, ec2.launched, timeline
+                s3.endpoint,
+                identities,
+                capacity,
+                ec2.default_subnet,
+                ec2.zone_of,
+                rights.problem,
+                ec2.launched,
+                timeline,
             )
             server = ApiServer(listening(network.operator, OPERATOR, PORT), api)
             network.add_laptop("laptop")
@@ -248,6 +255,6 @@ class _Ticking:
             try:
                 self._tick()
             except Exception:  # noqa: BLE001  (told to whoever waits)
-                fault = traceback.format_exc()
-                if fault not in [event.detail for event in self._timeline.of("error")]:
-                    self._timeline.add("error", "lab", fault)
+                problem = traceback.format_exc()
+                if problem not in [event.detail for event in self._timeline.of("error")]:
+                    self._timeline.add("error", "lab", problem)

@@ -1,7 +1,7 @@
 """Whether a role may do what it asks: its policies, read as AWS reads them, as far as this project writes them.
 
 A statement allows; nothing here denies.  Conditions know tags, `s3:prefix`, `ec2:CreateAction` and
-`iam:PassedToService`; an unknown one is a fault of the lab and stops it.
+`iam:PassedToService`; an unknown one is a problem of the lab and stops it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Rights:
     def __init__(self, tags_of: Callable[[str], dict[str, str]]) -> None:
         self._tags_of = tags_of
 
-    def fault(self, role: str, call: Call) -> str | None:
+    def problem(self, role: str, call: Call) -> str | None:
         """What a role is not allowed of what a call asks; None if it may all."""
         if call.action in FREE:
             return None

@@ -1,4 +1,4 @@
-"""What goes wrong, and the state in which each fault ends; in every one of them nothing is left to be paid for."""
+"""What goes wrong, and the state in which each problem ends; in every one of them nothing is left to be paid for."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Launched:
 
 @pytest.fixture(autouse=True)
 def as_before(cloud: Cloud) -> Iterator[None]:
-    """Each test begins with an empty account, and mends what it broke."""
+    """Each test begins with an empty account, and fixes what it broke."""
     assert not any(cloud.left().values()), cloud.left()
     yield
     cloud.renew_credentials()

@@ -15,7 +15,7 @@ from rich.console import Console
 from sweep.cli.session import Opened
 from sweep.providers.registry import place_of
 opened = Opened(pathlib.Path("{CONFIG}"), [])
-place_of(opened.sweep, opened.survey()).make(Console(), time.time() + 3600)
+place_of(opened.sweep, opened.read_status()).make(Console(), time.time() + 3600)
 """
 DEMAND = """
 import ray, sys

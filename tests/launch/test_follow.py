@@ -15,10 +15,10 @@ from sweep.launch.follow import Following, HeadGone, lines, progress
 from sweep.spec.sweep import Budget
 from sweep.store import launch_status, open_store
 from sweep.store.base import StoreError
-from sweep.store.launch_status import Head, Node
+from sweep.store.launch_status import LaunchStatus, Node
 from sweep.store.local import LocalStore
 
-RUNNING = Head(3, "running", since=1000.0, time=1000.0, trials=10, done=4, to_run=6, running=2, usd=1.5)
+RUNNING = LaunchStatus(3, "running", since=1000.0, time=1000.0, trials=10, done=4, to_run=6, running=2, usd=1.5)
 NODES = (
     Node("i-1", "m6i.large", "on demand", "us-east-1a"),
     Node("i-2", "g5.xlarge", "spot", "us-east-1b"),
@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> LocalStore:
     return found
 
 
-def saying(store: LocalStore, head: Head) -> Callable[[], None]:
+def saying(store: LocalStore, head: LaunchStatus) -> Callable[[], None]:
     return lambda: launch_status.write(store, "x", head)
 
 

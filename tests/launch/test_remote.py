@@ -27,12 +27,12 @@ from sweep.errors import DONE, INTERRUPTED, SOME_FAILED, AlreadyRuns, Outcome, U
 from sweep.launch import follow
 from sweep.launch.remote import RemoteLaunch
 from sweep.plan.expand import expand
-from sweep.providers.base import Place
+from sweep.providers.base import Provider
 from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.store import launch_status, open_store
 from sweep.store.base import Store, StoreError
-from sweep.store.launch_status import Head
+from sweep.store.launch_status import LaunchStatus
 from sweep.store.lease import Held, Lease
 from sweep.store.ledger import Ledger
 from tests.support.ray_nodes import RayNodes, ray_nodes
@@ -96,7 +96,7 @@ class Launched:
         self.ledger = Ledger(self.store, self.sweep.name)
         self.output = io.StringIO()
 
-    def on(self, place: Place) -> RemoteLaunch:
+    def on(self, place: Provider) -> RemoteLaunch:
         where = platform(self.sweep)
         console = Console(file=self.output, width=300)
         work = expand(self.sweep, where)
@@ -106,7 +106,7 @@ class Launched:
 
     def says(self, **head: Any) -> Callable[[int], None]:
         """What a head says as soon as it has been given a launch."""
-        return lambda number: launch_status.write(self.store, self.sweep.name, Head(number, **head))
+        return lambda number: launch_status.write(self.store, self.sweep.name, LaunchStatus(number, **head))
 
     @property
     def said(self) -> str:
@@ -115,7 +115,7 @@ class Launched:
 
 @pytest.fixture
 def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launched:
-    monkeypatch.setattr(follow, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.01)
     return Launched(tmp_path)
 
 
@@ -257,7 +257,7 @@ def test_a_second_interruption_leaves_at_once(launched: Launched) -> None:
 def test_a_second_launch_is_refused_and_touches_nothing(launched: Launched) -> None:
     place = Machines()
     lease = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head")
-    with lease.held(), pytest.raises(UserError) as caught:
+    with lease.hold(), pytest.raises(UserError) as caught:
         launched.on(place).run(detach=False)
     for words in ("is run by ubuntu@head, for", "sweep status it --watch", "sweep down it", "sweep.name=NAME"):
         assert words in str(caught.value)
@@ -306,7 +306,7 @@ def test_a_head_that_is_lost_leaves_no_workers_and_the_next_command_is_said(
         launch.run(detach=False)
     assert place.up == []
     head = launch_status.read(launched.store, launched.sweep.name)
-    assert head is not None and head.ended and (head.cause or "").startswith("the head is gone: taken down by ")
+    assert head is not None and head.has_ended and (head.cause or "").startswith("the head is gone: taken down by ")
 
 
 @pytest.mark.parametrize("end", ["ended", "gone"])
@@ -321,7 +321,7 @@ def test_who_followed_a_launch_leaves_the_machines_of_the_next_one_alone(
     launched.says(state="ended" if end == "ended" else "running", exit_code=SOME_FAILED if end == "ended" else None)(1)
     numbers = [launched.ledger.put_spec({"started": 1.0}) for _ in range(1 if other == "makes machines" else 2)]
     making = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ada@laptop-2")
-    with making.held() if other == "makes machines" else nullcontext():
+    with making.hold() if other == "makes machines" else nullcontext():
         if end == "ended":
             assert launched.on(place).follow(1) == Outcome(SOME_FAILED)
             said = launched.said

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.leaderboard.board import Board, Line, build
-from sweep.leaderboard.papers import printed
-from sweep.leaderboard.rows import COLUMNS, gather
+from sweep.leaderboard.board import Board, Entry, build
+from sweep.leaderboard.papers import printed_value
+from sweep.leaderboard.rows import COLUMNS, build_rows
 from sweep.leaderboard.stats import interval
 from sweep.plan.expand import Planned
 from sweep.spec.trial import TrialSpec
@@ -51,7 +51,7 @@ def board(found: Iterable[Row], selection: str = "last", evaluation: str = "clea
     return only
 
 
-def line(found: Board, detector: str) -> Line:
+def line(found: Board, detector: str) -> Entry:
     (only,) = [line for line in found.lines if line.detector == detector]
     return only
 
@@ -282,7 +282,7 @@ def test_papers_stand_beside_default_variants_alone() -> None:
 def test_the_papers_value_is_of_the_boards_protocol_where_it_was_printed(
     cell: tuple[str, str, str, str, str], value: float | None
 ) -> None:
-    found = printed(*cell)
+    found = printed_value(*cell)
     assert (None if found is None else found.value) == value
 
 
@@ -343,7 +343,7 @@ def test_ten_thousand_rows_are_gathered_and_built_within_three_seconds() -> None
                 metrics = [{"selection": s, "evaluation": "clean", "auroc": 0.7} for s in ("last", "oracle")]
                 results[spec.key] = {"status": "ok", "lam": 0.0, "metrics": metrics, "train_seconds": 1.0}
     began = time.process_time()
-    found = gather(trials, results, sweep="local", scores=lambda _: None)
+    found = build_rows(trials, results, sweep="local", scores=lambda _: None)
     boards = build(found).boards
     assert time.process_time() - began < 3
     assert len(found) == 10_000

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.leaderboard.rows import COLUMNS, gather
+from sweep.leaderboard.rows import COLUMNS, build_rows
 from sweep.plan.expand import Planned
 from sweep.spec.trial import Numerics, TrialSpec, Validation
 from sweep.trial.metrics import evaluate
@@ -66,7 +66,7 @@ def no_scores(key: str) -> pa.Table:
 
 def test_a_finished_trial_has_a_row_for_each_selection_with_its_numbers() -> None:
     trial = planned()
-    rows = gather([trial], {trial.key: result(trial)}, sweep="local", scores=no_scores)
+    rows = build_rows([trial], {trial.key: result(trial)}, sweep="local", scores=no_scores)
     assert [(row["selection"], row["evaluation"], row["status"]) for row in rows] == [
         ("last", "clean", "ok"),
         ("oracle", "clean", "ok"),
@@ -79,7 +79,7 @@ def test_a_finished_trial_has_a_row_for_each_selection_with_its_numbers() -> Non
 
 
 def test_rows_have_the_designed_columns_first_and_hyperparameters_last() -> None:
-    (row, _) = gather([planned()], {}, sweep="local", scores=no_scores)
+    (row, _) = build_rows([planned()], {}, sweep="local", scores=no_scores)
     assert list(COLUMNS)[: len(DESIGNED)] == DESIGNED
     assert list(row) == [*COLUMNS, "hp_lr", "hp_nz"]
 
@@ -96,7 +96,7 @@ def test_rows_have_the_designed_columns_first_and_hyperparameters_last() -> None
 def test_a_trial_without_result_is_a_row_that_says_why(attempts: list[str], status: str) -> None:
     trial = planned()
     records = {trial.key: [{"status": name, "cause": "x"} for name in attempts]}
-    rows = gather([trial], {}, sweep="local", scores=no_scores, attempts=records)
+    rows = build_rows([trial], {}, sweep="local", scores=no_scores, attempts=records)
     assert len(rows) == 2
     for row in rows:
         assert (row["status"], row["attempts"], row["auroc"]) == (status, len(attempts), None)
@@ -107,9 +107,9 @@ def test_a_trial_that_only_an_older_revision_finished_is_stale() -> None:
     now = replace(trial, spec=replace(trial.spec, revision=3))
     for older in (1, 2):
         before = replace(trial.spec, revision=older)
-        rows = gather([now], {}, sweep="local", scores=no_scores, finished={before.key})
+        rows = build_rows([now], {}, sweep="local", scores=no_scores, finished={before.key})
         assert [(row["status"], row["auroc"]) for row in rows] == [("stale", None)] * 2
-    assert {row["status"] for row in gather([trial], {}, sweep="local", scores=no_scores, finished={now.key})} == {
+    assert {row["status"] for row in build_rows([trial], {}, sweep="local", scores=no_scores, finished={now.key})} == {
         "missing"
     }
 
@@ -126,39 +126,39 @@ def test_cost_is_the_hours_of_what_the_trial_held(device: str, gpus: float | Non
     spec = replace(planned().spec, device=device, numerics=Numerics(threads=2))
     trial = planned(spec=spec)
     record = result(trial) | {"seconds": 1800.0, "gpus": gpus, "parameters": 7}
-    row = gather([trial], {trial.key: record}, sweep="local", scores=no_scores, usd_per_hour=3.0)[0]
+    row = build_rows([trial], {trial.key: record}, sweep="local", scores=no_scores, usd_per_hour=3.0)[0]
     assert {name: row[name] for name in cost} == cost
     assert (row["usd"], row["parameters"], row["seconds"]) == (1.5, 7, 1800.0)
-    assert gather([trial], {trial.key: record}, sweep="local", scores=no_scores)[0]["usd"] is None
+    assert build_rows([trial], {trial.key: record}, sweep="local", scores=no_scores)[0]["usd"] is None
 
 
 def test_a_diverged_trial_has_rows_without_numbers() -> None:
     trial = planned()
     record = result(trial) | {"status": "diverged", "metrics": []}
-    rows = gather([trial], {trial.key: record}, sweep="local", scores=no_scores)
+    rows = build_rows([trial], {trial.key: record}, sweep="local", scores=no_scores)
     assert [(row["status"], row["auroc"]) for row in rows] == [("diverged", None)] * 2
 
 
 def test_a_selection_that_a_result_lacks_is_missing() -> None:
     trial = planned()
     record = result(trial, selections=("last",))
-    rows = gather([trial], {trial.key: record}, sweep="local", scores=no_scores)
+    rows = build_rows([trial], {trial.key: record}, sweep="local", scores=no_scores)
     assert {row["selection"]: row["status"] for row in rows} == {"last": "ok", "oracle": "missing"}
 
 
 def test_validation_adds_a_selection() -> None:
     spec = replace(planned().spec, validation=Validation())
-    rows = gather([planned(spec=spec)], {}, sweep="local", scores=no_scores)
+    rows = build_rows([planned(spec=spec)], {}, sweep="local", scores=no_scores)
     assert [row["selection"] for row in rows] == ["last", "val", "oracle"]
 
 
 def test_candidates_of_a_search_make_no_row() -> None:
-    assert gather([planned(reported=False)], {}, sweep="local", scores=no_scores) == []
+    assert build_rows([planned(reported=False)], {}, sweep="local", scores=no_scores) == []
 
 
 def test_the_same_trial_in_two_settings_keeps_them_apart() -> None:
     trials = [planned(), planned(study="nz", kind="grid", setting="nz=100", axis="nz", value=100)]
-    rows = gather(trials, {trials[0].key: result(trials[0])}, sweep="local", scores=no_scores)
+    rows = build_rows(trials, {trials[0].key: result(trials[0])}, sweep="local", scores=no_scores)
     assert {(row["study"], row["setting"], row["axis"], row["status"]) for row in rows} == {
         ("bars", "", None, "ok"),
         ("nz", "nz=100", "nz", "ok"),
@@ -168,7 +168,7 @@ def test_the_same_trial_in_two_settings_keeps_them_apart() -> None:
 @pytest.mark.parametrize("lam", [0.3, 1.0])
 def test_another_lambda_is_judged_from_the_stored_test_scores_of_the_chosen_epoch(lam: float) -> None:
     trial, table = planned(lam=lam), scores_table()
-    rows = gather([trial], {trial.key: result(trial)}, sweep="local", scores=lambda _: table)
+    rows = build_rows([trial], {trial.key: result(trial)}, sweep="local", scores=lambda _: table)
     part = table.slice(0, 20)
     mixed = lam * part["reconstruction"].to_numpy() + (1 - lam) * part["latent"].to_numpy()
     expected = evaluate(part["label"].to_numpy(), mixed)
@@ -181,7 +181,7 @@ def test_another_lambda_is_judged_from_the_stored_test_scores_of_the_chosen_epoc
 @pytest.mark.parametrize("wanted", [None, 0.9])
 def test_a_score_of_one_component_has_no_lambda(wanted: float | None) -> None:
     trial = planned(lam=wanted)
-    rows = gather([trial], {trial.key: result(trial, lam=None)}, sweep="local", scores=no_scores)
+    rows = build_rows([trial], {trial.key: result(trial, lam=None)}, sweep="local", scores=no_scores)
     assert [(row["lam"], row["auroc"]) for row in rows] == [(None, 0.75)] * 2
 
 
@@ -195,7 +195,7 @@ def test_every_planned_trial_is_there_whatever_the_order_of_plan_and_results(
     attempts = {trials[seed].key: [{"status": "failed", "cause": "x"}] for seed in order if seed in tried}
 
     def rows(plan: list[Planned]) -> list[dict[str, Any]]:
-        found = gather(plan, results, sweep="local", scores=no_scores, attempts=attempts)
+        found = build_rows(plan, results, sweep="local", scores=no_scores, attempts=attempts)
         return sorted(found, key=lambda row: (row["seed"], row["selection"]))
 
     found = rows([trials[seed] for seed in order])

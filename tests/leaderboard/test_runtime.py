@@ -25,7 +25,7 @@ from sweep.leaderboard.papers import printed_runtime
 from sweep.leaderboard.runtime import Milliseconds, runtimes
 from sweep.plan.cost import Cost
 from sweep.plan.expand import Planned, Work, expand
-from sweep.plan.status import survey
+from sweep.plan.status import read_status
 from sweep.providers.registry import platform
 from sweep.report.files import RUNTIME_COLUMNS, runtime_csv
 from sweep.report.report import Reporting
@@ -51,7 +51,7 @@ def resolved(*studies: dict[str, Any], **top: Any) -> Sweep:
 def faults_of(*studies: dict[str, Any]) -> str:
     with pytest.raises(UserError) as raised:
         resolved(*studies)
-    return "\n".join(raised.value.faults)
+    return "\n".join(raised.value.problems)
 
 
 def work_of(**keys: Any) -> Work:
@@ -145,8 +145,8 @@ def test_how_often_it_is_timed_is_part_of_the_key_and_of_the_cost() -> None:
 
 
 def test_studies_of_other_kinds_are_refused_beside_it() -> None:
-    fault = faults_of(STUDY, BOARD)
-    assert "studies of kind runtime (t) are timed with nothing beside them: give the others (board) a sweep" in fault
+    problem = faults_of(STUDY, BOARD)
+    assert "studies of kind runtime (t) are timed with nothing beside them: give the others (board) a sweep" in problem
     assert resolved(STUDY, {**STUDY, "name": "u"}).exclusive
     assert not resolved(BOARD).exclusive
 
@@ -256,7 +256,7 @@ def timed(tmp_path: Path) -> Iterator[Reporting]:
     for planned in work.fixed:
         if planned.detector != "egbad":
             ledger.put_result(planned.key, result_of(planned))
-    yield Reporting(survey(work, ledger), ledger)
+    yield Reporting(read_status(work, ledger), ledger)
 
 
 def test_the_table_has_times_the_papers_value_the_hardware_and_why_they_differ(timed: Reporting) -> None:

@@ -15,9 +15,9 @@ from scipy import stats as oracle
 
 from sweep.leaderboard.stats import (
     against_best,
+    compare_pairs,
     holm,
     interval,
-    paired,
     paired_t,
     prediction_half_width,
     signed_rank,
@@ -144,13 +144,13 @@ def test_holm_over_signed_ranks_is_scikit_posthocs() -> None:
 
 def test_a_comparison_by_class_says_how_much_how_surely_and_how_often() -> None:
     first, second = [0.9, 0.8, 0.7, 0.6], [0.8, 0.8, 0.5, 0.7]
-    found = paired(first, second)
+    found = compare_pairs(first, second)
     differences = np.subtract(first, second)
     low, high = oracle.ttest_rel(first, second).confidence_interval(0.95)
     assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
     assert found.effect == pytest.approx(differences.mean() / differences.std(ddof=1))
     assert (found.n, found.wins) == (4, 2.5)
-    assert paired([0.75, 0.5], [0.5, 0.25])[3:6] == (None, 2.0, 0.0)
+    assert compare_pairs([0.75, 0.5], [0.5, 0.25])[3:6] == (None, 2.0, 0.0)
 
 
 SAMPLE = st.lists(st.floats(0, 1, width=32), min_size=2, max_size=6).filter(lambda found: float(np.std(found)) > 1e-3)

@@ -121,7 +121,7 @@ def test_illegal_floats_are_refused_with_the_legal_ones(given: object) -> None:
 
 
 def test_all_faults_are_told_at_once_the_nearest_name_first() -> None:
-    with pytest.raises(ValueError) as fault:
+    with pytest.raises(ValueError) as problem:
         resolve(GANOMALY, "repohead", {"widht": 3, "nz": 0, "lr": "x", "w_adv": -1})
     for part in (
         "variant repohead",
@@ -131,7 +131,7 @@ def test_all_faults_are_told_at_once_the_nearest_name_first() -> None:
         "lr='x'",
         "w_adv=-1",
     ):
-        assert part in str(fault.value)
+        assert part in str(problem.value)
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,10 @@ def test_flags_and_words_are_coerced() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "-inf"])
 def test_illegal_flags_words_and_endless_numbers_are_refused(value: object) -> None:
-    with pytest.raises(ValueError) as fault:
+    with pytest.raises(ValueError) as problem:
         every(flag="perhaps", word="c", free=3, rate=value)
     for part in ("true or false", "one of a, b", "free=3", "rate="):
-        assert part in str(fault.value)
+        assert part in str(problem.value)
 
 
 def test_hyperparameters_must_be_a_frozen_dataclass_of_plain_values_with_defaults() -> None:

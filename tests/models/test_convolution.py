@@ -72,13 +72,13 @@ def test_only_the_gradients_that_a_pass_asks_for_are_computed(
     layer: tuple[nn.Module, nn.Module, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[bool]] = []
-    wanted = convolution._wanted
+    wanted = convolution._gradient_wanted
 
     def spy(ctx: Any, place: int) -> bool:
         asked[-1].append(wanted(ctx, place))
         return asked[-1][-1]
 
-    monkeypatch.setattr(convolution, "_wanted", spy)
+    monkeypatch.setattr(convolution, "_gradient_wanted", spy)
     ours, _, x = layer
     weight = ours.get_parameter("weight")
     leaf = x.clone().requires_grad_()

@@ -338,10 +338,10 @@ class TestDetectorContract:
                 made.train_step(bad)
 
     def test_wrong_channels_and_size_are_refused_together_with_the_legal_ones(self, case: Case) -> None:
-        with pytest.raises(ValueError) as fault:
+        with pytest.raises(ValueError) as problem:
             build(case.name, channels=2, size=28, hyperparameters={}, variant=case.variant)
-        assert "channels=2" in str(fault.value) and "size=28" in str(fault.value)
-        assert all(str(legal) in str(fault.value) for legal in (*CHANNELS, *SIZES))
+        assert "channels=2" in str(problem.value) and "size=28" in str(problem.value)
+        assert all(str(legal) in str(problem.value) for legal in (*CHANNELS, *SIZES))
 
     def test_unknown_variants_and_hyperparameters_are_refused(self, case: Case) -> None:
         with pytest.raises(ValueError, match=case.info.default_variant):

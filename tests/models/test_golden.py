@@ -66,15 +66,15 @@ def golden() -> dict[str, Any]:
 
 @pytest.mark.parametrize("trained", TRAINED)
 def test_losses_of_20_steps_are_the_committed_ones_and_repeat_to_the_bit(trained: str, golden: dict[str, Any]) -> None:
-    mend = "changed numbers need a higher revision in models/catalog.py and new golden numbers"
-    assert golden[trained]["revision"] == info_of(trained).revision, mend
+    fix = "changed numbers need a higher revision in models/catalog.py and new golden numbers"
+    assert golden[trained]["revision"] == info_of(trained).revision, fix
     first = losses(trained)
     assert first == losses(trained)
-    assert first.keys() == golden[trained]["losses"].keys(), mend
+    assert first.keys() == golden[trained]["losses"].keys(), fix
     for loss, expected in golden[trained]["losses"].items():
         for steps, rtol in ((slice(EARLY), RTOL_EARLY), (slice(EARLY, None), RTOL_LATE)):
             np.testing.assert_allclose(
-                first[loss][steps], expected[steps], rtol=rtol, err_msg=f"{trained} {loss}: {mend}"
+                first[loss][steps], expected[steps], rtol=rtol, err_msg=f"{trained} {loss}: {fix}"
             )
 
 

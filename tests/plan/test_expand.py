@@ -11,7 +11,7 @@ from models import catalog
 from models.scoring import LAMBDAS
 from sweep.plan.expand import Planned, Work, expand
 from sweep.plan.platform import Platform
-from sweep.plan.status import survey
+from sweep.plan.status import read_status
 from sweep.spec.load import resolve
 from sweep.spec.trial import Numerics
 from sweep.store import open_store
@@ -145,7 +145,7 @@ def test_a_search_is_named_by_what_it_depends_on_and_not_by_how_long_it_is() -> 
 
 def test_a_chosen_configuration_goes_into_what_is_reported() -> None:
     (search, _) = work_of(kind="search", space=["nz", "lambda"]).searches
-    reports = search.reported(({"nz": 7}, 0.25))
+    reports = search.reported_trials(({"nz": 7}, 0.25))
     assert {planned.spec.hyperparameters["nz"] for planned in reports} == {7}
     assert {planned.lam for planned in reports} == {0.25}
 
@@ -158,7 +158,7 @@ def store(folder_url: str) -> Store:
 def test_counts_add_up_before_in_the_middle_and_after(store: Store) -> None:
     work, ledger = work_of(seeds=2), Ledger(store, "x")
     for finished in range(len(work.fixed) + 1):
-        state = survey(work, ledger)
+        state = read_status(work, ledger)
         assert state.count("trials") == len(work.fixed)
         assert state.count("done") == finished
         assert state.count("to_run") == len(work.fixed) - finished
@@ -170,21 +170,21 @@ def test_a_failed_trial_is_counted_until_it_has_a_result(store: Store) -> None:
     work, ledger = work_of(seeds=1), Ledger(store, "x")
     key = work.fixed[0].key
     ledger.put_attempt(key, {"status": "failed", "cause": "c", "launch": 1})
-    assert survey(work, ledger).count("failed") == 1
+    assert read_status(work, ledger).count("failed") == 1
     ledger.put_result(key, result_of(work.fixed[0]))
-    state = survey(work, ledger)
+    state = read_status(work, ledger)
     assert (state.count("failed"), state.count("done")) == (0, 1)
 
 
 def test_a_preempted_trial_has_not_failed(store: Store) -> None:
     work, ledger = work_of(seeds=1), Ledger(store, "x")
     ledger.put_attempt(work.fixed[0].key, {"status": "preempted", "cause": "c", "launch": 1})
-    assert survey(work, ledger).count("failed") == 0
+    assert read_status(work, ledger).count("failed") == 0
 
 
 def test_a_search_is_counted_with_all_that_it_may_still_ask(store: Store) -> None:
     work = work_of(kind="search", candidates=5, seeds=2)
-    state = survey(work, Ledger(store, "x"))
+    state = read_status(work, Ledger(store, "x"))
     assert state.count("trials") == state.count("to_run") == 2 * (5 * 6 + 4)
 
 
@@ -194,16 +194,16 @@ def test_results_of_an_older_revision_are_stale_and_not_reused(store: Store, mon
         ledger.put_result(planned.key, result_of(planned))
     info = catalog.DETECTORS["ganomaly"]
     monkeypatch.setitem(catalog.DETECTORS, "ganomaly", dataclasses.replace(info, revision=info.revision + 1))
-    state = survey(work_of(seeds=1), ledger)
+    state = read_status(work_of(seeds=1), ledger)
     assert (state.count("stale"), state.count("done"), state.count("to_run")) == (4, 0, 4)
 
 
 def test_time_left_is_measured_where_results_exist(store: Store) -> None:
     work, ledger = work_of(seeds=2), Ledger(store, "x")
-    guessed = survey(work, ledger)
+    guessed = read_status(work, ledger)
     assert not guessed.lines[0].measured
     ledger.put_result(work.fixed[0].key, result_of(work.fixed[0]))
-    measured = survey(work, ledger)
+    measured = read_status(work, ledger)
     assert measured.lines[0].measured
     assert measured.seconds_left(slots=2) == pytest.approx(2.0 * 7 / 2)
 
@@ -222,7 +222,7 @@ def test_the_centre_of_a_grid_is_what_its_study_says() -> None:
 def test_a_trial_of_two_studies_is_counted_once(store: Store) -> None:
     work = work_of(kind="grid", seeds=1, abnormal=[0], axes={"nz": [8], "w_con": [1]})
     assert len(work.fixed) == 4
-    assert survey(work, Ledger(store, "x")).count("trials") == 3
+    assert read_status(work, Ledger(store, "x")).count("trials") == 3
 
 
 def test_a_choice_of_a_search_is_the_same_trial_however_it_is_written() -> None:

@@ -65,8 +65,8 @@ def test_what_another_version_wrote_is_a_fault_with_the_mend(
     change(found)
     with pytest.raises(UserError) as refused:
         read_back(found, ledger, 3, sweep.storage, MADE_USE_OF)
-    (fault,) = refused.value.faults
-    assert told in fault
+    (problem,) = refused.value.problems
+    assert told in problem
     assert "launch 3 of sweep test" in refused.value.heading
     assert "commit 0123abc: launch it again" in refused.value.heading
 
@@ -76,7 +76,7 @@ def test_all_of_its_faults_are_told_at_once(sweep: Sweep, ledger: Ledger) -> Non
     del found["platform"], found["argv"], found["sweep"]["name"]
     with pytest.raises(UserError) as refused:
         read_back(found, ledger, 1, sweep.storage, MADE_USE_OF)
-    assert refused.value.faults == ["platform: must be given", "argv: must be given", "name: must be given"]
+    assert refused.value.problems == ["platform: must be given", "argv: must be given", "name: must be given"]
 
 
 def test_the_last_launch_is_seen_whatever_was_launched_before(sweep: Sweep, ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""How trials fit on machines that the file tells of: slots at full scale, device, precision; every fault at once."""
+"""How trials fit on machines that the file tells of: slots at full scale, device, precision; every problem at once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.errors import UserError
-from sweep.plan.platform import Host, fitted
-from sweep.providers.finding import Finding, is_network, kind, shared
+from sweep.plan.platform import Host, fit
+from sweep.providers.finding import Finding, check_shared_folder, is_network, kind
 from sweep.providers.registry import platform
 from sweep.spec.load import load, resolve
 from sweep.spec.sweep import Sweep
@@ -84,7 +84,7 @@ def test_of_a_gpu_that_nobody_describes_no_units_are_expected() -> None:
 def test_no_machine_is_given_more_than_it_has(hosts: list[Host], cpus: int, share: float) -> None:
     sweep = on(SLURM, cpus=cpus, gpus=share)
     try:
-        found = fitted(sweep, hosts, "g", None)
+        found = fit(sweep, hosts, "g", None)
     except UserError:
         assert all(host.cpus < cpus or (share and host.gpus < share) for host in hosts)
         return
@@ -116,6 +116,6 @@ def test_the_file_system_of_a_folder_is_that_of_its_deepest_mount(tmp_path: Path
 
 
 def test_a_folder_of_this_machine_is_no_fault_but_a_question(tmp_path: Path) -> None:
-    found = shared("folder", tmp_path, "every node")
+    found = check_shared_folder("folder", tmp_path, "every node")
     assert isinstance(found, Finding) and found.state in ("unknown", "ok")
-    assert "every node" in found.said + found.mend
+    assert "every node" in found.said + found.fix

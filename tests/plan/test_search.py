@@ -151,7 +151,7 @@ def test_an_interrupted_instance_is_given_out_again() -> None:
     search = Run().search
     pair = search.next()
     assert pair is not None
-    search.interrupted(*pair)
+    search.requeue(*pair)
     assert search.next() == pair
 
 

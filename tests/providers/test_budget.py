@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweep.cli.session import Opened
+from sweep.cli.session import Session
 from sweep.launch.check import check
-from sweep.launch.local import exhausted
+from sweep.launch.local import exhausted_budget
 from sweep.plan.table import unheld_budget
 from sweep.spec.load import resolve
 from sweep.spec.sweep import Budget, Sweep
@@ -51,16 +51,16 @@ def test_a_check_says_so_and_fails_for_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PATH", str(tmp_path))
     (found,) = (f for f in check(with_budget(on_slurm(tmp_path), max_usd=50)).findings if f.name == "budget")
     assert "budget.max_usd=50 is not held" in found.said
-    assert (found.state, found.mend) == ("unknown", "--set budget.max_hours=HOURS")
+    assert (found.state, found.fix) == ("unknown", "--set budget.max_hours=HOURS")
 
 
 def test_a_plan_says_so_to_persons_and_to_programs(tmp_path: Path) -> None:
-    opened = Opened(ROOT / "clusters/local.yaml", [f"storage={tmp_path}", "budget.max_usd=50"])
-    said = unheld_budget(opened.sweep)
-    survey, unreached = opened.survey_if_reached()
-    assert said and said in opened.plan_json(survey, unreached)["cautions"]
+    session = Session(ROOT / "clusters/local.yaml", [f"storage={tmp_path}", "budget.max_usd=50"])
+    said = unheld_budget(session.sweep)
+    status, unreached = session.read_status_if_reached()
+    assert said and said in session.plan_json(status, unreached)["cautions"]
     out = io.StringIO()
-    Console(file=out, width=500).print(opened.plan_table(survey, unreached))
+    Console(file=out, width=500).print(session.plan_table(status, unreached))
     assert said in out.getvalue()
 
 
@@ -81,4 +81,4 @@ def test_a_launch_on_this_machine_is_held_to_hours_and_with_a_price_to_dollars(
     price: float | None, budget: dict[str, float], hours: float, spent: str | None
 ) -> None:
     sweep = with_budget(here(usd_per_hour=price), **budget)
-    assert exhausted(sweep, began=100.0, clock=lambda: 100.0 + hours * 3600) == spent
+    assert exhausted_budget(sweep, began=100.0, clock=lambda: 100.0 + hours * 3600) == spent

@@ -12,7 +12,7 @@ import pytest
 from sweep.engine.tuner_process import _environment
 from sweep.errors import UserError
 from sweep.plan.platform import Platform
-from sweep.providers.local import cards, refuse_busy_cards
+from sweep.providers.local import list_gpus, refuse_busy_cards
 from sweep.providers.registry import platform
 from sweep.spec.load import resolve
 from sweep.spec.sweep import Sweep
@@ -53,7 +53,7 @@ def test_a_busy_card_is_left_alone_and_the_plan_says_so(smi: NvidiaSmi, use: dic
 
 def test_the_pictures_of_a_desktop_are_no_use_and_a_card_that_says_nothing_is_free(smi: NvidiaSmi) -> None:
     smi.lists(A6000, A6000, mib={0: "900", 1: "[N/A]"}, percent={0: "4", 1: "[N/A]"})
-    assert [card.use for card in cards()] == ["", ""]
+    assert [card.use for card in list_gpus()] == ["", ""]
     found = platform(workstation())
     assert (found.cards, found.caution) == ((), "")
 
@@ -95,17 +95,17 @@ def test_whoever_names_cards_is_obeyed_and_of_those_the_busy_are_left_alone(
 def test_a_slice_of_a_card_is_what_it_is_a_slice_of(smi: NvidiaSmi, monkeypatch: pytest.MonkeyPatch) -> None:
     smi.lists(A6000, processes={0: 4711})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
-    assert [(card.name, card.visible, card.use) for card in cards()] == [("NVIDIA RTX A6000", "MIG-1234", "")]
+    assert [(card.name, card.visible, card.use) for card in list_gpus()] == [("NVIDIA RTX A6000", "MIG-1234", "")]
 
 
 def test_no_card_is_seen_where_there_is_none_or_none_is_visible(
     smi: NvidiaSmi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cards() == []
+    assert list_gpus() == []
     smi.lists(A6000)
-    assert len(cards()) == 1
+    assert len(list_gpus()) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert cards() == []
+    assert list_gpus() == []
 
 
 def test_what_a_launch_ran_on_survives_json(smi: NvidiaSmi) -> None:

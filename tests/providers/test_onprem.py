@@ -21,7 +21,7 @@ from sweep.providers import ray_config as ray_yaml
 from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_name
 from sweep.providers.onprem import checks, ray_config
-from sweep.providers.onprem.provider import OnPremPlace
+from sweep.providers.onprem.provider import OnPremProvider
 from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.spec.sweep import Sweep
@@ -46,15 +46,15 @@ def generated(sweep: Sweep) -> dict[str, Any]:
 )
 def test_ray_accepts_what_is_generated(cluster: dict[str, Any]) -> None:
     config = generated(on_hosts(**cluster))
-    prepared = ray_yaml.validated(config)
+    prepared = ray_yaml.validate(config)
     workers = len(config["provider"]["worker_ips"])
     (node_type,) = prepared["available_node_types"].values()
     assert (node_type["min_workers"], node_type["max_workers"]) == (workers, workers), "every host, all the time"
 
 
 def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
-    ray_yaml.validated(generated(load(ROOT / "clusters/onprem.yaml")))
-    printed = yaml.safe_load(ray_config.printed(load(ROOT / "clusters/onprem.yaml")))
+    ray_yaml.validate(generated(load(ROOT / "clusters/onprem.yaml")))
+    printed = yaml.safe_load(ray_config.yaml_text(load(ROOT / "clusters/onprem.yaml")))
     assert printed["provider"] == {
         "type": "local", "head_ip": "EDIT-THIS-HEAD", "worker_ips": ["EDIT-THIS-WORKER-1", "EDIT-THIS-WORKER-2"]
     }  # fmt: skip
@@ -73,7 +73,7 @@ def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
 )
 def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], place: str) -> None:
     with pytest.raises(UserError) as caught:
-        ray_yaml.validated(generated(on_hosts(ray=keys)))
+        ray_yaml.validate(generated(on_hosts(ray=keys)))
     assert "cluster.ray" in str(caught.value) and place in str(caught.value)
 
 
@@ -200,7 +200,7 @@ def test_every_host_is_looked_at_and_each_fault_has_its_mend(ssh: FakeSsh, tmp_p
     ssh.program(HOSTS[0], "pgrep", "echo 4711")
     (environment / "bin/python").unlink()
     found = findings(sweep)
-    assert found[f"host {HOSTS[1]}"].mend == "--set cluster.cpus=2"
+    assert found[f"host {HOSTS[1]}"].fix == "--set cluster.cpus=2"
     assert "a Ray cluster has its head there already" in found[f"host {HOSTS[0]}"].said
     assert "has no Ray, or is not there" in found[f"environment {HOSTS[0]}"].said
 
@@ -208,11 +208,11 @@ def test_every_host_is_looked_at_and_each_fault_has_its_mend(ssh: FakeSsh, tmp_p
 def test_a_host_that_is_not_reached_is_named_with_the_command_to_try(ssh: FakeSsh) -> None:
     found = findings(on_hosts("s3://nowhere/x", hosts=["away", HOSTS[1]]))["host away"]
     assert found.state == "not ok" and "no route to away" in found.said
-    assert found.mend.startswith("try: ssh -o BatchMode=yes") and found.mend.endswith("-l us away true")
+    assert found.fix.startswith("try: ssh -o BatchMode=yes") and found.fix.endswith("-l us away true")
 
 
 def test_a_host_that_is_not_reached_is_named_and_nothing_is_started(ssh: FakeSsh) -> None:
-    place = OnPremPlace(on_hosts(hosts=[HOSTS[0], "away"]))
+    place = OnPremProvider(on_hosts(hosts=[HOSTS[0], "away"]))
     with pytest.raises(UserError, match=r"nothing was started\n.*no route to away"):
         place.make(Console(quiet=True), None)
     with pytest.raises(UserError, match=r"Ray may be left on hosts that were not reached\n.*no route to away"):
@@ -223,7 +223,7 @@ def test_the_supervisor_is_told_where_everything_is(ssh: FakeSsh) -> None:
     code = ssh.hosts / HOSTS[0] / ".anomaly-sweep" / cluster_name(on_hosts()) / "code"
     code.mkdir(parents=True)
     ssh.program(HOSTS[0], "python", f'echo "$@" > {code}/called')
-    OnPremPlace(on_hosts()).submit(4)
+    OnPremProvider(on_hosts()).submit(4)
     called = (code / "called").read_text()
     assert called.startswith("-m sweep.launch.head.supervisor /nfs/store table-1 4 --then bash ~/.anomaly-sweep/")
     assert called.rstrip().endswith("--detach")

@@ -20,17 +20,17 @@ from rich.console import Console
 
 from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
 from sweep.plan.expand import expand
-from sweep.plan.status import survey
+from sweep.plan.status import read_status
 from sweep.providers import shipping
 from sweep.providers.aws import client, teardown
 from sweep.providers.aws.instances import platform
-from sweep.providers.aws.provider import AwsPlace
-from sweep.providers.base import Place
-from sweep.providers.existing.provider import ExistingPlace
+from sweep.providers.aws.provider import AwsProvider
+from sweep.providers.base import Provider
+from sweep.providers.existing.provider import ExistingProvider
 from sweep.providers.local_files import cluster_name
-from sweep.providers.onprem.provider import OnPremPlace
+from sweep.providers.onprem.provider import OnPremProvider
 from sweep.providers.ray_launcher import Launcher
-from sweep.providers.slurm.provider import SlurmPlace
+from sweep.providers.slurm.provider import SlurmProvider
 from sweep.store import open_store
 from sweep.store.ledger import Ledger
 from tests.providers.aws.test_teardown import IMAGE, REGION, make
@@ -48,7 +48,7 @@ class Premises(ABC):
         place: for a sweep whose store nobody reaches.
     """
 
-    place: Place
+    place: Provider
 
     @abstractmethod
     def supervised(self) -> list[int]:
@@ -88,7 +88,7 @@ class OnEc2(Premises):
         monkeypatch.setattr(Launcher, "up", lambda launcher, config, say: self._up())
         monkeypatch.setattr(Launcher, "run", lambda launcher, command: self._run(command))
         ledger = Ledger(open_store(str(folder / "store")), sweep.name)
-        self.place = AwsPlace(sweep, survey(expand(sweep, platform(sweep)), ledger))
+        self.place = AwsProvider(sweep, read_status(expand(sweep, platform(sweep)), ledger))
 
     def _up(self) -> None:
         if self._head() is None:
@@ -157,7 +157,7 @@ echo "$5" > {self._launch}""",
         self._ssh.program(HOSTS[0], "pgrep", f"cat {self._launch} 2> /dev/null")
         self._ssh.program(HOSTS[0], "pkill", f"rm -f {self._launch}")
         monkeypatch.setattr(Launcher, "up", lambda launcher, config, say: self._up(config))
-        self.place = OnPremPlace(sweep, AT_ONCE)
+        self.place = OnPremProvider(sweep, AT_ONCE)
 
     def _up(self, config: dict[str, Any]) -> None:
         for host in self._hosts[:1] if self._refuses else self._hosts:
@@ -209,7 +209,7 @@ class InSlurm(Premises):
         sweep = on_slurm(folder)
         self._name = cluster_name(sweep)
         self._slurm.holds("sweep-another", "11 RUNNING n1")
-        self.place = SlurmPlace(sweep, AT_ONCE)
+        self.place = SlurmProvider(sweep, AT_ONCE)
 
     def supervised(self) -> list[int]:
         if not any(line.startswith(f"{self._name} ") for line in self._slurm.queue.read_text().splitlines()):
@@ -235,7 +235,7 @@ class OnRay(Premises):
     def __init__(self, dashboard: Dashboard) -> None:
         self._dashboard = dashboard
         dashboard.jobs["sweep-another-1"] = "RUNNING"
-        self.place = ExistingPlace(on_ray(dashboard), AT_ONCE)
+        self.place = ExistingProvider(on_ray(dashboard), AT_ONCE)
 
     def _ours(self) -> list[str]:
         jobs = self._dashboard.jobs.items()

@@ -1,4 +1,4 @@
-"""Ray's launcher in a process of its own: its failure is one clear fault, and an interruption ends it."""
+"""Ray's launcher in a process of its own: its failure is one clear problem, and an interruption ends it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def test_a_failure_is_one_fault_with_the_last_that_was_printed_and_where_the_res
     words: list[str] = []
     with pytest.raises(UserError) as caught:
         Launcher(tmp_path).up({"cluster_name": "x", "provider": {"type": "nonsense"}}, words.append)
-    (fault,) = caught.value.faults
-    assert fault.startswith("Ray's launcher could not bring the head up")
-    assert str(tmp_path / "launcher.log") in fault
-    assert "nonsense" in fault
-    assert "Traceback" not in fault
+    (problem,) = caught.value.problems
+    assert problem.startswith("Ray's launcher could not bring the head up")
+    assert str(tmp_path / "launcher.log") in problem
+    assert "nonsense" in problem
+    assert "Traceback" not in problem
     assert words == []
     assert not (tmp_path / "made.json").exists()
     for name in ("given.json", "launcher.log"):

@@ -124,7 +124,7 @@ def test_a_copy_is_these_files_and_no_others(tmp_path: Path) -> None:
 def test_a_file_named_like_a_secret_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError) as caught:
         collect(tree(tmp_path, {"a.py": "1", f"folder/{name}": "x"}))
-    assert caught.value.faults == [f"folder/{name}: a file of this name usually holds secrets"]
+    assert caught.value.problems == [f"folder/{name}: a file of this name usually holds secrets"]
     assert ".gitignore" in caught.value.heading
 
 
@@ -171,7 +171,7 @@ def test_the_line_of_a_secret_is_named_and_all_faults_are_said_at_once(tmp_path:
     root = tree(tmp_path, {"a.py": f"x\ny = '{key}'\n", "b.py": SECRETS["a GitHub token"], "c.py": "fine"})
     with pytest.raises(UserError) as caught:
         collect(root)
-    assert caught.value.faults == [
+    assert caught.value.problems == [
         "a.py: line 2 looks like an AWS access key",
         "b.py: line 1 looks like a GitHub token",
     ]
@@ -208,4 +208,4 @@ def test_a_link_that_leads_out_of_the_tree_is_refused(tmp_path: Path) -> None:
     (root / "outside").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError) as caught:
         collect(root)
-    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["outside"]
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["outside"]

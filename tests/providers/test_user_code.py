@@ -84,21 +84,21 @@ def test_a_module_that_lies_elsewhere_is_told_with_the_mend(
     (line,) = user_code.findings(found, tree)
     assert line in user_code.cautions(found, tree)
     assert f"{tmp_path}/mine_outside.py is not part of the code that is shipped" in line.said
-    assert f"move it into {tree}" in line.mend
+    assert f"move it into {tree}" in line.fix
     if cluster in MADE:
         assert line.state == "not ok"
         with pytest.raises(UserError, match="detector mine_outside: "):
             user_code.refuse(found, tree)
     else:
         assert line.state == "unknown", "it may be installed there"
-        assert "install it there" in line.mend
+        assert "install it there" in line.fix
         user_code.refuse(found, tree)
 
 
 def test_a_module_that_git_ignores_or_that_machines_import_by_another_name_is_told(tree: Path, tmp_path: Path) -> None:
     (tree / "ignored_one.py").write_text(OWN)
     (line,) = user_code.findings(of(ONPREM, "ignored_one", tmp_path), tree)
-    assert (line.state, line.mend) == ("not ok", "take it out of .gitignore")
+    assert (line.state, line.fix) == ("not ok", "take it out of .gitignore")
     (tree / "extras/mine_extra.py").write_text(OWN)
     (line,) = user_code.findings(of(ONPREM, "mine_extra", tmp_path), tree)
     assert line.state == "not ok"
@@ -145,7 +145,7 @@ def test_a_package_has_to_be_named_where_machines_make_their_environment(
 
 
 def test_what_a_named_package_needs_comes_with_it() -> None:
-    found = user_code._required(ROOT / "pyproject.toml")
+    found = user_code._required_packages(ROOT / "pyproject.toml")
     assert {"torch", "scikit-learn", "joblib"} <= found
     assert "pytest" not in found, "of development alone"
 

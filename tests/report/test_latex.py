@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sweep.leaderboard.audit import audits
 from sweep.leaderboard.board import build, builder
 from sweep.report import latex
-from sweep.report.files import beside
+from sweep.report.files import companion
 from sweep.report.sheets import sheets
 from tests.conftest import unavailable
 from tests.report.test_report import SCENE, hostile_rows
@@ -30,7 +30,7 @@ OURS = re.compile(rf"(?:{PLAIN}|{SYMBOL}|\\[{{}}$&#%_]|[?!,]\{{\}}|\{{[][*]\}}|\
 
 @given(st.text(max_size=20) | st.sampled_from(NASTY))
 def test_no_name_is_a_command(name: str) -> None:
-    text = latex.escaped(name)
+    text = latex.escape(name)
     assert text.isascii() and text.isprintable()
     assert OURS.fullmatch(text), "it is made of escapes and of characters that are no command"
 
@@ -44,7 +44,7 @@ def test_the_tables_compile(tmp_path: Path) -> None:
     hostile = [entry for name in NASTY for entry in hostile_rows((name, name, name))]
     found = [*SCENE, *wide, *hostile]
     shown = build(found)
-    every = sheets(shown, audits(found), beside(builder(found), shown))
+    every = sheets(shown, audits(found), companion(builder(found), shown))
     (tmp_path / "leaderboard.tex").write_text(latex.document(every, {"command": "x\n\\error", "name": "ü"}))
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx}\n"

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from sweep.leaderboard.board import Leaderboard, build, builder
 from sweep.leaderboard.rows import COLUMNS
-from sweep.report.files import CSV_COLUMNS, beside, csv_text, write
+from sweep.report.files import CSV_COLUMNS, companion, csv_text, write
 from sweep.report.markdown import markdown
 from sweep.report.terminal import terminal
 from tests.leaderboard.test_board import grid_rows, row, rows
@@ -190,7 +190,7 @@ def test_hyperparameters_that_are_not_the_published_ones_are_among_the_reasons()
 def test_values_that_are_probably_average_precision_stand_beside_our_auroc_and_our_ap() -> None:
     found = [row(0.7, "anogan", variant="dcgan", dataset="mnist", protocol="M1", abnormal="2", ap=0.45)]
     shown = build(found)
-    text = markdown(shown, other=beside(builder(found), shown))
+    text = markdown(shown, other=companion(builder(found), shown))
     assert "| paper | 0.535 | 0.535 |\n| ours, AUROC | 0.700 | 0.700 |\n| difference | +0.165 | +0.165 |" in text
     assert "| ours, average precision | 0.450 | 0.450 |\n| difference | -0.085 | -0.085 |" in text
     assert "probably average precision" in text and "theirs M1" not in text

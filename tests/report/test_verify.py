@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweep.errors import UserError
-from sweep.launch.rerun import judged
+from sweep.launch.rerun import compare
 from sweep.report.bundle import NAMES, Bundle
 from sweep.report.verify import Verified, verify
 from tests.support.made_up import MadeUp
@@ -309,7 +309,7 @@ def test_a_retrained_trial_is_what_was_recorded(tmp_path: Path) -> None:
 
 def test_a_retrained_trial_that_lands_elsewhere_is_outside() -> None:
     row = dict.fromkeys(("detector", "variant", "abnormal", "seed"), "x") | {"auroc": 0.9, "auroc_se": 0.01}
-    assert not judged(row, 0.8, [0.9], []).inside, "one seed: as far as its test set allows"
-    assert judged(row, 0.91, [0.9], []).inside
-    assert judged(row, 0.8, [0.9, 0.8, 0.7], []).inside, "more seeds: as far as they lie apart"
-    assert "OUTSIDE" in judged(row, 0.1, [0.9, 0.8, 0.7], ["on gpu"]).text()
+    assert not compare(row, 0.8, [0.9], []).inside, "one seed: as far as its test set allows"
+    assert compare(row, 0.91, [0.9], []).inside
+    assert compare(row, 0.8, [0.9, 0.8, 0.7], []).inside, "more seeds: as far as they lie apart"
+    assert "OUTSIDE" in compare(row, 0.1, [0.9, 0.8, 0.7], ["on gpu"]).text()

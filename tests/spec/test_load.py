@@ -27,7 +27,7 @@ def sweep_of(study: dict[str, Any], **top: Any) -> Sweep:
 def faults_of(raw: dict[str, Any]) -> list[str]:
     with pytest.raises(UserError) as caught:
         resolve(raw)
-    return caught.value.faults
+    return caught.value.problems
 
 
 def faults_in_study(**keys: Any) -> list[str]:
@@ -35,7 +35,7 @@ def faults_in_study(**keys: Any) -> list[str]:
 
 
 def test_all_faults_are_reported_at_once_each_with_its_place() -> None:
-    faults = faults_of(
+    problems = faults_of(
         {
             "storage": "./r",
             "sweeep": 1,
@@ -67,8 +67,8 @@ def test_all_faults_are_reported_at_once_each_with_its_place() -> None:
         ("sweep.studies[1].hyperparameters", "x is not a hyperparameter"),
     ]
     for place, message in expected:
-        assert any(place in fault and message in fault for fault in faults), (place, message, faults)
-    assert len(faults) == len(expected)
+        assert any(place in problem and message in problem for problem in problems), (place, message, problems)
+    assert len(problems) == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -100,19 +100,21 @@ def test_all_faults_are_reported_at_once_each_with_its_place() -> None:
     ],
 )
 def test_each_fault_says_what_is_legal(keys: dict[str, Any], message: str) -> None:
-    faults = faults_in_study(**keys)
-    assert any(message in fault for fault in faults), faults
+    problems = faults_in_study(**keys)
+    assert any(message in problem for problem in problems), problems
 
 
 def test_a_value_of_no_legal_kind_is_one_fault_with_every_kind() -> None:
-    faults = faults_of({"storage": "./r", "trial": {"gpus": "two"}, "sweep": {"study": "quickstart"}})
-    (fault,) = faults
-    assert fault.startswith("trial.gpus: input should be 'auto', or a valid number") and fault.endswith(", is 'two'")
+    problems = faults_of({"storage": "./r", "trial": {"gpus": "two"}, "sweep": {"study": "quickstart"}})
+    (problem,) = problems
+    assert problem.startswith("trial.gpus: input should be 'auto', or a valid number") and problem.endswith(
+        ", is 'two'"
+    )
 
 
 def test_a_mistyped_key_of_the_sweep_finds_those_that_no_study_has() -> None:
-    (fault,) = faults_of({"storage": "./r", "sweep": {"study": "quickstart", "studys": 1}})
-    assert "did you mean 'study'" in fault and "studies" in fault
+    (problem,) = faults_of({"storage": "./r", "sweep": {"study": "quickstart", "studys": 1}})
+    assert "did you mean 'study'" in problem and "studies" in problem
 
 
 def test_a_named_study_takes_the_keys_of_the_sweep() -> None:
@@ -122,9 +124,9 @@ def test_a_named_study_takes_the_keys_of_the_sweep() -> None:
 
 
 def test_a_fault_in_a_key_of_the_sweep_is_reported_once_and_there() -> None:
-    faults = faults_of({"storage": "./r", "sweep": {"study": "quickstart", "datasets": ["digts"]}})
-    assert len(faults) == 1
-    assert faults[0].startswith("sweep.datasets: unknown dataset 'digts'")
+    problems = faults_of({"storage": "./r", "sweep": {"study": "quickstart", "datasets": ["digts"]}})
+    assert len(problems) == 1
+    assert problems[0].startswith("sweep.datasets: unknown dataset 'digts'")
 
 
 def test_every_key_can_be_overridden(tmp_path: Path) -> None:
@@ -177,13 +179,13 @@ def test_a_missing_file_is_a_fault_that_lists_those_there() -> None:
 
 
 def test_a_sweep_on_s3_needs_a_name_of_its_own() -> None:
-    faults = faults_of({"storage": "s3://b/p", "sweep": {"study": "quickstart"}})
-    assert faults == ["sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1"]
+    problems = faults_of({"storage": "s3://b/p", "sweep": {"study": "quickstart"}})
+    assert problems == ["sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1"]
 
 
 def test_studies_need_different_names() -> None:
-    faults = faults_of({"storage": "./r", "sweep": {"studies": [STUDY, STUDY]}})
-    assert any("used twice: s" in fault for fault in faults)
+    problems = faults_of({"storage": "./r", "sweep": {"studies": [STUDY, STUDY]}})
+    assert any("used twice: s" in problem for problem in problems)
 
 
 @pytest.mark.parametrize("name", sorted(named_studies()))
@@ -215,7 +217,7 @@ def test_schema_prints_every_key_with_a_line_of_help() -> None:
 
 def test_merging_replaces_lists_and_merges_mappings() -> None:
     base = {"a": {"x": 1, "y": [1, 2]}, "b": 1}
-    assert yamlfile.merged(base, {"a": {"y": [3]}, "b": {"z": 1}}) == {"a": {"x": 1, "y": [3]}, "b": {"z": 1}}
+    assert yamlfile.merge(base, {"a": {"y": [3]}, "b": {"z": 1}}) == {"a": {"x": 1, "y": [3]}, "b": {"z": 1}}
 
 
 @pytest.mark.parametrize(
@@ -232,22 +234,22 @@ def test_merging_replaces_lists_and_merges_mappings() -> None:
     ],
 )
 def test_what_could_only_fail_later_is_refused_now(keys: dict[str, Any], message: str) -> None:
-    faults = faults_in_study(**keys)
-    assert any(message in fault for fault in faults), faults
+    problems = faults_in_study(**keys)
+    assert any(message in problem for problem in problems), problems
 
 
 def test_a_size_that_no_detector_takes_is_refused() -> None:
-    faults = faults_of({"storage": "./r", "data": {"size": 17}, "sweep": {"study": "quickstart"}})
-    assert len(faults) == 1
-    assert faults[0].startswith("data.size: input should be 16, 32")
+    problems = faults_of({"storage": "./r", "data": {"size": 17}, "sweep": {"study": "quickstart"}})
+    assert len(problems) == 1
+    assert problems[0].startswith("data.size: input should be 16, 32")
 
 
 def test_datasets_of_one_study_may_differ_in_their_classes() -> None:
     sweep = sweep_of({"datasets": ["digits", "xray_synthetic"], "abnormal": "all"})
     assert set(sweep.studies[0].abnormal) == {*"0123456789", "gun", "gun-parts", "knife"}
     assert Sweep.model_validate(sweep.model_dump(mode="json")) == sweep
-    (fault,) = faults_in_study(datasets=["digits", "xray_synthetic"], abnormal=["gun"])
-    assert "digits has unknown class 'gun'" in fault
+    (problem,) = faults_in_study(datasets=["digits", "xray_synthetic"], abnormal=["gun"])
+    assert "digits has unknown class 'gun'" in problem
     assert len(faults_in_study(datasets=["digits", "xray_synthetic"], abnormal=[1, "gun", "bomb"])) == 2
 
 

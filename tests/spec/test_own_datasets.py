@@ -56,10 +56,10 @@ def written(folder: Path, raw: dict[str, Any]) -> Path:
     return config
 
 
-def faults(raw: dict[str, Any]) -> list[str]:
+def problems(raw: dict[str, Any]) -> list[str]:
     with pytest.raises(UserError) as caught:
         resolve(raw)
-    return caught.value.faults
+    return caught.value.problems
 
 
 def bottles(folder: Path, **keys: Any) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def test_all_faults_of_declarations_are_told_at_once_each_with_its_place(folder:
         "mnist": {"layout": "folder", "root": "x"},
         "a b": {"layout": "folder", "root": "x"},
     }
-    found = faults(body(folder, sets, datasets=["digits"], seeds="many"))
+    found = problems(body(folder, sets, datasets=["digits"], seeds="many"))
     assert found[0] == "data.sets: mnist: is the name of a built-in dataset; choose another"
     assert found[1].startswith("data.sets: a b: must be letters, digits")
     assert any(line.startswith("sweep.studies[0].seeds: ") for line in found)
@@ -98,7 +98,7 @@ def test_all_faults_of_declarations_are_told_at_once_each_with_its_place(folder:
         "d": {"layout": "mvtec", "root": "x", "chanels": 1, "size": 33},
         "e": {"layout": "folder", "root": "x", "groups": "folder"},
     }
-    found = faults(body(folder, sets, datasets=["digits"]))
+    found = problems(body(folder, sets, datasets=["digits"]))
     assert [line.partition(" (legal")[0] for line in found] == [
         "data.sets.a.layout: unknown layout 'mvtek', did you mean 'mvtec'?",
         f"data.sets.b.layout: must be given, one of {', '.join(LAYOUTS)}",
@@ -111,7 +111,7 @@ def test_all_faults_of_declarations_are_told_at_once_each_with_its_place(folder:
 
 def test_a_set_that_is_neither_stored_nor_here_is_told_with_the_mend(folder: Path) -> None:
     shutil.rmtree(folder / "bottle")
-    found = faults(body(folder, bottles(folder), abnormal=["hole"], protocol="F0"))
+    found = problems(body(folder, bottles(folder), abnormal=["hole"], protocol="F0"))
     assert found[0] == f"data.sets.bottles: {folder / 'bottle'}: no such folder"
     assert "is not in" in found[1] and "--set data.sets.bottles.root=FOLDER" in found[1]
     assert len(found) == 2
@@ -120,20 +120,20 @@ def test_a_set_that_is_neither_stored_nor_here_is_told_with_the_mend(folder: Pat
 
 def test_classes_and_protocols_of_an_own_set_are_checked(folder: Path) -> None:
     assert resolve(body(folder, bottles(folder), abnormal=["any"])).studies[0].abnormal == ("any",)
-    assert faults(body(folder, bottles(folder), abnormal=["good"])) == [
+    assert problems(body(folder, bottles(folder), abnormal=["good"])) == [
         "sweep.studies[0].abnormal: bottles has unknown class 'good' (legal: any, crack, hole)"
     ]
-    assert faults(body(folder, bottles(folder), protocol="M0")) == [
+    assert problems(body(folder, bottles(folder), protocol="M0")) == [
         "sweep.studies[0].protocol: bottles has unknown protocol 'M0', did you mean 'F0'? (legal: F0, P1)"
     ]
-    assert faults(body(folder, bottles(folder), datasets=["botles"]))[0].startswith(
+    assert problems(body(folder, bottles(folder), datasets=["botles"]))[0].startswith(
         "sweep.studies[0].datasets: unknown dataset 'botles', did you mean 'bottles'?"
     )
 
 
 def test_a_search_that_reports_other_classes_than_it_tuned_on_cannot_hunt_all_of_them(folder: Path) -> None:
     search = {"kind": "search", "detectors": ["ganomaly"], "objective": "transfer"}
-    found = faults(body(folder, bottles(folder), abnormal=["hole", "any"], **search))
+    found = problems(body(folder, bottles(folder), abnormal=["hole", "any"], **search))
     assert found == [
         "sweep.studies[0]: abnormal: any is every class, so none is left that was not tuned on; name classes"
     ]

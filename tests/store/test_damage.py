@@ -1,4 +1,4 @@
-"""A store with damaged objects: whoever reads one is told which it is and what mends it."""
+"""A store with damaged objects: whoever reads one is told which it is and what fixes it."""
 
 from __future__ import annotations
 

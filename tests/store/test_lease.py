@@ -193,7 +193,7 @@ def test_a_holder_that_lives_here_but_does_not_renew_is_taken_over_after_its_lif
     clock.now += 30
     assert ours.acquire()
     assert not forgotten.renew()
-    assert forgotten.lost
+    assert forgotten.is_lost
 
 
 def test_the_epoch_grows_with_every_holder_and_not_with_renewals(store: Store) -> None:
@@ -227,32 +227,32 @@ def test_a_holder_notices_that_it_was_taken_over(store: Store) -> None:
     clock = Clock()
     holder, other = Lease(store, PATH, "holder"), Lease(store, PATH, "other", clock=clock)
     holder.acquire()
-    assert not holder.lost
+    assert not holder.is_lost
     with pytest.raises(Held):
         other.acquire()
     clock.now += 30
     other.acquire()
     assert not holder.renew()
-    assert holder.lost
+    assert holder.is_lost
     holder.release()
     assert other.renew()
-    assert not other.lost
+    assert not other.is_lost
 
 
 def test_a_holder_that_could_not_renew_for_its_lifetime_counts_as_lost_until_it_could(local: Store) -> None:
     clock = Clock()
     lease = Lease(local, PATH, "holder", ttl_seconds=30, clock=clock)
-    assert not lease.lost
+    assert not lease.is_lost
     lease.acquire()
     clock.now += 29
-    assert not lease.lost
+    assert not lease.is_lost
     clock.now += 1
-    assert lease.lost
+    assert lease.is_lost
     assert lease.renew()
-    assert not lease.lost
+    assert not lease.is_lost
     lease.release()
     clock.now += 100
-    assert not lease.lost
+    assert not lease.is_lost
 
 
 def test_a_renewal_that_came_through_although_it_seemed_to_fail_keeps_the_lease(local: Store) -> None:
@@ -260,7 +260,7 @@ def test_a_renewal_that_came_through_although_it_seemed_to_fail_keeps_the_lease(
     lease.acquire()
     edit(local, beat=1)  # what a request leaves whose answer was lost in an outage
     assert lease.renew()
-    assert not lease.lost
+    assert not lease.is_lost
     assert lease.renew()
 
 
@@ -277,7 +277,7 @@ def test_an_unreadable_lease_is_somebodys_until_its_lifetime_is_over(local: Stor
 
 def test_held_renews_in_the_background_and_releases_at_the_end(store: Store) -> None:
     lease = Lease(store, PATH, "ours", ttl_seconds=0.6)
-    with lease.held() as same:
+    with lease.hold() as same:
         assert same is lease
         first = json.loads(store.get(PATH))["beat"]
         deadline = time.monotonic() + 60
@@ -289,20 +289,20 @@ def test_held_renews_in_the_background_and_releases_at_the_end(store: Store) -> 
 
 def test_held_notices_a_loss_in_the_background_and_leaves_the_new_holder_alone(local: Store) -> None:
     lease = Lease(local, PATH, "ours", ttl_seconds=0.3)
-    with lease.held():
+    with lease.hold():
         edit(local, owner="usurper", epoch=2)
         deadline = time.monotonic() + 60
         while lease.renew() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert lease.lost
+        assert lease.is_lost
     assert json.loads(local.get(PATH))["owner"] == "usurper"
     assert json.loads(local.get(PATH))["pid"] != 0
 
 
 def test_held_releases_when_the_block_raises_and_refuses_when_taken(local: Store) -> None:
-    with pytest.raises(ZeroDivisionError), Lease(local, PATH, "ours").held():
+    with pytest.raises(ZeroDivisionError), Lease(local, PATH, "ours").hold():
         raise ZeroDivisionError
-    with Lease(local, PATH, "next").held(), pytest.raises(Held, match="next"), Lease(local, PATH, "x").held():
+    with Lease(local, PATH, "next").hold(), pytest.raises(Held, match="next"), Lease(local, PATH, "x").hold():
         pass
 
 
@@ -319,17 +319,17 @@ def test_an_outage_while_it_is_held_is_survived(local: Store) -> None:
     file, kept, loop = (Path(local.url) / name for name in (PATH, "kept", "loop"))
     loop.parent.mkdir()
     loop.symlink_to("lease")  # once it has that name it leads to itself, and every call fails
-    with lease.held():
+    with lease.hold():
         kept.hardlink_to(file)
         loop.rename(file)
         with pytest.raises(StoreError):
             Lease(local, PATH, "other").acquire()
         deadline = time.monotonic() + 60
-        while not lease.lost and time.monotonic() < deadline:
+        while not lease.is_lost and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert lease.lost
+        assert lease.is_lost
         kept.rename(file)
-        while lease.lost and time.monotonic() < deadline:
+        while lease.is_lost and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert not lease.lost
+        assert not lease.is_lost
     assert Lease(local, PATH, "next").acquire()

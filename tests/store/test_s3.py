@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sweep.store import open_store
-from sweep.store.base import Missing, Store, StoreError
+from sweep.store.base import ObjectNotFound, Store, StoreError
 from tests.support.s3_servers import S3Server
 from tests.support.stores import assert_no_chain, script
 
@@ -38,7 +38,7 @@ def test_a_missing_bucket_is_not_made_and_every_call_says_how_to_make_it(
     for call in every_call(store):
         with pytest.raises(StoreError, match=r"no bucket no-such-bucket.*aws s3 mb s3://no-such-bucket") as caught:
             call()
-        assert not isinstance(caught.value, Missing)
+        assert not isinstance(caught.value, ObjectNotFound)
         assert_no_chain(caught.value)
 
 
@@ -85,7 +85,7 @@ def every_call(store: Store) -> list[Callable[[], object]]:
 
 
 class Faults(ThreadingHTTPServer):
-    """A proxy before an S3 server that treats each request as the next of `faults` says, then passes all.
+    """A proxy before an S3 server that treats each request as the next of `problems` says, then passes all.
 
     "409", "503": answered so, unasked.  "lose": passed on, but the answer is lost.  "cut": half of
     the answer's body is lost.
@@ -96,7 +96,7 @@ class Faults(ThreadingHTTPServer):
     def __init__(self, server: S3Server) -> None:
         super().__init__(("127.0.0.1", 0), _Passing)
         self.behind = server.endpoint.removeprefix("http://")
-        self.faults: list[str] = []
+        self.problems: list[str] = []
 
 
 class _Passing(BaseHTTPRequestHandler):
@@ -105,21 +105,21 @@ class _Passing(BaseHTTPRequestHandler):
 
     def _pass(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = self.server.faults.pop(0) if self.server.faults else ""
-        if fault in ("409", "503"):
-            code = {"409": "ConditionalRequestConflict", "503": "SlowDown"}[fault]
-            self._answer(int(fault), {}, f"<Error><Code>{code}</Code><Message>later</Message></Error>".encode())
+        problem = self.server.problems.pop(0) if self.server.problems else ""
+        if problem in ("409", "503"):
+            code = {"409": "ConditionalRequestConflict", "503": "SlowDown"}[problem]
+            self._answer(int(problem), {}, f"<Error><Code>{code}</Code><Message>later</Message></Error>".encode())
             return
         behind = http.client.HTTPConnection(self.server.behind)
         behind.request(self.command, self.path, body, dict(self.headers))
         answer = behind.getresponse()
         data = answer.read()
         behind.close()
-        if fault == "lose":
+        if problem == "lose":
             self.close_connection = True
             return
         headers = {name: value for name, value in answer.getheaders() if name in ("ETag", "x-amz-meta-token")}
-        self._answer(answer.status, headers, data, cut=fault == "cut")
+        self._answer(answer.status, headers, data, cut=problem == "cut")
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes, cut: bool = False) -> None:
         self.send_response(status)
@@ -138,7 +138,7 @@ class _Passing(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def faults(moto: S3Server, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
+def problems(moto: S3Server, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     with Faults(moto) as proxy:
         thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -148,51 +148,55 @@ def faults(moto: S3Server, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> It
         thread.join()
 
 
-@pytest.mark.parametrize("fault", ["409", "lose"])
-def test_a_conditional_write_is_repeated_until_it_is_known_who_won(faults: Faults, moto_url: str, fault: str) -> None:
+@pytest.mark.parametrize("problem", ["409", "lose"])
+def test_a_conditional_write_is_repeated_until_it_is_known_who_won(
+    problems: Faults, moto_url: str, problem: str
+) -> None:
     store = open_store(moto_url)
-    faults.faults = [fault]
+    problems.problems = [problem]
     assert store.put_once("won", b"mine")
     store.put("other", b"theirs")
-    faults.faults = [fault]
+    problems.problems = [problem]
     assert not store.put_once("other", b"mine")
     assert store.get("other") == b"theirs"
     tag = store.get_tagged("won")[1]
-    faults.faults = [fault]
+    problems.problems = [problem]
     swapped = store.put_if("won", b"mine again", tag)
     assert store.get_tagged("won") == (b"mine again", swapped)
-    faults.faults = [fault]
+    problems.problems = [problem]
     assert store.put_if("won", b"too late", tag) is None
-    faults.faults = [fault]
+    problems.problems = [problem]
     assert store.put_if("absent", b"x", tag) is None
-    assert faults.faults == []
+    assert problems.problems == []
 
 
-def test_a_conflict_that_never_ends_is_reported(faults: Faults, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conflict_that_never_ends_is_reported(
+    problems: Faults, moto_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sweep.store.s3.ATTEMPTS", 3)
-    faults.faults = ["409"] * 3
+    problems.problems = ["409"] * 3
     with pytest.raises(StoreError, match=r"ConditionalRequestConflict.*run the same command again"):
         open_store(moto_url).put_once("x", b"1")
-    assert faults.faults == []
+    assert problems.problems == []
 
 
-@pytest.mark.parametrize("fault", ["503", "lose", "cut"])
-def test_reads_go_on_through_throttling_and_lost_connections(faults: Faults, moto_url: str, fault: str) -> None:
+@pytest.mark.parametrize("problem", ["503", "lose", "cut"])
+def test_reads_go_on_through_throttling_and_lost_connections(problems: Faults, moto_url: str, problem: str) -> None:
     store = open_store(moto_url)
     store.put("x", b"whole" * 1000)
-    faults.faults = [fault]
+    problems.problems = [problem]
     assert store.get("x") == b"whole" * 1000
-    assert faults.faults == []
+    assert problems.problems == []
 
 
 def test_a_server_that_stays_down_ends_in_a_message_that_says_how_to_go_on(
-    faults: Faults, moto_url: str, monkeypatch: pytest.MonkeyPatch
+    problems: Faults, moto_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    faults.faults = ["503"] * 2
+    problems.problems = ["503"] * 2
     with pytest.raises(StoreError, match=r"SlowDown.*what is stored is kept: run the same command again"):
         open_store(moto_url).put("x", b"1")
-    assert faults.faults == []
+    assert problems.problems == []
 
 
 def test_a_forked_child_and_its_parent_use_the_store_side_by_side(seaweed_url: str) -> None:

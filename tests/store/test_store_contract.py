@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from sweep.store import open_store
-from sweep.store.base import Missing, Store, StoreError
+from sweep.store.base import ObjectNotFound, Store, StoreError
 from sweep.store.local import LocalStore
 from tests.support.stores import assert_no_chain, at_once, script
 
@@ -55,7 +55,7 @@ def test_an_absent_object_is_missing_and_the_message_names_it(store: Store) -> N
     for absent in ("a", "a/b/c", "a/bb", "nowhere"):
         assert not store.exists(absent)
         for read in (store.get, store.get_tagged):
-            with pytest.raises(Missing, match=absent):
+            with pytest.raises(ObjectNotFound, match=absent):
                 read(absent)
     assert store.exists("a/b")
 
@@ -344,7 +344,7 @@ def test_a_relative_folder_is_still_found_from_another_working_folder(
 def test_an_absent_folder_is_empty_until_something_is_put_there(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "runs"))
     assert not list(store.list("")) and not store.names("trials") and not store.exists("x")
-    with pytest.raises(Missing):
+    with pytest.raises(ObjectNotFound):
         store.get("x")
     assert not (tmp_path / "runs").exists()
     assert store.put_once("a/x", b"1")

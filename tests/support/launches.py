@@ -14,7 +14,7 @@ from sweep.plan.launch_record import record
 from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.store import open_store
-from sweep.store.launch_status import Head
+from sweep.store.launch_status import LaunchStatus
 from sweep.store.ledger import Ledger
 from tests.support.sweeps import ROOT, TIMEOUT, environment, wait_until
 
@@ -53,19 +53,19 @@ def supervise(folder: Path, number: int, *more: str, **extra: str) -> subprocess
         )
 
 
-def head_of(folder: Path) -> Head | None:
+def head_of(folder: Path) -> LaunchStatus | None:
     """What the head says, None before it says anything."""
     try:
-        return Head.from_json(json.loads((folder / f"store/sweeps/{SWEEP}/head.json").read_text()))
+        return LaunchStatus.from_json(json.loads((folder / f"store/sweeps/{SWEEP}/head.json").read_text()))
     except FileNotFoundError:
         return None
 
 
-def ended_head(folder: Path) -> Head:
+def ended_head(folder: Path) -> LaunchStatus:
     """The record of a launch that has ended."""
     head = head_of(folder)
     assert head is not None
-    assert head.ended
+    assert head.has_ended
     return head
 
 

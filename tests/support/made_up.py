@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from models.scoring import combine
 from sweep.plan.expand import Planned, expand
 from sweep.plan.platform import Platform
-from sweep.plan.status import survey
+from sweep.plan.status import read_status
 from sweep.providers.registry import platform
 from sweep.report.report import Reporting
 from sweep.spec.load import load
@@ -72,7 +72,7 @@ class MadeUp:
         )  # fmt: skip
 
     def reporting(self) -> Reporting:
-        return Reporting(survey(expand(self.sweep, self.platform), self.ledger), self.ledger)
+        return Reporting(read_status(expand(self.sweep, self.platform), self.ledger), self.ledger)
 
     def bundle(self, path: Path) -> Path:
         self.reporting().bundle(path, self.sweep, self.platform, "sweep report")

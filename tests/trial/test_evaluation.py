@@ -65,7 +65,7 @@ def test_no_evaluation_changes_a_weight_a_statistic_a_mode_or_a_random_state(det
 def test_clean_scores_ignore_the_order_and_legacy_ones_do_not(detector: Detector) -> None:
     data = images(100)
     order = np.random.RandomState(1).permutation(100)
-    whole, shuffled = finished(clean(detector, taken(data))), finished(clean(detector, taken(data).arranged(order)))
+    whole, shuffled = finished(clean(detector, taken(data))), finished(clean(detector, taken(data).reorder(order)))
     for name, values in whole.items():
         np.testing.assert_allclose(shuffled[name], values[order], rtol=1e-5, atol=1e-7)
     straight, mixed = (

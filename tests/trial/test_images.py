@@ -37,9 +37,9 @@ def test_held_or_not_a_slice_holds_the_images_at_these_places(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(images, "_fits", Mock(return_value=fits))
             made = Images(PAGES, chosen, CPU)
-        assert len(made) == len(made.arranged(order)) == count
-        for found, places in ((made, chosen), (made.arranged(order), chosen[order]),
-                              (made.arranged(order).arranged(again), chosen[order][again])):  # fmt: skip
+        assert len(made) == len(made.reorder(order)) == count
+        for found, places in ((made, chosen), (made.reorder(order), chosen[order]),
+                              (made.reorder(order).reorder(again), chosen[order][again])):  # fmt: skip
             assert np.array_equal(found[start:stop].numpy(), PAGES[places[start:stop]])
         assert np.array_equal(made.whole().numpy(), PAGES[chosen])
 

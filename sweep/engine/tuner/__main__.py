@@ -24,7 +24,7 @@ from typing import TextIO
 import ray
 
 from sweep.engine.tuner import ray_patches
-from sweep.engine.tuner_job import Orders
+from sweep.engine.tuner_job import TunerJob
 
 
 def main(scratch: str, events: int, *where: str) -> None:
@@ -46,7 +46,7 @@ def main(scratch: str, events: int, *where: str) -> None:
             if text:
                 from sweep.engine.tuner.tune import run
 
-                run(Orders(**json.loads(text)), said)
+                run(TunerJob(**json.loads(text)), said)
     finally:
         ray.shutdown()
 

@@ -16,7 +16,7 @@ from typing import Any
 from ray import tune
 
 from models import catalog as detectors
-from sweep.engine.tuner.stop_flag import LOOK_SECONDS, flag, leaving
+from sweep.engine.tuner.stop_flag import POLL_SECONDS, flag, leaving
 from sweep.spec.trial import TrialSpec
 from sweep.store import open_store
 from sweep.store.attempts import Interrupted, Status, attempt, is_out_of_memory
@@ -48,7 +48,7 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         job = self._job
         leave = leaving()
-        ask = leave or flag(job["stop_file"], job["stop_key"]).asked
+        ask = leave or flag(job["stop_file"], job["stop_key"]).is_set
         importlib.import_module("sweep.trial.run")  # torch: seconds of a worker's first step, which is no hang
         begun = self._run is not None
         with _watched(job):
@@ -66,7 +66,7 @@ class TrialActor(tune.Trainable):
             except Interrupted:
                 self._run = None
                 if leave:
-                    raise self._preempted(begun) from None
+                    raise self._preemption(begun) from None
                 return {"outcome": "interrupted", "done": True}
             except StoreError as error:
                 self._run = None
@@ -78,13 +78,13 @@ class TrialActor(tune.Trainable):
                 return {"outcome": "attempt", "record": json.dumps(record), "done": True}
         return {"outcome": "running"}
 
-    def _preempted(self, begun: bool) -> Preempted:
+    def _preemption(self, begun: bool) -> Preempted:
         """What to raise, which ends this process: Tune must not give it another trial."""
         if begun:
             with suppress(StoreError):  # the resume state stands, or the trial would have met the same store
                 _last_words(self._job, attempt("preempted", job=self._job, cause="this machine is being taken away"))
         else:
-            time.sleep(LOOK_SECONDS)  # where Ray does not know of the notice yet, it may place trials here again
+            time.sleep(POLL_SECONDS)  # where Ray does not know of the notice yet, it may place trials here again
         return Preempted("this machine is being taken away")
 
     def cleanup(self) -> None:

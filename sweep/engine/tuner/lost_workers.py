@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 90.0  # a node that does not answer is dead after about a min
 DEAD_PATIENCE_SECONDS = 45.0
 
 
-class Verdict(NamedTuple):
+class LossCause(NamedTuple):
     """Whose end it was.
 
     Attributes:
@@ -35,7 +35,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass
-class Death:
+class LostWorker:
     """A process that is gone, of which it may not be known yet why.
 
     Attributes:
@@ -46,30 +46,32 @@ class Death:
     error: Exception
     since: float = field(default_factory=time.monotonic)
 
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> LossCause | None:
         """Why, None while Ray does not know."""
         if isinstance(self.error, RayTaskError) and isinstance(self.error.cause, Preempted):
-            return Verdict("notice")
+            return LossCause("notice")
         actor = getattr(self.error, "actor_id", None)
         if getattr(self.error, "preempted", False):
-            return Verdict("machine", "the machine was taken away, as announced")
+            return LossCause("machine", "the machine was taken away, as announced")
         if actor is None:
-            return Verdict("process")
+            return LossCause("process")
         waited = time.monotonic() - self.since
         patient = waited <= PATIENCE_SECONDS
         try:
             table = cluster.actor_table(actor)
             node = _node(table)
         except RayError:
-            return None if patient else Verdict("process")
+            return None if patient else LossCause("process")
         if node is not None and not node["Alive"]:
             why = " ".join(str(node.get("DeathReasonMessage") or "").split())
-            return Verdict("machine", f"the machine {node['NodeManagerAddress']} was lost{f' ({why})' if why else ''}")
+            return LossCause(
+                "machine", f"the machine {node['NodeManagerAddress']} was lost{f' ({why})' if why else ''}"
+            )
         if not isinstance(self.error, ActorUnavailableError) or _on_our_node(table):
-            return Verdict("process")
+            return LossCause("process")
         if table.get("State") == "DEAD":
-            return None if waited <= DEAD_PATIENCE_SECONDS else Verdict("process")
-        return None if patient else Verdict("machine", "the connection to the trial's machine was lost")
+            return None if waited <= DEAD_PATIENCE_SECONDS else LossCause("process")
+        return None if patient else LossCause("machine", "the connection to the trial's machine was lost")
 
 
 def _node(actor: dict[str, Any]) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 NAMESPACE = b"anomaly-sweep"
-LOOK_SECONDS = 1.0  # between two looks of one process at Ray's key-value store
+POLL_SECONDS = 1.0  # between two looks of one process at Ray's key-value store
 ANSWER_SECONDS = 2.0  # a head that is gone must not hold trials up
 NOTICE_FILE = "/run/sweep/interrupted"
 
@@ -38,12 +38,12 @@ class StopFlag:
         self._look_at = -math.inf
 
     @property
-    def asked(self) -> bool:
+    def is_set(self) -> bool:
         """Ray is asked at most once a second; a head that does not answer has not asked for anything."""
         self._asked = self._asked or os.path.exists(self._file)
         if not self._asked and self._clock() >= self._look_at:
             self._asked = self._is_set()
-            self._look_at = self._clock() + LOOK_SECONDS
+            self._look_at = self._clock() + POLL_SECONDS
         return self._asked
 
     def _is_set(self) -> bool:
@@ -68,13 +68,13 @@ def leaving() -> bool:
 
 
 @contextmanager
-def announced(file: str, key: str) -> Iterator[None]:
+def announce(file: str, key: str) -> Iterator[None]:
     """While the block runs, say on every node what the file says here, as soon as it is there."""
     client = internal_kv_get_gcs_client()
     ended = threading.Event()
 
     def announce() -> None:
-        while not ended.wait(LOOK_SECONDS / 4):
+        while not ended.wait(POLL_SECONDS / 4):
             if os.path.exists(file):
                 with suppress(RayError):  # again, then
                     client.internal_kv_put(key.encode(), b"stop", True, NAMESPACE)

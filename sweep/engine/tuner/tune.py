@@ -23,10 +23,10 @@ from ray.tune.search import Searcher
 from sweep.engine.queue import Queue
 from sweep.engine.tuner import ray_patches
 from sweep.engine.tuner.actor import TrialActor
-from sweep.engine.tuner.lost_workers import Death, Verdict, workers
-from sweep.engine.tuner.stop_flag import announced
-from sweep.engine.tuner_job import Orders
-from sweep.plan.cost import sampled
+from sweep.engine.tuner.lost_workers import LossCause, LostWorker, workers
+from sweep.engine.tuner.stop_flag import announce
+from sweep.engine.tuner_job import TunerJob
+from sweep.plan.cost import sample_cost
 from sweep.plan.expand import Planned, expand
 from sweep.plan.platform import Platform
 from sweep.spec.sweep import Sweep
@@ -43,7 +43,7 @@ Say = Callable[..., None]  # (event, planned trial or None, **fields)
 class Multiplexer(Searcher):
     """The queue as a Tune searcher: every trial of every study and search comes from here."""
 
-    def __init__(self, orders: Orders, queue: Queue, ledger: Ledger, jobs: _Jobs, say: Say) -> None:
+    def __init__(self, orders: TunerJob, queue: Queue, ledger: Ledger, jobs: _Jobs, say: Say) -> None:
         super().__init__()
         self.queue, self._ledger, self._jobs, self._say = queue, ledger, jobs, say
         self._orders = orders
@@ -88,18 +88,18 @@ class Multiplexer(Searcher):
             self.fail(key, json.loads(result["record"]))
         elif outcome == "storage":
             self.stopped = f"the store failed: {result['cause']}"
-            self.queue.interrupted(key)
+            self.queue.record_interruption(key)
         else:
             self.give_back(key)
 
     def give_back(self, key: str) -> None:
         """A try was cut short and leaves no record: the trial goes on, later or elsewhere."""
-        self.queue.interrupted(key)
+        self.queue.record_interruption(key)
         self._say("interrupted", self._jobs.planned[key])
 
     def _finish(self, key: str, record: Record) -> None:
         self._succeeded = True
-        self.queue.done(key, record)
+        self.queue.record_result(key, record)
         self._say("result", self._jobs.planned[key], record=record)
 
     def fail(self, key: str, record: Record, *, recorded: bool = False) -> None:
@@ -107,16 +107,16 @@ class Multiplexer(Searcher):
         if not recorded:
             try:
                 self._ledger.put_attempt(key, record)
-            except StoreError as error:  # the store's fault, not the trial's
+            except StoreError as error:  # the store's problem, not the trial's
                 self.stopped = f"the store failed: {error}"
-                self.queue.interrupted(key)
+                self.queue.record_interruption(key)
                 return
         self._jobs.attempts[key] = self._jobs.attempts.get(key, 0) + 1
         if record["status"] == "preempted":
-            self.queue.interrupted(key)
+            self.queue.record_interruption(key)
             self._say("attempt", self._jobs.planned[key], record=record, again=True)
             return
-        again = self.queue.failed(key)
+        again = self.queue.record_failure(key)
         self._say("attempt", self._jobs.planned[key], record=record, again=again)
         alike = self._alike.setdefault(record["cause"], set())
         alike.add(key)
@@ -146,7 +146,7 @@ class Watch(tune.Callback):
     ) -> None:
         self._searcher, self._ledger, self._jobs, self._say, self._clock = searcher, ledger, jobs, say, clock
         self._running: set[str] = set()  # keys
-        self._unsettled: list[tuple[dict[str, Any], Death]] = []
+        self._unsettled: list[tuple[dict[str, Any], LostWorker]] = []
         self._losses: Counter[str] = Counter()
         self._listed_at = -math.inf
 
@@ -168,7 +168,7 @@ class Watch(tune.Callback):
             self._running.discard(job["key"])
             self._searcher.fail(job["key"], known[-1], recorded=True)
             return
-        self._unsettled.append((job, Death(_error_of(trial))))
+        self._unsettled.append((job, LostWorker(_error_of(trial))))
         self._settle()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -197,7 +197,7 @@ class Watch(tune.Callback):
                 self._unsettled.remove((job, death))
                 self._judge(job, death.error, verdict)
 
-    def _judge(self, job: dict[str, Any], error: Exception, verdict: Verdict) -> None:
+    def _judge(self, job: dict[str, Any], error: Exception, verdict: LossCause) -> None:
         key = job["key"]
         begun = key in self._running
         self._running.discard(key)
@@ -205,7 +205,7 @@ class Watch(tune.Callback):
             status: Status = "oom" if "OutOfMemory" in str(error) else "failed"
             self._searcher.fail(key, attempt(status, error=error, job=job))
         elif not begun:
-            self._searcher.queue.interrupted(key)
+            self._searcher.queue.record_interruption(key)
         elif verdict.of == "notice":
             self._searcher.give_back(key)
         else:
@@ -249,7 +249,7 @@ def _error_of(trial: Any) -> Exception:
 class _Jobs:
     """Planned trials as what an actor is given."""
 
-    def __init__(self, orders: Orders, sweep: Sweep, attempts: dict[str, int]) -> None:
+    def __init__(self, orders: TunerJob, sweep: Sweep, attempts: dict[str, int]) -> None:
         self.sweep, self.attempts = sweep, attempts
         self.planned: dict[str, Planned] = {}
         self._common = {
@@ -278,7 +278,7 @@ class _Jobs:
         )
 
 
-def run(orders: Orders, events: TextIO) -> None:
+def run(orders: TunerJob, events: TextIO) -> None:
     """Run trials until none is left, the quota is used up, or it is stopped; Ray has been started.
 
     Args:
@@ -292,7 +292,7 @@ def run(orders: Orders, events: TextIO) -> None:
     platform = orders.resolved_platform()
 
     def say(event: str, planned: Planned | None = None, **fields: Any) -> None:
-        trial = {} if planned is None else _named(planned)
+        trial = {} if planned is None else _names(planned)
         events.write(json.dumps({"event": event, "time": time.time(), **trial, **fields}) + "\n")
 
     ledger = Ledger(open_store(sweep.storage), sweep.name)
@@ -303,13 +303,13 @@ def run(orders: Orders, events: TextIO) -> None:
         return
     say("ready")
     watch = Watch(searcher, ledger, jobs, say)
-    with announced(orders.stop_file, orders.stop_key):
+    with announce(orders.stop_file, orders.stop_key):
         _tuner(orders, platform, searcher, watch).fit()
         watch.close(patient=searcher.stopped is None and not os.path.exists(orders.stop_file))
     say("ended", finished=searcher.queue.finished, stopped=searcher.stopped)
 
 
-def _resume(orders: Orders, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Multiplexer, _Jobs]:
+def _resume(orders: TunerJob, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Multiplexer, _Jobs]:
     """The queue as the ledger leaves it."""
     work = expand(sweep, orders.resolved_platform())
     index = ledger.index()
@@ -319,7 +319,7 @@ def _resume(orders: Orders, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Mul
         work,
         ledger,
         index.finished,
-        sampled(work, work.fixed, ledger, index.finished).seconds,
+        sample_cost(work, work.fixed, ledger, index.finished).seconds,
         retries=sweep.trial.retries,
         tries={key: failures(records, orders.launch) for key, records in tried.items()},
         skip={key for key, records in tried.items() if orders.skip_failed and failed_before(records, orders.launch)},
@@ -327,7 +327,7 @@ def _resume(orders: Orders, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Mul
     return Multiplexer(orders, queue, ledger, jobs, say), jobs
 
 
-def _tuner(orders: Orders, platform: Platform, searcher: Multiplexer, watch: Watch) -> tune.Tuner:
+def _tuner(orders: TunerJob, platform: Platform, searcher: Multiplexer, watch: Watch) -> tune.Tuner:
     resources = {"cpu": platform.cpus, "gpu": platform.gpus}
     return tune.Tuner(
         tune.with_resources(TrialActor, {name: amount for name, amount in resources.items() if amount}),
@@ -356,5 +356,5 @@ NAMED = (
 )  # fmt: skip
 
 
-def _named(planned: Planned) -> dict[str, Any]:
+def _names(planned: Planned) -> dict[str, Any]:
     return {name: getattr(planned, name) for name in NAMED}

@@ -30,7 +30,7 @@ def main(storage: str, sweep_id: str, number: int) -> int:
         from rich.console import Console
 
         console = Console(highlight=False, width=WIDTH, force_terminal=False)
-        return _told(storage, sweep_id, number, console)
+        return _run(storage, sweep_id, number, console)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BaseException:  # noqa: BLE001  (such as a package that is missing)
@@ -38,14 +38,14 @@ def main(storage: str, sweep_id: str, number: int) -> int:
         return DIED
 
 
-def _told(storage: str, sweep_id: str, number: int, console: Console) -> int:
+def _run(storage: str, sweep_id: str, number: int, console: Console) -> int:
     from data.errors import DataError
     from sweep.errors import UserError
-    from sweep.launch.head.run import Attached
+    from sweep.launch.head.run import HeadLaunch
     from sweep.store.base import StoreError
 
     try:
-        return Attached.open(storage, sweep_id, number, console).run()
+        return HeadLaunch.open(storage, sweep_id, number, console).run()
     except (UserError, StoreError, DataError) as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return USER_ERROR

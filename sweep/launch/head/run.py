@@ -14,20 +14,20 @@ from pathlib import Path
 from rich.console import Console
 
 from data.errors import DataError
-from sweep.engine.loop import STOPPED, Generations
-from sweep.engine.tuner_process import RayCluster, Scratch
+from sweep.engine.loop import STOPPED, TrialLoop
+from sweep.engine.tuner_process import Scratch, TunerProcess
 from sweep.errors import BUDGET, INTERRUPTED, USER_ERROR, UserError
-from sweep.launch.head.status_writer import Bulletin
-from sweep.launch.prepared import Prepared, put_missing, refused
+from sweep.launch.head.status_writer import StatusWriter
+from sweep.launch.prepared import Prepared, put_missing, refusal
 from sweep.plan.expand import expand
-from sweep.plan.launch_record import read_back, typed
-from sweep.plan.status import Survey, survey
+from sweep.plan.launch_record import command_from_argv, read_back
+from sweep.plan.status import SweepStatus, read_status
 from sweep.providers.registry import bill_of, refused_of
 from sweep.report.report import Reporting
-from sweep.signals import _noticing, at_once, interrupted, term_suspends
+from sweep.signals import _noticing, at_once, on_interrupt, term_suspends
 from sweep.store import open_store
 from sweep.store.base import StoreError
-from sweep.store.lease import Held, Lease, take_over, whoami
+from sweep.store.lease import Held, Lease, owner_name, take_over
 from sweep.store.ledger import Ledger, Record
 
 STOP_SECONDS = 300.0  # for trials to write their resume state: machines cost meanwhile, or are about to go
@@ -37,7 +37,7 @@ ADDRESS = "127.0.0.1:6379"  # of Ray on a cluster's head
 
 
 @dataclass(frozen=True)
-class Attached(Prepared):
+class HeadLaunch(Prepared):
     """A launch on an attached cluster.
 
     Attributes:
@@ -48,7 +48,7 @@ class Attached(Prepared):
     record: Record
 
     @classmethod
-    def open(cls, storage: str, sweep_id: str, number: int, console: Console) -> Attached:
+    def open(cls, storage: str, sweep_id: str, number: int, console: Console) -> HeadLaunch:
         """A launch as its record in the store describes it.
 
         Raises:
@@ -75,17 +75,17 @@ class Attached(Prepared):
             StoreError: the store failed; started again, the launch goes on where it was.
             DataError: data are damaged.
         """
-        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", f"{whoami()}, launch {self.number}")
+        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", f"{owner_name()}, launch {self.number}")
         asked: list[bool] = []  # to stop, before there is anything to stop, or when there is nothing left
         bill, refused_by, tell = bill_of(self.sweep), refused_of(self.sweep), self.console
         try:
             take_over(lease)  # of whoever made the machines
             with (
-                interrupted(partial(asked.append, True)),
+                on_interrupt(partial(asked.append, True)),
                 _noticing(signal.SIGUSR1) as suspended,
                 _noticing(signal.SIGUSR2) as ended,
-                lease.held(),
-                Bulletin(
+                lease.hold(),
+                StatusWriter(
                     self.store, self.sweep, self.platform, lease, self.number, self.record, bill, tell, refused_by
                 ) as bulletin,
             ):
@@ -105,57 +105,57 @@ class Attached(Prepared):
                     tell.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
                 return code
         except Held as held:
-            raise refused(self.sweep, held) from None
+            raise refusal(self.sweep, held) from None
 
-    def _close(self, bulletin: Bulletin, code: int) -> None:
+    def _close(self, bulletin: StatusWriter, code: int) -> None:
         """Report, and say that the launch has ended.
 
         Raises:
             StoreError: it cannot be said; that it has ended is as true.
         """
-        state = survey(self.work, self.ledger)
+        state = read_status(self.work, self.ledger)
         bulletin.report(state)
-        spent, stranded = f"{bulletin.exhausted()} is reached", bulletin.stranded()
+        spent, stranded = f"{bulletin.exhausted_budget()} is reached", bulletin.why_stranded()
         why = {INTERRUPTED: STOPPED, BUDGET: spent, USER_ERROR: stranded}.get(code)
         bulletin.end(code, "; ".join(filter(None, [why, self._put_report(state)])) or None)
 
-    def _generations(self, lease: Lease, bulletin: Bulletin, asked: Sequence[bool]) -> int:
+    def _generations(self, lease: Lease, bulletin: StatusWriter, asked: Sequence[bool]) -> int:
         with Scratch() as scratch:
-            cluster = RayCluster(scratch, self.platform, os.environ.get("RAY_ADDRESS", ADDRESS))
+            cluster = TunerProcess(scratch, self.platform, os.environ.get("RAY_ADDRESS", ADDRESS))
             try:
-                with interrupted(cluster.stop_file.touch):
+                with on_interrupt(cluster.stop_file.touch):
                     if asked:
                         cluster.stop_file.touch()
                     cluster.start()
                     if not cluster.stop_file.exists():
-                        with interrupted(at_once):
+                        with on_interrupt(at_once):
                             put_missing(self.sweep, self.store, self.console)
-                    bulletin.plan(survey(self.work, self.ledger), self.ledger)
+                    bulletin.plan(read_status(self.work, self.ledger), self.ledger)
                     return self._all(bulletin).run(lease, cluster)
             except KeyboardInterrupt:
                 return INTERRUPTED
             finally:
                 cluster.kill()
 
-    def _all(self, bulletin: Bulletin) -> Generations:
-        return Generations(
+    def _all(self, bulletin: StatusWriter) -> TrialLoop:
+        return TrialLoop(
             sweep=self.sweep,
             work=self.work,
             platform=self.platform,
             ledger=self.ledger,
             console=self.console,
-            log_command=lambda key: f"{typed('trial', self.record['argv'])} {key} --log",
+            log_command=lambda key: f"{command_from_argv('trial', self.record['argv'])} {key} --log",
             skip_failed=bool(self.record.get("skip_failed")),
             number=self.number,
             provenance={name: self.record[name] for name in ("commit", "dirty")},
-            exhausted=bulletin.exhausted,
-            stranded=bulletin.stranded,
+            exhausted=bulletin.exhausted_budget,
+            stranded=bulletin.why_stranded,
             watch=bulletin.hear,
             patience=STOP_SECONDS,
             echo_seconds=ECHO_SECONDS,
         )
 
-    def _put_report(self, state: Survey) -> str | None:
+    def _put_report(self, state: SweepStatus) -> str | None:
         """Put the report into the store; returns what is wrong with it.
 
         Whatever it is: results are in the ledger, from which anybody can report, and the machines must go.
@@ -165,7 +165,9 @@ class Attached(Prepared):
             with tempfile.TemporaryDirectory(prefix="sweep-report-") as scratch:
                 folder = Path(scratch)
                 argv = self.record["argv"]
-                Reporting(state, self.ledger).write(folder, typed("report", argv), typed("trial", argv))
+                Reporting(state, self.ledger).write(
+                    folder, command_from_argv("report", argv), command_from_argv("trial", argv)
+                )
                 files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
                 for name, path in files.items():
                     self.store.put(f"{prefix}/{name}", path.read_bytes())

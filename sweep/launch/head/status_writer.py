@@ -12,12 +12,12 @@ from rich.console import Console
 
 from sweep.engine.progress import Progress
 from sweep.plan.platform import Host, Platform
-from sweep.plan.status import Survey
+from sweep.plan.status import SweepStatus
 from sweep.providers.base import Bill, Refused
 from sweep.spec.sweep import Sweep
 from sweep.store import launch_status
 from sweep.store.base import Store, StoreError
-from sweep.store.launch_status import Head, Node
+from sweep.store.launch_status import LaunchStatus, Node
 from sweep.store.lease import Lease
 from sweep.store.ledger import Ledger, Record
 
@@ -28,7 +28,7 @@ SUSPENDED = "suspended: it goes on in the next run"
 COUNTED = ("trials", "done", "failed", "pruned", "to_run")
 
 
-class Bulletin:
+class StatusWriter:
     """Writes the record every ten seconds and at each change, from a thread of its own.
 
     What is not ours is left alone: while the lease of the sweep is lost, nothing is written.
@@ -62,12 +62,12 @@ class Bulletin:
         deadline = record.get("deadline", None if hours is None else self._started + hours * 3600)
         before = launch_status.read(store, sweep.name)
         same = before is not None and before.launch == number
-        self._head = Head(
+        self._head = LaunchStatus(
             launch=number,
             state="starting",
             since=before.since if before is not None and same else time.time(),
             deadline=deadline,
-            restarts=before.restarts + _died(before) if before is not None and same else 0,
+            restarts=before.restarts + _has_died(before) if before is not None and same else 0,
             nodes=before.nodes if before is not None and same else (),
         )
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ class Bulletin:
         self._stranded: str | None = None
         self._thread = threading.Thread(target=self._write_until_ended, name="head record", daemon=True)
 
-    def __enter__(self) -> Bulletin:
+    def __enter__(self) -> StatusWriter:
         self._changed.set()
         self._thread.start()
         return self
@@ -88,7 +88,7 @@ class Bulletin:
         self._changed.set()
         self._thread.join()
 
-    def plan(self, state: Survey, ledger: Ledger) -> None:
+    def plan(self, state: SweepStatus, ledger: Ledger) -> None:
         """What there is to do, and what earlier drivers of the launch met."""
         index = ledger.index()
         tried = ledger.attempts(index, {p.key for p in state.planned} & index.attempts.keys())
@@ -110,7 +110,7 @@ class Bulletin:
                 head = replace(head, slots=min(slots, self._platform.slots))
                 if self._bill is None:
                     seen = [Node(node["name"], since=now, alive=node["alive"]) for node in event["nodes"]]
-                    head = replace(head, nodes=launch_status.merged(head.nodes, seen, now))
+                    head = replace(head, nodes=launch_status.merge_nodes(head.nodes, seen, now))
             preempted = event is not None and event["event"] == "attempt" and event["record"]["status"] == "preempted"
             others = head.slots != self._head.slots
             if head.slots or not head.to_run:
@@ -121,7 +121,7 @@ class Bulletin:
         if preempted or ready or others:
             self._changed.set()
 
-    def report(self, state: Survey) -> None:
+    def report(self, state: SweepStatus) -> None:
         """Nothing runs any more, and the report is being made."""
         self._change(state="reporting", running=0, **_counts(state))
 
@@ -148,7 +148,7 @@ class Bulletin:
             self._head = replace(self._head, running=0, slots=0, **fields)
         self._write()
 
-    def exhausted(self) -> str | None:
+    def exhausted_budget(self) -> str | None:
         """Which budget is used up."""
         budget, head = self._sweep.budget, self._head
         if head.deadline is not None and time.time() > head.deadline:
@@ -159,7 +159,7 @@ class Bulletin:
             return f"budget.max_usd={budget.max_usd:g}"
         return None
 
-    def stranded(self) -> str | None:
+    def why_stranded(self) -> str | None:
         """Why no trial can run; None before they have waited for half an hour, and where no place is asked."""
         with self._lock:
             since, known = self._unserved_since, self._stranded
@@ -201,7 +201,9 @@ class Bulletin:
         now = time.time()
         with self._lock:
             nodes = (
-                self._head.nodes if seen is None else launch_status.merged(self._head.nodes, seen, now, self._started)
+                self._head.nodes
+                if seen is None
+                else launch_status.merge_nodes(self._head.nodes, seen, now, self._started)
             )
             usd = None if self._bill is None else launch_status.dollars(nodes, self._started, now)
             self._head = replace(self._head, nodes=nodes, usd=usd, refused=refused)
@@ -219,14 +221,14 @@ class Bulletin:
     def _write(self) -> None:
         with self._lock:
             head = self._head
-        if not self.lease.lost:
+        if not self.lease.is_lost:
             launch_status.write(self._store, self._sweep.name, head)
 
 
-def _died(head: Head) -> bool:
+def _has_died(head: LaunchStatus) -> bool:
     """Whether whoever wrote it has had no last word."""
-    return not head.ended and head.cause != SUSPENDED
+    return not head.has_ended and head.cause != SUSPENDED
 
 
-def _counts(state: Survey) -> Mapping[str, int]:
+def _counts(state: SweepStatus) -> Mapping[str, int]:
     return {name: state.count(name) for name in COUNTED}

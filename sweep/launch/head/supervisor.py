@@ -34,7 +34,7 @@ from sweep import errors
 from sweep.signals import die_with_parent, term_suspends
 from sweep.store import launch_status, open_store
 from sweep.store.base import StoreError
-from sweep.store.launch_status import Head
+from sweep.store.launch_status import LaunchStatus
 
 SUPERVISED_FILE = "/run/sweep/supervised"
 TOUCH_SECONDS = 5.0
@@ -70,7 +70,7 @@ class Supervisor:
     def run(self) -> int:
         """Until the launch has ended, or is suspended; returns its exit code."""
         head = self._head()
-        if head is not None and head.ended and head.exit_code is not None:
+        if head is not None and head.has_ended and head.exit_code is not None:
             return head.exit_code  # an earlier supervisor was cut off between this and its last command
         code, cause = self._outcome()
         if self.suspended and code != errors.INTERRUPTED:
@@ -100,7 +100,7 @@ class Supervisor:
             if code in FINAL:
                 return code, words
             head = self._head()
-            if head is not None and head.ended and head.exit_code is not None:
+            if head is not None and head.has_ended and head.exit_code is not None:
                 return head.exit_code, words  # it was killed after its last word
             found = head.done if head is not None else -1
             died = 1 if found > done >= 0 else died + 1
@@ -145,8 +145,10 @@ class Supervisor:
                 store = open_store(self.storage)
                 head = launch_status.read(store, self.sweep)
                 ours = head is not None and head.launch == self.number
-                if head is None or (not head.ended if ours else head.ended or not _fresh(head)):
-                    before = head if head is not None and ours else Head(self.number, "ended", since=time.time())
+                if head is None or (not head.has_ended if ours else head.has_ended or not _fresh(head)):
+                    before = (
+                        head if head is not None and ours else LaunchStatus(self.number, "ended", since=time.time())
+                    )
                     ended = replace(before, state="ended", exit_code=code, cause=cause or None, running=0)
                     launch_status.write(store, self.sweep, ended)
                 return
@@ -157,7 +159,7 @@ class Supervisor:
             time.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
 
-    def _head(self) -> Head | None:
+    def _head(self) -> LaunchStatus | None:
         """The record, None also where it is of another launch, or the store does not answer."""
         try:
             head = launch_status.read(open_store(self.storage), self.sweep)
@@ -173,7 +175,7 @@ class Supervisor:
             time.sleep(min(0.2, seconds))
 
 
-def _fresh(head: Head) -> bool:
+def _fresh(head: LaunchStatus) -> bool:
     return time.time() - head.time < OTHERS_SECONDS
 
 

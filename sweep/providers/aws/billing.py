@@ -57,12 +57,12 @@ def _node(instance: dict[str, Any], priced: dict[str, Quote]) -> Node:
         zone=instance.get("Placement", {}).get("AvailabilityZone", ""),
         since=instance["LaunchTime"].timestamp(),
         alive=alive,
-        until=None if alive else _ended(instance),
+        until=None if alive else _end_time(instance),
         usd_per_hour=price,
     )
 
 
-def _ended(instance: dict[str, Any]) -> float | None:
+def _end_time(instance: dict[str, Any]) -> float | None:
     """When a machine that is terminated ended, in seconds since 1970; EC2 does not say of every one."""
     said = ENDED.search(instance.get("StateTransitionReason") or "")
     return None if said is None else datetime.fromisoformat(said[1]).replace(tzinfo=UTC).timestamp()

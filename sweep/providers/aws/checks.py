@@ -13,7 +13,7 @@ from sweep.providers.aws import iam as access
 from sweep.providers.aws.instances import Instance, instance, worker
 from sweep.providers.finding import Finding
 from sweep.spec.cluster import Aws
-from sweep.spec.load import unedited
+from sweep.spec.load import find_placeholders
 from sweep.spec.sweep import Sweep
 
 # Service quotas of EC2, in vCPUs: (as spot, on demand) by the letters that a family's name begins with.
@@ -35,14 +35,14 @@ NO_TOKENS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or
 def bucket(sweep: Sweep, *, fix: bool) -> tuple[Finding, ...]:
     """Credentials, region, and bucket where it is more than a placeholder: what the store needs to be tried."""
     cluster = _cluster(sweep)
-    credentials = _looked("credentials", lambda: _credentials(cluster), NO_TOKENS)
+    credentials = _try("credentials", lambda: _credentials(cluster), NO_TOKENS)
     if credentials.state != "ok":
         return (credentials,)
-    region = _looked("region", lambda: _region(cluster))
-    if "storage" in unedited(sweep):
+    region = _try("region", lambda: _region(cluster))
+    if "storage" in find_placeholders(sweep):
         return credentials, region
     name = sweep.storage.removeprefix("s3://").partition("/")[0]
-    return credentials, region, _looked("bucket", lambda: _bucket(cluster, name, fix))
+    return credentials, region, _try("bucket", lambda: _bucket(cluster, name, fix))
 
 
 def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
@@ -54,16 +54,16 @@ def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
         yield Finding("roles, quota, image", "unknown", "not tried before the credentials are ok")
         return
     iam = client.client("iam", cluster.region)
-    if "storage" in unedited(sweep):  # it stands in the roles' policies, which `fix` would make
+    if "storage" in find_placeholders(sweep):  # it stands in the roles' policies, which `fix` would make
         yield Finding("profiles", "unknown", "not tried before storage is edited")
     else:
         for role, kind in zip(access.roles(cluster, sweep.storage, account), ("head", "worker"), strict=True):
-            yield _looked(f"{kind} profile", lambda role=role, kind=kind: _role(iam, role, kind, fix))  # type: ignore[misc]
+            yield _try(f"{kind} profile", lambda role=role, kind=kind: _role(iam, role, kind, fix))  # type: ignore[misc]
     if cluster.spot:
-        yield _looked("spot role", lambda: _spot_role(iam, fix))
+        yield _try("spot role", lambda: _spot_role(iam, fix))
     yield from _quotas(cluster)
-    yield _looked("image", lambda: _image(cluster))
-    yield _looked("ssh", lambda: Finding("ssh", "ok", f"let in from {defaults.ssh_from(cluster)} alone"))
+    yield _try("image", lambda: _image(cluster))
+    yield _try("ssh", lambda: Finding("ssh", "ok", f"let in from {defaults.ssh_from(cluster)} alone"))
 
 
 def commands(sweep: Sweep) -> dict[str, list[str]]:
@@ -76,16 +76,16 @@ def commands(sweep: Sweep) -> dict[str, list[str]]:
         return {}
 
 
-def _looked(name: str, look: Callable[[], Finding], mend: str = "") -> Finding:
+def _try(name: str, look: Callable[[], Finding], fix: str = "") -> Finding:
     """A finding, or what AWS answered in its place."""
     try:
         return look()
     except UserError as error:
-        return Finding(name, "not ok", "; ".join(error.faults))
+        return Finding(name, "not ok", "; ".join(error.problems))
     except client.errors() as error:
         refused = re.search("AccessDenied|Unauthorized|Forbidden|403", client.code(error)) is not None
         allow = "ask whoever runs the account for this right" if refused else ""
-        return Finding(name, "not ok", client.said(error), mend or allow)
+        return Finding(name, "not ok", client.error_text(error), fix or allow)
 
 
 def _credentials(cluster: Aws) -> Finding:
@@ -105,8 +105,8 @@ def _region(cluster: Aws) -> Finding:
 
 def _bucket(cluster: Aws, name: str, fix: bool) -> Finding:
     if not BUCKET_NAME.fullmatch(name):
-        mend = "edit the YAML: storage: s3://your-bucket/prefix"
-        return Finding("bucket", "not ok", f"{name} is no legal name: lower-case letters, digits, '.' and '-'", mend)
+        edit = "edit the YAML: storage: s3://your-bucket/prefix"
+        return Finding("bucket", "not ok", f"{name} is no legal name: lower-case letters, digits, '.' and '-'", edit)
     s3 = client.client("s3", cluster.region)
     made = False
     try:
@@ -143,13 +143,13 @@ def _is_private(s3: Any, name: str) -> bool:
 
 def _role(iam: Any, role: access.Role, kind: str, fix: bool) -> Finding:
     name = f"{kind} profile"
-    fault = access.fault(iam, role)
-    if fault is not None and fix:
+    problem = access.problem(iam, role)
+    if problem is not None and fix:
         access.make(iam, role)
-        fault = access.fault(iam, role)
-    if fault is not None:
-        foreign = "not ours" in fault
-        return Finding(name, "not ok", fault, "give another name of a profile" if foreign else FIX)
+        problem = access.problem(iam, role)
+    if problem is not None:
+        foreign = "not ours" in problem
+        return Finding(name, "not ok", problem, "give another name of a profile" if foreign else FIX)
     return Finding(name, "ok", f"instance profile {role.name}, policy {role.policy_name}")
 
 
@@ -167,15 +167,15 @@ def _quotas(cluster: Aws) -> Iterator[Finding]:
         types = [instance(name, cluster.region) for name in cluster.worker]
         head = instance(cluster.head, cluster.region)
     except UserError as error:
-        yield Finding("quota", "unknown", "; ".join(error.faults))
+        yield Finding("quota", "unknown", "; ".join(error.problems))
         return
     families = {_family(t.name): t for t in sorted(types, key=lambda t: t.vcpus)}  # the largest of each
     for family, largest in families.items():
         if cluster.spot:
-            yield _looked("quota", lambda f=family, t=largest: _quota(cluster, f, t, True))  # type: ignore[misc]
-        yield _looked("quota", lambda f=family, t=largest: _quota(cluster, f, t, False))  # type: ignore[misc]
+            yield _try("quota", lambda f=family, t=largest: _quota(cluster, f, t, True))  # type: ignore[misc]
+        yield _try("quota", lambda f=family, t=largest: _quota(cluster, f, t, False))  # type: ignore[misc]
     if _family(head.name) not in families:
-        yield _looked("quota", lambda: _head_quota(cluster, head))
+        yield _try("quota", lambda: _head_quota(cluster, head))
 
 
 def _quota(cluster: Aws, family: str, of: Instance, spot: bool) -> Finding:
@@ -184,7 +184,7 @@ def _quota(cluster: Aws, family: str, of: Instance, spot: bool) -> Finding:
     code = _quota_code(of.name, spot)
     if code is None:
         return Finding(name, "unknown", f"which quota {of.name} counts against is not known here", _page(cluster))
-    allowed = _allowed(cluster, code)
+    allowed = _allowed_vcpus(cluster, code)
     if allowed is None:
         return Finding(name, "unknown", f"AWS does not say how many vCPUs {code} allows", _page(cluster, code))
     fit, wanted = int(allowed // of.vcpus), cluster.max_workers if spot or not cluster.spot else 1
@@ -197,7 +197,7 @@ def _quota(cluster: Aws, family: str, of: Instance, spot: bool) -> Finding:
 
 def _head_quota(cluster: Aws, head: Instance) -> Finding:
     code = _quota_code(head.name, False)
-    allowed = None if code is None else _allowed(cluster, code)
+    allowed = None if code is None else _allowed_vcpus(cluster, code)
     if code is None or allowed is None:
         return Finding("quota head", "unknown", f"AWS does not say how many of {head.name} may run", _page(cluster))
     said = f"{allowed:g} vCPUs, {head.name} takes {head.vcpus}"
@@ -206,7 +206,7 @@ def _head_quota(cluster: Aws, head: Instance) -> Finding:
     return Finding("quota head", "not ok", said, f"ask for more: {_page(cluster, code)}")
 
 
-def _allowed(cluster: Aws, code: str) -> float | None:
+def _allowed_vcpus(cluster: Aws, code: str) -> float | None:
     """vCPUs of a quota; None where it is not known, as in a region that was never used."""
     quotas = client.client("service-quotas", cluster.region)
     try:

@@ -65,7 +65,7 @@ def errors(*also: type[Exception]) -> tuple[type[Exception], ...]:
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same call may succeed later as it is: no way to AWS, too many calls, or a fault of AWS's own."""
+    """Whether the same call may succeed later as it is: no way to AWS, too many calls, or a problem of AWS's own."""
     from botocore import exceptions
 
     unanswered = exceptions.ConnectionError, exceptions.HTTPClientError
@@ -80,7 +80,7 @@ def code(error: Exception) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
-def said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """One line: what AWS, or the way to it, says."""
     response = getattr(error, "response", None) or {}
     message = response.get("Error", {}).get("Message") or str(error)

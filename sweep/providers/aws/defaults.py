@@ -27,8 +27,8 @@ def image(cluster: Aws) -> str:
         answer = client.client("ssm", cluster.region).get_parameter(Name=IMAGE_PARAMETER)
     except client.errors() as error:
         raise UserError(
-            f"cluster.image: AWS does not say which image is the newest in {cluster.region} ({client.said(error)}); "
-            "give one: --set cluster.image=ami-..."
+            f"cluster.image: AWS does not say which image is the newest in {cluster.region} "
+            f"({client.error_text(error)}); give one: --set cluster.image=ami-..."
         ) from None
     return str(answer["Parameter"]["Value"])
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweep.console import duration
-from sweep.plan.status import Survey
+from sweep.plan.status import SweepStatus
 from sweep.providers.aws.instances import Worker, worker
 from sweep.providers.aws.prices import Quote, quotes
 from sweep.spec.cluster import Aws
@@ -21,7 +21,7 @@ from sweep.spec.sweep import Sweep
 BOOT_SECONDS = 120  # from asking for a machine to SSH
 READY_SECONDS = 30  # Ray's start on a machine that has its environment
 ENVIRONMENT_SECONDS = 240  # more where the pinned packages are installed first: 7 GB on disk
-ORDERLY_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
+GRACE_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
 ORDERLY_SHARE = 0.2  # of the time there is, where that is less
 
 
@@ -60,12 +60,12 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(sweep: Sweep, survey: Survey) -> Estimate:
+def estimate(sweep: Sweep, status: SweepStatus) -> Estimate:
     """Size and price of what is left to run."""
     cluster, max_hours = sweep.cluster, sweep.budget.max_hours
     assert isinstance(cluster, Aws) and max_hours is not None
     each = worker(sweep)
-    jobs = [(line.to_run, line.seconds / line.to_run) for line in survey.lines if line.to_run]
+    jobs = [(line.to_run, line.seconds / line.to_run) for line in status.lines if line.to_run]
     seconds = sum(count * took for count, took in jobs)
     start = start_seconds(cluster)
     orderly = orderly_seconds(max_hours * 3600 - _head_first(cluster))
@@ -105,7 +105,7 @@ def orderly_seconds(left: float) -> float:
     Args:
         left: until they do, once the head is up.
     """
-    return min(ORDERLY_SECONDS, ORDERLY_SHARE * max(0.0, left))
+    return min(GRACE_SECONDS, ORDERLY_SHARE * max(0.0, left))
 
 
 def _head_first(cluster: Aws) -> float:

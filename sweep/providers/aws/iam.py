@@ -22,7 +22,7 @@ READS = (
     "ec2:DescribeKeyPairs", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
     "ec2:DescribeSpotPriceHistory", "pricing:GetProducts",  # to hold dollars against budget.max_usd
 )  # fmt: skip
-LOOK_SECONDS, LOOKS = 2.0, 15  # for what was just made
+POLL_SECONDS, LOOKS = 2.0, 15  # for what was just made
 RUN_ON = ("image", "key-pair", "network-interface", "security-group", "spot-instances-request", "subnet")
 
 
@@ -113,7 +113,7 @@ def _machines(ec2: str, account: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def fault(iam: Any, role: Role) -> str | None:
+def problem(iam: Any, role: Role) -> str | None:
     """What is wrong with a profile, None where nothing is; what else its role may do is its owner's business.
 
     Raises:
@@ -162,7 +162,7 @@ def make(iam: Any, role: Role, pause: Callable[[float], None] = time.sleep) -> N
         return
     iam.put_role_policy(RoleName=role.name, PolicyName=role.policy_name, PolicyDocument=json.dumps(role.policy))
     if not profile["Roles"]:  # IAM is many servers, and EC2 learns of it no sooner than they do
-        _until_seen(lambda: fault(iam, role) is None, pause, looks_in_a_row=2)
+        _until_seen(lambda: problem(iam, role) is None, pause, looks_in_a_row=2)
 
 
 def _taken_in(iam: Any, role: Role) -> bool:
@@ -181,7 +181,7 @@ def _until_seen(look: Callable[[], bool], pause: Callable[[float], None], looks_
         seen = seen + 1 if look() else 0
         if seen == looks_in_a_row:
             return
-        pause(LOOK_SECONDS)
+        pause(POLL_SECONDS)
 
 
 def has_spot_role(iam: Any) -> bool:

@@ -59,7 +59,7 @@ def instance(name: str, region: str) -> Instance:
         (answer,) = client.client("ec2", region).describe_instance_types(InstanceTypes=[name])["InstanceTypes"]
     except client.errors(ValueError) as error:
         raise UserError(
-            f"cluster: EC2 knows no instance type {name} in {region}, or cannot be asked ({client.said(error)}); "
+            f"cluster: EC2 knows no instance type {name} in {region}, or cannot be asked ({client.error_text(error)}); "
             f"known without asking: {', '.join(table()['types'])}"
         ) from None
     gpus = answer.get("GpuInfo", {}).get("Gpus", [])
@@ -99,30 +99,30 @@ def worker(sweep: Sweep) -> Worker:
     assert isinstance(cluster, Aws)
     types = tuple(instance(name, cluster.region) for name in cluster.worker)
     cpus, gpus = min(t.vcpus for t in types), min(t.gpus for t in types)
-    faults = []
+    problems = []
     if len({t.gpus for t in types}) > 1:
         counts = ", ".join(f"{t.name} has {t.gpus}" for t in types)
-        faults.append(f"cluster.worker: all types must have as many GPUs, or the bill is for idle ones: {counts}")
+        problems.append(f"cluster.worker: all types must have as many GPUs, or the bill is for idle ones: {counts}")
     old = [t for t in types if t.capability is not None and t.capability < OLDEST_CAPABILITY]
     if old and sweep.trial.gpus != 0:
-        faults += [
+        problems += [
             f"cluster.worker: the {t.gpu} of {t.name} is too old for this PyTorch (CUDA capability {t.capability}, "
             f"at least {OLDEST_CAPABILITY} is needed); take e.g. g4dn, g5 or g6"
             for t in old
         ]
     share = (1.0 if gpus else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
     if share and not gpus:
-        faults.append(f"trial.gpus: {', '.join(cluster.worker)} has no GPU; use --set trial.gpus=0")
+        problems.append(f"trial.gpus: {', '.join(cluster.worker)} has no GPU; use --set trial.gpus=0")
     trial_cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
     if sweep.exclusive and len(types) > 1:
-        faults.append(
+        problems.append(
             "cluster.worker: times of a runtime study compare on one type alone; choose one, e.g. "
             f"--set cluster.worker={cluster.worker[0]}"
         )
     if trial_cpus > cpus:
-        faults.append(f"trial.cpus: {trial_cpus} are asked for, a worker has {cpus}")
-    if faults:
-        raise UserError(faults)
+        problems.append(f"trial.cpus: {trial_cpus} are asked for, a worker has {cpus}")
+    if problems:
+        raise UserError(problems)
     slots = cpus // trial_cpus
     if share:
         slots = min(slots, int(gpus / share))

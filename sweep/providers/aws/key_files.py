@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 
 from sweep.errors import UserError
-from sweep.providers.local_files import kept, private_text
+from sweep.providers.local_files import cluster_folder, private_text
 from sweep.spec.sweep import Sweep
 
 
@@ -25,7 +25,7 @@ class Folder:
     """
 
     def __init__(self, sweep: Sweep, environment: Mapping[str, str] = os.environ) -> None:
-        self.path = kept(sweep, environment)
+        self.path = cluster_folder(sweep, environment)
         self.token, self.key = self.path / "auth_token", self.path / "ssh_key"
         self.code, self.config = self.path / "code", self.path / "head.json"
 

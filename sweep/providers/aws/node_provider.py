@@ -50,7 +50,7 @@ class SpotFirst(AWSNodeProvider):
 
     def _create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
         if tags.get(TAG_RAY_NODE_KIND) != NODE_KIND_WORKER:  # the head, whose type may also be one of a worker
-            return self._asked(node_config, tags, count)
+            return self._request(node_config, tags, count)
         try:
             made = self._any_worker(node_config, tags, count)
         except NodeLaunchException as refused:
@@ -67,7 +67,7 @@ class SpotFirst(AWSNodeProvider):
         for attempt in attempts(node_config, self.provider_config["worker_types"]):
             market = "spot" if "InstanceMarketOptions" in attempt else "on demand"
             try:
-                return self._asked(attempt, tags, count)
+                return self._request(attempt, tags, count)
             except NodeLaunchException as refused:
                 if refused.category not in NO_CAPACITY:
                     raise
@@ -75,7 +75,7 @@ class SpotFirst(AWSNodeProvider):
                 refusals.append(refused)
         raise refusals[-1]
 
-    def _asked(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
+    def _request(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
         """As asked for, in every zone of the configuration in turn; while EC2 is too busy to answer, a few times."""
         pauses = iter(PAUSES)
         while True:

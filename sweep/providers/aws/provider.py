@@ -13,8 +13,8 @@ from rich.console import Console
 
 from sweep.console import duration, say
 from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
-from sweep.plan.datasets import described, missing
-from sweep.plan.status import Survey
+from sweep.plan.datasets import describe_dataset, missing
+from sweep.plan.status import SweepStatus
 from sweep.providers import ray_config as ray_launcher
 from sweep.providers.aws import checks, client, defaults, ray_config, teardown
 from sweep.providers.aws.estimate import Estimate, estimate, lines, orderly_seconds
@@ -33,7 +33,7 @@ SUPERVISED = "/run/sweep/supervised"  # touched by the supervisor, watched by th
 
 
 @dataclass(frozen=True)
-class AwsPlace:
+class AwsProvider:
     """The machines of one sweep on EC2.
 
     Attributes:
@@ -42,7 +42,7 @@ class AwsPlace:
     """
 
     sweep: Sweep
-    survey: Survey | None = None
+    status: SweepStatus | None = None
 
     @property
     def _cluster(self) -> Aws:
@@ -59,11 +59,11 @@ class AwsPlace:
 
     def make(self, console: Console, deadline: float | None) -> float | None:
         """See Place."""
-        assert deadline is not None and self.survey is not None
+        assert deadline is not None and self.status is not None
         folder, tell = Folder(self.sweep), partial(say, console)
         shipment = this_tree()
         with teardown.asking("find out what stands"):
-            kept = self._kept(folder)
+            kept = self._kept_head(folder)
         if kept is not None:
             limit = float(kept["deadline"])
             left = duration(max(0.0, limit - time.time()))
@@ -150,7 +150,7 @@ class AwsPlace:
         found = teardown.machines(client.client("ec2", self._cluster.region), self._name)
         return next((m for m in found if m.role == "head" and m.state in ("pending", "running")), None)
 
-    def _kept(self, folder: Folder) -> dict[str, Any] | None:
+    def _kept_head(self, folder: Folder) -> dict[str, Any] | None:
         """What is known here of a head that is up and was set up by this machine to the end."""
         head = self._head()
         if head is None or not folder.key.exists():
@@ -162,12 +162,12 @@ class AwsPlace:
             return None
 
     def _configuration(self, folder: Folder, deadline: float) -> dict[str, Any]:
-        assert self.survey is not None
+        assert self.status is not None
         resolved = ray_config.Resolved(
             image=defaults.image(self._cluster),
             ssh_from=defaults.ssh_from(self._cluster),
             deadline=int(deadline),
-            workers=max(1, estimate(self.sweep, self.survey).workers),
+            workers=max(1, estimate(self.sweep, self.status).workers),
             code=folder.code,
             token=folder.token,
             key=folder.key,
@@ -187,15 +187,15 @@ class AwsPlace:
                 TagSpecifications=[{"ResourceType": "key-pair", "Tags": pairs}],
             )
         except client.errors() as error:
-            raise UserError(f"EC2 does not take the key for SSH: {client.said(error)}") from None
+            raise UserError(f"EC2 does not take the key for SSH: {client.error_text(error)}") from None
 
 
-def told(sweep: Sweep, store: Store, found: Estimate, unreached: str) -> list[str]:
+def plan_lines(sweep: Sweep, store: Store, found: Estimate, unreached: str) -> list[str]:
     """Lines of a plan: machines, time, dollars, and what would be uploaded first."""
     return [*lines(sweep, found, worker(sweep)), _uploads(sweep, store, unreached)]
 
 
-def ray_yaml(sweep: Sweep, survey: Survey) -> str:
+def ray_yaml(sweep: Sweep, status: SweepStatus) -> str:
     """The configuration that Ray's launcher would be given, after Ray's own checks.
 
     Raises:
@@ -208,13 +208,13 @@ def ray_yaml(sweep: Sweep, survey: Survey) -> str:
         image=defaults.image(cluster),
         ssh_from=defaults.ssh_from(cluster),
         deadline=int(time.time() + hours * 3600),
-        workers=max(1, estimate(sweep, survey).workers),
+        workers=max(1, estimate(sweep, status).workers),
         code=folder.code,
         token=folder.token,
         key=folder.key,
     )
     config = ray_config.configuration(sweep, worker(sweep), resolved)
-    ray_launcher.validated(config)
+    ray_launcher.validate(config)
     return ray_launcher.text(config)
 
 
@@ -227,4 +227,4 @@ def _uploads(sweep: Sweep, store: Store, unreached: str) -> str:
         return f"to upload: unknown ({error})"
     if not names:
         return "to upload: nothing, the datasets are in the store"
-    return f"to upload: {', '.join(described(sweep, name) for name in names)}"
+    return f"to upload: {', '.join(describe_dataset(sweep, name) for name in names)}"

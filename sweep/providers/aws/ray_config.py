@@ -16,7 +16,7 @@ from sweep.providers.local_files import cluster_name
 from sweep.providers.ray_config import UV
 from sweep.spec.cluster import Aws
 from sweep.spec.sweep import Sweep
-from sweep.spec.yamlfile import merged
+from sweep.spec.yamlfile import merge
 
 TAG = "anomaly-sweep"  # of everything that a sweep makes: rights, bills and removal go by it
 CLUSTER_TAG = f"{TAG}-cluster"  # of one sweep of one store; two stores may have sweeps of one name
@@ -121,7 +121,7 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "head_start_ray_commands": _head_start(cluster),
         "worker_start_ray_commands": _worker_start(cluster, worker),
     }  # fmt: skip
-    return merged(generated, cluster.ray)
+    return merge(generated, cluster.ray)
 
 
 def storage_digest(cluster: Aws, storage: str) -> str:

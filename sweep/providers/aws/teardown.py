@@ -65,7 +65,7 @@ def standing(region: str, cluster: str) -> list[Thing]:
 def machines(ec2: Any, cluster: str) -> list[Thing]:
     """Machines that are not terminated, the head first."""
     pages = ec2.get_paginator("describe_instances").paginate(
-        Filters=[*_tagged(cluster), {"Name": "instance-state-name", "Values": list(STANDING)}]
+        Filters=[*_tag_filters(cluster), {"Name": "instance-state-name", "Values": list(STANDING)}]
     )
     found = [_machine(i) for page in pages for r in page["Reservations"] for i in r["Instances"]]
     return sorted(found, key=lambda machine: (machine.role != "head", machine.name))
@@ -91,7 +91,7 @@ def tear_down(region: str, cluster: str, say: Callable[[str], None]) -> list[str
             except client.errors() as error:
                 if late or not client.may_pass(error):
                     raise
-                waits = f"EC2: {client.said(error)}; asked again"
+                waits = f"EC2: {client.error_text(error)}; asked again"
             else:
                 if not left:
                     return [str(thing) for thing in removed.values()]
@@ -115,7 +115,7 @@ def _remove(ec2: Any, cluster: str, removed: dict[str, Thing]) -> list[Thing]:
         return found  # disks and groups are in use before, and a disk goes with its machine
     rest = [*_disks(ec2, cluster), *_keys(ec2, cluster), *_groups(ec2, cluster)]
     removed |= {thing.name: thing for thing in rest}
-    return [thing for thing in rest if not _removed(ec2, thing)]  # every one is tried
+    return [thing for thing in rest if not _delete(ec2, thing)]  # every one is tried
 
 
 def settle(region: str, cluster: str) -> None:
@@ -150,7 +150,7 @@ def _workers_end(region: str, cluster: str) -> bool:
             _terminate(ec2, workers)
         return not workers
     except client.errors() as error:
-        print(f"EC2: {client.said(error)}", flush=True)
+        print(f"EC2: {client.error_text(error)}", flush=True)
         return not client.may_pass(error)
 
 
@@ -170,7 +170,7 @@ def _terminate(ec2: Any, found: Sequence[Thing]) -> None:
         ec2.terminate_instances(InstanceIds=names)
 
 
-def _removed(ec2: Any, thing: Thing) -> bool:
+def _delete(ec2: Any, thing: Thing) -> bool:
     """Whether EC2 let something go; a group is in use for moments after its machines have ended."""
     try:
         if thing.kind == "disk":
@@ -187,7 +187,7 @@ def _removed(ec2: Any, thing: Thing) -> bool:
     return True
 
 
-def _tagged(cluster: str) -> list[dict[str, Any]]:
+def _tag_filters(cluster: str) -> list[dict[str, Any]]:
     return [{"Name": f"tag:{CLUSTER_TAG}", "Values": [cluster]}]
 
 
@@ -201,29 +201,31 @@ def _machine(instance: dict[str, Any]) -> Thing:
 
 
 def _disks(ec2: Any, cluster: str) -> list[Thing]:
-    pages = ec2.get_paginator("describe_volumes").paginate(Filters=_tagged(cluster))
+    pages = ec2.get_paginator("describe_volumes").paginate(Filters=_tag_filters(cluster))
     volumes = [volume for page in pages for volume in page["Volumes"]]
     return [Thing("disk", v["VolumeId"], f"{v['Size']} GB, {v['State']}") for v in volumes if v["State"] != "deleting"]
 
 
 def _keys(ec2: Any, cluster: str) -> list[Thing]:
-    found = ec2.describe_key_pairs(Filters=_tagged(cluster))["KeyPairs"]
+    found = ec2.describe_key_pairs(Filters=_tag_filters(cluster))["KeyPairs"]
     return [Thing("key pair", pair["KeyName"]) for pair in found]
 
 
 def _groups(ec2: Any, cluster: str) -> list[Thing]:
-    found = ec2.describe_security_groups(Filters=_tagged(cluster))["SecurityGroups"]
+    found = ec2.describe_security_groups(Filters=_tag_filters(cluster))["SecurityGroups"]
     return [Thing("security group", group["GroupId"], group["GroupName"]) for group in found]
 
 
 @contextmanager
 def asking(to: str) -> Iterator[None]:
-    """What AWS refuses, or does not answer, becomes a fault of the user's."""
+    """What AWS refuses, or does not answer, becomes a problem of the user's."""
     try:
         yield
     except client.errors() as error:
-        when = "later" if client.may_pass(error) else "once that is mended"
-        raise UserError(f"EC2 does not let us {to}: {client.said(error)}; {when} the same command goes on") from None
+        when = "later" if client.may_pass(error) else "once that is fixed"
+        raise UserError(
+            f"EC2 does not let us {to}: {client.error_text(error)}; {when} the same command goes on"
+        ) from None
 
 
 def main(words: Sequence[str]) -> None:

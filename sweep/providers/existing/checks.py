@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from sweep.errors import UserError
 from sweep.providers.existing import dashboard
-from sweep.providers.finding import Finding, shared
+from sweep.providers.finding import Finding, check_shared_folder
 from sweep.spec.cluster import Existing
 from sweep.spec.sweep import Sweep
 
@@ -24,7 +24,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         yield version(cluster)
         nodes = dashboard.nodes(cluster)
     except UserError as error:
-        yield Finding("nodes", "not ok", "; ".join(error.faults))
+        yield Finding("nodes", "not ok", "; ".join(error.problems))
         return
     cpus = sum(node["resources_total"].get("CPU", 0) for node in nodes)
     gpus = sum(node["resources_total"].get("GPU", 0) for node in nodes)
@@ -37,7 +37,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
     said = f"whether {cluster.python} there has this project's packages is found out by the job alone"
     yield Finding("environment", "unknown", said, "an image made from pyproject.toml, and cluster.python absolute")
     if not sweep.storage.startswith("s3://"):
-        yield shared("shared folder", Path(sweep.storage), "every node of the cluster")
+        yield check_shared_folder("shared folder", Path(sweep.storage), "every node of the cluster")
 
 
 def version(cluster: Existing) -> Finding:
@@ -49,5 +49,5 @@ def version(cluster: Existing) -> Finding:
     there, ours = dashboard.version(cluster), importlib.metadata.version("ray")
     if there == ours:
         return Finding("ray", "ok", f"{cluster.address} runs Ray {there}")
-    mend = f"start the cluster from an image with ray {ours} and the packages of pyproject.toml"
-    return Finding("ray", "not ok", f"{cluster.address} runs Ray {there}, this project needs {ours}", mend)
+    fix = f"start the cluster from an image with ray {ours} and the packages of pyproject.toml"
+    return Finding("ray", "not ok", f"{cluster.address} runs Ray {there}, this project needs {ours}", fix)

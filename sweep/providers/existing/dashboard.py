@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import UserError
-from sweep.plan.platform import Host, Platform, fitted
+from sweep.plan.platform import Host, Platform, fit
 from sweep.spec.cluster import Existing
 from sweep.spec.sweep import Sweep
 
@@ -26,7 +26,7 @@ def version(cluster: Existing) -> str:
     Raises:
         UserError: it does not answer, or does not let us in.
     """
-    return str(_asked(cluster, "/api/version")["ray_version"])
+    return str(_ask(cluster, "/api/version")["ray_version"])
 
 
 def nodes(cluster: Existing) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def nodes(cluster: Existing) -> list[dict[str, Any]]:
     Raises:
         UserError: as `version`.
     """
-    found = _asked(cluster, f"/api/v0/nodes?detail=True&limit={MOST_NODES}")["data"]["result"]["result"]
+    found = _ask(cluster, f"/api/v0/nodes?detail=True&limit={MOST_NODES}")["data"]["result"]["result"]
     return [node for node in found if node["state"] == "ALIVE"]
 
 
@@ -45,7 +45,7 @@ def jobs(cluster: Existing) -> dict[str, str]:
     Raises:
         UserError: as `version`.
     """
-    return {job["submission_id"]: job["status"] for job in _asked(cluster, "/api/jobs/") if job["submission_id"]}
+    return {job["submission_id"]: job["status"] for job in _ask(cluster, "/api/jobs/") if job["submission_id"]}
 
 
 def platform(sweep: Sweep) -> Platform:
@@ -58,7 +58,7 @@ def platform(sweep: Sweep) -> Platform:
     assert isinstance(cluster, Existing)
     if cluster.cpus != "auto" and (cluster.gpus != "auto" or sweep.trial.gpus == 0):
         gpus = 0 if cluster.gpus == "auto" else cluster.gpus
-        return fitted(sweep, [Host(cluster.cpus, gpus)], cluster.gpu, cluster.capability)
+        return fit(sweep, [Host(cluster.cpus, gpus)], cluster.gpu, cluster.capability)
     there = [node["resources_total"] for node in nodes(cluster)]
     hosts = [Host(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in there]
     if cluster.cpus != "auto":
@@ -66,7 +66,7 @@ def platform(sweep: Sweep) -> Platform:
     elif cluster.gpus != "auto":
         hosts = [Host(sum(host.cpus for host in hosts), cluster.gpus)]
     wanted = sweep.trial.gpus != 0 and any(host.gpus for host in hosts)
-    return fitted(sweep, hosts, cluster.gpu or (_kind(there) if wanted else ""), cluster.capability)
+    return fit(sweep, hosts, cluster.gpu or (_kind(there) if wanted else ""), cluster.capability)
 
 
 def headers(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -91,7 +91,7 @@ def _kind(there: list[dict[str, float]]) -> str:
     raise UserError("cluster.gpu: must be given, since Ray does not know what GPUs these are, e.g. NVIDIA L4")
 
 
-def _asked(cluster: Existing, path: str) -> Any:
+def _ask(cluster: Existing, path: str) -> Any:
     request = urllib.request.Request(f"{cluster.address}{path}", headers=headers())  # noqa: S310  (http or https)
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310

@@ -22,12 +22,12 @@ from sweep.providers.shipping import this_tree
 from sweep.spec.cluster import Existing
 from sweep.spec.sweep import Sweep
 
-ORDERLY_SECONDS = 120  # that Ray gives a job to end, for trials to write their resume state
-GONE_SECONDS = ORDERLY_SECONDS + 60.0
+GRACE_SECONDS = 120  # that Ray gives a job to end, for trials to write their resume state
+GONE_SECONDS = GRACE_SECONDS + 60.0
 
 
 @dataclass(frozen=True)
-class ExistingPlace:
+class ExistingProvider:
     """The job of one sweep.
 
     Attributes:
@@ -47,7 +47,7 @@ class ExistingPlace:
         """See Place.  Nothing is made; a job of an earlier launch that hangs on is ended."""
         wrong = checks.version(self._cluster)
         if wrong.state != "ok":
-            raise UserError(f"cluster.address: {wrong.said}; {wrong.mend}")
+            raise UserError(f"cluster.address: {wrong.said}; {wrong.fix}")
         this_tree()
         for job in self._end():
             say(console, f"{job}: ended")
@@ -65,7 +65,7 @@ class ExistingPlace:
             this_tree().copy_to(folder)
             environment = {**SETTINGS, **self._cluster.environment_variables}
             del environment["RAY_AUTH_MODE"]  # the cluster's own affair
-            environment["RAY_JOB_STOP_WAIT_TIME_S"] = str(ORDERLY_SECONDS)
+            environment["RAY_JOB_STOP_WAIT_TIME_S"] = str(GRACE_SECONDS)
             with self._asking("take the job"):
                 self._client().submit_job(
                     entrypoint=self.entrypoint(number),
@@ -101,7 +101,7 @@ class ExistingPlace:
         """See Place.  The cluster stays."""
         found = self.standing()
         if found:
-            say(console, f"{found[0]}: its trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
+            say(console, f"{found[0]}: its trials write their resume state, at most {duration(GRACE_SECONDS)}")
         self._end()
         return found
 

@@ -14,7 +14,7 @@ from sweep.errors import UserError
 from sweep.providers.finding import Finding
 from sweep.providers.onprem import ray_config, ssh
 from sweep.spec.cluster import OnPrem
-from sweep.spec.load import unedited
+from sweep.spec.load import find_placeholders
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
 from sweep.store.base import Store, StoreError
@@ -31,7 +31,7 @@ print("store=ok")
 
 def findings(sweep: Sweep) -> Iterator[Finding]:
     """Each host: reached, its cores and GPUs, its Python environment, and the store as it sees it."""
-    left = unedited(sweep)
+    left = find_placeholders(sweep)
     if "cluster.hosts" in left:
         yield Finding("hosts", "unknown", "not tried before cluster.hosts is edited")
         return
@@ -41,7 +41,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         yield Finding("here", "not ok", f"no {' and no '.join(missing)} here", "install the packages openssh and rsync")
         return
     probe = f"checks/{uuid.uuid4().hex}"
-    store = None if "storage" in left else _probed(sweep.storage, probe)
+    store = None if "storage" in left else _put_probe(sweep.storage, probe)
     try:
         look = _script(sweep, probe if store is not None else None)
         found = ssh.everywhere(cluster.hosts, lambda host: ssh.facts(ssh.run(cluster, host, look)))
@@ -50,8 +50,8 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
     for number, host in enumerate(cluster.hosts):
         seen = found[host]
         if isinstance(seen, UserError):
-            mend = f"try: {shlex.join(ssh.words(cluster, host))} true"
-            yield Finding(f"host {host}", "not ok", "; ".join(seen.faults), mend)
+            fix = f"try: {shlex.join(ssh.words(cluster, host))} true"
+            yield Finding(f"host {host}", "not ok", "; ".join(seen.problems), fix)
         else:
             trials = number > 0 or len(cluster.hosts) == 1
             yield _host(cluster, host, seen, head=number == 0, trials=trials)
@@ -145,7 +145,7 @@ def _probe(sweep: Sweep, probe: str) -> str:
     return f"{shlex.join(words)} 2> >(tail -n 1 | sed 's/^/error=/'); true"
 
 
-def _probed(storage: str, probe: str) -> Store | None:
+def _put_probe(storage: str, probe: str) -> Store | None:
     """The store with a probe in it, None where the line on the storage tells why not."""
     try:
         store = open_store(storage)

@@ -14,19 +14,19 @@ from rich.console import Console
 from sweep.console import duration, say
 from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
 from sweep.providers.base import BY_THE_CLOCK, Waiting
-from sweep.providers.local_files import cluster_name, kept, kept_in, private_text
+from sweep.providers.local_files import cluster_folder, cluster_name, kept_in, private_text
 from sweep.providers.onprem import ray_config, ssh
-from sweep.providers.ray_config import validated
+from sweep.providers.ray_config import validate
 from sweep.providers.ray_launcher import Launcher
 from sweep.providers.shipping import this_tree
 from sweep.spec.sweep import Sweep
 
-ORDERLY_SECONDS = 120.0  # for trials to write their resume state, when a sweep is taken down
+GRACE_SECONDS = 120.0  # for trials to write their resume state, when a sweep is taken down
 RAY_STATE = Path("/tmp/ray")  # noqa: S108  (where Ray's launcher remembers which hosts it has started)
 
 
 @dataclass(frozen=True)
-class OnPremPlace:
+class OnPremProvider:
     """The hosts of one sweep.
 
     Attributes:
@@ -44,9 +44,9 @@ class OnPremPlace:
 
     def make(self, console: Console, deadline: float | None) -> float | None:
         """See Place.  Every host has to be reached."""
-        self._reached()
+        self._check_reachable()
         shipment = this_tree()
-        folder = kept(self.sweep)
+        folder = cluster_folder(self.sweep)
         if self._ours(self.hosts[0]):
             say(console, "Ray of an earlier launch runs on the head: it is kept as it is")
         else:
@@ -63,7 +63,7 @@ class OnPremPlace:
         launcher = Launcher(folder, autoscaler_v2=False)
         say(console, f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {launcher.log}")
         config = ray_config.configuration(self.sweep, folder / "code", token, end)
-        validated(config)
+        validate(config)
         launcher.up(config, partial(say, console))
         return deadline
 
@@ -97,13 +97,13 @@ class OnPremPlace:
         removed = self._supervised_end(console)
         found = self._stop_everywhere(self.hosts)
         self._forget_started()
-        folder = kept(self.sweep)
+        folder = cluster_folder(self.sweep)
         shutil.rmtree(folder / "code", ignore_errors=True)
         for name in ("auth_token", "end.sh", "given.json", "made.json"):
             (folder / name).unlink(missing_ok=True)
-        faults = [fault for each in found.values() if isinstance(each, UserError) for fault in each.faults]
-        if faults:
-            raise UserError(faults, heading="Ray may be left on hosts that were not reached")
+        problems = [problem for each in found.values() if isinstance(each, UserError) for problem in each.problems]
+        if problems:
+            raise UserError(problems, heading="Ray may be left on hosts that were not reached")
         return [*removed, *(_line(host, count) for host, count in found.items() if count)]
 
     def commands(self) -> dict[str, list[str]]:
@@ -118,11 +118,11 @@ class OnPremPlace:
     def _run(self, host: str, script: str) -> str:
         return ssh.run(ray_config.of(self.sweep), host, script)
 
-    def _reached(self) -> None:
+    def _check_reachable(self) -> None:
         found = ssh.everywhere(self.hosts, lambda host: self._run(host, "true"))
-        faults = [fault for each in found.values() if isinstance(each, UserError) for fault in each.faults]
-        if faults:
-            raise UserError(faults, heading="cluster.hosts: not every host is reached; nothing was started")
+        problems = [problem for each in found.values() if isinstance(each, UserError) for problem in each.problems]
+        if problems:
+            raise UserError(problems, heading="cluster.hosts: not every host is reached; nothing was started")
 
     def _ours(self, host: str) -> int:
         """Processes of this sweep's Ray on a host."""
@@ -147,9 +147,9 @@ class OnPremPlace:
         try:
             if not self._run(head, look).strip():
                 return []
-            say(console, f"{head}: trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
+            say(console, f"{head}: trials write their resume state, at most {duration(GRACE_SECONDS)}")
             self._run(head, f"pkill -TERM -u $(id -u) -f {json.dumps(pattern)} || true")
-            if self.waiting.until_none(lambda: self._run(head, look).strip(), ORDERLY_SECONDS):
+            if self.waiting.until_none(lambda: self._run(head, look).strip(), GRACE_SECONDS):
                 self._run(head, f"pkill -KILL -u $(id -u) -f {json.dumps(pattern)} || true")
         except UserError:
             return []  # told when its Ray is to be ended
@@ -163,5 +163,5 @@ class OnPremPlace:
 
 def _line(host: str, found: int | UserError) -> str:
     if isinstance(found, UserError):
-        return f"unknown: {'; '.join(found.faults)}"
+        return f"unknown: {'; '.join(found.problems)}"
     return f"Ray on {host}, {found} process{'es' if found != 1 else ''}"

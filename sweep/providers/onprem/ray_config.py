@@ -10,12 +10,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from sweep.providers.local_files import cluster_name, kept
+from sweep.providers.local_files import cluster_folder, cluster_name
 from sweep.providers.onprem import ssh
-from sweep.providers.ray_config import OBJECT_STORE, UV, exported, text, validated
+from sweep.providers.ray_config import OBJECT_STORE, UV, export_line, text, validate
 from sweep.spec.cluster import OnPrem
 from sweep.spec.sweep import Sweep
-from sweep.spec.yamlfile import merged
+from sweep.spec.yamlfile import merge
 
 HERE = Path(__file__).parent
 OURS = "~/.anomaly-sweep"  # on every host: a folder of each sweep, and the environment that was made
@@ -63,18 +63,18 @@ def configuration(sweep: Sweep, code: Path, token: Path, end: Path) -> dict[str,
         ),
         "worker_start_ray_commands": _start(sweep, f"--address=$RAY_HEAD_IP:{PORT}", _slots(cluster, 1)),
     }
-    return merged(generated, cluster.ray)
+    return merge(generated, cluster.ray)
 
 
-def printed(sweep: Sweep) -> str:
+def yaml_text(sweep: Sweep) -> str:
     """As YAML, after Ray's own checks.
 
     Raises:
         UserError: Ray refuses what `cluster.ray` makes of it.
     """
-    here = kept(sweep)
+    here = cluster_folder(sweep)
     config = configuration(sweep, here / "code", here / "auth_token", here / "end.sh")
-    validated(config)
+    validate(config)
     return text(config)
 
 
@@ -90,12 +90,12 @@ def submission(sweep: Sweep, number: int) -> str:
 
 def stop_script(sweep: Sweep) -> str:
     """Ends this sweep's Ray on a host, and removes what was brought there."""
-    return f"{_stop(sweep)}\n{_filled('remove.sh', sweep)}"
+    return f"{_stop(sweep)}\n{_fill('remove.sh', sweep)}"
 
 
 def count_script(sweep: Sweep) -> str:
     """Says how many processes of this sweep's Ray there are on a host."""
-    return f"{_filled('ours.sh', sweep)}\nours | wc -l"
+    return f"{_fill('ours.sh', sweep)}\nours | wc -l"
 
 
 def end_script(sweep: Sweep) -> str:
@@ -107,7 +107,7 @@ def end_script(sweep: Sweep) -> str:
         # The head waits for each: for one that hangs it must not stay for ever.
         reach = f"timeout {ssh.SECONDS} ssh {options} $key -l {shlex.quote(ssh.user(cluster))} {worker} 'bash -s'"
         lines.append(f"{reach} <<'END'\n{stop_script(sweep)}\nEND")
-    return "\n".join([*lines, _filled("remove.sh", sweep), ""])
+    return "\n".join([*lines, _fill("remove.sh", sweep), ""])
 
 
 def folder_of(sweep: Sweep) -> str:
@@ -147,7 +147,7 @@ def _environment_folder(cluster: OnPrem) -> str:
 
 def _environment(sweep: Sweep) -> str:
     folder = folder_of(sweep).replace("~", "$HOME")
-    return exported(
+    return export_line(
         PATH=f"{_environment_folder(of(sweep)).replace('~', '$HOME')}/bin:$PATH",
         PYTHONPATH=f"{folder}/code",
         RAY_AUTH_TOKEN_PATH=f"{folder}/auth_token",
@@ -177,9 +177,9 @@ def _start(sweep: Sweep, role: str, slots: str) -> list[str]:
 
 
 def _stop(sweep: Sweep) -> str:
-    return f"{_filled('ours.sh', sweep)}\n{_filled('stop.sh', sweep)}"
+    return f"{_fill('ours.sh', sweep)}\n{_fill('stop.sh', sweep)}"
 
 
-def _filled(name: str, sweep: Sweep) -> str:
+def _fill(name: str, sweep: Sweep) -> str:
     text = (HERE / name).read_text().strip()
     return text.replace("{{NAME}}", cluster_name(sweep)).replace("{{FOLDER}}", folder_of(sweep))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweep.errors import UserError
-from sweep.providers.finding import Finding, shared
+from sweep.providers.finding import Finding, check_shared_folder
 from sweep.providers.slurm import jobs, scripts
 from sweep.spec.cluster import Slurm
 from sweep.spec.sweep import Sweep
@@ -17,22 +17,22 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
     cluster = sweep.cluster
     assert isinstance(cluster, Slurm)
     try:
-        [release, *_] = jobs.asked("sbatch", "--version")
-        partitions = dict(line.split(maxsplit=1) for line in jobs.asked("sinfo", "--noheader", "--format=%R %l"))
+        [release, *_] = jobs.query("sbatch", "--version")
+        partitions = dict(line.split(maxsplit=1) for line in jobs.query("sinfo", "--noheader", "--format=%R %l"))
     except UserError as error:
-        yield Finding("slurm", "not ok", "; ".join(error.faults))
+        yield Finding("slurm", "not ok", "; ".join(error.problems))
     else:
         yield Finding("slurm", "ok", release)
         yield from _job(sweep, cluster, partitions)
     environment = scripts.environment_of(cluster)
     if not (environment / "bin/ray").exists():
-        mend = "--set cluster.environment=FOLDER, made there from pyproject.toml, e.g. with uv sync"
-        yield Finding("environment", "not ok", f"{environment}/bin has no ray", mend)
+        fix = "--set cluster.environment=FOLDER, made there from pyproject.toml, e.g. with uv sync"
+        yield Finding("environment", "not ok", f"{environment}/bin has no ray", fix)
     else:
-        yield shared("environment", environment, "every node")
-    yield shared("folder", Path(cluster.folder), "every node")
+        yield check_shared_folder("environment", environment, "every node")
+    yield check_shared_folder("folder", Path(cluster.folder), "every node")
     if not sweep.storage.startswith("s3://"):
-        yield shared("storage folder", Path(sweep.storage), "every node")
+        yield check_shared_folder("storage folder", Path(sweep.storage), "every node")
 
 
 def _job(sweep: Sweep, cluster: Slurm, partitions: dict[str, str]) -> Iterator[Finding]:
@@ -46,7 +46,7 @@ def _job(sweep: Sweep, cluster: Slurm, partitions: dict[str, str]) -> Iterator[F
     try:
         said = jobs.test(scripts.job(sweep, 1))
     except UserError as error:
-        mend = "account, partition, qos, walltime, nodes, cpus and gpus of `cluster` are what it is asked for"
-        yield Finding("job", "not ok", "; ".join(error.faults), mend)
+        fix = "account, partition, qos, walltime, nodes, cpus and gpus of `cluster` are what it is asked for"
+        yield Finding("job", "not ok", "; ".join(error.problems), fix)
     else:
         yield Finding("job", "ok", f"Slurm would take it: {said.removeprefix('sbatch: ')}")

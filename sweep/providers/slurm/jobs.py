@@ -36,7 +36,7 @@ def jobs(name: str) -> list[Job]:
     Raises:
         UserError: Slurm does not say.
     """
-    found = asked("squeue", "--me", "--noheader", "--states=all", f"--name={name}", "--format=%i %T %R")
+    found = query("squeue", "--me", "--noheader", "--states=all", f"--name={name}", "--format=%i %T %R")
     rows = [Job(*(*line.split(maxsplit=2), "")[:3]) for line in found]
     return [row for row in rows if row.state in LIVE]
 
@@ -54,7 +54,7 @@ def submit(script: str) -> str:
     Raises:
         UserError: Slurm refuses it, with what it says.
     """
-    return asked("sbatch", "--parsable", given=script)[0].partition(";")[0]
+    return query("sbatch", "--parsable", given=script)[0].partition(";")[0]
 
 
 def test(script: str) -> str:
@@ -63,11 +63,11 @@ def test(script: str) -> str:
     Raises:
         UserError: Slurm would refuse it, with what it says.
     """
-    return " ".join(asked("sbatch", "--test-only", given=script))
+    return " ".join(query("sbatch", "--test-only", given=script))
 
 
 def end(job: Job, *, in_order: bool) -> None:
-    """Ask the job's script to stop in order, for good, or have Slurm end all of it; one that is gone is no fault.
+    """Ask the job's script to stop in order, for good, or have Slurm end all of it; one that is gone is no problem.
 
     Raises:
         UserError: Slurm does not answer.
@@ -77,7 +77,7 @@ def end(job: Job, *, in_order: bool) -> None:
         subprocess.run(["scancel", *words, job.number], capture_output=True, timeout=SECONDS)
 
 
-def asked(*words: str, given: str = "") -> list[str]:
+def query(*words: str, given: str = "") -> list[str]:
     """Lines that one of Slurm's commands prints.
 
     Raises:
@@ -95,7 +95,7 @@ def asked(*words: str, given: str = "") -> list[str]:
 
 @contextmanager
 def _answering(command: str) -> Iterator[None]:
-    """A command that cannot be run, or does not come back, becomes a fault of the user's."""
+    """A command that cannot be run, or does not come back, becomes a problem of the user's."""
     try:
         yield
     except FileNotFoundError:

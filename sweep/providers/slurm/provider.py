@@ -20,12 +20,12 @@ from sweep.providers.slurm import jobs, scripts
 from sweep.spec.sweep import Sweep
 
 SETTLE_SECONDS = 5.0  # for a job that has ended its sweep to leave the queue
-ORDERLY_SECONDS = 90.0  # for trials to write their resume state, when a job is taken down
+GRACE_SECONDS = 90.0  # for trials to write their resume state, when a job is taken down
 GONE_SECONDS = 120.0  # for Slurm to end a job
 
 
 @dataclass(frozen=True)
-class SlurmPlace:
+class SlurmProvider:
     """The job of one sweep.
 
     Attributes:
@@ -43,7 +43,7 @@ class SlurmPlace:
         for job in self._jobs():
             say(console, f"{job}: removed, for the code that goes with it is replaced")
         self._end(in_order=False)
-        with _shared():
+        with _explain_shared_folder():
             folder.path.mkdir(parents=True, exist_ok=True)
             folder.path.chmod(0o700)
             shipment.copy_to(folder.code)
@@ -58,7 +58,7 @@ class SlurmPlace:
             if not run.exists():
                 raise AlreadyRuns(f"{found[0]} is another launch of sweep {self.sweep.name}")
             return
-        with _shared():
+        with _explain_shared_folder():
             run.mkdir(parents=True, exist_ok=True)
             (run / "node.sh").write_text(scripts.node(self.sweep, number))
         jobs.submit(scripts.job(self.sweep, number))
@@ -73,7 +73,7 @@ class SlurmPlace:
     def standing(self) -> list[str]:
         """See Place."""
         folder = scripts.folder_of(self.sweep).path
-        return [*map(str, self._jobs()), *([f"{folder}, but for its logs"] if self._left(folder) else [])]
+        return [*map(str, self._jobs()), *([f"{folder}, but for its logs"] if self._leftovers(folder) else [])]
 
     def tear_down(self, console: Console) -> list[str]:
         """See Place.  Logs stay."""
@@ -81,10 +81,10 @@ class SlurmPlace:
         self.waiting.until_none(self._jobs, SETTLE_SECONDS)
         running = [job for job in self._jobs() if job.state == "RUNNING"]
         if running:
-            say(console, f"{running[0]}: its trials write their resume state, at most {duration(ORDERLY_SECONDS)}")
+            say(console, f"{running[0]}: its trials write their resume state, at most {duration(GRACE_SECONDS)}")
             self._end(in_order=True)
         self._end(in_order=False)
-        for path in self._left(scripts.folder_of(self.sweep).path):
+        for path in self._leftovers(scripts.folder_of(self.sweep).path):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return removed
 
@@ -95,21 +95,21 @@ class SlurmPlace:
     def _jobs(self) -> list[jobs.Job]:
         return jobs.jobs(cluster_name(self.sweep))
 
-    def _left(self, folder: Path) -> list[Path]:
+    def _leftovers(self, folder: Path) -> list[Path]:
         return [path for path in sorted(folder.glob("*")) if path.suffix != ".log"]
 
     def _end(self, *, in_order: bool) -> None:
         """End every job of the sweep and wait until the queue knows none; in order, for as long as that may take."""
         for job in self._jobs():
             jobs.end(job, in_order=in_order)
-        left = self.waiting.until_none(self._jobs, ORDERLY_SECONDS if in_order else GONE_SECONDS)
+        left = self.waiting.until_none(self._jobs, GRACE_SECONDS if in_order else GONE_SECONDS)
         if left and not in_order:
             raise UserError(f"Slurm does not end {', '.join(map(str, left))}; ask who runs it")
 
 
 @contextmanager
-def _shared() -> Iterator[None]:
-    """What cannot be written where all nodes see it is a fault of the user's."""
+def _explain_shared_folder() -> Iterator[None]:
+    """What cannot be written where all nodes see it is a problem of the user's."""
     try:
         yield
     except OSError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.providers.local_files import cluster_name
-from sweep.providers.ray_config import OBJECT_STORE, exported
+from sweep.providers.ray_config import OBJECT_STORE, export_line
 from sweep.signals import TERM_SUSPENDS
 from sweep.spec.cluster import Slurm
 from sweep.spec.sweep import Sweep
@@ -67,7 +67,7 @@ def job(sweep: Sweep, number: int) -> str:
     """
     cluster, folder = _cluster(sweep), folder_of(sweep)
     options = [f"#SBATCH {option}" for option in _options(cluster, sweep, folder, number)]
-    return _filled(
+    return _fill(
         "job.sh",
         OPTIONS="\n".join(options),
         RUN=shlex.quote(str(folder.run(number))),
@@ -89,13 +89,13 @@ def node(sweep: Sweep, number: int) -> str:
         str(number),
         "--supervised",
     ]
-    return _filled(
+    return _fill(
         "node.sh",
         BEFORE="\n".join(cluster.before),
         RUN=shlex.quote(str(folder.run(number))),
         SCRATCH=shlex.quote(cluster.scratch),
         CODE=shlex.quote(str(folder.code)),
-        EXPORTS=exported(
+        EXPORTS=export_line(
             PATH=f"{shlex.quote(str(environment_of(cluster)))}/bin:$PATH",
             PYTHONPATH=shlex.quote(str(folder.code)),
             RAY_AUTH_TOKEN_PATH=shlex.quote(str(folder.token)),
@@ -110,7 +110,7 @@ def node(sweep: Sweep, number: int) -> str:
     )
 
 
-def printed(sweep: Sweep) -> str:
+def scripts_text(sweep: Sweep) -> str:
     """Both, as a first launch would have them."""
     return f"{job(sweep, 1)}\n# {folder_of(sweep).run(1) / 'node.sh'}:\n{node(sweep, 1)}"
 
@@ -137,7 +137,7 @@ def _options(cluster: Slurm, sweep: Sweep, folder: Folder, number: int) -> list[
     return [*said, "--requeue", *cluster.options]
 
 
-def _filled(name: str, **values: str) -> str:
+def _fill(name: str, **values: str) -> str:
     text = (TEMPLATES / name).read_text()
     for key, value in values.items():
         text = text.replace(f"{{{{{key}}}}}", value)

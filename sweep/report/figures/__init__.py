@@ -12,7 +12,7 @@ from sweep.leaderboard.rows import Row
 from sweep.plan.expand import PlannedSearch
 from sweep.plan.search import Search
 from sweep.report.figures import boards, networks, samples, searches
-from sweep.report.figures.style import LINES, Drawing, looks, styled
+from sweep.report.figures.style import LINES, Drawing, looks, use_style
 from sweep.report.sheet import line_label
 
 __all__ = ["Drawing", "draw"]
@@ -35,7 +35,7 @@ def draw(
         searched: searches as they stand.
         read: an object of the store by path, None where there is none.
     """
-    with styled():
+    with use_style():
         for board in leaderboard.boards[:BOARDS]:
             yield from _board(leaderboard, board, rows, read)
         for planned, found in searched[:SEARCHES]:
@@ -52,6 +52,6 @@ def _board(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], read: sa
     yield from samples.roc_curves(leaderboard, board, trials, looked)
     yield from samples.against_lambda(leaderboard, board, trials, looked)
     yield from samples.histograms(leaderboard, board, trials)
-    abnormal, found = networks.kept(board, rows, lines, read)
+    abnormal, found = networks.find_kept(board, rows, lines, read)
     yield from networks.tsne(board, abnormal, found)
     yield from networks.reconstructions(board, abnormal, found)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.report.figures.networks import GAP, mosaic
-from sweep.report.figures.style import WIDTH, Drawing, canvas, drawn, printable
+from sweep.report.figures.style import WIDTH, Drawing, canvas, printable, save
 
 COLUMNS = 8
 LETTERS = 15  # of a file's name below its image
@@ -60,7 +60,7 @@ def most_anomalous(
         caption += "  Difference: absolute, mean over channels, from dark (0) to bright (half of the range or more)."
     figure.suptitle(title, x=0.01, ha="left", fontsize=9)
     figure.supxlabel(textwrap.fill(printable(caption), 125), x=0.01, ha="left", fontsize=7)
-    return drawn("most_anomalous", title, caption, figure)
+    return save("most_anomalous", title, caption, figure)
 
 
 def _short(file: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sweep.leaderboard.board import METRICS, Board, Cell, Grid, Leaderboard
-from sweep.report.figures.style import INK, LINES, WIDTH, Drawing, Look, canvas, drawn, legend, looks, printable
+from sweep.report.figures.style import INK, LINES, WIDTH, Drawing, Look, canvas, legend, looks, printable, save
 from sweep.report.sheet import averaged_over, board_title, line_label, value_text
 from sweep.report.sheets import WIDE_NZ
 
@@ -43,7 +43,7 @@ def error_bars(leaderboard: Leaderboard, board: Board, looked: Looks) -> Iterato
         + _left_out(len(board.lines))
     )
     name = f"{board.dataset}-{board.protocol}-error-bars"
-    yield drawn(name, f"{board_title(leaderboard, board)}: by abnormal class", caption, figure)
+    yield save(name, f"{board_title(leaderboard, board)}: by abnormal class", caption, figure)
 
 
 def against_hyperparameters(leaderboard: Leaderboard, board: Board) -> Iterator[Drawing]:
@@ -88,7 +88,7 @@ def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mappin
         caption += f"  {WIDE_NZ}"
     axes_named = ", ".join(axes_of)
     title = f"{board_title(leaderboard, board)}: against {axes_named}"
-    return drawn(f"{board.dataset}-{board.protocol}-{study}", title, caption, figure)
+    return save(f"{board.dataset}-{board.protocol}-{study}", title, caption, figure)
 
 
 def ring(axes: Axes, x: float, y: float, look: Look) -> None:

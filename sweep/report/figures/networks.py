@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sweep.leaderboard.board import NAME, Board, Line
+from sweep.leaderboard.board import NAME, Board, Entry
 from sweep.leaderboard.rows import Row
 from sweep.report.figures.samples import Read
-from sweep.report.figures.style import ABNORMAL, NORMAL, WIDTH, Drawing, canvas, drawn, printable
+from sweep.report.figures.style import ABNORMAL, NORMAL, WIDTH, Drawing, canvas, printable, save
 from sweep.report.sheet import line_label
-from sweep.store.ledger import undamaged
+from sweep.store.ledger import reading
 
 PANELS = 3  # detectors that are drawn
 PERPLEXITY = 30.0
@@ -25,7 +25,7 @@ ITERATIONS = 500  # of t-SNE; beyond, nothing moves that an eye would see
 Kept = Mapping[str, npt.NDArray[Any]]  # arrays of one figures.npz
 
 
-def kept(board: Board, rows: Sequence[Row], lines: Sequence[Line], read: Read) -> tuple[str, dict[str, Kept]]:
+def find_kept(board: Board, rows: Sequence[Row], lines: Sequence[Entry], read: Read) -> tuple[str, dict[str, Kept]]:
     """The first class of the board that any line has figures.npz of, and those by line; ("", {}) without any."""
     names = {line.name: line_label(line, board.lines) for line in lines}
     for abnormal in board.classes:
@@ -45,7 +45,7 @@ def kept(board: Board, rows: Sequence[Row], lines: Sequence[Line], read: Read) -
 
 
 def _arrays(path: str, data: bytes) -> Kept:
-    with undamaged(path), np.load(io.BytesIO(data), allow_pickle=False) as file:
+    with reading(path), np.load(io.BytesIO(data), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
@@ -57,7 +57,7 @@ def tsne(board: Board, abnormal: str, found: Mapping[str, Kept]) -> Iterator[Dra
     columns = min(len(shown), PANELS)
     figure, [panels] = canvas(1, columns, WIDTH, 0.75 + WIDTH / max(columns, 2))
     for (label, arrays), axes in zip(shown.items(), panels, strict=True):
-        points = _embedded(arrays["features"].astype(np.float32))
+        points = _embed(arrays["features"].astype(np.float32))
         for kind, colour, marker, name in ((0, NORMAL, "o", "normal"), (1, ABNORMAL, "^", "abnormal")):
             of_kind = points[arrays["feature_labels"] == kind]
             axes.scatter(of_kind[:, 0], of_kind[:, 1], s=7, marker=marker, linewidths=0.6, alpha=0.75, label=name,
@@ -77,10 +77,10 @@ def tsne(board: Board, abnormal: str, found: Mapping[str, Kept]) -> Iterator[Dra
         "first.  Distances between clusters mean nothing in such a picture; it is no evidence of detection."
     )
     title = f"{board.dataset} {board.protocol}: discriminator features, {abnormal} abnormal"
-    yield drawn(f"{board.dataset}-{board.protocol}-features", title, caption, figure)
+    yield save(f"{board.dataset}-{board.protocol}-features", title, caption, figure)
 
 
-def _embedded(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _embed(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     from sklearn.manifold import TSNE  # 1 s, which no other figure needs
     from threadpoolctl import threadpool_limits
 
@@ -126,7 +126,7 @@ def _strips(board: Board, abnormal: str, label: str, arrays: Kept) -> Drawing:
         "(half of the pixels' range or more)."
     )
     title = f"{board.dataset} {board.protocol}: reconstructions by {label}, {abnormal} abnormal"
-    return drawn(f"{board.dataset}-{board.protocol}-reconstructions-{label}", title, caption, figure)
+    return save(f"{board.dataset}-{board.protocol}-reconstructions-{label}", title, caption, figure)
 
 
 GAP = 2  # pixels between images

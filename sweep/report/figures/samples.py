@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from models.scoring import LAMBDAS, combine
-from sweep.leaderboard.board import NAME, Board, Leaderboard, Line
+from sweep.leaderboard.board import NAME, Board, Entry, Leaderboard
 from sweep.leaderboard.rows import Row
 from sweep.leaderboard.stats import interval
 from sweep.report.figures.boards import measure, ring
-from sweep.report.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, drawn, legend, printable
+from sweep.report.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, legend, printable, save
 from sweep.report.sheet import board_title, line_label
-from sweep.store.ledger import undamaged
+from sweep.store.ledger import reading
 from sweep.trial.metrics import auroc, roc
 
 Read = Callable[[str], bytes | None]  # an object of the store by path, None where there is none
@@ -48,7 +48,7 @@ class Scored:
 Trials = Mapping[str, Mapping[str, Sequence[Scored]]]  # by line and class, seeds in order
 
 
-def load(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], lines: Sequence[Line], read: Read) -> Trials:
+def load(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], lines: Sequence[Entry], read: Read) -> Trials:
     """Scores of the lines' trials; of a board too large for `MOST_FILES`, those of the first seeds."""
     wanted = {line.name: line_label(line, board.lines) for line in lines}
     cells: dict[tuple[str, str], list[Row]] = {}
@@ -62,13 +62,13 @@ def load(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], lines: Seq
     found: dict[str, dict[str, list[Scored]]] = {}
     for (label, abnormal), of_cell in list(cells.items())[:MOST_FILES]:
         of_cell.sort(key=lambda row: (row["split_seed"], row["seed"]))
-        scored = [one for row in of_cell[:each] if (one := _scored(row, read)) is not None]
+        scored = [one for row in of_cell[:each] if (one := _read_scores(row, read)) is not None]
         if scored:
             found.setdefault(label, {})[abnormal] = scored
     return {label: found[label] for label in wanted.values() if label in found}
 
 
-def _scored(row: Row, read: Read) -> Scored | None:
+def _read_scores(row: Row, read: Read) -> Scored | None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -76,7 +76,7 @@ def _scored(row: Row, read: Read) -> Scored | None:
     data = read(path)
     if data is None:
         return None
-    with undamaged(path):
+    with reading(path):
         table = pq.read_table(io.BytesIO(data))
     wanted = pc.equal(table["part"], "test")
     for name in ("evaluation", "epoch"):
@@ -127,10 +127,10 @@ def histograms(leaderboard: Leaderboard, board: Board, trials: Trials) -> Iterat
     figure.legend(handles, labels, loc="outside upper left", ncols=2)
     caption = (
         "Densities of the anomaly score over test samples, first seed; each panel has a scale of its own, its last "
-        "bin holds the highest 0.5 %; the number is the AUROC.  " + _shown(lines, classes, board)
+        "bin holds the highest 0.5 %; the number is the AUROC.  " + _left_out(lines, classes, board)
     )
     title = f"{board_title(leaderboard, board)}: scores"
-    yield drawn(f"{board.dataset}-{board.protocol}-scores", title, caption, figure)
+    yield save(f"{board.dataset}-{board.protocol}-scores", title, caption, figure)
 
 
 def roc_curves(leaderboard: Leaderboard, board: Board, trials: Trials, looks: Mapping[str, Look]) -> Iterator[Drawing]:
@@ -167,10 +167,10 @@ def roc_curves(leaderboard: Leaderboard, board: Board, trials: Trials, looks: Ma
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=3, handlelength=3.0)
-    caption = "True positive rate averaged over seeds at each false positive rate; dashed: chance.  " + _shown(
+    caption = "True positive rate averaged over seeds at each false positive rate; dashed: chance.  " + _left_out(
         lines, classes, board
     )
-    yield drawn(f"{board.dataset}-{board.protocol}-roc", f"{board_title(leaderboard, board)}: ROC", caption, figure)
+    yield save(f"{board.dataset}-{board.protocol}-roc", f"{board_title(leaderboard, board)}: ROC", caption, figure)
 
 
 def _sensitivity(scored: Scored) -> npt.NDArray[np.float64]:
@@ -212,7 +212,7 @@ def against_lambda(
         "the test set."
     )
     title = f"{board_title(leaderboard, board)}: against lambda"
-    yield drawn(f"{board.dataset}-{board.protocol}-lambda", title, caption, figure)
+    yield save(f"{board.dataset}-{board.protocol}-lambda", title, caption, figure)
 
 
 def _class_means(cells: Mapping[str, Sequence[Scored]], lam: float) -> list[float]:
@@ -226,7 +226,7 @@ def _class_means(cells: Mapping[str, Sequence[Scored]], lam: float) -> list[floa
     return whole or [interval([value for found in by_unit for value in found.values()]).mean]
 
 
-def _shown(lines: Sequence[str], classes: Sequence[str], board: Board) -> str:
+def _left_out(lines: Sequence[str], classes: Sequence[str], board: Board) -> str:
     """What of the board a figure leaves out."""
     parts = []
     if len(lines) < len(board.lines):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from sweep.plan.expand import PlannedSearch
 from sweep.plan.search import Candidate, Search
-from sweep.report.figures.style import COLOURS, INK, WIDTH, Drawing, drawn, printable
+from sweep.report.figures.style import COLOURS, INK, WIDTH, Drawing, printable, save
 
 FEWEST = 4  # complete candidates from which an importance is worth a bar
 LAMBDA = "lambda"
@@ -46,7 +46,7 @@ def search(planned: PlannedSearch, found: Search) -> Iterator[Drawing]:
     )
     title = f"search {first.study}: {first.detector} {first.variant} on {first.dataset}, reported on {classes}"
     name = f"{first.dataset}-{first.protocol}-search-{first.study}-{first.detector}-{first.variant}-{classes}"
-    yield drawn(name, title, caption, figure)
+    yield save(name, title, caption, figure)
 
 
 def _history(axes: Axes, found: Search, seen: Sequence[tuple[int, Candidate]]) -> None:

@@ -101,7 +101,7 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 @contextmanager
-def styled() -> Iterator[None]:
+def use_style() -> Iterator[None]:
     """Our style, and nothing of the user's matplotlibrc."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -116,7 +116,7 @@ def canvas(rows: int, columns: int, width: float, height: float, **shared: Any) 
     return figure, [list(row) for row in axes]
 
 
-def drawn(name: str, title: str, caption: str, figure: Figure) -> Drawing:
+def save(name: str, title: str, caption: str, figure: Figure) -> Drawing:
     """Save a figure, within `styled`; no date, no random names, so equal figures are equal bytes."""
     stem = slug(name)
     with matplotlib.rc_context({"svg.hashsalt": stem}):

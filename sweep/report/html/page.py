@@ -21,7 +21,7 @@ from sweep.leaderboard.board import METRICS, NAME, Build, Leaderboard, builder
 from sweep.leaderboard.rows import Row
 from sweep.leaderboard.runtime import Runtime
 from sweep.report.figures.style import INK, Drawing
-from sweep.report.files import beside
+from sweep.report.files import companion
 from sweep.report.html.verdict import Account, account, verdicts
 from sweep.report.sheet import Sheet
 from sweep.report.sheets import sheets
@@ -65,7 +65,7 @@ class Table:
     sections: tuple[tuple[str, tuple[tuple[str, tuple[Shown, ...]], ...]], ...]
 
     @property
-    def filtered(self) -> bool:
+    def has_filter(self) -> bool:
         """Whether it has a filter of names."""
         return self.sheet.label == LABEL and sum(len(lines) for _, lines in self.sections) >= FILTERED
 
@@ -108,7 +108,7 @@ def page(
     )
     template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
     trials, lines = _trials(rows, leaderboard)
-    inlined, left_out = _inlined(drawings)
+    inlined, left_out = _inline(drawings)
     found = account(rows, leaderboard)
     return template.render(
         name=str((provenance or {}).get("sweep", "sweep")),
@@ -145,7 +145,7 @@ def _tables(
     built: Build,
     timed: Sequence[Runtime],
 ) -> Iterator[Table]:
-    other = beside(built, leaderboard)
+    other = companion(built, leaderboard)
     for board in leaderboard.boards:
         of_board = {name[:4]: number for name, number in lines.items() if name[4:] == (board.dataset, board.protocol)}
         for sheet in sheets(replace(leaderboard, boards=(board,)), (), other):
@@ -197,7 +197,7 @@ def _trials(rows: Sequence[Row], leaderboard: Leaderboard) -> tuple[dict[str, An
         values = tuple((k[3:], v) for k, v in row.items() if k.startswith("hp_") and v is not None)
         of_setting.append(settings.setdefault(values, len(settings)))
     return {
-        "columns": {name: _encoded([row.get(name) for row in kept]) for name in TRIAL_COLUMNS},
+        "columns": {name: _encode([row.get(name) for row in kept]) for name in TRIAL_COLUMNS},
         "line": of_line,
         "settings": [dict(values) for values in settings],
         "setting": of_setting,
@@ -205,7 +205,7 @@ def _trials(rows: Sequence[Row], leaderboard: Leaderboard) -> tuple[dict[str, An
     }, lines
 
 
-def _encoded(values: Sequence[Any]) -> dict[str, list[Any]]:
+def _encode(values: Sequence[Any]) -> dict[str, list[Any]]:
     distinct = dict.fromkeys(_short(value) for value in values)
     codes = {value: number for number, value in enumerate(distinct)}
     return {"values": list(distinct), "codes": [codes[_short(value)] for value in values]}
@@ -218,7 +218,7 @@ def _short(value: Any) -> Any:
 # -- figures ----------------------------------------------------------------------------------------
 
 
-def _inlined(drawings: Sequence[Drawing]) -> tuple[list[tuple[Drawing, Any]], list[Drawing]]:
+def _inline(drawings: Sequence[Drawing]) -> tuple[list[tuple[Drawing, Any]], list[Drawing]]:
     """Drawings with their SVG as markup, up to `FIGURE_BYTES`; and those beyond."""
     from markupsafe import Markup
 

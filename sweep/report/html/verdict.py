@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Grid, Leaderboard, Line
+from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Entry, Grid, Leaderboard
 from sweep.leaderboard.rows import Row
 from sweep.leaderboard.stats import ALPHA, holm, paired_t
 from sweep.report.sheet import line_label, value_text
@@ -51,7 +51,7 @@ class Account:
     holes: tuple[tuple[str, int], ...]
 
     @property
-    def ended(self) -> int:
+    def finished(self) -> int:
         """Trials with a result."""
         return self.by_status["ok"] + self.by_status["diverged"]
 
@@ -91,7 +91,7 @@ def _verdict(metric: str, board: Board) -> Verdict:
     return Verdict(title, f"{name} leads", tuple(sentences))
 
 
-def _margin(board: Board, ranked: Sequence[Line]) -> str:
+def _margin(board: Board, ranked: Sequence[Entry]) -> str:
     first, second = ranked[0], ranked[1]
     ahead = abs((first.mean.counted or 0.0) - (second.mean.counted or 0.0))
     chance = ", divergence counting as chance" if first.mean.diverged or second.mean.diverged else ""
@@ -99,7 +99,7 @@ def _margin(board: Board, ranked: Sequence[Line]) -> str:
     return f"It is {ahead:.3f} ahead of {line_label(second, board.lines)} ({_mean(second)}){chance}{p}."
 
 
-def _noise(board: Board, ranked: Sequence[Line]) -> str:
+def _noise(board: Board, ranked: Sequence[Entry]) -> str:
     if not board.tested:
         return "Whether that is noise was not tested: a test needs two classes and two ranked detectors."
     others = [line_label(line, board.lines) for line in ranked[1:] if line.contender]
@@ -154,11 +154,11 @@ def _grid(grid: Grid, metric: str) -> tuple[str, int, int]:
     return f"{text}; of {_count(len(others), 'other')}, {differ}{left}.", len(others), differing
 
 
-def _by_class(line: Line) -> list[float]:
+def _by_class(line: Entry) -> list[float]:
     return [cell.counted for cell in line.cells.values() if cell.counted is not None]
 
 
-def _mean(line: Line) -> str:
+def _mean(line: Entry) -> str:
     cell = line.mean
     text = "-" if cell.mean is None else f"{cell.mean:.3f}"
     if cell.half_width is not None:

@@ -17,9 +17,9 @@ import pytest
 from rich.console import Console
 
 from sweep.errors import UserError
-from sweep.launch.head.run import Attached
-from sweep.plan.launch_record import typed
-from sweep.store.launch_status import Head
+from sweep.launch.head.run import HeadLaunch
+from sweep.plan.launch_record import command_from_argv
+from sweep.store.launch_status import LaunchStatus
 from sweep.store.lease import Lease
 from tests.support.launches import attempts_of, drive, ended_head, head_of, put_launch, supervise, wait_for_lines
 from tests.support.ray_nodes import RayNodes, ray_nodes
@@ -112,7 +112,7 @@ def test_a_launch_runs_to_its_report_and_leaves_the_cluster_as_it_was(
     assert {"report.html", "leaderboard.csv", "results.parquet", "figures"} <= report
     page = html.unescape((folder / "store/sweeps/test/report/report.html").read_text())
     config = next(folder.glob("*.yaml"))
-    assert typed("report", ["launch", str(config), "-y"]) in page
+    assert command_from_argv("report", ["launch", str(config), "-y"]) in page
     assert all(process.poll() is None for process in built.nodes.processes), "what was there stays"
     assert plan_of(config)["to_run"] == 0
 
@@ -214,7 +214,7 @@ def test_a_launch_for_which_no_machine_ever_came_ends_when_it_is_asked_to(tmp_pa
     number = put_launch(configure(tmp_path, epochs=1))
     with ray_nodes() as nodes:
         supervisor = supervise(tmp_path, number, **nodes.entry)
-        wait_until(lambda: (head_of(tmp_path) or Head(0, "starting")).state == "running", supervisor)
+        wait_until(lambda: (head_of(tmp_path) or LaunchStatus(0, "starting")).state == "running", supervisor)
         supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(timeout=240) == 130
     head = ended_head(tmp_path)
@@ -234,7 +234,7 @@ def test_a_sweep_that_runs_elsewhere_is_refused_and_its_record_left_alone(
 ) -> None:
     monkeypatch.setattr("sweep.store.lease.HANDOVER_SECONDS", 0.0)
     number = put_launch(configure(tmp_path, epochs=1))
-    launch = Attached.open(str(tmp_path / "store"), "test", number, Console(quiet=True))
-    with Lease(launch.store, "sweeps/test/lease", "ada@elsewhere").held(), pytest.raises(UserError, match="ada@else"):
+    launch = HeadLaunch.open(str(tmp_path / "store"), "test", number, Console(quiet=True))
+    with Lease(launch.store, "sweeps/test/lease", "ada@elsewhere").hold(), pytest.raises(UserError, match="ada@else"):
         launch.run()
     assert head_of(tmp_path) is None

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweep.engine.loop import Generations
+from sweep.engine.loop import TrialLoop
 from sweep.errors import DONE, INTERRUPTED, USER_ERROR
-from sweep.launch.head.run import Attached
-from sweep.launch.head.status_writer import Bulletin
+from sweep.launch.head.run import HeadLaunch
+from sweep.launch.head.status_writer import StatusWriter
 from sweep.report.report import Reporting
 from sweep.signals import TERM_SUSPENDS
 from sweep.store.lease import Lease
@@ -25,14 +25,14 @@ STUDY = {"detectors": ["constant"], "abnormal": [0]}
 
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Attached:
+def launch(tmp_path: Path) -> HeadLaunch:
     number = put_launch(write_config(tmp_path, [STUDY]))
-    return Attached.open(str(tmp_path / "store"), SWEEP, number, Console(quiet=True))
+    return HeadLaunch.open(str(tmp_path / "store"), SWEEP, number, Console(quiet=True))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_during_the_report_changes_nothing(
-    launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    launch: HeadLaunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     def generations(*_: object) -> int:
         signal.raise_signal(number)  # nothing runs any more, and the report is not begun
@@ -42,7 +42,7 @@ def test_a_signal_during_the_report_changes_nothing(
         signal.raise_signal(number)
         (tmp_path / "reported").touch()
 
-    monkeypatch.setattr(Attached, "_generations", generations)
+    monkeypatch.setattr(HeadLaunch, "_generations", generations)
     monkeypatch.setattr(Reporting, "write", write)
     assert launch.run() == DONE
     assert (tmp_path / "reported").exists()
@@ -62,7 +62,7 @@ def test_a_signal_during_the_report_changes_nothing(
     ],
 )
 def test_a_stop_ends_a_launch_or_suspends_it(
-    launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    launch: HeadLaunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     signals: list[signal.Signals], suspends: str, ended: bool,
 ) -> None:  # fmt: skip
     def generations(*_: object) -> int:
@@ -71,7 +71,7 @@ def test_a_stop_ends_a_launch_or_suspends_it(
         return INTERRUPTED
 
     monkeypatch.setenv(TERM_SUSPENDS, suspends)
-    monkeypatch.setattr(Attached, "_generations", generations)
+    monkeypatch.setattr(HeadLaunch, "_generations", generations)
     monkeypatch.setattr(Reporting, "write", lambda *_: None)
     assert launch.run() == INTERRUPTED
     head = head_of(tmp_path)
@@ -96,12 +96,12 @@ class OneGeneration:
 
 @pytest.mark.parametrize(("finished", "code"), [(True, DONE), (False, INTERRUPTED)])
 def test_a_launch_that_is_asked_to_stop_when_nothing_is_left_is_done(
-    launch: Attached, tmp_path: Path, finished: bool, code: int
+    launch: HeadLaunch, tmp_path: Path, finished: bool, code: int
 ) -> None:
     cluster: Any = OneGeneration(tmp_path / "stop", finished)
     lease = Lease(launch.store, f"sweeps/{SWEEP}/lease", "a test")
-    with lease.held():
-        generations = Generations(
+    with lease.hold():
+        generations = TrialLoop(
             sweep=launch.sweep, work=launch.work, platform=launch.platform, ledger=launch.ledger,
             console=launch.console, log_command=str, skip_failed=False, number=launch.number,
             provenance={"commit": None, "dirty": None}, exhausted=lambda: None,
@@ -110,10 +110,10 @@ def test_a_launch_that_is_asked_to_stop_when_nothing_is_left_is_done(
 
 
 def test_a_launch_without_workers_ends_with_its_report_and_says_why(
-    launch: Attached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: HeadLaunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Attached, "_generations", lambda *_: USER_ERROR)
-    monkeypatch.setattr(Bulletin, "stranded", lambda _: "no worker has come")
+    monkeypatch.setattr(HeadLaunch, "_generations", lambda *_: USER_ERROR)
+    monkeypatch.setattr(StatusWriter, "why_stranded", lambda _: "no worker has come")
     monkeypatch.setattr(Reporting, "write", lambda *_: (tmp_path / "reported").touch())
     assert launch.run() == USER_ERROR
     assert (tmp_path / "reported").exists()

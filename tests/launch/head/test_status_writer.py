@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sweep.engine.progress import Progress
-from sweep.launch.head.status_writer import STRANDED_SECONDS, Bulletin
+from sweep.launch.head.status_writer import STRANDED_SECONDS, StatusWriter
 from sweep.plan.platform import Platform
-from sweep.plan.status import Survey
+from sweep.plan.status import SweepStatus
 from sweep.providers.aws import client
 from sweep.providers.aws.billing import bill
 from sweep.providers.aws.ray_config import TAG
@@ -28,7 +28,7 @@ from sweep.spec.sweep import Sweep
 from sweep.spec.trial import Numerics
 from sweep.store import launch_status, open_store
 from sweep.store.base import Store
-from sweep.store.launch_status import Head, Node, dollars, merged
+from sweep.store.launch_status import LaunchStatus, Node, dollars, merge_nodes
 from sweep.store.lease import Lease
 from tests.support.aws_sweeps import account, sweep_on_aws
 from tests.support.sweeps import wait_until
@@ -54,7 +54,7 @@ def test_a_machine_that_was_seen_stays_and_its_dollars_never_grow_smaller(seen: 
     for hour, nodes in enumerate(seen):
         now = 2e6 + hour * HOUR
         priced = [replace(node, usd_per_hour=ord(node.name) - 96.0) for node in nodes]
-        known = merged(known, priced, now)
+        known = merge_nodes(known, priced, now)
         names |= {node.name for node in nodes}
         assert {node.name for node in known} == names
         assert {node.name for node in known if node.alive} == {node.name for node in nodes if node.alive}
@@ -95,17 +95,19 @@ def test_machines_of_an_earlier_launch_that_are_gone_cost_this_one_nothing(folde
 def test_a_machine_that_came_and_went_between_two_looks_is_charged_until_it_ended() -> None:
     gone = Node("i-1", since=HOUR, alive=False, until=2 * HOUR, usd_per_hour=1.0)
     for until, usd in ((2 * HOUR, 1.0), (None, 4.0)):
-        assert dollars(merged((), [replace(gone, until=until)], 5 * HOUR, HOUR), HOUR, 9 * HOUR) == usd
+        assert dollars(merge_nodes((), [replace(gone, until=until)], 5 * HOUR, HOUR), HOUR, 9 * HOUR) == usd
 
 
 def test_a_record_is_read_as_it_was_written_and_by_older_and_newer_versions(folder_url: str) -> None:
     store = open_store(folder_url)
-    head = Head(3, "running", trials=5, nodes=(Node("i-1", "g5.xlarge", "spot", "us-east-1a", 1.0),), usd=0.25)
+    head = LaunchStatus(3, "running", trials=5, nodes=(Node("i-1", "g5.xlarge", "spot", "us-east-1a", 1.0),), usd=0.25)
     launch_status.write(store, "s", head)
     found = launch_status.read(store, "s")
     assert found is not None
     assert replace(found, time=0.0) == head
-    assert Head.from_json({**head.to_json(), "invented": 1, "nodes": [{"name": "i-2", "invented": 1}]}).launch == 3
+    assert (
+        LaunchStatus.from_json({**head.to_json(), "invented": 1, "nodes": [{"name": "i-2", "invented": 1}]}).launch == 3
+    )
     assert launch_status.read(store, "another") is None
 
 
@@ -125,12 +127,12 @@ def bulletin_of(
     refused: Refused | None = None,
     clock: Callable[[], float] = time.monotonic,
     **record: Any,
-) -> Iterator[Bulletin]:
+) -> Iterator[StatusWriter]:
     lease = Lease(store, f"sweeps/{sweep.name}/lease", "a test")
     found, console = {"time": time.time(), **record}, Console(file=out or StringIO(), width=200)
     with (
-        lease.held(),
-        Bulletin(store, sweep, PLATFORM, lease, 1, found, machines, console, refused, clock) as bulletin,
+        lease.hold(),
+        StatusWriter(store, sweep, PLATFORM, lease, 1, found, machines, console, refused, clock) as bulletin,
     ):
         yield bulletin
 
@@ -140,11 +142,11 @@ def test_dollars_end_a_launch_and_its_dead_machines_still_count_for_the_next_dri
     listed = [Node("i-1", since=0.0, usd_per_hour=1.0)]
     launched = time.time() - 2 * HOUR
     with bulletin_of(store, sweep, lambda: listed, started=launched) as bulletin:
-        wait_until(lambda: (launch_status.read(store, sweep.name) or Head(0, "starting")).usd)
-        assert bulletin.exhausted() is None
+        wait_until(lambda: (launch_status.read(store, sweep.name) or LaunchStatus(0, "starting")).usd)
+        assert bulletin.exhausted_budget() is None
     listed = [Node("i-2", since=0.0, usd_per_hour=1.0)]
     with bulletin_of(store, sweep, lambda: listed, started=launched) as bulletin:
-        wait_until(lambda: bulletin.exhausted() == "budget.max_usd=3")
+        wait_until(lambda: bulletin.exhausted_budget() == "budget.max_usd=3")
         bulletin.end(3)
     head = launch_status.read(store, sweep.name)
     assert head is not None
@@ -155,7 +157,7 @@ def test_dollars_end_a_launch_and_its_dead_machines_still_count_for_the_next_dri
 
 def test_while_a_place_does_not_answer_its_machines_go_on_costing(folder_url: str) -> None:
     store, sweep = open_store(folder_url), sweep_on_aws()
-    standing = Head(1, "running", nodes=(Node("i-1", since=0.0, usd_per_hour=2.0),))
+    standing = LaunchStatus(1, "running", nodes=(Node("i-1", since=0.0, usd_per_hour=2.0),))
     launch_status.write(store, sweep.name, standing)
     with bulletin_of(store, sweep, lambda: None, started=time.time() - HOUR) as bulletin:
         bulletin.end(0)
@@ -187,17 +189,17 @@ def test_the_time_limit_is_the_launchs_own_else_the_budgets(
     folder_url: str, record: dict[str, Any], said: str | None
 ) -> None:
     with bulletin_of(open_store(folder_url), sweep_on_aws(), **record) as bulletin:
-        assert bulletin.exhausted() == said
+        assert bulletin.exhausted_budget() == said
 
 
 def test_slots_are_those_of_the_machines_that_are_there(folder_url: str) -> None:
     store, sweep = open_store(folder_url), sweep_on_aws()
-    progress = Progress(Survey((), (), frozenset(), {}), 16, Console(quiet=True), str, bool)
+    progress = Progress(SweepStatus((), (), frozenset(), {}), 16, Console(quiet=True), str, bool)
 
     def slots_with(*nodes: dict[str, Any]) -> Callable[[], int]:
         found = [{"name": f"n{number}", "alive": True, **node} for number, node in enumerate(nodes)]
         bulletin.hear({"event": "nodes", "nodes": found}, progress)
-        return lambda: (launch_status.read(store, sweep.name) or Head(0, "starting")).slots
+        return lambda: (launch_status.read(store, sweep.name) or LaunchStatus(0, "starting")).slots
 
     with bulletin_of(store, sweep) as bulletin:
         gpu = {"cpus": 4, "gpus": 1}
@@ -217,7 +219,7 @@ class Waiting(Progress):
     """Of trials of which so many wait."""
 
     def __init__(self, to_run: int) -> None:
-        super().__init__(Survey((), (), frozenset(), {}), 16, Console(quiet=True), str, bool)
+        super().__init__(SweepStatus((), (), frozenset(), {}), 16, Console(quiet=True), str, bool)
         self.to_run = to_run
 
     def counts(self) -> dict[str, int]:
@@ -236,11 +238,11 @@ class Waited:
     now: float = 0.0
     answer: str | None = "VcpuLimitExceeded: you may have 0"
 
-    def hear(self, bulletin: Bulletin, *, after: float = 0.0, workers: int = 0, to_run: int = 2) -> str | None:
+    def hear(self, bulletin: StatusWriter, *, after: float = 0.0, workers: int = 0, to_run: int = 2) -> str | None:
         self.now += after
         nodes = [{"name": f"n{number}", "alive": True, "cpus": 4, "gpus": 1} for number in range(workers)]
         bulletin.hear({"event": "nodes", "nodes": nodes}, Waiting(to_run))
-        return bulletin.stranded()
+        return bulletin.why_stranded()
 
 
 def test_trials_that_waited_half_an_hour_for_a_worker_end_the_launch_with_the_places_answer(folder_url: str) -> None:
@@ -248,7 +250,7 @@ def test_trials_that_waited_half_an_hour_for_a_worker_end_the_launch_with_the_pl
     with bulletin_of(
         open_store(folder_url), sweep_on_aws(), refused=lambda: waited.answer, clock=lambda: waited.now
     ) as bulletin:
-        assert bulletin.stranded() is None, "nothing is known of any trial yet"
+        assert bulletin.why_stranded() is None, "nothing is known of any trial yet"
         assert waited.hear(bulletin) is None
         assert waited.hear(bulletin, after=STRANDED_SECONDS - 1) is None
         said = waited.hear(bulletin, after=1)
@@ -280,7 +282,10 @@ def test_the_places_refusal_is_in_the_record(folder_url: str) -> None:
     store, sweep = open_store(folder_url), sweep_on_aws()
     with bulletin_of(store, sweep, refused=lambda: "VcpuLimitExceeded: no"):
         wait_until(
-            lambda: (launch_status.read(store, sweep.name) or Head(0, "starting")).refused == "VcpuLimitExceeded: no"
+            lambda: (
+                (launch_status.read(store, sweep.name) or LaunchStatus(0, "starting")).refused
+                == "VcpuLimitExceeded: no"
+            )
         )
 
 

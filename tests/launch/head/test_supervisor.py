@@ -13,7 +13,7 @@ import pytest
 from sweep.errors import ALREADY_RUNS, DONE, INTERRUPTED, USER_ERROR
 from sweep.launch.head.supervisor import Supervisor
 from sweep.store import launch_status, open_store
-from sweep.store.launch_status import Head
+from sweep.store.launch_status import LaunchStatus
 from tests.support.launches import SWEEP, ended_head, put_launch, supervise, words
 from tests.support.sweeps import ROOT, descendants, environment, logged, wait_until, write_config
 
@@ -23,7 +23,7 @@ def launched(folder: Path) -> int:
 
 
 def damaged(folder: Path) -> int:
-    """A launch whose driver dies, of a fault that is nobody's input."""
+    """A launch whose driver dies, of a problem that is nobody's input."""
     return put_launch(write_config(folder, [logged(epochs=1)]), started="some day")
 
 
@@ -33,8 +33,8 @@ def then(folder: Path) -> list[str]:
     return ["--then", f"(cat '{said}'; echo) >> '{folder}/then'"]
 
 
-def said_then(folder: Path) -> list[Head]:
-    return [Head.from_json(json.loads(line)) for line in (folder / "then").read_text().splitlines()]
+def said_then(folder: Path) -> list[LaunchStatus]:
+    return [LaunchStatus.from_json(json.loads(line)) for line in (folder / "then").read_text().splitlines()]
 
 
 def test_it_gives_up_after_several_deaths_and_still_runs_its_last_command_once(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_launch_that_another_version_wrote_is_not_tried_again(tmp_path: Path) 
 
 def test_a_launch_that_has_ended_is_not_run_again_but_its_last_command_is(tmp_path: Path) -> None:
     number = launched(tmp_path)
-    launch_status.write(open_store(str(tmp_path / "store")), SWEEP, Head(number, "ended", exit_code=2))
+    launch_status.write(open_store(str(tmp_path / "store")), SWEEP, LaunchStatus(number, "ended", exit_code=2))
     supervisor = supervise(tmp_path, number, *then(tmp_path))
     assert supervisor.wait(timeout=60) == 2
     assert len(said_then(tmp_path)) == 1
@@ -112,7 +112,7 @@ def test_where_sigterm_is_the_places_it_suspends_a_launch_and_sigusr2_ends_it(
         supervisor.send_signal(each)
     assert supervisor.wait(timeout=60) == INTERRUPTED
     head = launch_status.read(open_store(str(tmp_path / "store")), SWEEP)
-    assert (head is not None and head.ended) == ended
+    assert (head is not None and head.has_ended) == ended
     assert (tmp_path / "then").exists() == ended
 
 
@@ -168,7 +168,7 @@ class Scripted(Supervisor):
 
     def _drive(self) -> tuple[int, str]:
         done, code = self.lives.pop(0)
-        launch_status.write(open_store(self.storage), self.sweep, Head(self.number, "running", done=done))
+        launch_status.write(open_store(self.storage), self.sweep, LaunchStatus(self.number, "running", done=done))
         return code, "its last words"
 
 
@@ -198,16 +198,16 @@ def test_a_driver_that_is_killed_after_its_last_word_has_ended_as_it_said(folder
     class Killed(Supervisor):
         def _drive(self) -> tuple[int, str]:
             self.stop()
-            launch_status.write(store, self.sweep, Head(self.number, "ended", exit_code=2))
+            launch_status.write(store, self.sweep, LaunchStatus(self.number, "ended", exit_code=2))
             return -15, ""
 
     assert Killed(folder_url, "test", 1).run() == 2
-    assert (launch_status.read(store, "test") or Head(1, "starting")).cause is None
+    assert (launch_status.read(store, "test") or LaunchStatus(1, "starting")).cause is None
 
 
 def test_the_record_of_another_launch_that_lives_is_left_alone(folder_url: str) -> None:
     store = open_store(folder_url)
-    launch_status.write(store, "test", Head(2, "running"))
+    launch_status.write(store, "test", LaunchStatus(2, "running"))
     standing = launch_status.read(store, "test")
 
     class Refused(Supervisor):
@@ -216,7 +216,10 @@ def test_the_record_of_another_launch_that_lives_is_left_alone(folder_url: str) 
 
     assert Refused(folder_url, "test", 1).run() == USER_ERROR
     assert launch_status.read(store, "test") == standing
-    store.put("sweeps/test/head.json", json.dumps(replace(standing or Head(2, "running"), time=1.0).to_json()).encode())
+    store.put(
+        "sweeps/test/head.json",
+        json.dumps(replace(standing or LaunchStatus(2, "running"), time=1.0).to_json()).encode(),
+    )
     assert Refused(folder_url, "test", 1).run() == USER_ERROR
     head = launch_status.read(store, "test")
     assert head is not None

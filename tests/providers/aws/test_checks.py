@@ -1,4 +1,4 @@
-"""The verb check against an AWS account: what is missing is said with its mend, and --fix makes what may be made."""
+"""The verb check against an AWS account: what is missing is said with its fix, and --fix makes what may be made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def image() -> Iterator[str]:
     """An image of an empty account, which every test of this file shares."""
     with pytest.MonkeyPatch.context() as monkeypatch, account(monkeypatch):
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-        monkeypatch.setattr(access, "LOOK_SECONDS", 0.0)
+        monkeypatch.setattr(access, "POLL_SECONDS", 0.0)
         yield boto3.client("ec2", "us-east-1").describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
 
 
@@ -44,9 +44,9 @@ def test_what_is_missing_is_made_by_fix_and_then_all_is_ok(image: str) -> None:
     sweep = ready(image)
     before = check(sweep)
     assert not before.passed
-    mends = {f.name: f.mend for f in before.findings if f.state == "not ok"}
+    mends = {f.name: f.fix for f in before.findings if f.state == "not ok"}
     assert set(mends) == {"bucket", "head profile", "worker profile", "spot role"}
-    assert all("--fix" in mend for mend in mends.values())
+    assert all("--fix" in fix for fix in mends.values())
     assert boto3.client("s3", "us-east-1").list_buckets()["Buckets"] == [], "without --fix nothing is made"
 
     fixed = check(sweep, fix=True)
@@ -65,11 +65,11 @@ def test_what_is_missing_is_made_by_fix_and_then_all_is_ok(image: str) -> None:
 def test_a_bucket_that_is_public_or_elsewhere_is_not_ok(image: str) -> None:
     s3 = boto3.client("s3", "eu-west-1")
     s3.create_bucket(Bucket="in-europe", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    assert "cluster.region=eu-west-1" in bucket_finding(image, "s3://in-europe/x").mend
+    assert "cluster.region=eu-west-1" in bucket_finding(image, "s3://in-europe/x").fix
     s3.create_bucket(Bucket="open", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     found = bucket_finding(image, "s3://open/x", region="eu-west-1")
     assert (found.state, found.said) == ("not ok", "open does not block public access")
-    assert "edit the YAML" in bucket_finding(image, "s3://No_Name/x").mend
+    assert "edit the YAML" in bucket_finding(image, "s3://No_Name/x").fix
 
 
 def test_a_placeholder_is_told_first_and_nothing_is_made_of_it(image: str) -> None:
@@ -77,7 +77,7 @@ def test_a_placeholder_is_told_first_and_nothing_is_made_of_it(image: str) -> No
     sweep = sweep_on_aws(cluster, storage="s3://EDIT-THIS-BUCKET/x")
     first, *others = check(sweep, fix=True).findings
     assert (first.name, first.state) == ("storage", "not ok")
-    assert "edit that line of the YAML, e.g. s3://your-bucket/prefix" in first.mend
+    assert "edit that line of the YAML, e.g. s3://your-bucket/prefix" in first.fix
     found = {line.name: line.state for line in others}
     assert (found["credentials"], found["region"], found["data"]) == ("ok", "ok", "unknown")
     assert found["profiles"] == "unknown", "its bucket would stand in their policies"
@@ -103,7 +103,7 @@ def test_a_disk_smaller_than_the_images_is_not_ok(image: str, monkeypatch: pytes
     monkeypatch.setattr(client, "client", lambda service, region: ec2)
     cluster = ready(image).cluster
     assert isinstance(cluster, Aws)
-    assert checks._image(cluster).mend == "--set cluster.disk_gb=150"
+    assert checks._image(cluster).fix == "--set cluster.disk_gb=150"
 
 
 def test_a_policy_that_somebody_changed_is_put_right_again(image: str) -> None:
@@ -115,9 +115,9 @@ def test_a_policy_that_somebody_changed_is_put_right_again(image: str) -> None:
     iam = boto3.client("iam")
     everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
     iam.put_role_policy(RoleName="changed", PolicyName=of_worker.policy_name, PolicyDocument=json.dumps(everything))
-    assert "is not what this sweep needs" in (access.fault(iam, of_worker) or "")
+    assert "is not what this sweep needs" in (access.problem(iam, of_worker) or "")
     access.make(iam, of_worker)
-    assert access.fault(iam, of_worker) is None
+    assert access.problem(iam, of_worker) is None
 
 
 class Lagging:
@@ -157,7 +157,7 @@ def test_what_was_just_made_is_waited_for_until_it_is_seen_twice_in_a_row(image:
     access.make(iam, role, pauses.append)
     assert iam.knows == []
     assert len(pauses) == 4
-    assert access.fault(iam.iam, role) is None
+    assert access.problem(iam.iam, role) is None
     access.make(iam.iam, role, pauses.append)
     assert len(pauses) == 4, "what stood before is not waited for"
 
@@ -167,7 +167,7 @@ def test_what_iam_never_knows_is_not_waited_for_without_end(image: str) -> None:
     _, role = access.roles(Aws(), "s3://lagging/y", ACCOUNT)
     access.make(iam, role, pauses.append)
     assert 1 < len(pauses) < 100
-    assert "there is no instance profile" in (access.fault(iam, role) or ""), "and said by whoever looks next"
+    assert "there is no instance profile" in (access.problem(iam, role) or ""), "and said by whoever looks next"
 
 
 def test_a_profile_with_somebody_elses_role_is_left_alone(image: str) -> None:
@@ -248,7 +248,7 @@ class Quotas:
 
 
 @pytest.mark.parametrize(
-    ("vcpus", "states", "mend"),
+    ("vcpus", "states", "fix"),
     [
         (64, ["ok", "ok", "ok"], ""),
         (8, ["not ok", "ok", "ok"], "cluster.max_workers=2"),
@@ -256,14 +256,14 @@ class Quotas:
     ],
 )
 def test_quotas_are_held_against_the_workers(
-    vcpus: float, states: list[str], mend: str, monkeypatch: pytest.MonkeyPatch
+    vcpus: float, states: list[str], fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "client", lambda service, region: Quotas(vcpus))
     cluster = sweep_on_aws({"worker": "g5.xlarge", "max_workers": 8}).cluster
     assert isinstance(cluster, Aws)
     spot, on_demand, head = checks._quotas(cluster)
     assert [spot.state, on_demand.state, head.state] == states
-    assert mend in spot.mend
+    assert fix in spot.fix
 
 
 def test_without_credentials_nothing_else_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +274,7 @@ def test_without_credentials_nothing_else_is_tried(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     found = check(sweep_on_aws())
     assert not found.passed
-    assert found.findings[0].name == "credentials" and "AWS_PROFILE" in found.findings[0].mend
+    assert found.findings[0].name == "credentials" and "AWS_PROFILE" in found.findings[0].fix
     assert {f.state for f in found.findings[1:-1]} == {"unknown"}
 
 
@@ -282,9 +282,9 @@ def test_a_refusal_by_aws_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch
     def refuse() -> Finding:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "User: x is not authorized"}}, "GetRole")
 
-    found = checks._looked("spot role", refuse)
+    found = checks._try("spot role", refuse)
     assert (found.state, found.said) == ("not ok", "AccessDenied User: x is not authorized")
-    assert "right" in found.mend
+    assert "right" in found.fix
 
 
 def test_the_newest_image_is_asked_of_aws_and_where_it_does_not_say_a_key_is_named(

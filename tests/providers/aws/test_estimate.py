@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.errors import UserError
-from sweep.plan.status import Line, Survey
+from sweep.plan.status import StatusRow, SweepStatus
 from sweep.providers.aws import client, estimate, prices
 from sweep.providers.aws.estimate import Estimate, fewest_slots, lines, makespan, start_seconds
 from sweep.providers.aws.instances import platform, worker
@@ -28,18 +28,18 @@ def nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "has_credentials", lambda: False)
 
 
-def survey_of(*jobs: tuple[int, float]) -> Survey:
-    found = [Line("s", "ganomaly", "v", "digits", trials=n, to_run=n, seconds=n * took) for n, took in jobs]
-    return Survey(tuple(found), (), frozenset(), {})
+def status_of(*jobs: tuple[int, float]) -> SweepStatus:
+    found = [StatusRow("s", "ganomaly", "v", "digits", trials=n, to_run=n, seconds=n * took) for n, took in jobs]
+    return SweepStatus(tuple(found), (), frozenset(), {})
 
 
 def estimated(jobs: list[tuple[int, float]], cluster: dict[str, Any], **sections: Any) -> Estimate:
     sweep = sweep_on_aws({"worker": "g5.xlarge", "prices": PRICES, **cluster}, **sections)
-    return estimate.estimate(sweep, survey_of(*jobs))
+    return estimate.estimate(sweep, status_of(*jobs))
 
 
 def told(sweep: Sweep, *jobs: tuple[int, float]) -> str:
-    return "\n".join(lines(sweep, estimate.estimate(sweep, survey_of(*jobs)), worker(sweep)))
+    return "\n".join(lines(sweep, estimate.estimate(sweep, status_of(*jobs)), worker(sweep)))
 
 
 @given(JOBS, st.integers(1, 30))
@@ -66,7 +66,7 @@ def test_as_many_workers_are_made_as_meet_the_hours_boot_set_up_and_an_orderly_e
     ready = {"environment": "/opt/x"}
     cluster = sweep_on_aws(ready).cluster
     assert isinstance(cluster, Aws)
-    start, orderly = start_seconds(cluster) / HOUR, estimate.ORDERLY_SECONDS / HOUR
+    start, orderly = start_seconds(cluster) / HOUR, estimate.GRACE_SECONDS / HOUR
     enough = {"max_hours": 2 + start + orderly}
     assert estimated([(8, HOUR)], ready, budget=enough).workers == 4
     assert estimated([(8, HOUR)], ready, budget={"max_hours": 2 + orderly}).workers == 8, "boot takes its time"

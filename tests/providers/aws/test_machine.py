@@ -23,8 +23,8 @@ from sweep.providers.aws.machine.guard import (
     Guard,
     answers,
     head_in,
+    last_touched,
     power_off,
-    touched,
 )
 from sweep.providers.aws.machine.spot_notice import MarkAndDrain, Metadata, Notice, node_id, watch
 
@@ -56,7 +56,7 @@ def test_a_head_that_is_given_no_sweep_goes() -> None:
 
 def test_a_head_goes_ten_minutes_after_its_supervisor_stopped_touching_the_file(tmp_path: Path) -> None:
     file = tmp_path / "supervised"
-    guard = guards.head(DEADLINE, lambda: touched(file), started=0.0)
+    guard = guards.head(DEADLINE, lambda: last_touched(file), started=0.0)
     assert guard.reason(0, SET_UP_SECONDS - 1) is None
     for touch in range(3):
         os.utime(file, ns=(touch, touch)) if file.exists() else file.touch()
@@ -208,7 +208,7 @@ def test_effects_follow_once_and_errors_of_the_metadata_do_not_end_the_watch(mon
             return answer
 
     class Effects:
-        def interrupted(self, notice: Notice, now: float) -> None:
+        def handle_notice(self, notice: Notice, now: float) -> None:
             seen.append(notice)
 
     monkeypatch.setattr("sweep.providers.aws.machine.spot_notice.POLL_SECONDS", 0.0)
@@ -259,20 +259,20 @@ def test_a_notice_marks_the_machine_for_its_trials_and_drains_it_from_ray(tmp_pa
     ray.chmod(0o755)
     file = tmp_path / "run/interrupted"
     runs(tmp_path / "proc", 5, *raylet())
-    MarkAndDrain(file, str(ray), HEAD, tmp_path / "proc").interrupted(Notice("terminate", 1_000.0), now=880.0)
+    MarkAndDrain(file, str(ray), HEAD, tmp_path / "proc").handle_notice(Notice("terminate", 1_000.0), now=880.0)
     assert json.loads(file.read_text()) == {"action": "terminate", "time": 1_000.0}
     asked = (tmp_path / "asked").read_text().split()
     assert asked[:5] == ["drain-node", "--address", HEAD, "--node-id", NODE]
     assert asked[asked.index("--reason") + 1] == "DRAIN_NODE_REASON_PREEMPTION"
     assert int(asked[-2]) == 110
     assert asked[-1] == HEAD, "else Ray might start one of its own"
-    MarkAndDrain(file, str(ray), HEAD, tmp_path / "nothing").interrupted(Notice("terminate", 1_000.0), now=880.0)
+    MarkAndDrain(file, str(ray), HEAD, tmp_path / "nothing").handle_notice(Notice("terminate", 1_000.0), now=880.0)
     assert "--node-id" not in (tmp_path / "asked").read_text(), "then Ray looks for it itself"
 
 
 def test_a_machine_is_marked_also_where_ray_cannot_be_asked(tmp_path: Path) -> None:
     file = tmp_path / "interrupted"
-    MarkAndDrain(file, "/nonexistent/ray", "10.0.0.5:6379").interrupted(Notice("terminate", 10.0), now=0.0)
+    MarkAndDrain(file, "/nonexistent/ray", "10.0.0.5:6379").handle_notice(Notice("terminate", 10.0), now=0.0)
     assert file.exists()
 
 

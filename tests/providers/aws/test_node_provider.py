@@ -44,7 +44,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
         config = generated()
         for node in node_configs(config):
             node["ImageId"] = image
-        yield SpotFirst.bootstrap_config(ray_yaml.validated(config))
+        yield SpotFirst.bootstrap_config(ray_yaml.validate(config))
         resource_cache.cache_clear()
         client_cache.cache_clear()
 

@@ -16,14 +16,14 @@ from rich.console import Console
 
 from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
 from sweep.plan.expand import expand
-from sweep.plan.status import Survey, survey
+from sweep.plan.status import SweepStatus, read_status
 from sweep.providers.aws import client, teardown
 from sweep.providers.aws import provider as place
 from sweep.providers.aws.key_files import Folder
-from sweep.providers.aws.provider import AwsPlace
+from sweep.providers.aws.provider import AwsProvider
 from sweep.providers.local_files import cluster_name
 from sweep.providers.ray_launcher import Launcher
-from sweep.providers.registry import pinned, place_of
+from sweep.providers.registry import pin, provider_of
 from sweep.providers.shipping import Shipment
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
@@ -46,10 +46,10 @@ def ec2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Survey:
+def plan(tmp_path: Path) -> SweepStatus:
     from sweep.providers.aws.instances import platform
 
-    return survey(expand(SWEEP, platform(SWEEP)), Ledger(open_store(str(tmp_path / "store")), SWEEP.name))
+    return read_status(expand(SWEEP, platform(SWEEP)), Ledger(open_store(str(tmp_path / "store")), SWEEP.name))
 
 
 class Ups:
@@ -92,9 +92,9 @@ def test_a_folder_that_cannot_be_written_is_a_fault_that_names_the_variable(tmp_
 
 
 def test_making_ships_the_code_and_a_head_that_is_up_is_kept_as_it_was_made(
-    ec2: Any, plan: Survey, monkeypatch: pytest.MonkeyPatch
+    ec2: Any, plan: SweepStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ups, place, folder = Ups(ec2, monkeypatch), AwsPlace(SWEEP, plan), Folder(SWEEP)
+    ups, place, folder = Ups(ec2, monkeypatch), AwsProvider(SWEEP, plan), Folder(SWEEP)
     assert place.alive() is False
     orderly = place.make(CONSOLE, 2e9)
     assert orderly == 2e9 - 300, "the driver stops before the machines power themselves off"
@@ -112,7 +112,7 @@ def test_making_ships_the_code_and_a_head_that_is_up_is_kept_as_it_was_made(
 
 @pytest.mark.parametrize("what", ["copy_to", "private_text"])
 def test_a_disk_that_is_full_is_a_fault_that_names_the_variable(
-    ec2: Any, plan: Survey, monkeypatch: pytest.MonkeyPatch, what: str
+    ec2: Any, plan: SweepStatus, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -120,19 +120,19 @@ def test_a_disk_that_is_full_is_a_fault_that_names_the_variable(
     Ups(ec2, monkeypatch)
     monkeypatch.setattr(Shipment if what == "copy_to" else place, what, full)
     with pytest.raises(UserError, match=r"No space left.*XDG_CACHE_HOME"):
-        AwsPlace(SWEEP, plan).make(CONSOLE, 2e9)
+        AwsProvider(SWEEP, plan).make(CONSOLE, 2e9)
 
 
 @pytest.mark.parametrize("known", [None, '{"head": "i-another"}', '{"head": "i-', "{}", "[]"])
 def test_what_is_left_of_a_head_that_was_not_finished_or_not_made_here_is_removed_first(
-    ec2: Any, plan: Survey, monkeypatch: pytest.MonkeyPatch, known: str | None
+    ec2: Any, plan: SweepStatus, monkeypatch: pytest.MonkeyPatch, known: str | None
 ) -> None:
     old = make(ec2, NAME)
     if known is not None:
         Folder(SWEEP).make()
         Folder(SWEEP).config.write_text(known)
     Ups(ec2, monkeypatch)
-    AwsPlace(SWEEP, plan).make(CONSOLE, 2e9)
+    AwsProvider(SWEEP, plan).make(CONSOLE, 2e9)
     assert len(running(ec2)) == 1
     assert not running(ec2) & set(old)
 
@@ -140,8 +140,8 @@ def test_what_is_left_of_a_head_that_was_not_finished_or_not_made_here_is_remove
 def test_the_public_key_is_imported_with_our_tags(ec2: Any) -> None:
     folder = Folder(SWEEP)
     folder.make()
-    AwsPlace(SWEEP)._import_key(folder)
-    AwsPlace(SWEEP)._import_key(folder)
+    AwsProvider(SWEEP)._import_key(folder)
+    AwsProvider(SWEEP)._import_key(folder)
     (pair,) = ec2.describe_key_pairs()["KeyPairs"]
     assert pair["KeyName"] == NAME
     assert [thing.kind for thing in teardown.standing(REGION, NAME)] == ["key pair"]
@@ -149,7 +149,7 @@ def test_the_public_key_is_imported_with_our_tags(ec2: Any) -> None:
 
 def test_the_submission_is_one_shell_command_that_names_everything() -> None:
     sweep: Sweep = sweep_on_aws({"environment": "/opt/ready"}, storage=f"s3://{BUCKET}/a b'c")
-    command = AwsPlace(sweep).submission(7)
+    command = AwsProvider(sweep).submission(7)
     subprocess.run(["bash", "-n", "-c", command], check=True)
     words = shlex.split(command.partition("&& /opt/ready")[2].partition(" || exit")[0])
     assert words[:6] == ["/bin/python", "-m", "sweep.launch.head.supervisor", f"s3://{BUCKET}/a b'c", "table-1", "7"]
@@ -177,14 +177,14 @@ def test_a_supervisor_that_is_refused_is_told_from_one_that_fails(
 
     monkeypatch.setattr(Launcher, "run", on_head)
     with pytest.raises(AlreadyRuns if status == ALREADY_RUNS else CommandFailed):
-        AwsPlace(sweep_on_aws({"environment": str(tmp_path / "environment")})).submit(2)
+        AwsProvider(sweep_on_aws({"environment": str(tmp_path / "environment")})).submit(2)
 
 
 def test_a_launch_names_the_image_that_auto_stood_for(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = {"Parameter": {"Value": "ami-0abcdef12"}}
     ssm = type("Ssm", (), {"get_parameter": lambda self, **_: answer})()
     monkeypatch.setattr(client, "client", lambda service, region: ssm)
-    sweep = pinned(sweep_on_aws())
+    sweep = pin(sweep_on_aws())
     assert sweep.model_dump(mode="json")["cluster"]["image"] == "ami-0abcdef12"
     assert cluster_name(sweep) == cluster_name(sweep_on_aws())
-    assert isinstance(place_of(sweep), AwsPlace)
+    assert isinstance(provider_of(sweep), AwsProvider)

@@ -34,12 +34,12 @@ ROOT = Path(__file__).parents[3]
     ],
 )
 def test_ray_accepts_what_is_generated(cluster: dict[str, Any]) -> None:
-    ray_yaml.validated(generated(cluster))
+    ray_yaml.validate(generated(cluster))
 
 
 def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
     sweep = load(ROOT / "clusters/aws.yaml")
-    ray_yaml.validated(ray_config.configuration(sweep, worker(sweep), RESOLVED))
+    ray_yaml.validate(ray_config.configuration(sweep, worker(sweep), RESOLVED))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
 )
 def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], place: str) -> None:
     with pytest.raises(UserError) as caught:
-        ray_yaml.validated(generated({"ray": keys}))
+        ray_yaml.validate(generated({"ray": keys}))
     assert "cluster.ray" in str(caught.value)
     assert place in str(caught.value)
 
@@ -206,7 +206,7 @@ def test_cluster_ray_is_merged_last() -> None:
     assert config["idle_timeout_minutes"] == 1
     assert config["available_node_types"]["worker"]["node_config"]["EbsOptimized"] is True
     assert config["available_node_types"]["worker"]["node_config"]["ImageId"] == RESOLVED.image
-    ray_yaml.validated(config)
+    ray_yaml.validate(config)
 
 
 def test_the_text_is_the_configuration() -> None:

@@ -208,7 +208,7 @@ def test_what_may_pass_ends_no_removal(ec2: Any, monkeypatch: pytest.MonkeyPatch
 def test_what_lasts_ends_it_at_once(ec2: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     failing = Failing(ec2, [error, error])
     monkeypatch.setattr(client, "client", lambda service, region: failing)
-    with pytest.raises(UserError, match=r"does not let us .*; once that is mended the same command goes on"):
+    with pytest.raises(UserError, match=r"does not let us .*; once that is fixed the same command goes on"):
         teardown.tear_down(REGION, OURS, lambda text: None)
     assert failing.errors == [error], "and is not asked again"
 

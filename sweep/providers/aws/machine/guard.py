@@ -94,7 +94,7 @@ def head_in(file: Path) -> str | None:
         return None
 
 
-def touched(file: Path) -> str | None:
+def last_touched(file: Path) -> str | None:
     """When a file was last touched, None while there is none."""
     try:
         return str(file.stat().st_mtime_ns)
@@ -134,7 +134,7 @@ def main() -> None:
     if options.role == "worker":
         guard = worker(options.deadline, lambda: head_in(options.head_file), answers, started)
     else:
-        guard = head(options.deadline, lambda: touched(options.supervised_file), started)
+        guard = head(options.deadline, lambda: last_touched(options.supervised_file), started)
     while True:
         reason = guard.reason(time.time(), time.monotonic())
         if reason is not None:

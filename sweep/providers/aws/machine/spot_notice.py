@@ -43,7 +43,7 @@ class Notice:
 class Effects(Protocol):
     """What follows from a notice."""
 
-    def interrupted(self, notice: Notice, now: float) -> None:
+    def handle_notice(self, notice: Notice, now: float) -> None:
         """Carried out once; `now` in seconds since 1970."""
 
 
@@ -103,7 +103,7 @@ class MarkAndDrain:
     head: str
     processes: Path = PROCESSES
 
-    def interrupted(self, notice: Notice, now: float) -> None:
+    def handle_notice(self, notice: Notice, now: float) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         beside = self.file.with_name(f"{self.file.name}.new")
         beside.write_text(json.dumps({"action": notice.action, "time": notice.time}))
@@ -151,7 +151,7 @@ def watch(metadata: Metadata, effects: Effects) -> None:
             notice = None
         if notice is not None:
             print(f"interruption notice: {notice.action}", flush=True)
-            effects.interrupted(notice, time.time())
+            effects.handle_notice(notice, time.time())
             return
         time.sleep(POLL_SECONDS)
 
