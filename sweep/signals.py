@@ -1,4 +1,4 @@
-"""Children that do not outlive their parent, and are not lost while they are being started; what ends processes."""
+"""Signals and child processes: children end with their parent, and interruptions stop a launch in order."""
 
 from __future__ import annotations
 
@@ -7,105 +7,99 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
-TERM_SUSPENDS = (
-    "SWEEP_TERM_SUSPENDS"  # environment variable of a place that ends processes by SIGTERM to run them again
-)
-DIES_WITH_PARENT = sys.platform == "linux"  # even when the parent is killed; elsewhere nobody promises that
+TERM_SUSPENDS = "SWEEP_TERM_SUSPENDS"  # environment variable; "1" if the provider sends SIGTERM and later runs us again
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+Handler = Callable[[int, FrameType | None], Any]
+DIES_WITH_PARENT = sys.platform == "linux"  # even if the parent is killed; other systems do not offer this
 
 
 def die_with_parent() -> None:
-    """For `preexec_fn`: the kernel kills this process when its parent ends."""
+    """Ask the kernel to kill this process when its parent ends; for `preexec_fn`."""
     if DIES_WITH_PARENT:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def term_suspends() -> bool:
-    """Whether SIGTERM comes from a place that takes a machine back and goes on later, not from who ends a launch."""
+    """Return True if SIGTERM means that the provider takes the machine back, and the launch goes on later.
+
+    Otherwise SIGTERM is a request to end the launch.
+    """
     return os.environ.get(TERM_SUSPENDS) == "1"
 
 
 @contextmanager
-def not_interrupted() -> Iterator[None]:
-    """A signal that would end this process comes after the block: in the midst of a fork it would lose the child."""
-    if threading.current_thread() is not threading.main_thread():  # signals come to the main thread alone
-        yield
-        return
-    came: list[int] = []
-    endings = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in endings}
+def handling(handlers: Mapping[int, Handler]) -> Iterator[None]:
+    """Install signal handlers while the block runs, and restore the former ones at its end."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        for number, action in before.items():
-            signal.signal(number, action)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def not_interrupted() -> Iterator[None]:
+    """Delay signals that would end this process until the block has ended.
+
+    An interruption in the middle of a fork would lose track of the child.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
+        yield
+        return
+    came: list[int] = []
+    with handling(dict.fromkeys(INTERRUPTIONS, lambda number, _: came.append(number))):
+        yield
     if came:
         signal.raise_signal(came[0])
 
 
 @contextmanager
 def on_interrupt(by: Callable[[], None]) -> Iterator[None]:
-    """What Ctrl-C, or SIGTERM, does meanwhile."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        by()
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    """Call `by` on Ctrl-C or SIGTERM while the block runs."""
+    with handling(dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda *_: by())):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def at_once() -> None:
-    """Before trials run there is nothing to wait for.
-
-    Not while a process is being started: an exception that falls into a fork's hooks is dropped by
-    Python, and leaves logging's lock taken for ever.
-    """
-    raise KeyboardInterrupt
-
-
-ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # beside Ctrl-C: a service that stops, a terminal that is closed
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM and a closed terminal are what Ctrl-C is, but for those that are ignored, as `nohup` has it."""
+def interruptible() -> Iterator[None]:
+    """Treat SIGTERM and a closed terminal like Ctrl-C.  Signals that are ignored, as under `nohup`, stay ignored."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del frame
-        if number == signal.SIGHUP:  # the shell and the kernel both send it, and that is no second interruption
+        if number == signal.SIGHUP:  # the shell and the kernel both send it; the second one must not interrupt again
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    heeded = [number for number in ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}
-    try:
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    with handling(dict.fromkeys(ours, interrupt)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
-def _noticing(number: int) -> Iterator[threading.Event]:
-    """Make a signal stop the launch in order, and notice that it came."""
+def stop_on(number: int) -> Iterator[threading.Event]:
+    """Stop the launch in order when this signal comes; yields an event that is set then."""
     came = threading.Event()
 
-    def notice(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
         came.set()
         signal.raise_signal(signal.SIGTERM)
 
-    before = signal.signal(number, notice)
-    try:
+    with handling({number: stop}):
         yield came
-    finally:
-        signal.signal(number, before)
+
+
+def at_once() -> None:
+    """Raise KeyboardInterrupt: before any trial runs there is nothing to wait for.
+
+    Do not use it while a process is being started.  Python drops an exception that is raised inside a
+    fork's hooks, and the lock of `logging` then stays taken forever.
+    """
+    raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from sweep.cli.options import All, Config, Json, Set, Yes, ask, err, out, print_
 WATCH_SECONDS = 5.0
 
 if TYPE_CHECKING:
-    pass
+    from sweep.plan.status import SweepStatus
 
 
 def launch(
@@ -42,20 +42,22 @@ def launch(
     from sweep.errors import DONE, SOME_FAILED, Outcome, UserError
 
     session = Session(config, assignments, to_launch=True)
-    if detach and session.on_this_machine:
-        raise UserError("--detach: provider local runs in this process; it is for clusters that have a head")
-    state = session.read_status()
-    out.print(session.plan_table(state))
+    if detach and session.runs_here:
+        name = session.sweep.cluster.provider
+        raise UserError(f"--detach: provider {name} runs in this process; it is for clusters that have a head")
+    status = session.read_status()
+    out.print(session.plan_table(status))
     if dry_run:
         return
-    again = state.count("to_run") or (state.count("failed") and not skip_failed)
+    again = status.count("to_run") or (status.count("failed") and not skip_failed)
     if again and not yes:
         ask("Proceed?")
-    outcome = Outcome(SOME_FAILED if state.count("failed") else DONE)
+    outcome = Outcome(SOME_FAILED if status.count("failed") else DONE)
+    after: SweepStatus | None = status
     if again:
-        outcome = session.launch(state, out, skip_failed=skip_failed, detach=detach)
+        outcome, after = session.launch(status, out, skip_failed=skip_failed, detach=detach)
     if outcome.finished:
-        session.reporting().show(out)
+        session.reporting(status=after).show(out)
     raise typer.Exit(outcome.code)
 
 
@@ -82,13 +84,13 @@ def plan(
     from sweep.cli.session import Session
 
     session = Session(config, assignments)
-    state, unreached = session.read_status_if_reached()
+    status, unreached = session.read_status_if_reached()
     if ray_yaml:
-        sys.stdout.write(session.ray_yaml(state))
+        sys.stdout.write(session.provider.launcher_config(status))
     elif as_json:
-        print_json(session.plan_json(state, unreached))
+        print_json(session.plan_json(status, unreached))
     else:
-        out.print(session.plan_table(state, unreached))
+        out.print(session.plan_table(status, unreached))
         out.print(f"Nothing was started.  Launch: {session.command('launch')}", markup=False, soft_wrap=True)
 
 

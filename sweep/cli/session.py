@@ -1,51 +1,53 @@
-"""A sweep as a verb sees it: its YAML with its store, ledger and plan, and what is said of it."""
+"""One sweep opened for a command: its YAML, store, ledger, platform and plan."""
 
 from __future__ import annotations
 
 import shlex
 import tempfile
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.text import Text
 
-from sweep.errors import UserError
 from sweep.launch import follow
 from sweep.plan.expand import Work, expand, union
 from sweep.plan.launch_record import last_launch, launches
 from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus, read_status
-from sweep.plan.table import table, unheld_budget
+from sweep.plan.table import table
 from sweep.providers import user_code
-from sweep.providers.local import refuse_busy_cards
-from sweep.providers.registry import platform
-from sweep.spec.cluster import Aws, Local, OnPrem, Slurm
+from sweep.providers.registry import provider_of
 from sweep.spec.load import load, refuse_unedited
 from sweep.spec.sweep import Sweep
 from sweep.store import launch_status, open_store
 from sweep.store.base import Store, StoreError
+from sweep.store.launch_status import LaunchStatus
 from sweep.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from sweep.errors import Outcome
+    from sweep.providers.base import Provider
     from sweep.report.report import Reporting
 
-
-WHICH = ("storage", "sweep.name")  # keys that say which sweep, and nothing of what it is
+NAMING_KEYS = ("storage", "sweep.name")  # `--set` of these says which sweep is meant, and changes nothing of it
 
 
 class Session:
-    """A sweep with its store, its plan and the command line that names it.
+    """A sweep with its store and plan, and the command line that names it.
 
-    Those who look back (`as_launched`) see what was launched last, on the machine that it ran on;
-    with `--set` of more than `storage` and `sweep.name` they see what the command line says, on that
-    machine, and with `--all` (`everything`) the union of all launches, each on its machine.  Those who
-    launch (`to_launch`) have to have edited the YAML.
+    Args:
+        config: YAML of the sweep.
+        assignments: of `--set`.
+        as_launched: show the latest launch, on the platform that it had; with `--set` of other keys than `storage`
+            and `sweep.name` show what the command line describes, on that platform.
+        everything: show the union of all launches, each on its own platform.
+        to_launch: refuse a YAML that still has placeholders.
 
     Attributes:
-        launched: whether the store has any launch of it; looked for by those who look back.
+        launched: the store has a launch of this sweep; only looked up with `as_launched`.
     """
 
     def __init__(
@@ -66,144 +68,131 @@ class Session:
         storage = self.sweep.storage
         last = last_launch(self.ledger, storage) if as_launched else None
         self.launched = last is not None
-        if last is not None and all(name.partition("=")[0].strip() in WHICH for name in assignments):
+        if last is not None and all(name.partition("=")[0].strip() in NAMING_KEYS for name in assignments):
             self.sweep = last[0]
-        self.platform: Platform = last[1] if last is not None else platform(self.sweep)
+        self.platform: Platform = last[1] if last is not None else self.provider.platform()
         self.work: Work = expand(self.sweep, self.platform)
         if everything:
-            earlier = [expand(sweep, ran_on) for sweep, ran_on in launches(self.ledger, storage)]
+            earlier = [expand(sweep, platform) for sweep, platform in launches(self.ledger, storage)]
             self.work = union([*earlier, self.work])
 
+    @cached_property
+    def provider(self) -> Provider[Any]:
+        """The provider of the sweep's machines."""
+        return provider_of(self.sweep)
+
+    @property
+    def runs_here(self) -> bool:
+        """True if a launch runs in the process of its command."""
+        return self.sweep.cluster.runs_here
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of what one trial occupies, in dollars per hour; None if unknown."""
+        price = self.sweep.usd_per_hour
+        return None if price is None else price / max(1, self.platform.slots)
+
+    def command(self, verb: str, rest: str = "") -> str:
+        """Return the command line of a verb on the same sweep."""
+        over = [word for assignment in self._assignments for word in ("--set", assignment)]
+        words = shlex.join(["python", "-m", "sweep", verb, str(self._config), *over])
+        return f"{words} {rest}".strip()
+
+    def never_launched(self) -> str:
+        """Return a notice that this sweep was never launched; "" if it was."""
+        if self.launched:
+            return ""
+        others = ", ".join(sorted(self.store.names("sweeps"))) or "none"
+        return f"{self.sweep.name} was never launched into {self.store.url} (there: {others}); this is what is planned"
+
     def read_status(self) -> SweepStatus:
-        """The plan beside what the store holds."""
+        """Compare the plan with the store."""
         return read_status(self.work, self.ledger)
 
     def read_status_if_reached(self) -> tuple[SweepStatus, str]:
-        """As `survey`; where the store cannot be reached, the plan beside an empty one, and why."""
+        """Return `read_status()` and ""; without a store that answers, the status of an empty one and the reason."""
         try:
             return self.read_status(), ""
         except StoreError as error:
             with tempfile.TemporaryDirectory() as nothing:
                 return read_status(self.work, Ledger(open_store(nothing), self.sweep.name)), str(error)
 
-    @property
-    def on_this_machine(self) -> bool:
-        """Whether a launch runs in its own process."""
-        return isinstance(self.sweep.cluster, Local)
+    def head(self) -> LaunchStatus | None:
+        """Return the status of the launch as its head wrote it last; None on this machine."""
+        return None if self.runs_here else launch_status.read(self.store, self.sweep.name)
 
-    @property
-    def usd_per_hour(self) -> float | None:
-        """Price of what one trial occupies, where it is known."""
-        price = self.sweep.usd_per_hour
-        return None if price is None else price / max(1, self.platform.slots)
+    def status_table(self, status: SweepStatus, head: LaunchStatus | None) -> Group:
+        """Return what `status` prints."""
+        shown = table(self.sweep, replace(self.platform, slots=self._slots_now(head)), status)
+        lines = [] if head is None else follow.lines(head, self.sweep.budget)
+        return Group(shown, *(Text(line) for line in lines))
 
-    def command(self, verb: str, rest: str = "") -> str:
-        """The command line of a verb on the same sweep."""
-        over = [word for assignment in self._assignments for word in ("--set", assignment)]
-        words = shlex.join(["python", "-m", "sweep", verb, str(self._config), *over])
-        return f"{words} {rest}".strip()
-
-    def never_launched(self) -> str:
-        """What to know of a sweep that is looked back on, and was not launched; "" of one that was."""
-        if self.launched:
-            return ""
-        others = ", ".join(sorted(self.store.names("sweeps"))) or "none"
-        return f"{self.sweep.name} was never launched into {self.store.url} (there: {others}); this is what is planned"
-
-    def head(self) -> launch_status.LaunchStatus | None:
-        """The last word of the head that this sweep runs on; None on this machine."""
-        return None if self.on_this_machine else launch_status.read(self.store, self.sweep.name)
-
-    def status_table(self, state: SweepStatus, head: launch_status.LaunchStatus | None) -> Group:
-        """What the store holds of the plan, and what the head says, for a person."""
-        shown = table(self.sweep, replace(self.platform, slots=self._slots_there(head)), state)
-        said = [] if head is None else follow.lines(head, self.sweep.budget)
-        return Group(shown, *(Text(line) for line in said))
-
-    def status_json(self, state: SweepStatus, head: launch_status.LaunchStatus | None) -> dict[str, Any]:
-        """The same for programs; seconds are None where no machine is there."""
-        slots = self._slots_there(head)
-        found = state.to_json(slots)
+    def status_json(self, status: SweepStatus, head: LaunchStatus | None) -> dict[str, Any]:
+        """Return what `status --json` prints; seconds are None if no machine is there."""
+        slots = self._slots_now(head)
+        found = status.to_json(slots)
         return {
             **found,
             "seconds": found["seconds"] if slots or not found["to_run"] else None,
-            "failures": state.failures(),
+            "failures": status.failures(),
             "head": None if head is None else head.to_json(),
             "budget": self.sweep.budget.model_dump(mode="json"),
         }
 
-    def _slots_there(self, head: launch_status.LaunchStatus | None) -> int:
-        """Trials at once on the machines of now, as the head says."""
-        if self.on_this_machine:
+    def _slots_now(self, head: LaunchStatus | None) -> int:
+        """Return how many trials the machines that exist now run at once."""
+        if self.runs_here:
             return self.platform.slots
         return 0 if head is None or head.has_ended else head.slots
 
-    def plan_table(self, state: SweepStatus, unreached: str = "") -> Group:
-        """The plan for a person, with machines and dollars; `unreached` as `read_status_if_reached` says."""
-        machines: list[str] = []
-        if isinstance(self.sweep.cluster, Aws):
-            from sweep.providers.aws.estimate import estimate
-            from sweep.providers.aws.provider import plan_lines
-
-            machines = plan_lines(self.sweep, self.store, estimate(self.sweep, state), unreached)
-        shown = table(self.sweep, self.platform, state, unreached, machines)
+    def plan_table(self, status: SweepStatus, unreached: str = "") -> Group:
+        """Return what `plan` prints; arguments as from `read_status_if_reached`."""
+        machines = self.provider.plan_lines(status, self.store, unreached)
+        shown = table(self.sweep, self.platform, status, unreached, machines)
         return Group(shown, *(Text(line, style="yellow") for line in self._cautions()))
 
-    def plan_json(self, state: SweepStatus, unreached: str) -> dict[str, Any]:
-        """The plan for programs."""
-        found = {**state.to_json(self.platform.slots), "cautions": self._cautions()}
+    def plan_json(self, status: SweepStatus, unreached: str) -> dict[str, Any]:
+        """Return what `plan --json` prints; arguments as from `read_status_if_reached`."""
+        found = {**status.to_json(self.platform.slots), "cautions": self._cautions()}
         if unreached:
             found |= {"done": None, "failed": None, "pruned": None, "stale": None, "store": unreached}
-        if isinstance(self.sweep.cluster, Aws):
-            from sweep.providers.aws.estimate import estimate
-
-            found["aws"] = estimate(self.sweep, state).to_json()
-        return found
+        return {**found, **self.provider.plan_json(status)}
 
     def _cautions(self) -> list[str]:
-        """What whoever reads the plan should know."""
-        own = [line.sentence() for line in user_code.cautions(self.sweep)]
-        return [said for said in (self.platform.caution, unheld_budget(self.sweep), *own) if said]
+        """Return warnings that a reader of the plan needs."""
+        own = [line.sentence() for line in user_code.cautions(self.provider)]
+        return [text for text in (self.platform.caution, self.provider.budget_caution(), *own) if text]
 
-    def ray_yaml(self, state: SweepStatus) -> str:
-        """What Ray's launcher would be given, or Slurm."""
-        match self.sweep.cluster:
-            case Aws():
-                from sweep.providers.aws.provider import ray_yaml
+    def launch(
+        self, status: SweepStatus, console: Console, *, skip_failed: bool, detach: bool
+    ) -> tuple[Outcome, SweepStatus | None]:
+        """Run what is left: in this process, or on the provider's machines.
 
-                return ray_yaml(self.sweep, state)
-            case OnPrem():
-                from sweep.providers.onprem.ray_config import yaml_text
-
-                return yaml_text(self.sweep)
-            case Slurm():
-                from sweep.providers.slurm.scripts import scripts_text as scripts
-
-                return scripts(self.sweep)
-            case other:
-                raise UserError(
-                    f"--ray-yaml: provider {other.provider} needs no launcher of Ray's; it is for provider aws and "
-                    "onprem, and for slurm, whose scripts it prints"
-                )
-
-    def launch(self, state: SweepStatus, console: Console, *, skip_failed: bool, detach: bool) -> Outcome:
-        """Run what is left: in this process, or on the place that the YAML names."""
+        Returns:
+            The outcome, and the sweep's status after it; None if nobody has read that here.
+        """
         from sweep.errors import Outcome
-        from sweep.launch.local import Launch
+        from sweep.launch.local import LocalLaunch
         from sweep.launch.remote import RemoteLaunch
-        from sweep.providers.registry import pin, provider_of
 
-        user_code.refuse(self.sweep)
-        sweep = pin(self.sweep)
-        place = provider_of(sweep, state)
-        rest = (self.work, self.platform, self.store, self.ledger, console)
-        if place is not None:
-            return RemoteLaunch(sweep, *rest, place, self.command, skip_failed).run(detach=detach)
-        refuse_busy_cards(self.sweep)
-        return Outcome(Launch(sweep, *rest, lambda key: self.command("trial", f"{key} --log"), skip_failed).run())
+        user_code.refuse(self.provider)
+        self.provider.check_launch()
+        sweep = self.provider.pin()
+        prepared = (sweep, self.work, self.platform, self.store, self.ledger, console)
+        if self.runs_here:
+            end = LocalLaunch(*prepared, lambda key: self.command("trial", f"{key} --log"), skip_failed).run()
+            return Outcome(end.code), end.status
+        remote = RemoteLaunch(*prepared, provider_of(sweep), status, self.command, skip_failed)
+        return remote.run(detach=detach), None
 
-    def reporting(self, selection: str = "last", evaluation: str = "clean", metric: str = "auroc") -> Reporting:
-        """The leaderboard from what the store holds now."""
+    def reporting(
+        self,
+        selection: str = "last",
+        evaluation: str = "clean",
+        metric: str = "auroc",
+        status: SweepStatus | None = None,
+    ) -> Reporting:
+        """Return the leaderboard from what the store holds now, or from a status that was read just before."""
         from sweep.report.report import Reporting
 
-        return Reporting(self.read_status(), self.ledger, selection, evaluation, metric, self.usd_per_hour)
+        return Reporting(status or self.read_status(), self.ledger, selection, evaluation, metric, self.usd_per_hour)

@@ -1,12 +1,12 @@
-"""Generation after generation until nothing is left, the budget is used up, or it is asked to stop."""
+"""Run trials, one generation after another, until none is left, a budget is used up, or the launch is stopped."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -25,28 +25,40 @@ from sweep.store.attempts import failed_before, failures
 from sweep.store.lease import Lease
 from sweep.store.ledger import Ledger, Record
 
-GENERATION_TRIALS = 2000  # a Tuner's memory and its state file grow with its trials
-MAX_CONSECUTIVE_CRASHES = 3  # of the process that drives Ray, without a result between them
+GENERATION_TRIALS = 2000  # Tune's memory and its state file grow with the number of trials
+MAX_CONSECUTIVE_CRASHES = 3  # of the tuner process, with no result in between
 STOPPED = "stopped; the same command goes on where it was"
+
+
+class LoopEnd(NamedTuple):
+    """How a loop ended.
+
+    Attributes:
+        code: exit code of the launch.
+        status: of the sweep at the end; None if trials are left, so that nobody has read it.
+    """
+
+    code: int
+    status: SweepStatus | None = None
 
 
 @dataclass(frozen=True)
 class TrialLoop:
-    """What one launch runs.
+    """All trials of one launch.
 
     Attributes:
-        sweep, work, platform: what is run, on what.
-        ledger: open, of the sweep.
+        sweep, work, platform: what is run, and on what.
+        ledger: of the sweep.
         console: for progress.
-        log_command: the command that shows the log of a trial, given its key.
-        skip_failed: leave trials alone that have failed before.
+        log_command: returns the command that shows the log of a trial, given its key.
+        skip_failed: do not run trials that have failed before.
         number: of this launch.
         provenance: commit and dirty, for results.
-        exhausted: says which budget is used up, None while none is.
-        stranded: says why no trial can run, None while one may.
-        watch: hears of every event, and each second of nothing.
-        patience: seconds that trials may take to write their resume state once all are asked to stop.
-        echo_seconds: for which a second signal is taken for the first one's, sent along by somebody between.
+        exhausted: returns which budget is used up, None while none is.
+        stranded: returns why no trial can run, None while one may.
+        watch: receives every event, and None after each second without one.
+        patience: seconds for trials to write their resume state after a stop was requested.
+        echo_seconds: a second signal within this time repeats the first one and is ignored.
     """
 
     sweep: Sweep
@@ -64,85 +76,52 @@ class TrialLoop:
     patience: float = math.inf
     echo_seconds: float = 0.0
 
-    def run(self, lease: Lease, cluster: TunerProcess) -> int:
-        """Run until nothing is left; returns the exit code.
+    def run(self, lease: Lease, tuner: TunerProcess, status: SweepStatus | None = None) -> LoopEnd:
+        """Run until nothing is left.
 
         Args:
             lease: of the sweep, held.
-            cluster: may have been started, or told to stop.
+            tuner: may have been started already, or asked to stop.
+            status: of the sweep, if it was read under this lease; else it is read here.
 
         Raises:
-            UserError: it makes no sense to go on, and why.
+            UserError: going on makes no sense, with the reason.
             StoreError: the store failed; the same command goes on where it was.
         """
-        state = read_status(self.work, self.ledger)
-        cause = spent = stranded = None
-        weights = Weights(self.ledger, state) if self.sweep.trial.keep == "best" else None
+        status = status or read_status(self.work, self.ledger)
+        weights = Weights(self.ledger, status) if self.sweep.trial.keep == "best" else None
         with (
-            Progress(state, self.platform.slots, self.console, self.log_command, self._again) as progress,
-            on_interrupt(_Stop(cluster, progress, self.echo_seconds)),
+            Progress(status, self.platform.slots, self.console, self.log_command, self._again) as progress,
+            on_interrupt(_Stop(tuner, progress, self.echo_seconds)),
         ):
-            deaths, last_run = 0, time.monotonic()
-            more = self._anything_to_run(state)
-            finished = not more
-            if more and not cluster.stop_file.exists() and (spent := self.exhausted()):
-                progress.say(f"{spent} is reached: nothing is started")
-                cluster.stop()
-            while more and not cluster.stop_file.exists():
-                more, results = False, 0
-                try:
-                    for event in self._generation(cluster):
-                        if event is not None and event["event"] == "ended":
-                            finished, cause = bool(event["finished"]), event["stopped"]
-                            more = not (finished or cause or cluster.stop_file.exists())
-                        elif event is not None and event["event"] == "result":
-                            results += 1
-                            if weights is not None:
-                                weights.take(event)
-                        progress.take(event)
-                        if self.watch is not None:
-                            self.watch(event, progress)
-                        if lease.is_lost and cause is None:
-                            cause = "another launch of this sweep has taken over"
-                            cluster.stop()
-                        stopping = cluster.stop_file.exists()
-                        if not stopping and (spent := self.exhausted()):
-                            progress.say(f"{spent} is reached: stopping, resumable")
-                            cluster.stop()
-                        elif not stopping and (stranded := self.stranded()):
-                            progress.say(f"{stranded}: stopping")
-                            cluster.stop()
-                        if not stopping:
-                            last_run = time.monotonic()
-                        elif time.monotonic() - last_run > self.patience:
-                            progress.say(f"no end in {self.patience:.0f} s: ending now", style="yellow")
-                            cluster.stop()
-                except TunerCrashed as death:
-                    deaths = 0 if results else deaths + 1
-                    more = not cluster.stop_file.exists()  # asked twice, we have ended it ourselves
-                    if more:
-                        progress.say(f"{death}: starting it again", style="yellow")
-                    if more and deaths >= MAX_CONSECUTIVE_CRASHES:
-                        raise UserError(
-                            f"{death}, {deaths} times in a row; the last of what it printed:\n{death.log}"
-                        ) from None
+            run = _Run(self, lease, tuner, progress, weights)
+            more = self._anything_to_run(status)
+            run.finished = not more
+            if more:
+                run.check_budget_first()
+            while more and not tuner.stop_file.exists():
+                more = run.generation()
                 if more:
                     progress.reset(read_status(self.work, self.ledger))
-            stopped = cluster.stop_file.exists() and not finished  # there was nothing left to stop
-        if cause is not None:
-            raise UserError(f"stopped: {cause}\nThe same command goes on where it was.")
-        if stopped and spent is not None:
-            return BUDGET
-        if stopped and stranded is not None:
-            return USER_ERROR
+            stopped = tuner.stop_file.exists() and not run.finished  # else there was nothing left to stop
+        return self._end(run, stopped)
+
+    def _end(self, run: _Run, stopped: bool) -> LoopEnd:
+        if run.cause is not None:
+            raise UserError(f"stopped: {run.cause}\nThe same command goes on where it was.")
+        if stopped and run.spent is not None:
+            return LoopEnd(BUDGET)
+        if stopped and run.stranded is not None:
+            return LoopEnd(USER_ERROR)
         if stopped:
             say(self.console, STOPPED)
-            return INTERRUPTED
+            return LoopEnd(INTERRUPTED)
         final = read_status(self.work, self.ledger)
-        return SOME_FAILED if final.count("failed") else DONE
+        return LoopEnd(SOME_FAILED if final.count("failed") else DONE, final)
 
-    def _generation(self, cluster: TunerProcess) -> Iterator[dict[str, Any] | None]:
-        return cluster.generation(
+    def events(self, tuner: TunerProcess) -> Iterator[dict[str, Any] | None]:
+        """Run one generation in the tuner process; yields its events, and None after each second without one."""
+        return tuner.run_generation(
             self.sweep,
             quota=GENERATION_TRIALS,
             cache=self.sweep.data.cache or default_cache(),
@@ -152,20 +131,113 @@ class TrialLoop:
         )
 
     def _again(self, attempts: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether this launch tries a failed trial again, given its attempts."""
+        """Return True if this launch tries a failed trial again, given its attempts."""
         if self.skip_failed and failed_before(attempts, self.number):
             return False
         return failures(attempts, self.number) <= self.sweep.trial.retries
 
-    def _anything_to_run(self, state: SweepStatus) -> bool:
-        return bool(state.count("to_run") or (state.count("failed") and not self.skip_failed))
+    def _anything_to_run(self, status: SweepStatus) -> bool:
+        return bool(status.count("to_run") or (status.count("failed") and not self.skip_failed))
+
+
+@dataclass
+class _Run:
+    """One run of a loop.
+
+    Attributes:
+        loop, lease, tuner, progress, weights: as in `TrialLoop.run`.
+        finished: nothing is left to run.
+        cause: why going on makes no sense; None if it does.
+        spent: the budget that is used up, None if none is.
+        stranded: why no trial can run, None if one may.
+    """
+
+    loop: TrialLoop
+    lease: Lease
+    tuner: TunerProcess
+    progress: Progress
+    weights: Weights | None
+    finished: bool = False
+    cause: str | None = None
+    spent: str | None = None
+    stranded: str | None = None
+    _crashes: int = 0
+    _results: int = 0
+    _running_until: float = field(default_factory=time.monotonic)
+
+    def check_budget_first(self) -> None:
+        """Start nothing if the budget is used up before the first trial."""
+        if not self.tuner.stop_file.exists() and (spent := self.loop.exhausted()):
+            self.spent = spent
+            self.progress.say(f"{spent} is reached: nothing is started")
+            self.tuner.stop()
+
+    def generation(self) -> bool:
+        """Run one generation of trials; returns True if another one is needed.
+
+        Raises:
+            UserError: the tuner process has crashed too often.
+        """
+        self._results, more = 0, False
+        try:
+            for event in self.loop.events(self.tuner):
+                if event is not None and event["event"] == "ended":
+                    self.finished, self.cause = bool(event["finished"]), event["stopped"]
+                    more = not (self.finished or self.cause or self.tuner.stop_file.exists())
+                self._take(event)
+                self._stop_if_needed()
+        except TunerCrashed as crash:
+            return self._after(crash)
+        return more
+
+    def _take(self, event: Record | None) -> None:
+        """Pass an event on to everything that follows a launch."""
+        if event is not None and event["event"] == "result":
+            self._results += 1
+            if self.weights is not None:
+                self.weights.take(event)
+        self.progress.take(event)
+        if self.loop.watch is not None:
+            self.loop.watch(event, self.progress)
+
+    def _stop_if_needed(self) -> None:
+        """Stop if the lease is lost, the budget is used up or no trial can run; end trials that do not stop in time."""
+        if self.lease.is_lost and self.cause is None:
+            self.cause = "another launch of this sweep has taken over"
+            self.tuner.stop()
+        stopping = self.tuner.stop_file.exists()
+        if not stopping and (spent := self.loop.exhausted()):
+            self.spent = spent
+            self.progress.say(f"{spent} is reached: stopping, resumable")
+            self.tuner.stop()
+        elif not stopping and (stranded := self.loop.stranded()):
+            self.stranded = stranded
+            self.progress.say(f"{stranded}: stopping")
+            self.tuner.stop()
+        if not stopping:
+            self._running_until = time.monotonic()
+        elif time.monotonic() - self._running_until > self.loop.patience:
+            self.progress.say(f"no end in {self.loop.patience:.0f} s: ending now", style="yellow")
+            self.tuner.stop()
+
+    def _after(self, crash: TunerCrashed) -> bool:
+        """Return True if another generation is started after a crash of the tuner process."""
+        self._crashes = 0 if self._results else self._crashes + 1
+        if self.tuner.stop_file.exists():  # a second request to stop ends the process
+            return False
+        self.progress.say(f"{crash}: starting it again", style="yellow")
+        if self._crashes >= MAX_CONSECUTIVE_CRASHES:
+            raise UserError(
+                f"{crash}, {self._crashes} times in a row; the last of what it printed:\n{crash.log}"
+            ) from None
+        return True
 
 
 @dataclass
 class _Stop:
-    """Once: running trials write their resume state, then all ends.  Twice: now."""
+    """Reaction to Ctrl-C: the first lets running trials write their resume state, the second ends them now."""
 
-    cluster: TunerProcess
+    tuner: TunerProcess
     progress: Progress
     echo_seconds: float
     _asked_at: float | None = None
@@ -174,7 +246,7 @@ class _Stop:
         now = time.monotonic()
         if self._asked_at is not None and now - self._asked_at < self.echo_seconds:
             return
-        first = not self.cluster.stop_file.exists()
+        first = not self.tuner.stop_file.exists()
         self._asked_at = now
         self.progress.say("stopping: trials write their resume state (again: now)" if first else "ending now")
-        self.cluster.stop()
+        self.tuner.stop()

@@ -1,15 +1,13 @@
-"""The process that drives Ray through one generation of trials, seen from the launch that starts it.
+"""The tuner process, as seen from the launch that starts it: it drives Ray through one generation of trials.
 
-It makes a Ray cluster of its own on this machine, in a short private folder, so two sweeps side by side
-do not meet; or attaches to one that runs already, of which it starts and stops nothing.  When the process
-dies, its own Ray dies with it, or the attached one takes its trials back; and when the launch dies, so
-does the process.
+It starts a Ray cluster of its own on this machine, in a short private folder, so that two sweeps on one machine do not
+meet; or it attaches to a Ray cluster that runs already, of which it starts and stops nothing.  If the process dies, its
+own Ray dies with it, or the attached cluster takes its trials back.  If the launch dies, so does the process.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
 import shutil
@@ -31,11 +29,11 @@ from sweep.spec.sweep import Sweep
 
 SCRATCH_PREFIX = "sweep-"  # in the system's folder for temporary files: Ray's socket paths must be short
 LONGEST_PARENT = 30  # characters: of the 107 that a socket's path may have, Ray takes most
-SILENCE_SECONDS = 600.0  # of a process that says every ten seconds which nodes there are
+SILENCE_SECONDS = 600.0  # without an event; a process that works lists the nodes every ten seconds
 
 
 class Scratch:
-    """A private folder for Ray and Tune, gone afterwards; folders of dead owners are removed, too."""
+    """A private folder for Ray and Tune, removed at the end, as are folders of owners that have died."""
 
     def __enter__(self) -> Path:
         parent = tempfile.gettempdir()
@@ -54,7 +52,7 @@ class Scratch:
 
 @dataclass
 class TunerProcess:
-    """Ray for one generation after another.
+    """A process for each generation of trials, one after another.
 
     Attributes:
         scratch: private folder.
@@ -76,12 +74,13 @@ class TunerProcess:
 
     @property
     def log(self) -> Path:
-        """What the child and Ray print."""
+        """Output of the child and of Ray."""
         return self.scratch / "generation.log"
 
     def start(self) -> None:
-        """Start the process of the next generation and its Ray: seconds, in which orders can be prepared."""
+        """Start the process of the next generation and its Ray; this takes seconds, in which the caller can go on."""
         self._events, writing = os.pipe()
+        attached = self.address is not None
         where = [self.address] if self.address is not None else _whole(self.platform)
         with open(self.log, "ab") as log:
             self._child = subprocess.Popen(
@@ -90,40 +89,40 @@ class TunerProcess:
                 stdout=log,
                 stderr=log,
                 pass_fds=[writing],
-                env=_environment(() if self.address is not None else self.platform.cards, self.address is not None),
+                env=_environment(() if attached else self.platform.visible_gpus, attached),
                 start_new_session=True,  # Ctrl-C comes to us, and we decide
                 preexec_fn=die_with_parent,
             )
         os.close(writing)
 
-    def generation(self, sweep: Sweep, **told: Any) -> Iterator[dict[str, Any] | None]:
-        """Run one generation, in the process that stands by or a new one.
+    def run_generation(self, sweep: Sweep, **parameters: Any) -> Iterator[dict[str, Any] | None]:
+        """Run one generation, in the process that `start` has started or in a new one.
 
         Args:
             sweep: what is run.
-            told: the rest of its `Orders`.
+            parameters: the other fields of its `TunerJob`.
 
         Yields:
-            its events as they come, and None at least every second.
+            Its events as they come, and None after each second without one.
 
         Raises:
-            GenerationDied: if it ends other than by saying so.
+            TunerCrashed: it ended without the event "ended", or has sent nothing for `SILENCE_SECONDS`.
         """
         if self._child is None:
             self.start()
         assert self._child is not None and self._child.stdin is not None
-        orders = TunerJob(
+        job = TunerJob(
             sweep=sweep.model_dump(mode="json"),
             platform=asdict(self.platform),
             stop_file=str(self.stop_file),
             stop_key=secrets.token_hex(8),
             attached=self.address is not None,
             scratch=str(self.scratch),
-            **told,
+            **parameters,
         )
         try:
-            with suppress(BrokenPipeError), self._child.stdin as pipe:  # if it has died, its status tells why
-                pipe.write(json.dumps(asdict(orders)).encode())
+            with suppress(BrokenPipeError), self._child.stdin as pipe:  # if it has died, its exit status is read below
+                pipe.write(json.dumps(asdict(job)).encode())
             ended, heard = False, time.monotonic()
             for event in _lines(self._events):
                 yield event
@@ -133,21 +132,21 @@ class TunerProcess:
                     raise TunerCrashed(None, self.log.read_text(errors="replace")[-4000:])
                 ended = ended or (event is not None and event["event"] == "ended")
                 if ended and DIES_WITH_PARENT:
-                    return  # nothing runs, all is in the store: Ray's farewell would take two seconds
+                    return  # nothing runs and all is in the store; waiting for Ray to shut down would take two seconds
             if not ended:
                 raise TunerCrashed(self._child.wait(), self.log.read_text(errors="replace")[-4000:])
         finally:
             self.kill()
 
     def stop(self) -> None:
-        """Ask running trials to write their resume state and end; asked again, end them now."""
+        """Ask running trials to write their resume state and end; the second call ends them now."""
         self._stops += 1
         self.stop_file.touch()
         if self._stops > 1:
             self._end()
 
     def kill(self) -> None:
-        """End the child and, by that, its Ray."""
+        """End the child, and its Ray with it."""
         self._end()
         child, self._child = self._child, None
         if child is not None and child.stdin is not None:
@@ -156,7 +155,7 @@ class TunerProcess:
                 child.stdin.close()
 
     def _end(self) -> None:
-        """Without waiting: a signal handler may have interrupted a wait, whose lock is not reentrant."""
+        """Kill without waiting: a signal handler may have interrupted a wait, whose lock is not reentrant."""
         child = self._child
         if child is not None and child.returncode is None:
             with suppress(ProcessLookupError):
@@ -164,11 +163,11 @@ class TunerProcess:
 
 
 class TunerCrashed(Exception):
-    """The process that drives Ray ended without saying so.
+    """The tuner process ended without the event "ended", or hangs.
 
     Attributes:
-        code: its exit status; None when it lives and does nothing.
-        log: the last of what it printed.
+        code: its exit status; None if it hangs.
+        log: the end of its output.
     """
 
     def __init__(self, code: int | None, log: str) -> None:
@@ -187,12 +186,12 @@ def _runs(pid: int) -> bool:
 
 
 def _whole(platform: Platform) -> list[str]:
-    """CPUs and GPUs that a cluster of our own offers."""
-    return [str(platform.slots * platform.cpus), str(math.ceil(platform.slots * platform.gpus))]
+    """Return CPUs and GPUs that a Ray cluster of our own offers."""
+    return [str(platform.slots * platform.cpus), str(platform.whole_gpus)]
 
 
 def _environment(gpus: tuple[str, ...], attached: bool = False) -> dict[str, str]:
-    """Of the child, and with a Ray of its own of Ray's processes and of trials; all is read when ray is imported."""
+    """Return the environment of the child; a Ray of its own hands it to Ray's processes and to trials."""
     quiet = {
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -215,7 +214,7 @@ def _environment(gpus: tuple[str, ...], attached: bool = False) -> dict[str, str
 
 
 def _lines(descriptor: int) -> Iterator[dict[str, Any] | None]:
-    """JSON lines as they come, None whenever a second has passed without one."""
+    """Yield JSON lines as they come, and None after each second without one."""
     import selectors
 
     buffer = b""

@@ -6,17 +6,18 @@ The store is written to, with a probe that is deleted again; `fix` makes what ma
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sweep.errors import UserError
 from sweep.plan.datasets import missing
-from sweep.plan.table import slots, unheld_budget
-from sweep.providers import local, registry, user_code
+from sweep.plan.table import slots
+from sweep.providers import user_code
+from sweep.providers.base import Provider
 from sweep.providers.finding import Finding
 from sweep.providers.registry import provider_of
-from sweep.spec.cluster import Aws, Existing, OnPrem, Slurm
 from sweep.spec.load import edit, find_placeholders
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
@@ -41,41 +42,19 @@ class Checked:
 
 
 def check(sweep: Sweep, *, fix: bool = False) -> Checked:
-    """Look at everything that a launch needs; `fix`: make what is missing and may be made."""
-    left = [
-        Finding(key, "not ok", f"{text} is a placeholder", edit(key)) for key, text in find_placeholders(sweep).items()
-    ]
-    if not isinstance(sweep.cluster, Aws):
-        place = provider_of(sweep)
-        commands = {} if place is None else place.commands()
-        stored = (
-            _not_tried(sweep, "storage is edited")
-            if "storage" in find_placeholders(sweep)
-            else (storage(sweep), *data(sweep))
-        )
-        machines = (*_machines(sweep), _slots(sweep), *_budget(sweep))
-        return Checked((*left, *stored, *user_code.findings(sweep), *machines), commands)
-    from sweep.providers.aws import checks  # boto3 costs half a second
+    """Check everything that a launch needs.
 
-    bucket = checks.bucket(sweep, fix=fix)
-    reached = all(finding.state != "not ok" for finding in (*left, *bucket))
-    stored = (storage(sweep), *data(sweep)) if reached else _not_tried(sweep, "the bucket is ok")
-    found = (*left, *bucket, *stored, *user_code.findings(sweep), *checks.machines(sweep, fix=fix), _slots(sweep))
-    return Checked(found, checks.commands(sweep))
-
-
-def _machines(sweep: Sweep) -> Iterable[Finding]:
-    """What is looked at of machines that are there already."""
-    match sweep.cluster:
-        case OnPrem():
-            from sweep.providers.onprem.checks import findings
-        case Slurm():
-            from sweep.providers.slurm.checks import findings
-        case Existing():
-            from sweep.providers.existing.checks import findings
-        case _:
-            return ()
-    return findings(sweep)
+    Args:
+        sweep: that would be launched.
+        fix: make what is missing and may be made.
+    """
+    provider, unedited = provider_of(sweep), find_placeholders(sweep)
+    left = [Finding(key, "not ok", f"{text} is a placeholder", edit(key)) for key, text in unedited.items()]
+    before = tuple(provider.store_findings(fix=fix))
+    reached = "storage" not in unedited and all(finding.state != "not ok" for finding in before)
+    stored = (storage(sweep), *data(sweep)) if reached else _not_tried(unedited)
+    machines = (*provider.findings(fix=fix), _slots(provider), *_budget(provider))
+    return Checked((*left, *before, *stored, *user_code.findings(provider), *machines), provider.commands())
 
 
 def storage(sweep: Sweep) -> Finding:
@@ -125,21 +104,23 @@ def _source(sweep: Sweep, name: str) -> Finding:
     return Finding(f"data {name}", "unknown", f"not in the store yet; a launch reads it from {root}, or now:", put)
 
 
-def _slots(sweep: Sweep) -> Finding:
+def _slots(provider: Provider[Any]) -> Finding:
     try:
-        found = registry.platform(sweep)
-        local.refuse_busy_cards(sweep)
+        found = provider.platform()
+        provider.check_launch()
         return Finding("slots", "ok", "; ".join([slots(found), *found.caution.splitlines()]))
     except UserError as error:
         return Finding("slots", "not ok", "; ".join(error.problems))
 
 
-def _budget(sweep: Sweep) -> Iterator[Finding]:
-    if said := unheld_budget(sweep):
-        yield Finding("budget", "unknown", said, "" if sweep.budget.max_hours else "--set budget.max_hours=HOURS")
+def _budget(provider: Provider[Any]) -> Iterator[Finding]:
+    if caution := provider.budget_caution():
+        fix = "" if provider.sweep.budget.max_hours else "--set budget.max_hours=HOURS"
+        yield Finding("budget", "unknown", caution, fix)
 
 
-def _not_tried(sweep: Sweep, before: str) -> list[Finding]:
-    """In place of the store's lines where the lines before say that it cannot be reached."""
-    names = ("storage", "data") if "storage" not in find_placeholders(sweep) else ("data",)
-    return [Finding(name, "unknown", f"not tried before {before}") for name in names]
+def _not_tried(unedited: Container[str]) -> list[Finding]:
+    """Return the lines on the store where earlier lines show that it cannot be reached."""
+    if "storage" in unedited:
+        return [Finding("data", "unknown", "not tried before storage is edited")]
+    return [Finding(name, "unknown", "not tried before the lines above are ok") for name in ("storage", "data")]

@@ -32,22 +32,22 @@ def down(sweep: Sweep, argv: Sequence[str], console: Console, confirm: Callable[
     Raises:
         UserError: nothing was found, and the last launch made machines elsewhere.
     """
-    place = provider_of(sweep)
-    if place is None:
-        say(console, "provider local makes no machines: a launch ends by Ctrl-C in its own terminal")
+    provider = provider_of(sweep)
+    if sweep.cluster.runs_here:
+        say(console, f"provider {sweep.cluster.provider} makes no machines: Ctrl-C in its own terminal ends a launch")
         _close(sweep, argv, console)
         return
-    standing = place.standing()
-    if not standing:
+    resources = provider.resources()
+    if not resources:
         say(console, f"nothing of this sweep is there: {_where(sweep.cluster.model_dump())}")
         _close(sweep, argv, console, f"its machines were gone when {owner_name()} looked")
         return
     say(console, "found:")
-    for line in standing:
+    for line in resources:
         say(console, f"  {line}")
     confirm()
     began = time.time()
-    removed = place.tear_down(console)
+    removed = provider.teardown(console)
     say(console, "removed:")
     for line in removed:
         say(console, f"  {line}")

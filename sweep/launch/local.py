@@ -1,4 +1,4 @@
-"""The verb launch: the plan, data where missing, generations until nothing is left, the report."""
+"""A launch on this machine: missing datasets first, then all trials, in the process of the command."""
 
 from __future__ import annotations
 
@@ -8,72 +8,73 @@ from dataclasses import dataclass
 from functools import partial
 
 from sweep.console import say
-from sweep.engine.loop import STOPPED, TrialLoop
+from sweep.engine.loop import STOPPED, LoopEnd, TrialLoop
 from sweep.engine.tuner_process import Scratch, TunerProcess
 from sweep.errors import INTERRUPTED
-from sweep.launch.prepared import Prepared, put_missing, refusal
+from sweep.launch.prepared import Prepared, put_missing
 from sweep.plan.launch_record import commit, record
 from sweep.signals import at_once, on_interrupt
 from sweep.spec.sweep import Sweep
-from sweep.store.lease import Held, Lease, owner_name
+from sweep.store.lease import Held, owner_name
 
 
 @dataclass(frozen=True)
-class Launch(Prepared):
+class LocalLaunch(Prepared):
     """One launch of a sweep on this machine.
 
     Attributes:
-        log_command: the command that shows the log of a trial, given its key.
-        skip_failed: leave trials alone that have failed before.
+        log_command: returns the command that shows the log of a trial, given its key.
+        skip_failed: do not run trials that have failed before.
     """
 
     log_command: Callable[[str], str]
     skip_failed: bool = False
 
-    def run(self) -> int:
-        """Run until nothing is left; returns the exit code.
+    def run(self) -> LoopEnd:
+        """Run until nothing is left.
 
         Raises:
-            UserError: another launch of this sweep runs, or data are neither here nor readable.
+            UserError: another launch of this sweep runs, or a dataset is neither stored nor readable here.
             StoreError: the store failed; the same command goes on where it was.
         """
-        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner_name())
+        lease = self.lease(owner_name())
         try:
             with lease.hold(patience=lease.ttl_seconds), Scratch() as scratch:
-                cluster = TunerProcess(scratch, self.platform)
+                tuner = TunerProcess(scratch, self.platform)
                 try:
-                    with on_interrupt(cluster.stop_file.touch):
-                        cluster.start()
-                        if not cluster.stop_file.exists():
+                    with on_interrupt(tuner.stop_file.touch):
+                        tuner.start()
+                        if not tuner.stop_file.exists():
                             with on_interrupt(at_once):
                                 put_missing(self.sweep, self.store, self.console)
                         number = self.ledger.put_spec(record(self.sweep, self.platform))
-                        return self._generations(number).run(lease, cluster)
+                        return self._loop(number).run(lease, tuner)
                 finally:
-                    cluster.kill()
+                    tuner.kill()
         except KeyboardInterrupt:
             say(self.console, STOPPED)
-            return INTERRUPTED
+            return LoopEnd(INTERRUPTED)
         except Held as held:
-            raise refusal(self.sweep, held) from None
+            raise self.refusal(held) from None
 
-    def _generations(self, number: int) -> TrialLoop:
-        return TrialLoop(
-            sweep=self.sweep,
-            work=self.work,
-            platform=self.platform,
-            ledger=self.ledger,
-            console=self.console,
+    def _loop(self, number: int) -> TrialLoop:
+        return self.loop(
+            number,
+            commit(),
             log_command=self.log_command,
             skip_failed=self.skip_failed,
-            number=number,
-            provenance=commit(),
             exhausted=partial(exhausted_budget, self.sweep, time.monotonic()),
         )
 
 
 def exhausted_budget(sweep: Sweep, began: float, clock: Callable[[], float] = time.monotonic) -> str | None:
-    """Which budget is used up by a launch that began then, by the clock, on this machine."""
+    """Return which budget a launch on this machine has used up; None if none.
+
+    Args:
+        sweep: that is launched.
+        began: when the launch began, by `clock`.
+        clock: returns monotonic seconds.
+    """
     budget, price, hours = sweep.budget, sweep.usd_per_hour, (clock() - began) / 3600
     if budget.max_hours is not None and hours > budget.max_hours:
         return f"budget.max_hours={budget.max_hours:g}"

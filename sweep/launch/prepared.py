@@ -1,29 +1,32 @@
-"""State and first steps that launches on this machine, elsewhere and on a head share."""
+"""Fields and first steps that every launch shares: on this machine, elsewhere, and on a head."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
 from sweep.console import duration
+from sweep.engine.loop import TrialLoop
 from sweep.errors import UserError
 from sweep.plan.datasets import put_into, unusable
 from sweep.plan.expand import Work
 from sweep.plan.platform import Platform
 from sweep.spec.sweep import Sweep
 from sweep.store.base import Store
-from sweep.store.lease import Held
-from sweep.store.ledger import Ledger
+from sweep.store.lease import Held, Lease
+from sweep.store.ledger import Ledger, Record
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What every launch has, wherever it runs.
+    """A sweep that is ready to be launched.
 
     Attributes:
-        sweep, work, platform: what is run, on what.
-        store, ledger: open, of the sweep.
+        sweep, work, platform: what is run, and on what.
+        store, ledger: of the sweep.
         console: for progress.
     """
 
@@ -34,17 +37,45 @@ class Prepared:
     ledger: Ledger
     console: Console
 
+    def lease(self, owner: str) -> Lease:
+        """Return the lease of the sweep, not acquired yet."""
+        return Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner)
 
-def refusal(sweep: Sweep, held: Held) -> UserError:
-    """Somebody else runs this sweep."""
-    return UserError(
-        f"sweep {sweep.name} is being launched by {held.owner}, for {duration(held.age)}: "
-        "wait for it, or give this one a name of its own with --set sweep.name=NAME"
-    )
+    def loop(
+        self,
+        number: int,
+        provenance: Record,
+        *,
+        log_command: Callable[[str], str],
+        skip_failed: bool,
+        exhausted: Callable[[], str | None],
+        **hooks: Any,
+    ) -> TrialLoop:
+        """Return the loop over all trials of launch `number`; arguments and hooks are fields of `TrialLoop`."""
+        return TrialLoop(
+            sweep=self.sweep,
+            work=self.work,
+            platform=self.platform,
+            ledger=self.ledger,
+            console=self.console,
+            log_command=log_command,
+            skip_failed=skip_failed,
+            number=number,
+            provenance=provenance,
+            exhausted=exhausted,
+            **hooks,
+        )
+
+    def refusal(self, held: Held) -> UserError:
+        """Return the error for a sweep that another launch runs."""
+        return UserError(
+            f"sweep {self.sweep.name} is being launched by {held.owner}, for {duration(held.age)}: "
+            "wait for it, or give this one a name of its own with --set sweep.name=NAME"
+        )
 
 
 def put_missing(sweep: Sweep, store: Store, console: Console) -> None:
-    """Put every dataset of the sweep that the store has not, or of which it has a damaged manifest.
+    """Put every dataset of a sweep that its store lacks, or whose manifest is damaged.
 
     Raises:
         UserError: naming every source that cannot be read here, with the fix.

@@ -1,7 +1,7 @@
-"""A launch on machines elsewhere: what this machine does before they run by themselves, and following them.
+"""A launch on machines elsewhere: start it from here, then follow it.
 
-From the first call that may make a machine to the moment when the supervisor runs on the head, whatever goes
-wrong here takes everything down again.  From then on nothing here is needed.
+Until the supervisor runs on the head, every failure and interruption here removes the machines that were made.  After
+that the launch needs nothing of this machine.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from sweep.console import duration, say
 from sweep.errors import DONE, INTERRUPTED, USER_ERROR, AlreadyRuns, Outcome, UserError
 from sweep.launch.follow import SILENT_SECONDS, Following, HeadGone
 from sweep.launch.prepared import Prepared, put_missing
 from sweep.plan.launch_record import record
+from sweep.plan.status import SweepStatus
 from sweep.providers.base import Provider
-from sweep.signals import _interruptible
+from sweep.signals import interruptible
 from sweep.store import launch_status
 from sweep.store.base import StoreError
 from sweep.store.lease import Held, Lease, owner_name, take_over
@@ -25,20 +27,22 @@ from sweep.store.lease import Held, Lease, owner_name, take_over
 
 @dataclass(frozen=True)
 class RemoteLaunch(Prepared):
-    """One launch of a sweep on a place.
+    """One launch of a sweep on a provider's machines.
 
     Attributes:
-        place: the machines.
-        command: the command line of a verb on this sweep.
-        skip_failed: leave trials alone that have failed before.
+        provider: of the machines.
+        status: what is left to run, for the number of machines.
+        command: returns the command line of a verb on this sweep.
+        skip_failed: do not run trials that have failed before.
     """
 
-    place: Provider
+    provider: Provider[Any]
+    status: SweepStatus
     command: Callable[[str], str]
     skip_failed: bool = False
 
     def run(self, *, detach: bool) -> Outcome:
-        """Start it; unless it shall be left alone, follow it to its end and see that nothing is left.
+        """Start the launch; unless `detach`, follow it to its end and remove what is left of the machines.
 
         Raises:
             UserError: another launch of this sweep runs, data are missing, or machines cannot be had.
@@ -54,64 +58,65 @@ class RemoteLaunch(Prepared):
         return self.follow(number)
 
     def start(self) -> int:
-        """Have the supervisor run on the head; the launch's number."""
-        lease = self._lease()
+        """Start the supervisor on the head; returns the number of the launch."""
+        lease = self.lease(owner_name())
         try:
             with lease.hold(patience=lease.ttl_seconds):
                 put_missing(self.sweep, self.store, self.console)
-                with _interruptible():
+                with interruptible():
                     return self._start(lease)
         except Held as held:
             raise self._refusal(f"sweep {self.sweep.name} is run by {held.owner}, for {duration(held.age)}") from None
         except AlreadyRuns as other:
             raise self._refusal(str(other)) from None
 
-    def _refusal(self, what: str) -> UserError:
-        return UserError(f"{what}.  {self._come_back()}; another one beside it: --set sweep.name=NAME")
+    def _refusal(self, cause: str) -> UserError:
+        return UserError(f"{cause}.  {self._come_back()}; to run another one: --set sweep.name=NAME")
 
     def _start(self, lease: Lease) -> int:
         started, hours = time.time(), self.sweep.budget.max_hours
         head = launch_status.read(self.store, self.sweep.name)
-        if head is not None and not head.has_ended and started - head.time < SILENT_SECONDS and self.place.alive():
+        recent = head is not None and not head.has_ended and started - head.time < SILENT_SECONDS
+        if head is not None and recent and self.provider.is_alive():
             raise AlreadyRuns(f"launch {head.launch} of sweep {self.sweep.name} runs")  # its driver is being restarted
         try:
-            deadline = self.place.make(self.console, None if hours is None else started + hours * 3600)
-            if not lease.renew():  # this machine has slept, and somebody else has launched meanwhile
+            latest = None if hours is None else started + hours * 3600
+            deadline = self.provider.provision(self.status, self.console, latest)
+            if not lease.renew():  # this machine has slept, and another launch has begun meanwhile
                 raise AlreadyRuns(f"another launch of sweep {self.sweep.name} has taken over")
-            told = {"skip_failed": self.skip_failed, "deadline": deadline, "started": started}
-            number = self.ledger.put_spec({**record(self.sweep, self.platform), **told})
-            self.place.submit(number)
+            given = {"skip_failed": self.skip_failed, "deadline": deadline, "started": started}
+            number = self.ledger.put_spec({**record(self.sweep, self.platform), **given})
+            self.provider.submit(number)
         except AlreadyRuns:
             raise
         except BaseException as error:
             self._give_up("interrupted" if isinstance(error, KeyboardInterrupt) else "it failed")
             raise
-        self._say(f"launch {number} has been started on the head; it needs this machine no more")
+        self._say(f"launch {number} has been started on the head and no longer needs this machine")
         return number
 
     def _give_up(self, why: str) -> None:
-        """Take down what was made; a second interruption leaves at once."""
-        self._say(f"{why}: taking down what was made (Ctrl-C leaves it to `down`)")
-        if self._take_down():
+        """Remove what was made; a second interruption leaves at once."""
+        self._say(f"{why}: removing what was made (Ctrl-C leaves it to `down`)")
+        if self._remove():
             try:
                 launch_status.close(self.store, self.sweep.name, f"{why}: taken down by {owner_name()}", USER_ERROR)
             except StoreError as error:
                 self._say(f"head.json was not written: {error}")
 
     def follow(self, number: int) -> Outcome:
-        """Show progress until the launch has ended, and remove what is left then, if no other one runs by now.
+        """Show progress until the launch has ended, then remove what is left of it, unless another launch runs.
 
         Raises:
             UserError: the head is gone, or another launch has taken over.
             StoreError: the store has not answered for minutes; the head goes on.
         """
-        following = Following(
-            self.store, self.sweep.name, number, self.place.alive, self.sweep.budget, self.console
-        )  # fmt: skip
+        is_alive, budget = self.provider.is_alive, self.sweep.budget
+        following = Following(self.store, self.sweep.name, number, is_alive, budget, self.console)
         try:
             head = following.to_the_end()
         except KeyboardInterrupt:
-            self._say(f"left alone: it goes on without this machine.  {self._come_back()}")
+            self._say(f"stopped watching: the launch goes on without this machine.  {self._come_back()}")
             return Outcome(INTERRUPTED, finished=False)
         except HeadGone as gone:
             if other := self._remove_own(number, partial(self._give_up, "the head is gone")):
@@ -119,21 +124,22 @@ class RemoteLaunch(Prepared):
             raise UserError(f"{gone}; every finished trial is kept, go on with: {self.command('launch')}") from None
         except StoreError as error:
             raise StoreError(f"{error}\nThe head goes on without this machine.  {self._come_back()}") from error
-        if other := self._remove_own(number, self._take_down):
+        if other := self._remove_own(number, self._remove):
             self._say(other)
         if head.cause:
             self._say(f"ended: {head.cause}", style="red" if head.exit_code == USER_ERROR else "")
         return Outcome(USER_ERROR if head.exit_code is None else head.exit_code)
 
     def _remove_own(self, number: int, remove: Callable[[], object]) -> str | None:
-        """Remove what a launch has left, unless another one runs by now: its machines go by the same name.
+        """Remove what a launch has left, unless another launch runs by now: its machines have the same name.
 
-        Who makes machines holds the sweep's lease.  From then until its driver has it, the ledger alone knows it.
+        A process that makes machines holds the sweep's lease.  Between that and the moment when the driver on the head
+        holds it, only the ledger shows the launch.
 
         Returns:
-            that another one runs, and how to see it; None where there is none.
+            A text that says that another launch runs, and how to see it; None if none does.
         """
-        lease = self._lease()
+        lease = self.lease(owner_name())
         try:
             take_over(lease)  # of the launch's own driver, which has ended or is about to
             with lease.hold():
@@ -144,26 +150,22 @@ class RemoteLaunch(Prepared):
         except Held as held:
             other = f"sweep {self.sweep.name} is run by {held.owner}, for {duration(held.age)}"
         except (KeyboardInterrupt, StoreError) as error:
-            self._tell_left(str(error) or "interrupted")
+            self._warn(str(error) or "interrupted")
             return None
         return f"{other}: nothing was removed.  {self._come_back()}"
 
-    def _take_down(self) -> bool:
-        """Whatever still stands; after a launch that ended, what the head may not remove.  Whether all is gone."""
+    def _remove(self) -> bool:
+        """Remove all remaining machines.  Returns True if nothing is left."""
         try:
-            removed = self.place.tear_down(self.console)
+            removed = self.provider.teardown(self.console)
         except (KeyboardInterrupt, UserError) as error:
-            said = "; ".join(error.problems) if isinstance(error, UserError) else "interrupted"
-            self._tell_left(said)
+            self._warn("; ".join(error.problems) if isinstance(error, UserError) else "interrupted")
             return False
         self._say(f"removed: {', '.join(removed)}" if removed else "nothing is left of the machines")
         return True
 
-    def _tell_left(self, why: str) -> None:
+    def _warn(self, why: str) -> None:
         self._say(f"{why}: machines may be left.  Remove them: {self.command('down')}", style="red")
-
-    def _lease(self) -> Lease:
-        return Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner_name())
 
     def _come_back(self) -> str:
         return f"To see it: {self.command('status')} --watch; to end it: {self.command('down')}"

@@ -16,7 +16,7 @@ from sweep.errors import UserError
 from sweep.leaderboard.rows import Row, judge
 from sweep.leaderboard.stats import NORMAL_QUANTILE, interval, prediction_half_width
 from sweep.plan.datasets import put_into
-from sweep.providers.registry import platform
+from sweep.providers.registry import provider_of
 from sweep.report.bundle import Bundle
 from sweep.spec.sweep import Sweep
 from sweep.spec.trial import TrialSpec
@@ -87,7 +87,7 @@ def rerun(bundle: Bundle, count: int, seed: int, root: Path | None, console: Con
             sweep = Sweep.model_validate({**packed, "data": data})
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{bundle.path}: its spec is not one that this version can run: {error}") from None
-        here, store = platform(sweep), open_store(f"{scratch}/store")
+        here, store = provider_of(sweep).platform(), open_store(f"{scratch}/store")
         for key in random.Random(seed).sample(sorted(rows), min(count, len(rows))):
             row, result = rows[key], results[key]
             recorded = TrialSpec.from_dict(result["spec"])

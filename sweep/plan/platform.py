@@ -1,7 +1,11 @@
-"""How trials fit on machines that are not looked at but told of."""
+"""What trials run on: device, arithmetic, CPU cores and GPUs of one trial, and how many trials run at once.
+
+`fit` holds these rules for every provider.  Nothing here needs torch.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,74 +16,23 @@ from sweep.errors import UserError
 from sweep.spec.sweep import Sweep
 from sweep.spec.trial import Numerics
 
-
-@dataclass(frozen=True)
-class Host:
-    """What one machine offers to trials: CPU cores, and GPUs."""
-
-    cpus: int
-    gpus: int = 0
-
-    def slots(self, cpus: int, share: float) -> int:
-        """Trials at once that need so many cores and such a share of a GPU."""
-        by_cores = self.cpus // cpus
-        return min(by_cores, int(self.gpus / share)) if share else by_cores
-
-
-def fit(sweep: Sweep, hosts: Sequence[Host], gpu: str, capability: float | None) -> Platform:
-    """What trials run on when all these machines are there.
-
-    Args:
-        sweep: what is run.
-        hosts: those that run trials.
-        gpu: name of their GPUs; "" where they have none.
-        capability: CUDA compute capability of these; None where it is not known.
-
-    Raises:
-        UserError: naming every key by which trials would find no place.
-    """
-    cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
-    any_gpus = any(host.gpus for host in hosts)
-    share = (1.0 if any_gpus else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
-    slots = sum(host.slots(cpus, share) for host in hosts)
-    # Of these machines' processors nothing is known, and of GPUs what the file says.
-    units = (capability or 0.0) if share else 0.0
-    precision = resolve_precision(sweep.trial.precision, units)
-    problems = []
-    if share and not any_gpus:
-        problems.append("trial.gpus: the cluster offers no GPU; use --set trial.gpus=0, or say cluster.gpus")
-    elif not slots:
-        most = max((host.cpus for host in hosts), default=0)
-        with_gpu = " beside a GPU" if share else ""
-        problems.append(f"trial.cpus: {cpus} are asked for{with_gpu}, a machine of the cluster offers at most {most}")
-    if precision == "tf32" and not multiplies_tf32(units):
-        problems.append(
-            f"trial.precision: tf32 needs GPUs of compute capability {AMPERE} or more, as cluster.capability says"
-        )
-    if problems:
-        raise UserError(problems)
-    slow = precision == "bf16" and not multiplies_bf16(units)
-    return Platform(
-        device=gpu if share else "cpu",
-        numerics=Numerics(precision=precision, threads=cpus),
-        slots=1 if sweep.exclusive else slots,
-        cpus=cpus,
-        gpus=share,
-        caution="trial.precision: bf16 is slower than float32 where there are no units for it" if slow else "",
-    )
+AMPERE = 8.0  # first CUDA compute capability with hardware units for TF32 and bfloat16
+_CPU_UNITS = frozenset({"avx512_bf16", "amx_bf16"})  # flags of /proc/cpuinfo
+_KERNELS = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # oneDNN's names of instruction sets with these units
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What trials run on, resolved once for a launch and recorded in every key.
+    """Resources of trials, resolved once for a launch; device and arithmetic are part of every key.
 
     Attributes:
         device: "cpu", or the name of the GPU.
         numerics: arithmetic.
-        slots: trials at once.
-        cpus, gpus: of one trial.
-        caution: what whoever asked for this should know; "" for nothing.
-        cards: the GPUs to use on this machine, as CUDA_VISIBLE_DEVICES has them; () for all there are.
+        slots: number of trials that run at once.
+        cpus: CPU cores of one trial.
+        gpus: share of a GPU for one trial, in [0, 1].
+        caution: lines that the user should read before a launch; "" for none.
+        visible_gpus: GPUs to use on this machine, as CUDA_VISIBLE_DEVICES names them; () for all.
     """
 
     device: str
@@ -88,30 +41,106 @@ class Platform:
     cpus: int
     gpus: float
     caution: str = ""
-    cards: tuple[str, ...] = ()
+    visible_gpus: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Platform:
         """Inverse of `dataclasses.asdict`, also after JSON."""
-        typed = {"numerics": Numerics(**fields["numerics"]), "cards": tuple(fields.get("cards", ()))}
-        return cls(**{**fields, **typed})
+        named = {**fields, "numerics": Numerics(**fields["numerics"])}
+        visible = named.pop("cards", None) or named.get("visible_gpus", ())  # `cards` until 2026-11
+        return cls(**{**named, "visible_gpus": tuple(visible)})
+
+    @property
+    def whole_gpus(self) -> int:
+        """Number of GPUs that all slots occupy together."""
+        return math.ceil(self.slots / trials_per_gpu(self.gpus)) if self.gpus else 0
 
 
-AMPERE = 8.0  # compute capability from which on NVIDIA GPUs multiply TF32 and bfloat16
+@dataclass(frozen=True)
+class Host:
+    """CPU cores and GPUs that one machine offers to trials."""
+
+    cpus: int
+    gpus: int = 0
+
+    def slots(self, cpus: int, share: float) -> int:
+        """Return how many trials run here at once, each with `cpus` cores and `share` of a GPU."""
+        by_cores = self.cpus // cpus
+        return min(by_cores, self.gpus * trials_per_gpu(share)) if share else by_cores
 
 
-_CPU_UNITS = frozenset({"avx512_bf16", "amx_bf16"})  # flags of /proc/cpuinfo
+def trials_per_gpu(share: float) -> int:
+    """Return how many trials with this share, in (0, 1], fit on one GPU; no trial spans two GPUs."""
+    return int(1 / share + 1e-6)  # 1 / 0.3333 is 3, also where it was typed with four digits
 
 
-_KERNELS = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # within an ISA that has those units, by oneDNN's names
+def fit(
+    sweep: Sweep,
+    hosts: Sequence[Host],
+    gpu: str,
+    capability: float | None,
+    *,
+    cpu_is_here: bool = False,
+    no_gpu: str = "the cluster offers no GPU (cluster.gpus)",
+    no_tf32: str = "set cluster.capability if the GPUs have it, or use float32, bf16 or auto",
+    problems: Sequence[str] = (),
+    cautions: Sequence[str] = (),
+) -> Platform:
+    """Distribute trials over machines.
+
+    Args:
+        sweep: what is run.
+        hosts: machines that run trials.
+        gpu: name of their GPUs; "" if they have none.
+        capability: CUDA compute capability of these GPUs; None if unknown.
+        cpu_is_here: trials on a CPU run on this machine's processor; of any other its units for bfloat16 are unknown.
+        no_gpu: why there is no GPU, for the message to a user who asks for one.
+        no_tf32: the fix for a user who asks for TF32 without units for it.
+        problems: problems that the provider has found before.
+        cautions: cautions that the provider has found before.
+
+    Returns:
+        The platform with every machine in use.
+
+    Raises:
+        UserError: naming every key that keeps trials from running.
+    """
+    found = list(problems)
+    cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
+    any_gpus = any(host.gpus for host in hosts)
+    share = (1.0 if any_gpus else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
+    slots = sum(host.slots(cpus, share) for host in hosts)
+    if share and not any_gpus:
+        found.append(f"trial.gpus: {no_gpu}; use --set trial.gpus=0")
+    elif not slots:
+        most = max((host.cpus for host in hosts), default=0)
+        with_gpu = " next to a GPU" if share else ""
+        found.append(f"trial.cpus: a trial needs {cpus} cores{with_gpu}; a machine offers {most} at most")
+    units = (capability or 0.0) if share else (None if cpu_is_here else 0.0)
+    precision = resolve_precision(sweep.trial.precision, units)
+    if precision == "tf32" and not multiplies_tf32(units):
+        found.append(f"trial.precision: tf32 needs GPUs of compute capability {AMPERE} or more; {no_tf32}")
+    if found:
+        raise UserError(found)
+    slow = "trial.precision: bf16 is slower than float32 without hardware units for it"
+    if precision == "bf16" and not multiplies_bf16(units):
+        cautions = [*cautions, slow]
+    return Platform(
+        device=gpu if share else "cpu",
+        numerics=Numerics(precision=precision, threads=cpus),
+        slots=1 if sweep.exclusive else slots,
+        cpus=cpus,
+        gpus=share,
+        caution="\n".join(cautions),
+    )
 
 
 def resolve_precision(asked: str, capability: float | None) -> str:
-    """`asked` itself, or what "auto" stands for: "bf16" where the device multiplies it, else "float32".
+    """Return `asked`, or for "auto" the arithmetic: "bf16" if the device has units for it, else "float32".
 
     Args:
         asked: "auto", "float32", "tf32" or "bf16".
-        capability: compute capability of the GPU that trains, None where it is the CPU.
+        capability: compute capability of the GPU that trains, None if this machine's CPU does.
     """
     if asked != "auto":
         return asked
@@ -119,23 +148,22 @@ def resolve_precision(asked: str, capability: float | None) -> str:
 
 
 def multiplies_bf16(capability: float | None) -> bool:
-    """Whether the device has units for products in bfloat16; the arguments are those of `resolve_precision`."""
+    """Return True if the device has units for products in bfloat16; arguments as in `resolve_precision`."""
     return cpu_multiplies_bf16() if capability is None else capability >= AMPERE
 
 
 def multiplies_tf32(capability: float | None) -> bool:
-    """Whether the device has units for products in TF32; the arguments are those of `resolve_precision`."""
+    """Return True if the device has units for products in TF32; arguments as in `resolve_precision`."""
     return capability is not None and capability >= AMPERE
 
 
 def cpu_multiplies_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this processor has units for bfloat16 that torch's CPU library, oneDNN, may use.
+    """Return True if this CPU has units for bfloat16 that torch's CPU library, oneDNN, may use.
 
-    ONEDNN_MAX_CPU_ISA keeps it from instructions that are there; it is respected.  Where there is no
-    /proc/cpuinfo, the answer is no.
+    The environment variable ONEDNN_MAX_CPU_ISA can forbid them.  Without /proc/cpuinfo the answer is False.
     """
-    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
-    if not any(name in most for name in _KERNELS):
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    if not any(name in allowed for name in _KERNELS):
         return False
     try:
         lines = cpuinfo.read_text(errors="replace").splitlines()

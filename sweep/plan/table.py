@@ -13,7 +13,6 @@ from sweep.plan.expand import PlannedSearch
 from sweep.plan.platform import Platform
 from sweep.plan.search import Search
 from sweep.plan.status import StatusRow, SweepStatus
-from sweep.spec.cluster import Aws, Local
 from sweep.spec.sweep import Sweep
 
 
@@ -44,19 +43,6 @@ def table(
     elif counts["to_run"]:
         parts.append(Text(_time_left(status, platform)))
     return Group(*parts)
-
-
-def unheld_budget(sweep: Sweep) -> str:
-    """That nobody holds `budget.max_usd`, for want of a price, and what holds instead; "" where it is held."""
-    cluster, budget = sweep.cluster, sweep.budget
-    if budget.max_usd is None or isinstance(cluster, Aws) or sweep.usd_per_hour is not None:
-        return ""
-    hours = "give it" if budget.max_hours is None else f"it is {budget.max_hours:g}"
-    fix = "; or give cluster.usd_per_hour" if isinstance(cluster, Local) else ""
-    return (
-        f"budget.max_usd={budget.max_usd:g} is not held on provider {cluster.provider}, where no price is known: "
-        f"budget.max_hours is what holds there ({hours}){fix}"
-    )
 
 
 def _time_left(status: SweepStatus, platform: Platform) -> str:

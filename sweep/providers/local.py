@@ -1,94 +1,121 @@
-"""What a cluster offers: what each trial is given, and how many run at once."""
+"""This machine: Ray is started in the process of the launch and stopped with it; nothing outlives the launch."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import ClassVar, NamedTuple
+
+from rich.console import Console
 
 from sweep.errors import UserError
-from sweep.plan.platform import AMPERE, Platform, multiplies_bf16, multiplies_tf32, resolve_precision
-from sweep.spec.cluster import Local
-from sweep.spec.sweep import Sweep
-from sweep.spec.trial import Numerics
+from sweep.plan.platform import Host, Platform, fit
+from sweep.plan.status import SweepStatus
+from sweep.providers.base import Provider
+from sweep.providers.finding import Finding
+from sweep.spec.cluster import ClusterSection, Local
 
-
-def _this_machine(sweep: Sweep, cluster: Local) -> Platform:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = cores if cluster.cpus == "auto" else cluster.cpus
-    found = list_gpus() if cluster.gpus != 0 and sweep.trial.gpus != 0 else []
-    problems, cautions = [], []
-    if asked > cores:
-        problems.append(f"cluster.cpus: {asked} are asked for, this process may use {cores}")
-    if cluster.gpus != "auto" and cluster.gpus > len(found) and sweep.trial.gpus != 0:
-        problems.append(f"cluster.gpus: {cluster.gpus} are asked for, nvidia-smi lists {len(found)}")
-    free = [card for card in found if not card.use]
-    alike = len({card.name for card in found}) == 1
-    chosen = found
-    if cluster.gpus != "auto":  # the name is in every key, so among unlike cards their order alone chooses
-        chosen = (sorted(found, key=lambda card: bool(card.use)) if alike else found)[: cluster.gpus]
-    elif free and alike:
-        chosen = free
-        cautions += [f"cluster.gpus: {card} is left alone: {card.use}" for card in found if card.use]
-    elif found and not free:  # what it would be
-        cautions.append("cluster.gpus: every GPU is busy; a launch would be refused until one is free")
-    share = (1.0 if chosen else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
-    if share and not chosen:
-        problems.append("trial.gpus: no GPU is there (nvidia-smi lists none); use --set trial.gpus=0")
-    cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
-    if cpus > asked:
-        problems.append(f"trial.cpus: {cpus} are asked for, the cluster has {asked}")
-    names = sorted({card.name for card in chosen})
-    if len(names) > 1:
-        problems.append(f"cluster.gpus: unlike GPUs ({', '.join(names)}); choose by CUDA_VISIBLE_DEVICES")
-    capability = chosen[0].capability if share and chosen else None
-    precision = resolve_precision(sweep.trial.precision, capability)
-    if precision == "tf32" and not multiplies_tf32(capability):
-        problems.append(
-            f"trial.precision: tf32 needs a GPU of compute capability {AMPERE} or more; here float32, bf16 and auto run"
-        )
-    if problems:
-        raise UserError(problems)
-    slots = asked // cpus
-    if share:
-        slots = min(slots, int(len(chosen) / share))
-    if sweep.exclusive:
-        slots = 1
-    if precision == "bf16" and not multiplies_bf16(capability):
-        cautions.append("trial.precision: bf16 is slower than float32 here, for want of units for it")
-    return Platform(
-        device=names[0] if share else "cpu",
-        numerics=Numerics(precision=precision, threads=cpus),
-        slots=slots,
-        cpus=cpus,
-        gpus=share,
-        caution="\n".join(cautions),
-        cards=tuple(card.visible for card in chosen) if len(chosen) < len(found) else (),
-    )
-
-
-def refuse_busy_cards(sweep: Sweep) -> None:
-    """Leave GPUs alone that others use, as `gpus: auto` promises.
-
-    Raises:
-        UserError: there are GPUs, and every one of them is busy.
-    """
-    if not isinstance(sweep.cluster, Local) or sweep.cluster.gpus != "auto" or sweep.trial.gpus == 0:
-        return
-    found = list_gpus()
-    if found and all(card.use for card in found):
-        uses = "; ".join(f"{card}: {card.use}" for card in found)
-        raise UserError(
-            f"cluster.gpus: auto leaves busy GPUs alone, and all are ({uses}): wait, or share them "
-            f"with --set cluster.gpus={len(found)}, or run on the CPU with --set trial.gpus=0"
-        )
-
-
-BUSY_PERCENT = 10  # of a card's memory or time; a desktop's own pictures take less
-
-
+BUSY_PERCENT = 10  # of a GPU's memory or time; a desktop's own windows take less
 FIELDS = ("index", "uuid", "name", "compute_cap", "memory.used", "memory.total", "utilization.gpu")
+
+
+class LocalProvider(Provider[Local]):
+    """This machine.  A launch runs in its own process, so there is nothing to provision, submit or remove."""
+
+    section: ClassVar[type[ClusterSection]] = Local
+
+    def platform(self) -> Platform:
+        """Return what trials run on: free GPUs, else CPU cores.
+
+        Raises:
+            UserError: more is requested than this machine has.
+        """
+        cluster, trial = self.cluster, self.sweep.trial
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cpus = cores if cluster.cpus == "auto" else cluster.cpus
+        listed = list_gpus() if cluster.gpus != 0 and trial.gpus != 0 else []
+        gpus, cautions = self._choose(listed)
+        problems = []
+        if cpus > cores:
+            problems.append(f"cluster.cpus: {cpus} requested, this process may use {cores}")
+        if cluster.gpus != "auto" and cluster.gpus > len(listed) and trial.gpus != 0:
+            problems.append(f"cluster.gpus: {cluster.gpus} requested, nvidia-smi lists {len(listed)}")
+        names = sorted({gpu.name for gpu in gpus})
+        if len(names) > 1:
+            problems.append(f"cluster.gpus: different GPUs ({', '.join(names)}); choose with CUDA_VISIBLE_DEVICES")
+        found = fit(
+            self.sweep,
+            [Host(cpus, len(gpus))],
+            gpu=names[0] if names else "",
+            capability=gpus[0].capability if gpus else None,
+            cpu_is_here=True,
+            no_gpu="no GPU is there (nvidia-smi lists none)",
+            no_tf32="use float32, bf16 or auto here",
+            problems=problems,
+            cautions=cautions,
+        )
+        return replace(found, visible_gpus=tuple(gpu.visible for gpu in gpus) if len(gpus) < len(listed) else ())
+
+    def _choose(self, listed: Sequence[Gpu]) -> tuple[Sequence[Gpu], list[str]]:
+        """Return the GPUs to use, and cautions about the others."""
+        free = [gpu for gpu in listed if not gpu.use]
+        alike = len({gpu.name for gpu in listed}) == 1
+        if (
+            self.cluster.gpus != "auto"
+        ):  # a GPU's name is in every key, so among different ones only their order decides
+            ordered = sorted(listed, key=lambda gpu: bool(gpu.use)) if alike else listed
+            return ordered[: self.cluster.gpus], []
+        if free and alike:
+            return free, [f"cluster.gpus: {gpu} is not used: {gpu.use}" for gpu in listed if gpu.use]
+        if listed and not free:  # the plan shows what trials would run on
+            return listed, ["cluster.gpus: every GPU is busy; a launch would be refused until one is free"]
+        return listed, []
+
+    def findings(self, *, fix: bool) -> Iterator[Finding]:
+        """Nothing to check: the platform of this machine is found without it."""
+        yield from ()
+
+    def check_launch(self) -> None:
+        """Refuse a launch if other people use every GPU, as `gpus: auto` promises.
+
+        Raises:
+            UserError: there are GPUs, and every one of them is busy.
+        """
+        if self.cluster.gpus != "auto" or self.sweep.trial.gpus == 0:
+            return
+        listed = list_gpus()
+        if listed and all(gpu.use for gpu in listed):
+            uses = "; ".join(f"{gpu}: {gpu.use}" for gpu in listed)
+            raise UserError(
+                f"cluster.gpus: auto uses free GPUs only, and every one is busy ({uses}): wait, or share them "
+                f"with --set cluster.gpus={len(listed)}, or run on the CPU with --set trial.gpus=0"
+            )
+
+    def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
+        """Nothing to provision."""
+        return deadline
+
+    def submit(self, number: int) -> None:
+        """Refuse: no head exists that could run a launch.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("provider local runs a launch in the process of its own command, and has no head")
+
+    def is_alive(self) -> bool | None:
+        """Return False: there is no head."""
+        return False
+
+    def resources(self) -> list[str]:
+        """Return []: nothing outlives a launch."""
+        return []
+
+    def teardown(self, console: Console) -> list[str]:
+        """Return []: nothing outlives a launch."""
+        return []
 
 
 class Gpu(NamedTuple):

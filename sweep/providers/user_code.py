@@ -9,72 +9,43 @@ from __future__ import annotations
 import sys
 import sysconfig
 import tomllib
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from sweep.errors import UserError
+from sweep.providers.base import Environment, Provider
 from sweep.providers.finding import Finding
 from sweep.providers.shipping import ROOT, list_files
-from sweep.spec.cluster import Aws, Existing, Local, OnPrem, Slurm
 from sweep.spec.sweep import Sweep
 
 
-@dataclass(frozen=True)
-class _Environment:
-    """Of machines, beside the tree.
-
-    Attributes:
-        made: there, from pyproject.toml.
-        shared: it is this process's, on a file system that machines see.
-        name: what a user knows it by.
-    """
-
-    made: bool
-    shared: bool
-    name: str
-
-
-def findings(sweep: Sweep, root: Path = ROOT) -> list[Finding]:
-    """A line for each module that holds detectors of the user's own; none where trials run on this machine."""
-    environment = _environment(sweep)
+def findings(provider: Provider[Any], root: Path = ROOT) -> list[Finding]:
+    """Check that trials find each module with detectors of the user; [] if trials run in this environment."""
+    environment = provider.environment()
     if environment is None:
         return []
-    return [_finding(module, file, environment, root) for module, file in _modules(sweep).items()]
+    return [_finding(module, file, environment, root) for module, file in _modules(provider.sweep).items()]
 
 
-def cautions(sweep: Sweep, root: Path = ROOT) -> list[Finding]:
-    """Of these lines what no plan should keep to itself: what cannot be there, and what is not even installed here."""
-    installed = {_name(module) for module, file in _modules(sweep).items() if _is_installed(file)}
-    found = findings(sweep, root)
+def cautions(provider: Provider[Any], root: Path = ROOT) -> list[Finding]:
+    """Return the findings that a plan has to show: modules that trials cannot find, or that are not installed here."""
+    installed = {_name(module) for module, file in _modules(provider.sweep).items() if _is_installed(file)}
+    found = findings(provider, root)
     return [
         line for line in found if line.state == "not ok" or (line.state == "unknown" and line.name not in installed)
     ]
 
 
-def refuse(sweep: Sweep, root: Path = ROOT) -> None:
-    """Where trials could not find a detector's code.
+def refuse(provider: Provider[Any], root: Path = ROOT) -> None:
+    """Refuse a launch whose trials could not find a detector's code.
 
     Raises:
         UserError: naming each module, with the fix.
     """
-    wrong = [line for line in findings(sweep, root) if line.state == "not ok"]
+    wrong = [line for line in findings(provider, root) if line.state == "not ok"]
     if wrong:
         raise UserError([line.sentence() for line in wrong])
-
-
-def _environment(sweep: Sweep) -> _Environment | None:
-    match sweep.cluster:
-        case Local():
-            return None
-        case Aws() | OnPrem() as cluster:
-            where = f"cluster.environment, {cluster.environment}," if cluster.environment else "the machines"
-            return _Environment(cluster.environment is None, False, where)
-        case Slurm() as cluster:
-            own = cluster.environment == "auto" or Path(cluster.environment).expanduser() == Path(sys.prefix)
-            return _Environment(False, own, f"cluster.environment, {sys.prefix if own else cluster.environment},")
-        case Existing() as cluster:
-            return _Environment(False, False, f"cluster.python, {cluster.python},")
 
 
 def _modules(sweep: Sweep) -> dict[str, Path]:
@@ -84,7 +55,7 @@ def _modules(sweep: Sweep) -> dict[str, Path]:
     return {name: Path(file).resolve() for name, file in files.items() if file}
 
 
-def _finding(module: str, file: Path, environment: _Environment, root: Path) -> Finding:
+def _finding(module: str, file: Path, environment: Environment, root: Path) -> Finding:
     name, move = _name(module), f"move it into {root}"
     if _is_installed(file):
         return _of_package(module, environment, root)
@@ -111,7 +82,7 @@ def _name(module: str) -> str:
     return f"detector {module}"
 
 
-def _of_package(module: str, environment: _Environment, root: Path) -> Finding:
+def _of_package(module: str, environment: Environment, root: Path) -> Finding:
     """Of a module that is installed here."""
     name, move = _name(module), f"move it into {root}"
     package = next(iter(metadata.packages_distributions().get(module.partition(".")[0], ())), module)

@@ -1,11 +1,11 @@
-"""The keys of `cluster:`, by provider: where trials run, and on what."""
+"""Keys of the section `cluster`, by provider: machines that run the trials, and their resources."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -24,7 +24,7 @@ _OWN_SBATCH_OPTIONS = {
 
 
 class Section(BaseModel):
-    """A mapping of the YAML; unknown keys are problems."""
+    """A mapping of the YAML; an unknown key is a problem."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,7 +42,7 @@ def _image(value: str) -> str:
 
 
 def _network(value: str) -> str:
-    """An address or network as CIDR; one that opens SSH to everybody is refused."""
+    """Return an address or network as CIDR; refuse one that opens SSH to everybody."""
     if value == "auto":
         return value
     try:
@@ -73,7 +73,7 @@ def _word(value: str) -> str:
 
 
 def _sbatch_option(value: str) -> str:
-    """An option as it stands after #SBATCH; those that this project sets itself are refused."""
+    """Check an option as it is written after #SBATCH; refuse those that this project sets itself."""
     name = value.partition("=")[0].partition(" ")[0]
     if not re.fullmatch(r"--[a-z][a-z0-9-]*([= ][^\n#]+)?", value):
         raise ValueError(f"must be a long option of sbatch, e.g. --constraint=a100, is {value!r}")
@@ -95,7 +95,7 @@ def _variable(value: str) -> str:
 
 
 def _walltime(value: Any) -> str:
-    """Text: to YAML, 12:00:00 without quotes is a number."""
+    """Check that the walltime is text: without quotes, YAML reads 12:00:00 as a number."""
     if not isinstance(value, str) or not re.fullmatch(_WALLTIME, value):
         raise ValueError(f'must be [DAYS-]HOURS:MINUTES:SECONDS in quotes, e.g. "12:00:00", is {value!r}')
     return value
@@ -108,57 +108,90 @@ def _as_list(value: Any) -> Any:
 InstanceType = Annotated[str, AfterValidator(_instance_type)]
 
 
-class Local(Section):
-    """This machine: Ray is started and stopped."""
+class ClusterSection(Section):
+    """The section `cluster` of a YAML for one provider.
+
+    Attributes:
+        runs_here: launches run in the process of the command, on this machine.
+        shares_folder: machines and this one can share a folder, so that a store in a folder is possible.
+        needs_max_hours: `budget.max_hours` must be given.
+    """
+
+    runs_here: ClassVar[bool] = False
+    shares_folder: ClassVar[bool] = True
+    needs_max_hours: ClassVar[bool] = False
+
+    @property
+    def machine_price(self) -> float | None:
+        """Price of this machine in dollars per hour, if it runs the trials and its price is known."""
+        return None
+
+
+class Local(ClusterSection):
+    """This machine, on which Ray is started and stopped."""
+
+    runs_here: ClassVar[bool] = True
 
     provider: Literal["local"] = Field("local", description="local: Ray on this machine, started and stopped")
     cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="CPU cores to use; auto: those this process may use"
+        "auto", description="CPU cores to use; auto: those that this process may use"
     )
     gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto",
-        description="GPUs to use; auto: those that nvidia-smi lists, within CUDA_VISIBLE_DEVICES, and nobody is using",
+        description="GPUs to use; auto: those that nvidia-smi lists, within CUDA_VISIBLE_DEVICES, and that are idle",
     )
     usd_per_hour: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="price of this machine, shared by its slots, for the report's cost; none: not known"
+        None, description="dollars per hour for this machine, shared by its slots, for the report's cost; none: unknown"
     )
+
+    @property
+    def machine_price(self) -> float | None:
+        return self.usd_per_hour
 
 
 class Price(Section):
-    """What a machine costs, in dollars an hour."""
+    """Prices of a machine, in dollars per hour."""
 
-    on_demand: Annotated[float, Field(ge=0)] | None = Field(None, description="dollars an hour on demand")
-    spot: Annotated[float, Field(ge=0)] | None = Field(None, description="dollars an hour as spot")
+    on_demand: Annotated[float, Field(ge=0)] | None = Field(None, description="dollars per hour on demand")
+    spot: Annotated[float, Field(ge=0)] | None = Field(None, description="dollars per hour as spot")
 
 
-class Aws(Section):
-    """Machines of EC2: a head on demand, workers as spot where there is capacity."""
+class Aws(ClusterSection):
+    """Machines of EC2: a head on demand, and workers as spot if there is capacity."""
 
-    provider: Literal["aws"] = Field("aws", description="aws: machines of EC2, made for this sweep and terminated")
+    shares_folder: ClassVar[bool] = False
+    needs_max_hours: ClassVar[bool] = True
+
+    provider: Literal["aws"] = Field(
+        "aws", description="aws: machines of EC2, created for this sweep and terminated after it"
+    )
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]+$")] = Field(
-        "us-east-1", description="region of machines and of the bucket"
+        "us-east-1", description="region of the machines and of the bucket"
     )
     zones: Literal["auto"] | tuple[str, ...] = Field(
-        "auto", description="availability zones to take machines from; auto: every one with a public subnet"
+        "auto", description="availability zones for the machines; auto: every zone with a public subnet"
     )
     head: InstanceType = Field("m6i.large", description="instance type of the head, which runs no trials")
     worker: Annotated[tuple[InstanceType, ...], BeforeValidator(_as_list), Field(min_length=1)] = Field(
-        ("g5.xlarge", "g6.xlarge"), description="instance types of workers, the first that has capacity is taken"
+        ("g5.xlarge", "g6.xlarge"), description="instance types of workers; the first with capacity is used"
     )
-    spot: bool = Field(True, description="workers as spot, on demand where no zone has spot capacity")
+    spot: bool = Field(True, description="workers as spot, or on demand if no zone has spot capacity")
     max_workers: Annotated[int, Field(ge=1)] = Field(
-        8, description="most workers at once; as many as meet budget.max_hours are made"
+        8, description="most workers at once; only as many are created as budget.max_hours requires"
     )
-    idle_minutes: Annotated[float, Field(gt=0)] = Field(5.0, description="minutes without trials that end a worker")
+    idle_minutes: Annotated[float, Field(gt=0)] = Field(
+        5.0, description="minutes without trials after which a worker ends"
+    )
     image: Annotated[str, AfterValidator(_image)] = Field(
-        "auto", description="machine image; auto: AWS's newest deep learning base image, `check` prints its id"
+        "auto", description="machine image; auto: the newest deep learning base image of AWS; `check` prints its id"
     )
     environment: Annotated[str, Field(pattern=r"^/[\w./-]+$")] | None = Field(
-        None, description="folder of a ready Python environment in the image; none: made on each machine, pinned"
+        None,
+        description="folder of a ready Python environment in the image; none: a pinned one is made on each machine",
     )
     ssh_user: Annotated[str, Field(pattern=_USER)] = Field("ubuntu", description="user of the image")
     ssh_from: Annotated[str, AfterValidator(_network)] = Field(
-        "auto", description="network that may reach SSH, e.g. 203.0.113.7/32; auto: this machine's public address"
+        "auto", description="network that may connect by SSH, e.g. 203.0.113.7/32; auto: this machine's public address"
     )
     head_profile: Annotated[str, AfterValidator(_profile)] = Field(
         "auto",
@@ -169,11 +202,11 @@ class Aws(Section):
         description="instance profile of workers; auto: one for each storage; `check --fix` makes it",
     )
     disk_gb: Annotated[int, Field(ge=40, le=16384)] = Field(100, description="GB of each machine's root volume")
-    tags: dict[str, str] = Field({}, description="further tags of machines and volumes, for the bill")
+    tags: dict[str, str] = Field({}, description="more tags of machines and volumes, for the bill")
     prices: dict[InstanceType, Price] = Field(
-        {}, description="dollars an hour by instance type, e.g. {g5.xlarge: {on_demand: 1.01, spot: 0.45}}"
+        {}, description="dollars per hour by instance type, e.g. {g5.xlarge: {on_demand: 1.01, spot: 0.45}}"
     )
-    ray: dict[str, Any] = Field({}, description="merged last into the Ray launcher's configuration")
+    ray: dict[str, Any] = Field({}, description="keys to merge last into the Ray launcher's configuration")
 
     @model_validator(mode="after")
     def _zones_are_of_the_region(self) -> Aws:
@@ -183,8 +216,8 @@ class Aws(Section):
         return self
 
 
-class Offered(Section):
-    """What machines offer to trials, said in the file, since a plan cannot look at them."""
+class Offered(ClusterSection):
+    """Resources of machines that the file must describe, because a plan cannot look at the machines."""
 
     gpu: str = Field(
         "", description="name of the GPUs as nvidia-smi prints it, e.g. NVIDIA A100-SXM4-80GB; part of a trial's key"
@@ -195,7 +228,7 @@ class Offered(Section):
 
 
 class EachOffers(Offered):
-    """The same of machines that are all alike."""
+    """Resources of each machine, when all machines are the same."""
 
     cpus: Annotated[int, Field(ge=1)] = Field(description="CPU cores of each machine for trials")
     gpus: Annotated[int, Field(ge=0)] = Field(0, description="GPUs of each machine for trials")
@@ -208,25 +241,26 @@ class EachOffers(Offered):
 
 
 class OnPrem(EachOffers):
-    """Hosts of your own over SSH: Ray is started on them and stopped, the first is the head."""
+    """Your own hosts over SSH: Ray is started on them and stopped, and the first host is the head."""
 
-    provider: Literal["onprem"] = Field("onprem", description="onprem: hosts of your own, over SSH")
+    provider: Literal["onprem"] = Field("onprem", description="onprem: your own hosts, over SSH")
     hosts: Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], Field(min_length=1)] = Field(
-        description="addresses or names by which hosts reach one another; the first is the head, which runs no trials "
-        "unless it is the only one"
+        description="addresses or names by which the hosts reach each other; the first is the head, which runs no "
+        "trials unless it is the only host"
     )
     ssh_user: Annotated[str, Field(pattern=_USER)] | None = Field(
-        None, description="user on all hosts; none: the name of whoever launches"
+        None, description="user on all hosts; none: the user who launches"
     )
     ssh_key: Annotated[str, Field(pattern=r"^[/~][^\n]*$")] | None = Field(
         None,
-        description="private key of that user, also for the head to reach the others, until it is taken down; none: "
-        "what SSH finds by itself, here and on the head",
+        description="private key of that user, which the head also uses for the other hosts until it is taken down; "
+        "none: keys that SSH finds by itself, here and on the head",
     )
     environment: Annotated[str, Field(pattern=_FOLDER)] | None = Field(
-        None, description="folder of a ready Python environment, the same on all hosts; none: made on each, pinned"
+        None,
+        description="folder of a ready Python environment, the same on all hosts; none: a pinned one is made on each",
     )
-    ray: dict[str, Any] = Field({}, description="merged last into the Ray launcher's configuration")
+    ray: dict[str, Any] = Field({}, description="keys to merge last into the Ray launcher's configuration")
 
     @model_validator(mode="after")
     def _hosts_differ(self) -> OnPrem:
@@ -242,34 +276,35 @@ class OnPrem(EachOffers):
 
 
 class Slurm(EachOffers):
-    """One job of Slurm, submitted where `sbatch` is: all its nodes run trials, the first the driver, too."""
+    """One job of Slurm, submitted on a machine with `sbatch`: all its nodes run trials, the first also the driver."""
 
     provider: Literal["slurm"] = Field("slurm", description="slurm: one job, which requeues itself at its walltime")
     nodes: Annotated[int, Field(ge=1)] = Field(1, description="nodes of the job")
-    partition: Annotated[str, AfterValidator(_word)] | None = Field(None, description="none: Slurm's default")
-    account: Annotated[str, AfterValidator(_word)] | None = Field(None, description="none: your default")
+    partition: Annotated[str, AfterValidator(_word)] | None = Field(
+        None, description="partition; none: Slurm's default"
+    )
+    account: Annotated[str, AfterValidator(_word)] | None = Field(None, description="account; none: your default")
     qos: Annotated[str, AfterValidator(_word)] | None = Field(None, description="quality of service; none: the default")
     walltime: Annotated[str, BeforeValidator(_walltime)] = Field(
-        "04:00:00", description="of one run of the job, [DAYS-]HOURS:MINUTES:SECONDS; it goes on in a further one"
+        "04:00:00",
+        description="time limit of one run of the job, [DAYS-]HOURS:MINUTES:SECONDS; the sweep goes on in the next run",
     )
     signal_seconds: Annotated[int, Field(ge=30, le=3600)] = Field(
         180, description="seconds before the walltime at which trials write their resume state and the job requeues"
     )
     options: tuple[Annotated[str, AfterValidator(_sbatch_option)], ...] = Field(
-        (), description="further options of sbatch, e.g. [--constraint=a100, --exclusive, --mem=64G]"
+        (), description="more options of sbatch, e.g. [--constraint=a100, --exclusive, --mem=64G]"
     )
     environment: Literal["auto"] | Annotated[str, Field(pattern=_FOLDER)] = Field(
         "auto", description="folder of a Python environment that all nodes see; auto: the one that runs this command"
     )
-    before: tuple[str, ...] = Field(
-        (), description="commands of every node before all else, e.g. [module load cuda/13.0]"
-    )
+    before: tuple[str, ...] = Field((), description="commands that every node runs first, e.g. [module load cuda/13.0]")
     folder: Annotated[str, Field(pattern=_FOLDER)] = Field(
         "~/anomaly-sweep", description="folder that all nodes see, for the code, the log and the exit code of the job"
     )
     scratch: Annotated[str, Field(pattern=r"^/[\w./-]{0,29}$")] = Field(
         "/tmp",  # noqa: S108  (the job makes a private folder in it)
-        description="folder of each node's own disk, at most 30 characters, in which a private one is made and removed",
+        description="folder on each node's own disk, at most 30 characters; a private folder is made there and removed",
     )
 
     @model_validator(mode="after")
@@ -280,32 +315,37 @@ class Slurm(EachOffers):
 
     @property
     def seconds(self) -> int:
-        """Of the walltime."""
+        """Walltime in seconds."""
         days, _, clock = self.walltime.rpartition("-")
         hours, minutes, seconds = map(int, clock.split(":"))
         return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 class Existing(Offered):
-    """A Ray cluster that runs already: the sweep is a job of its Jobs API, and nothing of it is stopped but that job.
+    """A Ray cluster that already runs: the sweep is a job of its Jobs API, and only that job is ever stopped.
 
-    A secret that the cluster asks for is read where Ray reads it: RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH.
+    If the cluster requires a token, Ray's own settings provide it: RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH.
     """
 
-    provider: Literal["existing"] = Field("existing", description="existing: a Ray cluster that runs already")
+    provider: Literal["existing"] = Field("existing", description="existing: a Ray cluster that already runs")
     address: Annotated[str, AfterValidator(_dashboard)] = Field(
-        description="of its dashboard, e.g. http://127.0.0.1:8265"
+        description="address of its dashboard, e.g. http://127.0.0.1:8265"
     )
     python: Annotated[str, Field(pattern=r"^[\w./-]+$")] = Field(
-        "python", description="interpreter on the cluster, which has this project's packages; best an absolute path"
+        "python",
+        description="Python interpreter on the cluster that has this project's packages; preferably an absolute path",
     )
     cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        description="CPU cores for trials in all, at full scale where the cluster grows; auto: those of its nodes now",
+        description="total CPU cores for trials, at full size if the cluster scales; auto: those of its present nodes",
     )
-    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field("auto", description="GPUs for trials in all, likewise")
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="total GPUs for trials, at full size if the cluster scales; auto: those of its present nodes",
+    )
     environment_variables: dict[Annotated[str, AfterValidator(_variable)], str] = Field(
-        {}, description="for the job, e.g. {AWS_DEFAULT_REGION: eu-west-1}; no secrets, the dashboard shows them"
+        {},
+        description="variables of the job, e.g. {AWS_DEFAULT_REGION: eu-west-1}; no secrets: the dashboard shows them",
     )
 
     @model_validator(mode="after")
@@ -315,14 +355,13 @@ class Existing(Offered):
         return self
 
 
-PROVIDERS: dict[str, type[Section]] = {
+PROVIDERS: dict[str, type[ClusterSection]] = {
     "local": Local, "aws": Aws, "onprem": OnPrem, "slurm": Slurm, "existing": Existing
 }  # fmt: skip
-SHARED_NOTHING = ("aws",)  # providers whose machines share no folder
 
 
 def _provider(value: Any) -> Any:
-    """Name of the provider that a mapping of the YAML, or a section, is for."""
+    """Return the name of the provider of a mapping in the YAML, or of a section."""
     if isinstance(value, Mapping):
         return value.get("provider", "local")
     return getattr(value, "provider", None)

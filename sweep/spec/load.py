@@ -1,4 +1,4 @@
-"""Read a YAML file into a `Sweep`: `--set`, named studies, and one message for every problem."""
+"""Reading of a YAML file into a `Sweep`: `--set`, named studies, and one message for every problem."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from data.sources.layouts import LAYOUTS
 from sweep.errors import UserError, unknown
 from sweep.spec import yamlfile
-from sweep.spec.cluster import PROVIDERS, SHARED_NOTHING, Price
+from sweep.spec.cluster import PROVIDERS, Price
 from sweep.spec.own_datasets import describe
 from sweep.spec.study import Study
 from sweep.spec.sweep import Budget, Data, Sweep, TrialOptions
@@ -25,22 +25,31 @@ _SWEEP_ONLY = ("name", "study", "studies")
 
 
 def named_studies() -> dict[str, Path]:
-    """The studies that come with the package, by name."""
+    """Return the files of the studies that come with the package, by name."""
     folder = Path(str(importlib.resources.files("sweep.spec"))) / "studies"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def load(path: Path, assignments: Sequence[str] = ()) -> Sweep:
-    """The sweep that a YAML file and `--set` assignments describe.
+    """Return the sweep that a YAML file and `--set` assignments describe.
 
     Raises:
-        UserError: naming every problem at once, each with its place, the legal values and the fix.
+        UserError: contains every problem at once, each with its key, the legal values and the fix.
     """
     return resolve(yamlfile.override(yamlfile.read(path), assignments), stem=path.stem, source=str(path))
 
 
 def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") -> Sweep:
-    """`load` for what the YAML holds; `stem` goes into the sweep's default id."""
+    """Return the sweep that the contents of a YAML describe.
+
+    Args:
+        raw: contents of the YAML.
+        stem: first part of the sweep's default id.
+        source: name of the file for the error's heading; "" to use `stem`.
+
+    Raises:
+        UserError: as `load`.
+    """
     problems = [unknown("key", key, _TOP) for key in raw if key not in _TOP]
     body = raw.get("sweep")
     if not isinstance(body, Mapping):
@@ -69,10 +78,10 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
 
 
 def load_recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
-    """The sweep that was dumped to JSON, with its store at another address.
+    """Return the sweep that was recorded as JSON, with its store at another address.
 
     Raises:
-        UserError: naming every problem: another version may have written it, with other keys.
+        UserError: contains every problem.  Another version may have written the record, with other keys.
     """
     try:
         return Sweep.model_validate({**fields, "storage": storage})
@@ -83,34 +92,34 @@ def load_recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
 
 
 def _needed_elsewhere(raw: Mapping[str, Any], storage: str) -> list[str]:
-    """What may be left out, or be otherwise, on this machine."""
+    """Return the problems of keys that only providers other than this machine need."""
     cluster, budget = raw.get("cluster"), raw.get("budget")
     provider = cluster.get("provider", "local") if isinstance(cluster, Mapping) else "local"
-    if provider == "local" or provider not in PROVIDERS:
+    if provider not in PROVIDERS or PROVIDERS[provider].runs_here:
         return []
-    problems = []
-    if provider in SHARED_NOTHING and not storage.startswith("s3://"):
+    section, problems = PROVIDERS[provider], []
+    if not section.shares_folder and not storage.startswith("s3://"):
         problems.append(
-            f"storage: must be s3://bucket/prefix on {provider}, where machines share no folder, is {storage!r}"
+            f"storage: must be s3://bucket/prefix on {provider}, whose machines share no folder, is {storage!r}"
         )
     elif not storage.startswith(("s3://", "/")):
         problems.append(
-            f"storage: must be s3://bucket/prefix on {provider}, or an absolute folder that all machines and this one "
-            f"see, such as one on NFS; is {storage!r}"
+            f"storage: must be s3://bucket/prefix on {provider}, or an absolute folder that this machine and all "
+            f"others can use, such as one on NFS; is {storage!r}"
         )
-    if provider == "aws" and (not isinstance(budget, Mapping) or budget.get("max_hours") is None):
+    if section.needs_max_hours and (not isinstance(budget, Mapping) or budget.get("max_hours") is None):
         problems.append(
-            "budget.max_hours: must be given on aws: every machine powers itself off by it, e.g. max_hours: 12"
+            f"budget.max_hours: must be given on {provider}, where it sets when machines power off, e.g. max_hours: 12"
         )
     return problems
 
 
 def _describe_data(fields: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """The section `data` with what those own sets hold that studies name."""
+    """Return the section `data`, with the contents of those own datasets that studies name."""
     try:
         data = Data.model_validate(fields.get("data", {}))
     except ValidationError:
-        return {}  # told with all other problems
+        return {}  # reported with all other problems
     named = {str(name) for study in fields["studies"] if isinstance(study, Mapping)
              for name in _as_list(study.get("datasets"))}  # fmt: skip
     chosen = {name: layout for name, layout in data.sets.items() if name in named}
@@ -124,13 +133,13 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _studies(body: Mapping[str, Any], problems: list[str]) -> tuple[list[Any], list[dict[str, str]]]:
-    """Raw studies with the sweep's own keys laid over each, and where each of their keys stands."""
+    """Return raw studies, updated with the sweep's own keys, and the location of each of their keys."""
     over = {key: value for key, value in body.items() if key not in _SWEEP_ONLY}
     named, given = body.get("study"), body.get("studies")
     bases: list[Any] = []
     origin = "sweep.studies"
     if (named is None) == (given is None):
-        problems.append("sweep: needs either study: NAME or studies: [...], and not both")
+        problems.append("sweep: needs either study: NAME or studies: [...], not both")
     elif named is not None:
         paths = named_studies()
         if not isinstance(named, str) or named not in paths:
@@ -150,21 +159,21 @@ def _studies(body: Mapping[str, Any], problems: list[str]) -> tuple[list[Any], l
         else:
             studies.append(base)
             places.append({})
-    if not studies and over:  # say what is wrong with these keys all the same
+    if not studies and over:  # check these keys anyway, so that their problems are reported too
         studies.append({"name": "unnamed", "kind": "error_bars", **over})
         places.append({k: f"sweep.{k}" for k in over})
     return studies, places
 
 
 def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> list[str]:
-    """One line a problem: place in the file, what is wrong, legal values, nearest name."""
+    """Return one line per problem: key in the file, what is wrong, legal values, nearest name."""
     lines = []
     for problem in error.errors():
         path = [str(part) for part in problem["loc"] if not _is_union_branch(str(part))]
         provider = path.pop(1) if path[:1] == ["cluster"] and len(path) > 1 else "local"
         legal = _keys_at(path, provider)
         if path[:2] == ["data", "sets"] and len(path) > 4:
-            del path[3]  # the layout, by which pydantic tells descriptions of sets apart
+            del path[3]  # the layout, which pydantic adds to the path of a dataset's key
         if len(path) >= 2 and path[0] == "studies":
             index, rest = int(path[1]), path[2:]
             known = places[index] if index < len(places) else {}
@@ -191,21 +200,21 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
         else:
             for message in str(problem["msg"]).removeprefix("Value error, ").splitlines():
                 shown = "" if problem["type"] == "value_error" else f", is {problem['input']!r}"
-                said = f"{message[:1].lower()}{message[1:]}"
+                text = f"{message[:1].lower()}{message[1:]}"
                 if shown and lines and lines[-1].startswith(f"{place}: ") and lines[-1].endswith(shown):
-                    lines[-1] = f"{lines[-1].removesuffix(shown)}, or {said.removeprefix('input should be ')}{shown}"
+                    lines[-1] = f"{lines[-1].removesuffix(shown)}, or {text.removeprefix('input should be ')}{shown}"
                 else:
-                    lines.append(f"{place}: {said}{shown}")
+                    lines.append(f"{place}: {text}{shown}")
     return lines
 
 
 def _is_union_branch(part: str) -> bool:
-    """Whether a part of pydantic's path names an alternative of a type, which no file contains."""
+    """Return True if a part of pydantic's path names an alternative of a type, which is not in the file."""
     return "[" in part or part.startswith("constrained-") or part in {"int", "float", "str", "bool", "none", "literal"}
 
 
 def _keys_at(path: Sequence[str], provider: str) -> list[str]:
-    """Legal keys where a key at `path` stands."""
+    """Return the legal keys of the mapping that contains `path`."""
     if path[:2] == ["data", "sets"] and len(path) > 4:
         return [f.name for f in dataclasses.fields(LAYOUTS[path[3]])]
     if path[:2] == ["cluster", "prices"] and len(path) > 3:
@@ -220,16 +229,16 @@ PLACEHOLDER = "EDIT-THIS"
 
 
 def find_placeholders(sweep: Sweep) -> dict[str, str]:
-    """Keys, with their text, that stand as they came and have no meaning."""
+    """Return keys whose text still contains a placeholder of the shipped YAML, with that text."""
     raw = sweep.model_dump(mode="json", exclude={"studies"})
     return {place: text for key, value in raw.items() for place, text in _texts(key, value) if PLACEHOLDER in text}
 
 
 def refuse_unedited(sweep: Sweep) -> None:
-    """Where a placeholder is left in the YAML.
+    """Refuse a sweep whose YAML still contains placeholders.
 
     Raises:
-        UserError: naming every one, with the fix.
+        UserError: contains all of them, with the fix.
     """
     problems = [f"{place}: {text} is a placeholder; {edit(place)}" for place, text in find_placeholders(sweep).items()]
     if problems:
@@ -237,17 +246,17 @@ def refuse_unedited(sweep: Sweep) -> None:
 
 
 def edit(place: str) -> str:
-    """How to fix a placeholder."""
+    """Return how to fix a placeholder."""
     example = ", e.g. s3://your-bucket/prefix" if place == "storage" else ""
     return f"edit that line of the YAML{example}, or give --set {place}=..."
 
 
 def _texts(place: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every text in a value, with its place."""
+    """Yield every text in a value, with its key."""
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _texts(f"{place}.{key}", inner)
-    elif isinstance(value, list):  # --set replaces one as a whole
+    elif isinstance(value, list):  # shown as one text, because --set replaces a list as a whole
         yield place, "[" + ", ".join(text for inner in value for _, text in _texts(place, inner)) + "]"

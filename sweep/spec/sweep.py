@@ -1,7 +1,7 @@
-"""Everything a YAML may say: typed, frozen, validated; problems are reported all at once.
+"""The model of a YAML file: typed, frozen, validated; all problems are reported at once.
 
-`load` reads a file, lays `--set` over it, fills in named studies and returns a `Sweep` in which
-nothing is implicit but what depends on the machine (resolved by `sweep.plan.expand`).
+`load` reads a file, applies `--set`, fills in named studies and returns a `Sweep`.  After that nothing is
+implicit except what depends on the machine, which `sweep.plan.expand` resolves.
 """
 
 from __future__ import annotations
@@ -31,43 +31,46 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
-        raise ValueError("must be letters, digits, '.', '_' and '-', at most 100, a letter or digit first")
+        raise ValueError("must be letters, digits, '.', '_' and '-', at most 100, and start with a letter or digit")
     return value
 
 
 class Budget(Section):
-    """What may be spent before everything is stopped, resumable."""
+    """Limits at which a launch is stopped; it can be resumed."""
 
     max_hours: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="hours a launch may take; on aws it must be given, since machines power themselves off by it"
+        None,
+        description="hours that a launch may take; must be given on aws, where it also sets when machines power off",
     )
     max_usd: Annotated[float, Field(gt=0)] | None = Field(
         None,
-        description="dollars that a launch may cost, by estimated prices: on aws, on local by cluster.usd_per_hour; "
-        "no other provider knows any",
+        description="dollars that a launch may cost, by estimated prices on aws and by cluster.usd_per_hour on local; "
+        "the other providers have no prices",
     )
 
 
 class Data(Section):
-    """Where images come from, and at which size."""
+    """Source of the images, and their size."""
 
-    root: str | None = Field(None, description="folder of downloaded datasets, as torchvision lays them out")
+    root: str | None = Field(None, description="folder of downloaded datasets, in torchvision's layout")
     size: Literal[16, 32, 64, 128, 256] | None = Field(
-        None, description="side of the square images in pixels; none: the dataset's own default"
+        None, description="side of the square images in pixels; none: the dataset's default"
     )
-    cache: str | None = Field(None, description="folder for prepared images of this node; none: the user's cache")
+    cache: str | None = Field(None, description="folder for prepared images on each node; none: the user's cache")
     cache_gb: Annotated[float, Field(gt=0)] = Field(
-        50.0, description="GB that this folder may have; the least recently used sets that no trial has open go first"
+        50.0,
+        description="most GB of this folder; datasets that no trial has open are deleted, least recently used first",
     )
     on_bad: Literal["fail", "skip"] = Field(
-        "fail", description="images that cannot be read: fail: an error; skip: counted, and listed in the manifest"
+        "fail",
+        description="images that cannot be read: fail: an error; skip: they are counted, and listed in the manifest",
     )
     sets: Mapping[str, OwnSet] = Field(
         {},
-        description="your own image folders by a name of yours, e.g. {bottles: {layout: mvtec, root: FOLDER}}; below",
+        description="your own image folders by name, e.g. {bottles: {layout: mvtec, root: FOLDER}}; keys see below",
     )
     found: Mapping[str, Contents] = Field(
-        {}, repr=False, description="filled in: what own sets hold, as stored or listed"
+        {}, repr=False, description="filled in by the program: contents of own datasets"
     )
 
     @field_validator("sets")
@@ -79,7 +82,7 @@ class Data(Section):
         return value
 
     def datasets(self) -> dict[str, DatasetInfo | None]:
-        """Built-in datasets and the user's own by name; None for one of which it is not known what it holds."""
+        """Return built-in datasets and the user's own by name; None for one whose contents are unknown."""
         own = {
             name: catalog.own(name, layout, self.found[name]) if name in self.found else None
             for name, layout in self.sets.items()
@@ -88,32 +91,33 @@ class Data(Section):
 
 
 class TrialOptions(Section):
-    """What one trial is given, and what it leaves behind."""
+    """Resources of one trial, and what it stores."""
 
     gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
-        "auto", description="share of a GPU for one trial; auto: 1 where the cluster has GPUs, else 0"
+        "auto", description="share of a GPU for one trial; auto: 1 if the cluster has GPUs, else 0"
     )
     cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="CPU cores for one trial; auto: 1, because two such trials beat one with 2 cores"
+        "auto", description="CPU cores for one trial; auto: 1, because two such trials are faster than one with 2 cores"
     )
     precision: Literal["auto", "float32", "tf32", "bf16"] = Field(
         "auto",
-        description="arithmetic of training; auto: bf16 where CPU or GPU has units for it, else float32; part of a "
+        description="arithmetic of training; auto: bf16 if CPU or GPU has units for it, else float32; part of a "
         "trial's key; scores are float32",
     )
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
-        60.0, description="least seconds between two writes of a trial's resume state"
+        60.0, description="least time in seconds between two writes of a trial's resume state"
     )
     keep: Literal["best", "all", "none"] = Field(
         "best",
-        description="final weights, figures.npz that stay: of each cell's best validated (else first) seed, all, none",
+        description="final weights and figures.npz to keep: best: in each cell, of the seed with the best validation "
+        "AUROC, or without validation of the first seed; all; none",
     )
-    retries: Annotated[int, Field(ge=0)] = Field(2, description="further tries of a trial that fails")
+    retries: Annotated[int, Field(ge=0)] = Field(2, description="further attempts of a trial that fails")
     hang_seconds: Annotated[float, Field(gt=0)] = Field(
         1800.0, description="seconds without progress after which a trial counts as hung"
     )
     stop_after_failures: Annotated[int, Field(ge=0)] = Field(
-        3, description="stop when so many different trials fail alike before any succeeds; 0: never"
+        3, description="stop when this many different trials fail with the same cause before any succeeds; 0: never"
     )
 
 
@@ -121,27 +125,27 @@ class Sweep(Section):
     """One complete run: cluster + storage + budget + studies."""
 
     name: Annotated[str, AfterValidator(_name)] = Field(description="id of the sweep in its store")
-    storage: str = Field(description="where results live: a folder, or s3://bucket/prefix")
-    cluster: Cluster = Field(Local(), description="where trials run")
-    budget: Budget = Field(Budget(), description="what may be spent")
-    data: Data = Field(Data(), description="where images come from")
-    trial: TrialOptions = Field(TrialOptions(), description="what one trial is given")
-    studies: tuple[Study, ...] = Field(description="what is varied, and what is averaged")
+    storage: str = Field(description="store of the results: a folder, or s3://bucket/prefix")
+    cluster: Cluster = Field(Local(), description="machines that run the trials")
+    budget: Budget = Field(Budget(), description="limits of time and cost")
+    data: Data = Field(Data(), description="source of the images")
+    trial: TrialOptions = Field(TrialOptions(), description="resources of one trial, and what it stores")
+    studies: tuple[Study, ...] = Field(description="settings to vary, and seeds to average over")
 
     @field_validator("studies", mode="wrap")
     @classmethod
     def _of_these_datasets(cls, value: Any, handler: Any, info: ValidationInfo) -> tuple[Study, ...]:  # noqa: ARG003
-        data = info.data.get("data")  # missing where it has problems of its own
+        data = info.data.get("data")  # missing if `data` itself has problems
         return _STUDIES.validate_python(value, context={"datasets": None if data is None else data.datasets()})
 
     def dataset(self, name: str) -> DatasetInfo:
-        """A dataset of a study of this sweep."""
+        """Return the description of a dataset that a study of this sweep uses."""
         found = self.data.datasets()[name]
         assert found is not None, f"studies of {name} were validated"
         return found
 
     def preparation(self, name: str) -> str:
-        """Id of how the images of such a dataset are prepared."""
+        """Return the id of how the images of a dataset of this sweep are prepared."""
         info = self.dataset(name)
         return info.preparation(size_of(info, self.data.size))
 
@@ -150,7 +154,7 @@ class Sweep(Section):
         names = [study.name for study in self.studies]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
-            raise ValueError(f"studies need names of their own; used twice: {', '.join(doubled)}")
+            raise ValueError(f"studies need different names; used twice: {', '.join(doubled)}")
         return self
 
     @model_validator(mode="after")
@@ -159,20 +163,20 @@ class Sweep(Section):
         if self.exclusive and others:
             timed = [study.name for study in self.studies if study.kind == "runtime"]
             raise ValueError(
-                f"studies of kind runtime ({', '.join(timed)}) are timed with nothing beside them: "
-                f"give the others ({', '.join(others)}) a sweep of their own"
+                f"studies of kind runtime ({', '.join(timed)}) need a sweep in which nothing else runs: "
+                f"move the others ({', '.join(others)}) to another sweep"
             )
         return self
 
     @property
     def exclusive(self) -> bool:
-        """Whether its trials run one at a time, nothing beside them: those of runtime studies."""
+        """True if the trials run one at a time with nothing else running, as runtime studies need."""
         return any(study.kind == "runtime" for study in self.studies)
 
     @property
     def usd_per_hour(self) -> float | None:
-        """Price of this machine, where it is the cluster and its price is known."""
-        return self.cluster.usd_per_hour if isinstance(self.cluster, Local) else None
+        """Price of this machine in dollars per hour; None if it is not the cluster, or has no known price."""
+        return self.cluster.machine_price
 
 
 _STUDIES = TypeAdapter(tuple[Study, ...])

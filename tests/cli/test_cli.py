@@ -69,7 +69,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(config: Path) -> None:
         (["plan", "CONFIG", "--set", "sweep.detecters=all"], ["did you mean 'detectors'"]),
         (
             ["plan", "CONFIG", "--set", "cluster.cpus=9999"],
-            ["cluster.cpus: 9999 are asked for, this process may use"],
+            ["cluster.cpus: 9999 requested, this process may use"],
         ),
         (["plan", "CONFIG", "--set", "trial.gpus=1", "--set", "cluster.gpus=0"], ["trial.gpus: no GPU"]),
         (["plan", "CONFIG", "--set", "storage=ftp://x"], ["cannot open 'ftp://x' as a store", "s3://BUCKET"]),
@@ -140,10 +140,10 @@ def test_down_has_nothing_to_remove_on_this_machine_and_status_has_no_head(confi
 
 def launched(config: Path, *assignments: str) -> None:
     """Record a launch, without running it."""
-    from sweep.providers.registry import platform
     from sweep.spec.load import load
     from sweep.store import open_store
     from sweep.store.ledger import Ledger
+    from tests.support.sweeps import platform
 
     spec = load(config, assignments)
     record = {"sweep": spec.model_dump(mode="json"), "platform": asdict(platform(spec))}
@@ -183,8 +183,8 @@ def test_a_trial_runs_in_this_process(config: Path) -> None:
 
 def _keys(config: Path) -> list[str]:
     from sweep.plan.expand import expand
-    from sweep.providers.registry import platform
     from sweep.spec.load import load
+    from tests.support.sweeps import platform
 
     spec = load(config)
     return [planned.key for planned in expand(spec, platform(spec)).fixed]

@@ -19,7 +19,7 @@ def config(tmp_path: Path) -> Path:
 def test_a_bucket_that_does_not_exist(verb: list[str], config: Path, moto: S3Server) -> None:
     run = sweep("data", *verb, config, "--set", "storage=s3://no-such-bucket/here", **moto.environment())
     assert (run.returncode, "Traceback" in run.stderr) == (1, False)
-    assert "there is no bucket no-such-bucket; correct `storage`, or make it" in run.stderr
+    assert "there is no bucket no-such-bucket; correct `storage`, or create the bucket: aws s3 mb" in run.stderr
 
 
 def test_credentials_that_may_not(config: Path, seaweed: S3Server) -> None:

@@ -163,10 +163,12 @@ def test_the_machines_of_another_provider_are_looked_for_as_they_were_launched(
     expected = (
         "provider aws, region eu-west-1; look there: python -m sweep down aws.yaml --set cluster.region=eu-west-1"
     )
-    for place in (Machines(), None):
-        monkeypatch.setattr("sweep.launch.down.provider_of", lambda sweep, place=place: place)
+    here = config.with_name("here.yaml")
+    here.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "cluster": {"provider": "local"}}))
+    stands(monkeypatch)
+    for path in (config, here):
         with pytest.raises(UserError, match=expected):
-            down(config, yes=True)
+            down(path, yes=True)
 
 
 class Closed(io.StringIO):

@@ -1,4 +1,4 @@
-"""What a launch does when the process that drives Ray dies, or it is asked to stop, without any Ray."""
+"""Behaviour of the loop when the tuner process dies or a stop is requested, tested without Ray."""
 
 from __future__ import annotations
 
@@ -15,27 +15,26 @@ from sweep.engine.loop import MAX_CONSECUTIVE_CRASHES, TrialLoop
 from sweep.engine.tuner_process import TunerCrashed, TunerProcess
 from sweep.errors import INTERRUPTED, USER_ERROR, UserError
 from sweep.plan.expand import expand
-from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.store import open_store
 from sweep.store.lease import Lease
 from sweep.store.ledger import Ledger
-from tests.support.sweeps import logged, write_config
+from tests.support.sweeps import logged, platform, write_config
 
 
 @dataclass
 class Dying(TunerProcess):
-    """Its process ends without a word: of itself, or as ended by us when all are asked to stop twice.
+    """Tuner process that ends without an event: by itself, or because a stop was requested twice.
 
     Attributes:
-        stops: asked of it while it runs.
-        started: how often it was.
+        stops: number of requests to stop while it runs.
+        started: number of generations that were started.
     """
 
     stops: int = 0
     started: int = 0
 
-    def generation(self, sweep: Any, **told: Any) -> Iterator[dict[str, Any] | None]:
+    def run_generation(self, sweep: Any, **parameters: Any) -> Iterator[dict[str, Any] | None]:
         self.started += 1
         yield None
         for _ in range(self.stops):
@@ -45,48 +44,48 @@ class Dying(TunerProcess):
 
 @dataclass
 class Launched:
-    """A launch on such a cluster."""
+    """Launch with a tuner process that dies."""
 
     generations: TrialLoop
     cluster: Dying
     lease: Lease
-    said: io.StringIO
+    output: io.StringIO
 
     def run(self) -> int:
-        return self.generations.run(self.lease, self.cluster)
+        return self.generations.run(self.lease, self.cluster).code
 
 
 @pytest.fixture
 def launched(tmp_path: Path) -> Launched:
     sweep = load(write_config(tmp_path, [logged(epochs=1)]))
-    store, ran_on, said = open_store(sweep.storage), platform(sweep), io.StringIO()
+    store, ran_on, output = open_store(sweep.storage), platform(sweep), io.StringIO()
     generations = TrialLoop(
         sweep=sweep,
         work=expand(sweep, ran_on),
         platform=ran_on,
         ledger=Ledger(store, sweep.name),
-        console=Console(file=said, width=200),
+        console=Console(file=output, width=200),
         log_command=lambda key: key,
         skip_failed=False,
         number=1,
         provenance={},
         exhausted=lambda: None,
     )
-    return Launched(generations, Dying(tmp_path, ran_on), Lease(store, "lease", "a test"), said)
+    return Launched(generations, Dying(tmp_path, ran_on), Lease(store, "lease", "a test"), output)
 
 
 def test_a_process_that_dies_is_started_again_a_few_times(launched: Launched) -> None:
     with pytest.raises(UserError, match="the last that it printed"):
         launched.run()
     assert launched.cluster.started == MAX_CONSECUTIVE_CRASHES
-    assert "ended with status -9: starting it again" in launched.said.getvalue()
+    assert "ended with status -9: starting it again" in launched.output.getvalue()
 
 
 def test_a_process_that_was_ended_by_a_second_stop_is_not_said_to_be_started_again(launched: Launched) -> None:
     launched.cluster.stops = 2
     assert launched.run() == INTERRUPTED
     assert launched.cluster.started == 1
-    assert "starting it again" not in launched.said.getvalue()
+    assert "starting it again" not in launched.output.getvalue()
 
 
 def test_a_process_that_always_dies_when_asked_to_stop_ends_a_stop_all_the_same(launched: Launched) -> None:
@@ -97,9 +96,9 @@ def test_a_process_that_always_dies_when_asked_to_stop_ends_a_stop_all_the_same(
 
 @dataclass
 class WithoutWorkers(TunerProcess):
-    """Whose trials wait until they are asked to stop."""
+    """Tuner process whose trials wait until a stop is requested."""
 
-    def generation(self, sweep: Any, **told: Any) -> Iterator[dict[str, Any] | None]:
+    def run_generation(self, sweep: Any, **parameters: Any) -> Iterator[dict[str, Any] | None]:
         yield None
         assert self.stop_file.exists(), "it would wait for ever"
         yield {"event": "ended", "finished": False, "stopped": None}
@@ -109,5 +108,5 @@ def test_trials_that_no_worker_comes_for_end_the_launch_in_order_and_with_an_err
     launched: Launched, tmp_path: Path
 ) -> None:
     generations = replace(launched.generations, stranded=lambda: "no worker has come")
-    assert generations.run(launched.lease, WithoutWorkers(tmp_path, generations.platform)) == USER_ERROR
-    assert "no worker has come" in launched.said.getvalue()
+    assert generations.run(launched.lease, WithoutWorkers(tmp_path, generations.platform)).code == USER_ERROR
+    assert "no worker has come" in launched.output.getvalue()

@@ -12,10 +12,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 MAKE = f"""
 import pathlib, time
 from rich.console import Console
-from sweep.cli.session import Opened
-from sweep.providers.registry import place_of
-opened = Opened(pathlib.Path("{CONFIG}"), [])
-place_of(opened.sweep, opened.read_status()).make(Console(), time.time() + 3600)
+from sweep.cli.session import Session
+session = Session(pathlib.Path("{CONFIG}"), [])
+session.provider.provision(session.read_status(), Console(), time.time() + 3600)
 """
 DEMAND = """
 import ray, sys

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,37 +27,43 @@ from sweep.errors import DONE, INTERRUPTED, SOME_FAILED, AlreadyRuns, Outcome, U
 from sweep.launch import follow
 from sweep.launch.remote import RemoteLaunch
 from sweep.plan.expand import expand
-from sweep.providers.base import Provider
-from sweep.providers.registry import platform
+from sweep.plan.status import SweepStatus
+from sweep.providers.onprem.provider import OnPremProvider
 from sweep.spec.load import load
 from sweep.store import launch_status, open_store
 from sweep.store.base import Store, StoreError
 from sweep.store.launch_status import LaunchStatus
 from sweep.store.lease import Held, Lease
 from sweep.store.ledger import Ledger
+from tests.support.providers import STATUS, on_hosts
 from tests.support.ray_nodes import RayNodes, ray_nodes
-from tests.support.sweeps import ROOT, TIMEOUT, environment, results_of, wait_until, write_config
+from tests.support.sweeps import ROOT, TIMEOUT, environment, platform, results_of, wait_until, write_config
 
 
-@dataclass
-class Machines:
-    """A place whose machines are a list of words.
+class Machines(OnPremProvider):
+    """A provider whose machines are a list of words.
 
     Attributes:
         making, submitting, removing: what else happens then.
-        up: what stands.
+        up: machines that exist.
         asked: every call, in order.
-        deadline: as `make` was told.
+        deadline: as `provision` was given it.
     """
 
-    making: Callable[[], object] = lambda: None
-    submitting: Callable[[int], object] = lambda number: None
-    removing: Callable[[], object] = lambda: None
-    up: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-    deadline: float | None = None
+    def __init__(
+        self,
+        making: Callable[[], object] = lambda: None,
+        submitting: Callable[[int], object] = lambda number: None,
+        removing: Callable[[], object] = lambda: None,
+        up: list[str] | None = None,
+    ) -> None:
+        super().__init__(on_hosts())
+        self.making, self.submitting, self.removing = making, submitting, removing
+        self.up: list[str] = up or []
+        self.asked: list[str] = []
+        self.deadline: float | None = None
 
-    def make(self, console: Console, deadline: float | None) -> float | None:
+    def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
         self.asked.append("make")
         self.up.append("a head")
         self.deadline = deadline
@@ -68,20 +74,17 @@ class Machines:
         self.asked.append(f"submit {number}")
         self.submitting(number)
 
-    def alive(self) -> bool | None:
+    def is_alive(self) -> bool | None:
         return bool(self.up)
 
-    def standing(self) -> list[str]:
+    def resources(self) -> list[str]:
         return list(self.up)
 
-    def tear_down(self, console: Console) -> list[str]:
+    def teardown(self, console: Console) -> list[str]:
         self.asked.append("tear down")
         self.removing()
         removed, self.up[:] = list(self.up), []
         return removed
-
-    def commands(self) -> dict[str, list[str]]:
-        return {}
 
 
 class Launched:
@@ -96,13 +99,12 @@ class Launched:
         self.ledger = Ledger(self.store, self.sweep.name)
         self.output = io.StringIO()
 
-    def on(self, place: Provider) -> RemoteLaunch:
+    def on(self, provider: Machines) -> RemoteLaunch:
         where = platform(self.sweep)
         console = Console(file=self.output, width=300)
         work = expand(self.sweep, where)
-        return RemoteLaunch(
-            self.sweep, work, where, self.store, self.ledger, console, place, lambda verb: f"sweep {verb} it", False
-        )
+        prepared = (self.sweep, work, where, self.store, self.ledger, console)
+        return RemoteLaunch(*prepared, provider, STATUS, lambda verb: f"sweep {verb} it")
 
     def says(self, **head: Any) -> Callable[[int], None]:
         """What a head says as soon as it has been given a launch."""
@@ -292,7 +294,7 @@ def test_ctrl_c_while_following_leaves_the_machines_alone(launched: Launched) ->
     place = Machines(submitting=submit)
     assert launched.on(place).run(detach=False) == Outcome(INTERRUPTED, finished=False)
     assert place.up == ["a head"]
-    assert "it goes on without this machine.  To see it: sweep status it --watch" in launched.said
+    assert "the launch goes on without this machine.  To see it: sweep status it --watch" in launched.said
 
 
 def test_a_head_that_is_lost_leaves_no_workers_and_the_next_command_is_said(
@@ -301,7 +303,7 @@ def test_a_head_that_is_lost_leaves_no_workers_and_the_next_command_is_said(
     monkeypatch.setattr(follow, "SILENT_SECONDS", 0.1)
     place = Machines(submitting=launched.says(state="running"))
     launch = launched.on(place)
-    monkeypatch.setattr(place, "alive", lambda: False)
+    monkeypatch.setattr(place, "is_alive", lambda: False)
     with pytest.raises(UserError, match=r"the head is gone.*go on with: sweep launch it"):
         launch.run(detach=False)
     assert place.up == []
@@ -317,7 +319,7 @@ def test_who_followed_a_launch_leaves_the_machines_of_the_next_one_alone(
     monkeypatch.setattr(follow, "SILENT_SECONDS", 0.1)
     monkeypatch.setattr("sweep.store.lease.HANDOVER_SECONDS", 0.0)
     place = Machines(up=["a head of launch 2"])
-    monkeypatch.setattr(place, "alive", lambda: False)
+    monkeypatch.setattr(place, "is_alive", lambda: False)
     launched.says(state="ended" if end == "ended" else "running", exit_code=SOME_FAILED if end == "ended" else None)(1)
     numbers = [launched.ledger.put_spec({"started": 1.0}) for _ in range(1 if other == "makes machines" else 2)]
     making = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ada@laptop-2")
@@ -371,15 +373,15 @@ def test_where_nobody_knows_who_runs_the_sweep_the_way_out_is_said(
 
 
 class OnRay(Machines):
-    """Nodes of Ray on this machine as the place: the supervisor runs as it does on a head."""
+    """Nodes of Ray on this machine: the supervisor runs as it does on a head."""
 
     def __init__(self, nodes: RayNodes, sweep: str, storage: str, folder: Path) -> None:
         super().__init__()
         self._nodes, self._words, self._folder = nodes, [storage, sweep], folder
 
-    def make(self, console: Console, deadline: float | None) -> float | None:
+    def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
         self._nodes.start_worker(1)
-        return super().make(console, deadline)
+        return super().provision(status, console, deadline)
 
     def submit(self, number: int) -> None:
         super().submit(number)

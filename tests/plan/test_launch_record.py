@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from sweep.errors import UserError
-from sweep.launch.head.run import MADE_USE_OF
+from sweep.launch.head.run import NEEDED_FIELDS
 from sweep.plan.launch_record import last_launch, launches, read_back, record
-from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
 from sweep.store.ledger import Ledger
-from tests.support.sweeps import logged, write_config
+from tests.support.sweeps import logged, platform, write_config
 
 Written = dict[str, Any]
 
@@ -64,7 +63,7 @@ def test_what_another_version_wrote_is_a_fault_with_the_mend(
     found = written(sweep)
     change(found)
     with pytest.raises(UserError) as refused:
-        read_back(found, ledger, 3, sweep.storage, MADE_USE_OF)
+        read_back(found, ledger, 3, sweep.storage, NEEDED_FIELDS)
     (problem,) = refused.value.problems
     assert told in problem
     assert "launch 3 of sweep test" in refused.value.heading
@@ -75,7 +74,7 @@ def test_all_of_its_faults_are_told_at_once(sweep: Sweep, ledger: Ledger) -> Non
     found = written(sweep)
     del found["platform"], found["argv"], found["sweep"]["name"]
     with pytest.raises(UserError) as refused:
-        read_back(found, ledger, 1, sweep.storage, MADE_USE_OF)
+        read_back(found, ledger, 1, sweep.storage, NEEDED_FIELDS)
     assert refused.value.problems == ["platform: must be given", "argv: must be given", "name: must be given"]
 
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.errors import UserError
-from sweep.plan.platform import Host, fit
+from sweep.plan.platform import Host, fit, trials_per_gpu
 from sweep.providers.finding import Finding, check_shared_folder, is_network, kind
-from sweep.providers.registry import platform
 from sweep.spec.load import load, resolve
 from sweep.spec.sweep import Sweep
 from tests.support.aws_sweeps import STUDY
+from tests.support.sweeps import platform
 
 ROOT = Path(__file__).parents[2]
 GPU: dict[str, Any] = {"gpus": 4, "gpu": "NVIDIA A100", "capability": 8.0}
@@ -54,12 +54,31 @@ def test_slots_are_those_of_all_machines_at_full_scale(
 
 
 @pytest.mark.parametrize(
+    ("share", "slots", "gpus"),
+    [(1.0, 8, 8), (0.6, 8, 8), (0.51, 8, 8), (0.5, 16, 8), (0.34, 16, 8), (0.3333, 24, 8), (0.1, 64, 7)],
+)
+def test_no_trial_lies_across_two_gpus(share: float, slots: int, gpus: int) -> None:
+    found = platform(on({**ONPREM, **GPU, "hosts": ["a"], "cpus": 64, "gpus": 8}, gpus=share))
+    assert (found.slots, found.whole_gpus) == (slots, gpus)
+
+
+@given(st.integers(1, 64), st.integers(1, 16), st.integers(1, 8), st.floats(0.05, 1))
+def test_slots_use_neither_more_cores_nor_more_gpus_than_there_are(
+    cores: int, gpus: int, cpus: int, share: float
+) -> None:
+    slots = Host(cores, gpus).slots(cpus, share)
+    assert slots * cpus <= cores
+    assert -(-slots // trials_per_gpu(share)) <= gpus
+    assert trials_per_gpu(share) * share <= 1 + 1e-4
+
+
+@pytest.mark.parametrize(
     ("cluster", "trial", "message"),
     [
         (ONPREM, {"gpus": 1}, "trial.gpus: the cluster offers no GPU"),
-        (ONPREM, {"cpus": 9}, "trial.cpus: 9 are asked for, a machine of the cluster offers at most 8"),
-        ({**SLURM, **GPU}, {"cpus": 9}, "trial.cpus: 9 are asked for beside a GPU"),
-        ({**SLURM, "gpus": 1, "gpu": "NVIDIA L4"}, {"precision": "tf32"}, "as cluster.capability says"),
+        (ONPREM, {"cpus": 9}, "trial.cpus: a trial needs 9 cores; a machine offers 8 at most"),
+        ({**SLURM, **GPU}, {"cpus": 9}, "trial.cpus: a trial needs 9 cores next to a GPU"),
+        ({**SLURM, "gpus": 1, "gpu": "NVIDIA L4"}, {"precision": "tf32"}, "set cluster.capability if the GPUs have it"),
     ],
 )
 def test_a_trial_that_finds_no_place_is_told_which_key_to_mend(

@@ -14,12 +14,12 @@ from data.storage import shards
 from sweep.errors import UserError
 from sweep.plan.expand import expand
 from sweep.plan.platform import Platform, cpu_multiplies_bf16, resolve_precision
-from sweep.providers.registry import platform
 from sweep.spec.load import resolve
 from sweep.spec.sweep import Sweep
 from sweep.spec.trial import Numerics
 from sweep.store import open_store
 from tests.support.nvidia_smi import NvidiaSmi
+from tests.support.sweeps import platform
 from tests.trial.test_run import finish, spec_of, stored
 
 STUDY: dict[str, Any] = {
@@ -120,12 +120,12 @@ def test_the_generation_of_a_gpu_chooses_the_precision(tmp_path: Path, monkeypat
         found = platform(asking("auto"))
         assert (found.device, found.numerics.precision, found.caution) == (device, precision, "")
     assert "slower" in platform(asking("bf16")).caution  # the T4
-    with pytest.raises(UserError, match="tf32 needs a GPU of compute capability 8"):
+    with pytest.raises(UserError, match="tf32 needs GPUs of compute capability 8"):
         platform(asking("tf32"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert platform(asking("tf32")).numerics.precision == "tf32"
 
 
 def test_tf32_on_a_cpu_is_refused_with_what_is_legal() -> None:
-    with pytest.raises(UserError, match="here float32, bf16 and auto"):
+    with pytest.raises(UserError, match="use float32, bf16 or auto"):
         platform(asking("tf32", gpus=0))

@@ -12,7 +12,7 @@ from rich.console import Console
 from sweep.cli.session import Session
 from sweep.launch.check import check
 from sweep.launch.local import exhausted_budget
-from sweep.plan.table import unheld_budget
+from sweep.providers.registry import provider_of
 from sweep.spec.load import resolve
 from sweep.spec.sweep import Budget, Sweep
 from tests.support.aws_sweeps import STUDY, sweep_on_aws
@@ -34,29 +34,29 @@ ELSEWHERE = [on_hosts(), on_slurm(Path("/nowhere")), on_ray("http://127.0.0.1:9"
 
 @pytest.mark.parametrize("sweep", [*ELSEWHERE, here()], ids=lambda sweep: sweep.cluster.provider)
 def test_dollars_that_nobody_counts_are_said_with_what_holds(sweep: Sweep) -> None:
-    assert unheld_budget(with_budget(sweep, max_hours=24)) == ""
-    said = unheld_budget(with_budget(sweep, max_usd=50))
-    assert f"budget.max_usd=50 is not held on provider {sweep.cluster.provider}" in said
-    assert "budget.max_hours is what holds there (give it)" in said
-    assert "(it is 24)" in unheld_budget(with_budget(sweep, max_usd=50, max_hours=24))
+    assert provider_of(with_budget(sweep, max_hours=24)).budget_caution() == ""
+    said = provider_of(with_budget(sweep, max_usd=50)).budget_caution()
+    assert f"budget.max_usd=50 is not enforced on provider {sweep.cluster.provider}" in said
+    assert "budget.max_hours is enforced there (give it)" in said
+    assert "(it is 24)" in provider_of(with_budget(sweep, max_usd=50, max_hours=24)).budget_caution()
     assert ("cluster.usd_per_hour" in said) == (sweep.cluster.provider == "local")
 
 
 def test_where_dollars_are_counted_nothing_is_said() -> None:
-    assert unheld_budget(with_budget(here(usd_per_hour=2), max_usd=50)) == ""
-    assert unheld_budget(with_budget(sweep_on_aws(), max_usd=50, max_hours=1)) == ""
+    assert provider_of(with_budget(here(usd_per_hour=2), max_usd=50)).budget_caution() == ""
+    assert provider_of(with_budget(sweep_on_aws(), max_usd=50, max_hours=1)).budget_caution() == ""
 
 
 def test_a_check_says_so_and_fails_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     (found,) = (f for f in check(with_budget(on_slurm(tmp_path), max_usd=50)).findings if f.name == "budget")
-    assert "budget.max_usd=50 is not held" in found.said
+    assert "budget.max_usd=50 is not enforced" in found.said
     assert (found.state, found.fix) == ("unknown", "--set budget.max_hours=HOURS")
 
 
 def test_a_plan_says_so_to_persons_and_to_programs(tmp_path: Path) -> None:
     session = Session(ROOT / "clusters/local.yaml", [f"storage={tmp_path}", "budget.max_usd=50"])
-    said = unheld_budget(session.sweep)
+    said = session.provider.budget_caution()
     status, unreached = session.read_status_if_reached()
     assert said and said in session.plan_json(status, unreached)["cautions"]
     out = io.StringIO()

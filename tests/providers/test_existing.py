@@ -20,10 +20,9 @@ import yaml
 from sweep.errors import UserError
 from sweep.providers.existing import dashboard as api
 from sweep.providers.existing.checks import findings
-from sweep.providers.registry import platform
 from sweep.providers.slurm.ports import free
 from tests.support.providers import Dashboard, DashboardAnswer, on_ray, serving
-from tests.support.sweeps import environment, sweep
+from tests.support.sweeps import environment, platform, sweep
 
 TIMEOUT = 240
 

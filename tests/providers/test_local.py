@@ -12,12 +12,12 @@ import pytest
 from sweep.engine.tuner_process import _environment
 from sweep.errors import UserError
 from sweep.plan.platform import Platform
-from sweep.providers.local import list_gpus, refuse_busy_cards
-from sweep.providers.registry import platform
+from sweep.providers.local import list_gpus
+from sweep.providers.registry import provider_of
 from sweep.spec.load import resolve
 from sweep.spec.sweep import Sweep
 from tests.support.nvidia_smi import NvidiaSmi, uuid
-from tests.support.sweeps import sweep, write_config
+from tests.support.sweeps import platform, sweep, write_config
 
 A6000, T4 = ("NVIDIA RTX A6000", 8.6), ("Tesla T4", 7.5)
 STUDY: dict[str, Any] = {
@@ -46,8 +46,8 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NvidiaSmi:
 def test_a_busy_card_is_left_alone_and_the_plan_says_so(smi: NvidiaSmi, use: dict[str, Any], said: str) -> None:
     smi.lists(A6000, A6000, A6000, **use)
     found = platform(workstation(cpus=1))
-    assert found.cards == (uuid(0), uuid(2))
-    assert found.caution == f"cluster.gpus: GPU 1 (NVIDIA RTX A6000) is left alone: {said}"
+    assert found.visible_gpus == (uuid(0), uuid(2))
+    assert found.caution == f"cluster.gpus: GPU 1 (NVIDIA RTX A6000) is not used: {said}"
     assert (found.device, found.gpus) == ("NVIDIA RTX A6000", 1.0)
 
 
@@ -55,7 +55,7 @@ def test_the_pictures_of_a_desktop_are_no_use_and_a_card_that_says_nothing_is_fr
     smi.lists(A6000, A6000, mib={0: "900", 1: "[N/A]"}, percent={0: "4", 1: "[N/A]"})
     assert [card.use for card in list_gpus()] == ["", ""]
     found = platform(workstation())
-    assert (found.cards, found.caution) == ((), "")
+    assert (found.visible_gpus, found.caution) == ((), "")
 
 
 def test_all_cards_busy_is_a_plan_and_no_launch(smi: NvidiaSmi) -> None:
@@ -64,22 +64,22 @@ def test_all_cards_busy_is_a_plan_and_no_launch(smi: NvidiaSmi) -> None:
     assert found.device == "NVIDIA RTX A6000", "never the CPU in silence: results would have other keys"
     assert "every GPU is busy" in found.caution
     with pytest.raises(UserError, match=r"GPU 0 \(NVIDIA RTX A6000\): process 10 on it; .*--set cluster.gpus=2"):
-        refuse_busy_cards(workstation())
-    refuse_busy_cards(workstation(2))
-    refuse_busy_cards(workstation(gpus=0))
+        provider_of(workstation()).check_launch()
+    provider_of(workstation(2)).check_launch()
+    provider_of(workstation(gpus=0)).check_launch()
 
 
 def test_a_number_of_cards_takes_free_ones_first_and_then_shares(smi: NvidiaSmi) -> None:
     smi.lists(A6000, A6000, A6000, processes={0: 10, 1: 11})
-    assert platform(workstation(1)).cards == (uuid(2),)
-    assert platform(workstation(2)).cards == (uuid(2), uuid(0))
-    assert platform(workstation(3)).cards == ()
+    assert platform(workstation(1)).visible_gpus == (uuid(2),)
+    assert platform(workstation(2)).visible_gpus == (uuid(2), uuid(0))
+    assert platform(workstation(3)).visible_gpus == ()
 
 
 def test_use_never_changes_which_kind_of_card_is_in_the_keys(smi: NvidiaSmi) -> None:
     smi.lists(A6000, T4, processes={0: 10})
     assert platform(workstation(1)).device == "NVIDIA RTX A6000"
-    with pytest.raises(UserError, match="unlike GPUs"):
+    with pytest.raises(UserError, match="different GPUs"):
         platform(workstation())
 
 
@@ -89,7 +89,7 @@ def test_whoever_names_cards_is_obeyed_and_of_those_the_busy_are_left_alone(
 ) -> None:
     smi.lists(A6000, A6000, A6000, processes={1: 4711})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert platform(workstation()).cards == chosen
+    assert platform(workstation()).visible_gpus == chosen
 
 
 def test_a_slice_of_a_card_is_what_it_is_a_slice_of(smi: NvidiaSmi, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,15 +111,15 @@ def test_no_card_is_seen_where_there_is_none_or_none_is_visible(
 def test_what_a_launch_ran_on_survives_json(smi: NvidiaSmi) -> None:
     smi.lists(A6000, A6000, processes={0: 1})
     found = platform(workstation())
-    assert found.cards
+    assert found.visible_gpus
     assert Platform.from_dict(json.loads(json.dumps(dataclasses.asdict(found)))) == found
 
 
 def test_the_cards_that_are_left_are_all_that_ray_and_trials_see(smi: NvidiaSmi) -> None:
     smi.lists(A6000, A6000, processes={0: 1})
-    assert _environment(platform(workstation()).cards)["CUDA_VISIBLE_DEVICES"] == uuid(1)
+    assert _environment(platform(workstation()).visible_gpus)["CUDA_VISIBLE_DEVICES"] == uuid(1)
     smi.lists(A6000, A6000)
-    assert "CUDA_VISIBLE_DEVICES" not in _environment(platform(workstation()).cards)
+    assert "CUDA_VISIBLE_DEVICES" not in _environment(platform(workstation()).visible_gpus)
 
 
 def test_the_command_line_names_the_cards_that_it_leaves_alone(smi: NvidiaSmi, tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_the_command_line_names_the_cards_that_it_leaves_alone(smi: NvidiaSmi, t
     for verb in ("plan", "check"):
         run = sweep(verb, config)
         assert run.returncode == 0, run.stderr
-        assert "GPU 0 (NVIDIA RTX A6000) is left alone: process 4711 on it" in " ".join(run.stdout.split())
+        assert "GPU 0 (NVIDIA RTX A6000) is not used: process 4711 on it" in " ".join(run.stdout.split())
     smi.lists(A6000, processes={0: 4711})
     run = sweep("launch", config, "-y")
-    assert run.returncode == 1 and "auto leaves busy GPUs alone" in run.stderr
+    assert run.returncode == 1 and "auto uses free GPUs only" in run.stderr
     assert sweep("check", config).returncode == 1

@@ -22,10 +22,10 @@ from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_name
 from sweep.providers.onprem import checks, ray_config
 from sweep.providers.onprem.provider import OnPremProvider
-from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.spec.sweep import Sweep
-from tests.support.providers import HOSTS, FakeSsh, on_hosts
+from tests.support.providers import HOSTS, STATUS, FakeSsh, on_hosts
+from tests.support.sweeps import platform
 
 ROOT = Path(__file__).parents[2]
 
@@ -214,9 +214,9 @@ def test_a_host_that_is_not_reached_is_named_with_the_command_to_try(ssh: FakeSs
 def test_a_host_that_is_not_reached_is_named_and_nothing_is_started(ssh: FakeSsh) -> None:
     place = OnPremProvider(on_hosts(hosts=[HOSTS[0], "away"]))
     with pytest.raises(UserError, match=r"nothing was started\n.*no route to away"):
-        place.make(Console(quiet=True), None)
+        place.provision(STATUS, Console(quiet=True), None)
     with pytest.raises(UserError, match=r"Ray may be left on hosts that were not reached\n.*no route to away"):
-        place.tear_down(Console(quiet=True))
+        place.teardown(Console(quiet=True))
 
 
 def test_the_supervisor_is_told_where_everything_is(ssh: FakeSsh) -> None:

@@ -1,10 +1,11 @@
-"""What every place promises to whoever launches, follows and takes down, whatever its machines are.
+"""The contract of every provider: plans, checks, launches, followers and tear-downs rely on it.
 
-The places are the real ones; what they are on is stood in for as in the tests of each.
+The providers are the real ones; stand-ins take the place of the services and programs of their machines.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
@@ -20,35 +21,50 @@ from rich.console import Console
 
 from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
 from sweep.plan.expand import expand
-from sweep.plan.status import read_status
+from sweep.plan.status import SweepStatus, read_status
 from sweep.providers import shipping
 from sweep.providers.aws import client, teardown
-from sweep.providers.aws.instances import platform
 from sweep.providers.aws.provider import AwsProvider
 from sweep.providers.base import Provider
 from sweep.providers.existing.provider import ExistingProvider
 from sweep.providers.local_files import cluster_name
 from sweep.providers.onprem.provider import OnPremProvider
 from sweep.providers.ray_launcher import Launcher
+from sweep.providers.registry import PROVIDERS, provider_of
 from sweep.providers.slurm.provider import SlurmProvider
+from sweep.spec import cluster
+from sweep.spec.load import resolve
+from sweep.spec.sweep import Budget
 from sweep.store import open_store
+from sweep.store.base import Store
 from sweep.store.ledger import Ledger
 from tests.providers.aws.test_teardown import IMAGE, REGION, make
-from tests.support.aws_sweeps import account, sweep_on_aws
-from tests.support.providers import AT_ONCE, HOSTS, Dashboard, FakeSlurm, FakeSsh, on_hosts, on_ray, on_slurm, serving
+from tests.support.aws_sweeps import STUDY, account, sweep_on_aws
+from tests.support.providers import (
+    AT_ONCE,
+    HOSTS,
+    STATUS,
+    Dashboard,
+    FakeSlurm,
+    FakeSsh,
+    on_hosts,
+    on_ray,
+    on_slurm,
+    serving,
+)
 
 CONSOLE = Console(quiet=True)
 DEADLINE = time.time() + 7200
 
 
 class Premises(ABC):
-    """What a place is on.
+    """The machines of a provider, or stand-ins for them.
 
     Attributes:
-        place: for a sweep whose store nobody reaches.
+        provider: of a sweep whose store cannot be reached.
     """
 
-    place: Provider
+    provider: Provider[Any]
 
     @abstractmethod
     def supervised(self) -> list[int]:
@@ -87,12 +103,11 @@ class OnEc2(Premises):
         make(self._ec2, self._others, ("head",))
         monkeypatch.setattr(Launcher, "up", lambda launcher, config, say: self._up())
         monkeypatch.setattr(Launcher, "run", lambda launcher, command: self._run(command))
-        ledger = Ledger(open_store(str(folder / "store")), sweep.name)
-        self.place = AwsProvider(sweep, read_status(expand(sweep, platform(sweep)), ledger))
+        self.provider = AwsProvider(sweep)
 
     def _up(self) -> None:
         if self._head() is None:
-            self._ec2.delete_key_pair(KeyName=self._name)  # that `make` of the place has made
+            self._ec2.delete_key_pair(KeyName=self._name)  # that `provision` has made
             make(self._ec2, self._name, ("head", "worker"))
         if self._refuses:
             raise UserError("no capacity")
@@ -157,7 +172,7 @@ echo "$5" > {self._launch}""",
         self._ssh.program(HOSTS[0], "pgrep", f"cat {self._launch} 2> /dev/null")
         self._ssh.program(HOSTS[0], "pkill", f"rm -f {self._launch}")
         monkeypatch.setattr(Launcher, "up", lambda launcher, config, say: self._up(config))
-        self.place = OnPremProvider(sweep, AT_ONCE)
+        self.provider = OnPremProvider(sweep, AT_ONCE)
 
     def _up(self, config: dict[str, Any]) -> None:
         for host in self._hosts[:1] if self._refuses else self._hosts:
@@ -209,7 +224,7 @@ class InSlurm(Premises):
         sweep = on_slurm(folder)
         self._name = cluster_name(sweep)
         self._slurm.holds("sweep-another", "11 RUNNING n1")
-        self.place = SlurmProvider(sweep, AT_ONCE)
+        self.provider = SlurmProvider(sweep, AT_ONCE)
 
     def supervised(self) -> list[int]:
         if not any(line.startswith(f"{self._name} ") for line in self._slurm.queue.read_text().splitlines()):
@@ -235,7 +250,7 @@ class OnRay(Premises):
     def __init__(self, dashboard: Dashboard) -> None:
         self._dashboard = dashboard
         dashboard.jobs["sweep-another-1"] = "RUNNING"
-        self.place = ExistingProvider(on_ray(dashboard), AT_ONCE)
+        self.provider = ExistingProvider(on_ray(dashboard), AT_ONCE)
 
     def _ours(self) -> list[str]:
         jobs = self._dashboard.jobs.items()
@@ -292,105 +307,184 @@ def existing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Premis
         yield OnRay(dashboard)
 
 
-@pytest.fixture(params=["aws", "onprem", "slurm", "existing"])
-def premises(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Premises:
-    tree = tmp_path / "tree"  # of the project, but smaller
-    (tree / "sweep").mkdir(parents=True)
-    (tree / "sweep/driver.py").write_text("print('it drives')")
-    monkeypatch.setattr(shipping, "ROOT", tree)
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree to ship that is smaller than this project's, and a cache of its own."""
+    folder = tmp_path / "tree"
+    (folder / "sweep").mkdir(parents=True)
+    (folder / "sweep/driver.py").write_text("print('it drives')")
+    monkeypatch.setattr(shipping, "ROOT", folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(params=["aws", "onprem", "slurm", "existing"])
+def premises(request: pytest.FixtureRequest, tree: None) -> Premises:
+    """The machines of each provider that has any but this one."""
     made: Premises = request.getfixturevalue(request.param)
     return made
 
 
-class TestPlace:
-    """Every one of them."""
+@pytest.fixture(params=list(PROVIDERS))
+def provider(request: pytest.FixtureRequest, tree: None, tmp_path: Path) -> Provider[Any]:
+    """Each provider of the registry."""
+    if request.param == "local":
+        return provider_of(resolve({"storage": str(tmp_path / "store"), "sweep": {"name": "n", "studies": [STUDY]}}))
+    premises: Premises = request.getfixturevalue(request.param)
+    return premises.provider
 
-    def test_where_nothing_was_made_nothing_stands(self, premises: Premises) -> None:
-        place = premises.place
-        assert (place.alive(), place.standing(), place.tear_down(CONSOLE)) == (False, [], [])
+
+def store_and_status(provider: Provider[Any], folder: Path) -> tuple[Store, SweepStatus]:
+    """An empty store, and the status of a sweep of which nothing has run."""
+    store = open_store(str(folder / "empty"))
+    work = expand(provider.sweep, provider.platform())
+    return store, read_status(work, Ledger(store, provider.sweep.name))
+
+
+class TestEveryProvider:
+    """Everything that a plan and a check ask, and that nothing stands where nothing was made."""
+
+    def test_the_registry_finds_it_by_the_name_of_its_section(self, provider: Provider[Any]) -> None:
+        name = provider.sweep.cluster.provider
+        assert PROVIDERS[name] == f"{type(provider).__module__}:{type(provider).__qualname__}"
+        assert cluster.PROVIDERS[name] is type(provider).section
+        assert isinstance(provider_of(provider.sweep), type(provider))
+        assert provider.cluster is provider.sweep.cluster
+
+    def test_its_platform_runs_trials(self, provider: Provider[Any]) -> None:
+        found = provider.platform()
+        assert found.slots >= 1 and found.cpus >= 1 and found.device
+        assert found.whole_gpus == 0 or found.gpus > 0
+
+    def test_findings_are_lines_with_a_fix_where_they_are_not_ok(self, provider: Provider[Any]) -> None:
+        found = [*provider.store_findings(fix=False), *provider.findings(fix=False)]
+        assert all(line.name and line.said for line in found)
+        assert bool(found) == (not provider.cluster.runs_here)
+
+    def test_a_plan_shows_machines_and_prices_only_where_they_would_be_made(
+        self, provider: Provider[Any], tmp_path: Path
+    ) -> None:
+        store, status = store_and_status(provider, tmp_path)
+        lines = provider.plan_lines(status, store, "")
+        assert bool(lines) == bool(provider.plan_json(status)) == provider.adds_workers
+        assert json.loads(json.dumps(provider.plan_json(status))) == provider.plan_json(status)
+
+    def test_the_launchers_input_is_printed_or_refused_with_the_reason(
+        self, provider: Provider[Any], tmp_path: Path
+    ) -> None:
+        _, status = store_and_status(provider, tmp_path)
+        try:
+            assert provider.launcher_config(status).strip()
+        except UserError as error:
+            assert f"provider {provider.sweep.cluster.provider} needs no launcher" in str(error)
+
+    def test_a_budget_of_dollars_is_enforced_or_it_is_said_that_it_is_not(self, provider: Provider[Any]) -> None:
+        assert provider.budget_caution() == ""
+        limited = provider.sweep.model_copy(update={"budget": Budget(max_usd=5, max_hours=2)})
+        assert bool(provider_of(limited).budget_caution()) == (not provider.knows_prices)
+
+    def test_a_pinned_sweep_has_the_same_provider_and_is_pinned(self, provider: Provider[Any]) -> None:
+        pinned = provider.pin()
+        assert provider_of(pinned).pin() == pinned
+        assert pinned.name == provider.sweep.name
+
+    def test_only_this_machine_has_the_environment_of_this_process(self, provider: Provider[Any]) -> None:
+        assert (provider.environment() is None) == provider.cluster.runs_here
+
+    def test_where_nothing_was_made_nothing_stands(self, provider: Provider[Any]) -> None:
+        assert (provider.is_alive(), provider.resources(), provider.teardown(CONSOLE)) == (False, [], [])
+
+    def test_only_a_provider_with_a_head_takes_a_launch(self, provider: Provider[Any]) -> None:
+        if provider.cluster.runs_here:
+            assert provider.provision(STATUS, CONSOLE, DEADLINE) == DEADLINE
+            with pytest.raises(UserError, match="has no head"):
+                provider.submit(1)
+            assert provider.commands() == {}
+
+
+class TestMachines:
+    """Every provider with machines other than this one."""
 
     def test_made_again_the_same_stands(self, premises: Premises) -> None:
-        place = premises.place
-        stop = place.make(CONSOLE, DEADLINE)
-        alive, standing = place.alive(), place.standing()
+        provider = premises.provider
+        stop = provider.provision(STATUS, CONSOLE, DEADLINE)
+        alive, standing = provider.is_alive(), provider.resources()
         assert stop is not None and stop <= DEADLINE
-        again = place.make(CONSOLE, DEADLINE + 60)
+        again = provider.provision(STATUS, CONSOLE, DEADLINE + 60)
         assert again is not None and again <= DEADLINE + 60
-        assert (place.alive(), place.standing()) == (alive, standing)
+        assert (provider.is_alive(), provider.resources()) == (alive, standing)
 
     def test_a_launch_is_submitted_once_and_another_beside_it_is_refused(self, premises: Premises) -> None:
-        place = premises.place
-        place.make(CONSOLE, DEADLINE)
-        place.submit(3)
-        place.submit(3)
-        assert premises.supervised() == [3] and place.alive() is True
+        provider = premises.provider
+        provider.provision(STATUS, CONSOLE, DEADLINE)
+        provider.submit(3)
+        provider.submit(3)
+        assert premises.supervised() == [3] and provider.is_alive() is True
         with pytest.raises(AlreadyRuns):
-            place.submit(4)
+            provider.submit(4)
         assert premises.supervised() == [3]
 
     def test_taking_down_lists_what_it_removes_and_leaves_only_what_is_others(self, premises: Premises) -> None:
-        place, others = premises.place, premises.of_others()
-        place.make(CONSOLE, DEADLINE)
-        place.submit(1)
-        standing = place.standing()
+        provider, others = premises.provider, premises.of_others()
+        provider.provision(STATUS, CONSOLE, DEADLINE)
+        provider.submit(1)
+        standing = provider.resources()
         assert standing and others
-        removed = place.tear_down(CONSOLE)
+        removed = provider.teardown(CONSOLE)
         assert {line.partition(",")[0] for line in standing} <= {line.partition(",")[0] for line in removed}
-        assert (place.alive(), place.standing(), place.tear_down(CONSOLE)) == (False, [], [])
+        assert (provider.is_alive(), provider.resources(), provider.teardown(CONSOLE)) == (False, [], [])
         assert premises.supervised() == [] and premises.of_others() == others
 
     def test_what_was_taken_down_can_be_launched_again(self, premises: Premises) -> None:
-        place = premises.place
+        provider = premises.provider
         for number in (1, 2):
-            place.make(CONSOLE, DEADLINE)
-            place.submit(number)
-            assert premises.supervised() == [number] and place.alive() is True
-            place.tear_down(CONSOLE)
+            provider.provision(STATUS, CONSOLE, DEADLINE)
+            provider.submit(number)
+            assert premises.supervised() == [number] and provider.is_alive() is True
+            provider.teardown(CONSOLE)
 
     def test_what_a_lost_head_leaves_is_removed_before_another_is_made_and_by_taking_down(
         self, premises: Premises
     ) -> None:
-        place = premises.place
+        provider = premises.provider
         for number in (1, 2):
-            place.make(CONSOLE, DEADLINE)
-            place.submit(number)
-            standing = len(place.standing())
+            provider.provision(STATUS, CONSOLE, DEADLINE)
+            provider.submit(number)
+            standing = len(provider.resources())
             assert premises.supervised() == [number]
             premises.lose_head()
-            assert place.alive() is False
-            assert len(place.standing()) < standing
-        place.tear_down(CONSOLE)
-        assert place.standing() == []
+            assert provider.is_alive() is False
+            assert len(provider.resources()) < standing
+        provider.teardown(CONSOLE)
+        assert provider.resources() == []
 
     def test_what_a_launch_that_failed_half_way_has_made_is_taken_down(self, premises: Premises) -> None:
-        place = premises.place
+        provider = premises.provider
         premises.refuse()
         with pytest.raises(UserError):
-            place.make(CONSOLE, DEADLINE)
-            place.submit(1)
-        place.tear_down(CONSOLE)
-        assert (place.alive(), place.standing()) == (False, [])
+            provider.provision(STATUS, CONSOLE, DEADLINE)
+            provider.submit(1)
+        provider.teardown(CONSOLE)
+        assert (provider.is_alive(), provider.resources()) == (False, [])
 
-    @pytest.mark.parametrize("asked", ["make", "submit", "tear_down"])
+    @pytest.mark.parametrize("asked", ["provision", "submit", "teardown"])
     def test_where_nobody_answers_nothing_is_claimed(self, premises: Premises, asked: str) -> None:
-        place = premises.place
-        commands = place.commands()
+        provider = premises.provider
+        commands = provider.commands()
         premises.lose_reach()
         calls: dict[str, Callable[[], object]] = {
-            "make": lambda: place.make(CONSOLE, DEADLINE),
-            "submit": lambda: place.submit(1),
-            "tear_down": lambda: place.tear_down(CONSOLE),
+            "provision": lambda: provider.provision(STATUS, CONSOLE, DEADLINE),
+            "submit": lambda: provider.submit(1),
+            "teardown": lambda: provider.teardown(CONSOLE),
         }
         with pytest.raises(UserError):
             calls[asked]()
-        assert place.alive() is None
+        assert provider.is_alive() is None
         with suppress(UserError):
-            assert place.standing(), "not that nothing stands"
-        assert place.commands() == commands
+            assert provider.resources(), "not that nothing stands"
+        assert provider.commands() == commands
 
     def test_commands_are_the_shells(self, premises: Premises) -> None:
-        commands = premises.place.commands()
+        commands = premises.provider.commands()
         assert commands and all(commands.values())
         for lines in commands.values():
             subprocess.run(["bash", "-n"], input="\n".join(lines), text=True, check=True)

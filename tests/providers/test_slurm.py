@@ -21,7 +21,7 @@ from sweep.providers.local_files import cluster_name
 from sweep.providers.slurm import checks, jobs, scripts
 from sweep.providers.slurm.provider import SlurmProvider
 from sweep.spec.sweep import Sweep
-from tests.support.providers import AT_ONCE, FakeSlurm, on_slurm
+from tests.support.providers import AT_ONCE, STATUS, FakeSlurm, on_slurm
 from tests.support.sweeps import descendants
 
 TIMEOUT = 60
@@ -218,14 +218,14 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 def test_a_job_is_submitted_as_generated_and_only_its_logs_outlive_it(slurm: FakeSlurm, tmp_path: Path) -> None:
     sweep, console = on_slurm(tmp_path), Console(quiet=True)
     place = SlurmProvider(sweep, AT_ONCE)
-    place.make(console, None)
+    place.provision(STATUS, console, None)
     place.submit(1)
     folder = scripts.folder_of(sweep)
     assert (folder.code / "sweep/providers/slurm/node.sh").exists() and folder.token.stat().st_mode & 0o077 == 0
     assert slurm.submitted.read_text() == scripts.job(sweep, 1)
-    assert place.standing()[0] == "job 12 of Slurm, PENDING (Priority)"
+    assert place.resources()[0] == "job 12 of Slurm, PENDING (Priority)"
     Path(folder.path / "job-12.log").touch()
-    place.tear_down(console)
+    place.teardown(console)
     assert [path.name for path in folder.path.iterdir()] == ["job-12.log"]
 
 
@@ -235,7 +235,7 @@ def test_a_shared_folder_that_takes_nothing_is_a_fault(slurm: FakeSlurm, tmp_pat
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.write_text("in the way")
     with pytest.raises(UserError, match=r"cluster[.]folder: .*; name one that all nodes see"):
-        place.make(Console(quiet=True), None)
+        place.provision(STATUS, Console(quiet=True), None)
     with pytest.raises(UserError, match=r"cluster[.]folder: .*; name one that all nodes see"):
         place.submit(1)
 
@@ -243,7 +243,7 @@ def test_a_shared_folder_that_takes_nothing_is_a_fault(slurm: FakeSlurm, tmp_pat
 def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_path: Path) -> None:
     sweep = on_slurm(tmp_path)
     slurm.holds(cluster_name(sweep), "12 RUNNING n1")
-    SlurmProvider(sweep, AT_ONCE).tear_down(Console(quiet=True))
+    SlurmProvider(sweep, AT_ONCE).teardown(Console(quiet=True))
     assert slurm.calls.read_text() == "scancel --batch --signal=USR2 12\n"
 
 
@@ -271,7 +271,7 @@ def test_jobs_of_the_past_are_none(slurm: FakeSlurm, tmp_path: Path) -> None:
 def test_where_slurm_is_not_it_is_said_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="squeue: there is no such command here; run this where"):
-        SlurmProvider(on_slurm(tmp_path), AT_ONCE).standing()
+        SlurmProvider(on_slurm(tmp_path), AT_ONCE).resources()
     (first, *_) = checks.findings(on_slurm(tmp_path))
     assert (first.name, first.state) == ("slurm", "not ok")
 

@@ -16,6 +16,7 @@ import yaml
 from sweep.errors import UserError
 from sweep.launch.check import check
 from sweep.providers import user_code
+from sweep.providers.registry import provider_of
 from sweep.spec.load import load
 from sweep.spec.sweep import Sweep
 from tests.support.sweeps import ROOT, environment, sweep
@@ -66,7 +67,9 @@ def of(cluster: dict[str, Any], module: str, folder: Path) -> Sweep:
 
 def states(sweep: Sweep, root: Path) -> tuple[list[str], bool]:
     """States of the lines, and whether a plan says any."""
-    return [line.state for line in user_code.findings(sweep, root)], bool(user_code.cautions(sweep, root))
+    return [line.state for line in user_code.findings(provider_of(sweep), root)], bool(
+        user_code.cautions(provider_of(sweep), root)
+    )
 
 
 @pytest.mark.parametrize("cluster", [*MADE, *READY, SLURM])
@@ -81,26 +84,26 @@ def test_a_module_that_lies_elsewhere_is_told_with_the_mend(
 ) -> None:
     (tmp_path / "mine_outside.py").write_text(OWN)
     found = of(cluster, "mine_outside", tmp_path)
-    (line,) = user_code.findings(found, tree)
-    assert line in user_code.cautions(found, tree)
+    (line,) = user_code.findings(provider_of(found), tree)
+    assert line in user_code.cautions(provider_of(found), tree)
     assert f"{tmp_path}/mine_outside.py is not part of the code that is shipped" in line.said
     assert f"move it into {tree}" in line.fix
     if cluster in MADE:
         assert line.state == "not ok"
         with pytest.raises(UserError, match="detector mine_outside: "):
-            user_code.refuse(found, tree)
+            user_code.refuse(provider_of(found), tree)
     else:
         assert line.state == "unknown", "it may be installed there"
         assert "install it there" in line.fix
-        user_code.refuse(found, tree)
+        user_code.refuse(provider_of(found), tree)
 
 
 def test_a_module_that_git_ignores_or_that_machines_import_by_another_name_is_told(tree: Path, tmp_path: Path) -> None:
     (tree / "ignored_one.py").write_text(OWN)
-    (line,) = user_code.findings(of(ONPREM, "ignored_one", tmp_path), tree)
+    (line,) = user_code.findings(provider_of(of(ONPREM, "ignored_one", tmp_path)), tree)
     assert (line.state, line.fix) == ("not ok", "take it out of .gitignore")
     (tree / "extras/mine_extra.py").write_text(OWN)
-    (line,) = user_code.findings(of(ONPREM, "mine_extra", tmp_path), tree)
+    (line,) = user_code.findings(provider_of(of(ONPREM, "mine_extra", tmp_path)), tree)
     assert line.state == "not ok"
     assert "extras/mine_extra.py goes with the code, which is imported from" in line.said
 
@@ -136,8 +139,8 @@ def test_a_package_has_to_be_named_where_machines_make_their_environment(
 ) -> None:
     distribution(installed, "mine")
     found = of(cluster, "mine_installed", tmp_path)
-    (line,) = user_code.findings(found, tree)
-    assert (line.state, user_code.cautions(found, tree)) == ("not ok", [line])
+    (line,) = user_code.findings(provider_of(found), tree)
+    assert (line.state, user_code.cautions(provider_of(found), tree)) == ("not ok", [line])
     assert "package mine is installed here" in line.said
     project = tree / "pyproject.toml"
     project.write_text(project.read_text().replace('  "defusedxml",', '  "defusedxml",\n  "mine",'))
@@ -152,7 +155,7 @@ def test_what_a_named_package_needs_comes_with_it() -> None:
 
 def test_here_nothing_is_shipped_and_catalogued_detectors_are_no_own_code(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "mine_local.py").write_text(OWN)
-    assert user_code.findings(of({"provider": "local"}, "mine_local", tmp_path), tree) == []
+    assert user_code.findings(provider_of(of({"provider": "local"}, "mine_local", tmp_path)), tree) == []
 
 
 def test_check_plan_and_launch_say_so(tmp_path: Path) -> None:
@@ -179,7 +182,7 @@ def test_check_plan_and_launch_say_so(tmp_path: Path) -> None:
 
 def test_check_has_a_line_for_each_module(tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine_checked.py").write_text(OWN)
-    monkeypatch.setattr("sweep.launch.check._machines", lambda sweep: ())
+    monkeypatch.setattr("sweep.providers.existing.provider.ExistingProvider.findings", lambda self, fix: iter(()))
     found = of(EXISTING, "mine_checked", tmp_path)
     lines = check(found.model_copy(update={"storage": str(tmp_path / "store")})).findings
     assert [line.state for line in lines if line.name == "detector mine_checked"] == ["unknown"]

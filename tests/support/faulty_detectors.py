@@ -1,4 +1,4 @@
-"""Detectors that go wrong in the ways that detectors do, and one that keeps a log of what it trained."""
+"""Detectors that fail in typical ways, and one that logs every step that it trains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.detector import Detector
 
 @dataclass(frozen=True)
 class Brief:
-    """Hyperparameters of a detector that is about to go wrong."""
+    """Hyperparameters of a detector that will fail."""
 
     epochs: int = 2
     batch_size: int = 64
@@ -31,21 +31,21 @@ class _Faulty(Detector):
 
 
 class Raises(_Faulty):
-    """Raises in its first step."""
+    """Detector that raises an exception in its first step."""
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
-        raise ArithmeticError("the optimiser is not amused")
+        raise ArithmeticError("this detector fails on purpose")
 
 
 class Dies(_Faulty):
-    """Takes its process with it."""
+    """Detector that ends its process in its first step."""
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         os._exit(7)
 
 
 class Segfaults(_Faulty):
-    """Reads where nothing is."""
+    """Detector that reads an invalid address, which kills its process."""
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         ctypes.string_at(0)
@@ -53,14 +53,14 @@ class Segfaults(_Faulty):
 
 
 class RunsOutOfMemory(_Faulty):
-    """Asks for more than any machine has."""
+    """Detector that allocates more memory than any machine has."""
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         return {"loss": torch.empty(1 << 58).sum()}
 
 
 class Hangs(_Faulty):
-    """Never comes back."""
+    """Detector whose first step never returns."""
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         while True:
@@ -68,7 +68,7 @@ class Hangs(_Faulty):
 
 
 class Hoards(_Faulty):
-    """Takes memory until somebody stops it: what HOARD_BYTES says, a little at a time."""
+    """Detector that allocates HOARD_BYTES of memory in small pieces, until it is stopped."""
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
         hoard: list[bytes] = []
@@ -76,14 +76,14 @@ class Hoards(_Faulty):
             hoard.append(b"x" * 50_000_000)
             time.sleep(0.02)
         time.sleep(60)
-        raise AssertionError("nobody stopped it")
+        raise AssertionError("it was not stopped")
 
 
 class Logged(Detector):
-    """A tiny autoencoder that appends every step it trains to the file TRAINED_LOG.
+    """A tiny autoencoder that appends a line to the file TRAINED_LOG for every step that it trains.
 
-    A line is `identity step`: identity is a hash of the first batch that the trial saw, kept in its
-    resume state, so lines of one trial are known across processes.
+    A line is `identity step`.  The identity is a hash of the trial's first batch and initial weights.  It is
+    stored in the resume state, so that the lines of one trial can be found even if several processes trained it.
     """
 
     @dataclass(frozen=True)

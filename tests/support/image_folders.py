@@ -14,7 +14,7 @@ ANIMALS = {"cat": 10, "dog": 12, "eel": 14}
 
 
 def write_images(root: Path, counts: Mapping[str, int], side: int = 9, seed: int = 0) -> Path:
-    """So many PNGs of noise in each folder below the root, none like another; returns the root."""
+    """Write the given number of different PNGs of noise into each folder below the root; return the root."""
     random = np.random.RandomState(seed)
     for number, (folder, count) in enumerate(counts.items()):
         (root / folder).mkdir(parents=True, exist_ok=True)

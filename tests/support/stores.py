@@ -1,4 +1,4 @@
-"""What the tests of stores and leases share."""
+"""Helpers of the tests of stores and leases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def at_once(calls: Sequence[Callable[[], object]]) -> list[Any]:
-    """What each call returns when all start in the same moment, in threads."""
+    """Start all calls at the same moment, in threads, and return what each one returns."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], object]) -> object:
@@ -26,7 +26,7 @@ def at_once(calls: Sequence[Callable[[], object]]) -> list[Any]:
 
 
 def script(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """A Python process of its own that can import the application."""
+    """Start a separate Python process that can import the application."""
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
@@ -37,6 +37,6 @@ def script(code: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def assert_no_chain(error: BaseException) -> None:
-    """A user who sees the traceback sees no other error above this one."""
+    """Assert that a traceback of this error shows no other error above it."""
     assert error.__cause__ is None
     assert error.__suppress_context__ or error.__context__ is None

@@ -10,9 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from sweep.plan.platform import Platform
+    from sweep.spec.sweep import Sweep
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 240  # seconds; a hang fails, a slow machine does not
@@ -39,6 +43,13 @@ def logged(**hyperparameters: Any) -> dict[str, Any]:
     """A study of the detector that logs every step it trains."""
     name = "tests.support.faulty_detectors:Logged"
     return {"detectors": [name], "abnormal": [0], "hyperparameters": {name: hyperparameters}}
+
+
+def platform(sweep: Sweep) -> Platform:
+    """What trials of a sweep run on, as its provider says."""
+    from sweep.providers.registry import provider_of
+
+    return provider_of(sweep).platform()
 
 
 def command(*words: object) -> list[str]:

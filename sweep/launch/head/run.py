@@ -1,4 +1,4 @@
-"""One launch of a sweep on a Ray cluster that runs already, from its record in the store to the report there."""
+"""One launch on the head of a Ray cluster that runs already: from its record in the store to the report there."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sweep.engine.loop import STOPPED, TrialLoop
 from sweep.engine.tuner_process import Scratch, TunerProcess
 from sweep.errors import BUDGET, INTERRUPTED, USER_ERROR, UserError
 from sweep.launch.head.status_writer import StatusWriter
-from sweep.launch.prepared import Prepared, put_missing, refusal
+from sweep.launch.prepared import Prepared, put_missing
 from sweep.plan.expand import expand
 from sweep.plan.launch_record import command_from_argv, read_back
 from sweep.plan.status import SweepStatus, read_status
-from sweep.providers.registry import bill_of, refused_of
+from sweep.providers.registry import provider_of
 from sweep.report.report import Reporting
-from sweep.signals import _noticing, at_once, on_interrupt, term_suspends
+from sweep.signals import at_once, on_interrupt, stop_on, term_suspends
 from sweep.store import open_store
 from sweep.store.base import StoreError
 from sweep.store.lease import Held, Lease, owner_name, take_over
@@ -32,7 +32,7 @@ from sweep.store.ledger import Ledger, Record
 
 STOP_SECONDS = 300.0  # for trials to write their resume state: machines cost meanwhile, or are about to go
 ECHO_SECONDS = 2.0
-MADE_USE_OF = ("argv", "commit", "dirty", "time")  # of the record, beside the sweep and what it runs on
+NEEDED_FIELDS = ("argv", "commit", "dirty", "time")  # of the record, in addition to sweep and platform
 ADDRESS = "127.0.0.1:6379"  # of Ray on a cluster's head
 
 
@@ -60,7 +60,7 @@ class HeadLaunch(Prepared):
         record = ledger.spec(number)
         if record is None:
             raise UserError(f"{store.url} has no launch {number} of a sweep {sweep_id}: launch it again")
-        sweep, platform = read_back(record, ledger, number, storage, MADE_USE_OF)
+        sweep, platform = read_back(record, ledger, number, storage, NEEDED_FIELDS)
         return cls(sweep, expand(sweep, platform), platform, store, ledger, console, number, record)
 
     def run(self) -> int:
@@ -75,82 +75,93 @@ class HeadLaunch(Prepared):
             StoreError: the store failed; started again, the launch goes on where it was.
             DataError: data are damaged.
         """
-        lease = Lease(self.store, f"sweeps/{self.sweep.name}/lease", f"{owner_name()}, launch {self.number}")
+        lease = self.lease(f"{owner_name()}, launch {self.number}")
         asked: list[bool] = []  # to stop, before there is anything to stop, or when there is nothing left
-        bill, refused_by, tell = bill_of(self.sweep), refused_of(self.sweep), self.console
+        provider, console = provider_of(self.sweep), self.console
         try:
             take_over(lease)  # of whoever made the machines
             with (
                 on_interrupt(partial(asked.append, True)),
-                _noticing(signal.SIGUSR1) as suspended,
-                _noticing(signal.SIGUSR2) as ended,
+                stop_on(signal.SIGUSR1) as suspended,
+                stop_on(signal.SIGUSR2) as ended,
                 lease.hold(),
                 StatusWriter(
-                    self.store, self.sweep, self.platform, lease, self.number, self.record, bill, tell, refused_by
-                ) as bulletin,
+                    self.store,
+                    self.sweep,
+                    self.platform,
+                    lease,
+                    self.number,
+                    self.record,
+                    provider.list_machines if provider.knows_prices else None,
+                    console,
+                    provider.last_refusal if provider.adds_workers else None,
+                ) as writer,
             ):
                 try:
-                    code = self._generations(lease, bulletin, asked)
+                    code = self._run_trials(lease, writer, asked)
                 except (UserError, StoreError, DataError) as error:
                     with suppress(StoreError):  # the supervisor writes it, when it can be written
-                        bulletin.end(USER_ERROR, str(error))
+                        writer.end(USER_ERROR, str(error))
                     raise
                 try:
                     goes_on = suspended.is_set() or (term_suspends() and not ended.is_set())
                     if code == INTERRUPTED and goes_on:
-                        bulletin.suspend()
+                        writer.suspend()
                     else:
-                        self._close(bulletin, code)
+                        self._close(writer, code)
                 except StoreError as error:  # that it has ended is as true; the supervisor goes on trying to say it
-                    tell.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
+                    console.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
                 return code
         except Held as held:
-            raise refusal(self.sweep, held) from None
+            raise self.refusal(held) from None
 
-    def _close(self, bulletin: StatusWriter, code: int) -> None:
+    def _close(self, writer: StatusWriter, code: int) -> None:
         """Report, and say that the launch has ended.
 
         Raises:
             StoreError: it cannot be said; that it has ended is as true.
         """
         state = read_status(self.work, self.ledger)
-        bulletin.report(state)
-        spent, stranded = f"{bulletin.exhausted_budget()} is reached", bulletin.why_stranded()
+        writer.report(state)
+        spent, stranded = f"{writer.exhausted_budget()} is reached", writer.why_stranded()
         why = {INTERRUPTED: STOPPED, BUDGET: spent, USER_ERROR: stranded}.get(code)
-        bulletin.end(code, "; ".join(filter(None, [why, self._put_report(state)])) or None)
+        writer.end(code, "; ".join(filter(None, [why, self._put_report(state)])) or None)
 
-    def _generations(self, lease: Lease, bulletin: StatusWriter, asked: Sequence[bool]) -> int:
+    def _run_trials(self, lease: Lease, writer: StatusWriter, asked: Sequence[bool]) -> int:
+        """Run all trials; returns the exit code.
+
+        Args:
+            lease: of the sweep, held.
+            writer: of the launch's status.
+            asked: not empty if the launch was asked to stop before.
+        """
         with Scratch() as scratch:
-            cluster = TunerProcess(scratch, self.platform, os.environ.get("RAY_ADDRESS", ADDRESS))
+            tuner = TunerProcess(scratch, self.platform, os.environ.get("RAY_ADDRESS", ADDRESS))
             try:
-                with on_interrupt(cluster.stop_file.touch):
+                with on_interrupt(tuner.stop_file.touch):
                     if asked:
-                        cluster.stop_file.touch()
-                    cluster.start()
-                    if not cluster.stop_file.exists():
+                        tuner.stop_file.touch()
+                    tuner.start()
+                    if not tuner.stop_file.exists():
                         with on_interrupt(at_once):
                             put_missing(self.sweep, self.store, self.console)
-                    bulletin.plan(read_status(self.work, self.ledger), self.ledger)
-                    return self._all(bulletin).run(lease, cluster)
+                    status = read_status(self.work, self.ledger)
+                    writer.plan(status, self.ledger)
+                    return self._loop(writer).run(lease, tuner, status).code
             except KeyboardInterrupt:
                 return INTERRUPTED
             finally:
-                cluster.kill()
+                tuner.kill()
 
-    def _all(self, bulletin: StatusWriter) -> TrialLoop:
-        return TrialLoop(
-            sweep=self.sweep,
-            work=self.work,
-            platform=self.platform,
-            ledger=self.ledger,
-            console=self.console,
+    def _loop(self, writer: StatusWriter) -> TrialLoop:
+        return self.loop(
+            self.number,
+            {name: self.record[name] for name in ("commit", "dirty")},
             log_command=lambda key: f"{command_from_argv('trial', self.record['argv'])} {key} --log",
             skip_failed=bool(self.record.get("skip_failed")),
-            number=self.number,
-            provenance={name: self.record[name] for name in ("commit", "dirty")},
-            exhausted=bulletin.exhausted_budget,
-            stranded=bulletin.why_stranded,
-            watch=bulletin.hear,
+            exhausted=writer.exhausted_budget,
+            stranded=writer.why_stranded,
+            watch=writer.hear,
             patience=STOP_SECONDS,
             echo_seconds=ECHO_SECONDS,
         )

@@ -13,7 +13,6 @@ from rich.console import Console
 from sweep.engine.progress import Progress
 from sweep.plan.platform import Host, Platform
 from sweep.plan.status import SweepStatus
-from sweep.providers.base import Bill, Refused
 from sweep.spec.sweep import Sweep
 from sweep.store import launch_status
 from sweep.store.base import Store, StoreError
@@ -23,6 +22,8 @@ from sweep.store.ledger import Ledger, Record
 
 TELL_SECONDS = 10.0  # between two writings without a change
 BILL_SECONDS = 30.0  # between two questions to a place about its machines
+Bill = Callable[[], list[Node] | None]  # machines of the sweep; None if the provider does not answer
+Refused = Callable[[], str | None]  # the provider's last answer when it gave no worker; None once it gives one
 STRANDED_SECONDS = 1800.0  # without a slot while trials wait: the head costs meanwhile, and nobody may be looking
 SUSPENDED = "suspended: it goes on in the next run"
 COUNTED = ("trials", "done", "failed", "pruned", "to_run")

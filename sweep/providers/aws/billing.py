@@ -1,15 +1,15 @@
-"""What a sweep's machines on EC2 cost: every one that bears its tags, with its price."""
+"""Machines of a sweep on EC2 by their tags, with their prices."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from sweep.providers.aws import client
 from sweep.providers.aws.prices import Quote, quotes
 from sweep.providers.aws.ray_config import TAG
+from sweep.providers.base import section_of
 from sweep.providers.local_files import cluster_name
 from sweep.spec.cluster import Aws
 from sweep.spec.sweep import Sweep
@@ -19,35 +19,37 @@ PAID = ("pending", "running", "stopping", "shutting-down")  # until it is said t
 ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")  # e.g. User initiated (2026-01-01 10:00:00 GMT)
 
 
-def bill(sweep: Sweep) -> Callable[[], list[Node] | None]:
-    """What lists a sweep's machines, terminated ones for as long as EC2 shows them (about an hour).
+Prices = dict[str, Quote]  # by instance type
 
-    Prices are looked up once, when the first list is made.  The list is None when EC2 does not answer.
+
+def list_machines(sweep: Sweep, prices: Prices) -> list[Node] | None:
+    """Return a sweep's machines with their prices, terminated ones as long as EC2 lists them (about an hour).
+
+    Args:
+        sweep: whose machines they are.
+        prices: filled by the first call, so that prices are looked up once.
+
+    Returns:
+        None if EC2 does not answer.
     """
-    cluster = sweep.cluster
-    assert isinstance(cluster, Aws)
-    priced: dict[str, Quote] = {}
+    cluster = section_of(sweep, Aws)
     filters = [
         {"Name": f"tag:{TAG}", "Values": [sweep.name]},
         {"Name": "tag:ray-cluster-name", "Values": [cluster_name(sweep)]},
     ]
-
-    def listed() -> list[Node] | None:
-        if not priced:
-            priced.update(quotes(cluster))
-        try:
-            pages = client.client("ec2", cluster.region).get_paginator("describe_instances").paginate(Filters=filters)
-            found = [one for page in pages for group in page["Reservations"] for one in group["Instances"]]
-        except client.errors():
-            return None
-        return [_node(instance, priced) for instance in found]
-
-    return listed
+    if not prices:
+        prices.update(quotes(cluster))
+    try:
+        pages = client.client("ec2", cluster.region).get_paginator("describe_instances").paginate(Filters=filters)
+        found = [one for page in pages for group in page["Reservations"] for one in group["Instances"]]
+    except client.errors():
+        return None
+    return [_node(instance, prices) for instance in found]
 
 
-def _node(instance: dict[str, Any], priced: dict[str, Quote]) -> Node:
+def _node(instance: dict[str, Any], prices: Prices) -> Node:
     spot = instance.get("InstanceLifecycle") == "spot"
-    quote = priced.get(instance["InstanceType"])
+    quote = prices.get(instance["InstanceType"])
     price = None if quote is None else quote.spot if spot else quote.on_demand
     alive = instance["State"]["Name"] in PAID
     return Node(

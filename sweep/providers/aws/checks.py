@@ -11,6 +11,7 @@ from sweep.errors import UserError
 from sweep.providers.aws import client, defaults, ray_config
 from sweep.providers.aws import iam as access
 from sweep.providers.aws.instances import Instance, instance, worker
+from sweep.providers.base import section_of
 from sweep.providers.finding import Finding
 from sweep.spec.cluster import Aws
 from sweep.spec.load import find_placeholders
@@ -34,7 +35,7 @@ NO_TOKENS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or
 
 def bucket(sweep: Sweep, *, fix: bool) -> tuple[Finding, ...]:
     """Credentials, region, and bucket where it is more than a placeholder: what the store needs to be tried."""
-    cluster = _cluster(sweep)
+    cluster = section_of(sweep, Aws)
     credentials = _try("credentials", lambda: _credentials(cluster), NO_TOKENS)
     if credentials.state != "ok":
         return (credentials,)
@@ -47,7 +48,7 @@ def bucket(sweep: Sweep, *, fix: bool) -> tuple[Finding, ...]:
 
 def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
     """Roles, quotas, image and the network that SSH is opened to."""
-    cluster = _cluster(sweep)
+    cluster = section_of(sweep, Aws)
     try:
         account, _ = access.account(cluster.region)
     except client.errors():
@@ -248,8 +249,3 @@ def _image(cluster: Aws) -> Finding:
         return Finding("image", "not ok", said, f"--set cluster.disk_gb={max(sizes)}")
     pin = f"; the same next month: --set cluster.image={found}" if cluster.image == "auto" else ""
     return Finding("image", "ok", f"{found}, {images[0].get('Name', 'without a name')}{pin}")
-
-
-def _cluster(sweep: Sweep) -> Aws:
-    assert isinstance(sweep.cluster, Aws)
-    return sweep.cluster

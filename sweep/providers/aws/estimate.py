@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweep.console import duration
+from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus
-from sweep.providers.aws.instances import Worker, worker
+from sweep.providers.aws.instances import worker
 from sweep.providers.aws.prices import Quote, quotes
+from sweep.providers.base import section_of
 from sweep.spec.cluster import Aws
 from sweep.spec.sweep import Sweep
 
@@ -62,9 +64,9 @@ class Estimate:
 
 def estimate(sweep: Sweep, status: SweepStatus) -> Estimate:
     """Size and price of what is left to run."""
-    cluster, max_hours = sweep.cluster, sweep.budget.max_hours
-    assert isinstance(cluster, Aws) and max_hours is not None
-    each = worker(sweep)
+    cluster, max_hours = section_of(sweep, Aws), sweep.budget.max_hours
+    assert max_hours is not None, "the YAML was validated"
+    each = worker(sweep).platform
     jobs = [(line.to_run, line.seconds / line.to_run) for line in status.lines if line.to_run]
     seconds = sum(count * took for count, took in jobs)
     start = start_seconds(cluster)
@@ -80,13 +82,13 @@ def estimate(sweep: Sweep, status: SweepStatus) -> Estimate:
     worker_hours = workers * (wall - _head_first(cluster)) / 3600 if jobs else 0.0
     return Estimate(
         trials=sum(count for count, _ in jobs),
-        gpu_hours=seconds * each.trial_gpus / 3600,
+        gpu_hours=seconds * each.gpus / 3600,
         workers=workers,
         slots=each.slots,
         needed=workers_needed,
         hours=wall / 3600,
         max_hours=max_hours,
-        one_gpu=bool(jobs) and needed == 1 and each.trial_gpus > 0,
+        one_gpu=bool(jobs) and needed == 1 and each.gpus > 0,
         head=head,
         worker=of_worker,
         spot_usd=_dollars(head.on_demand, wall / 3600, of_worker.spot, worker_hours) if cluster.spot else None,
@@ -146,16 +148,15 @@ def _dollars(head: float | None, head_hours: float, each: float | None, worker_h
     return None if head is None or each is None else head * head_hours + each * worker_hours
 
 
-def lines(sweep: Sweep, found: Estimate, each: Worker) -> list[str]:
+def lines(sweep: Sweep, found: Estimate, each: Platform) -> list[str]:
     """The estimate for a person."""
-    cluster = sweep.cluster
-    assert isinstance(cluster, Aws)
+    cluster = section_of(sweep, Aws)
     if not found.trials:
         return [f"aws {cluster.region}: nothing to run, no machine is needed"]
     types = " or ".join(cluster.worker)
     market = "spot, on demand where there is none" if cluster.spot else "on demand"
-    slots = f"{each.slots} slot{'s' if each.slots != 1 else ''} each" + (f" of {each.trial_gpus:g} {each.device}" if
-                                                                        each.trial_gpus else "")  # fmt: skip
+    slots = f"{each.slots} slot{'s' if each.slots != 1 else ''} each" + (f" of {each.gpus:g} {each.device}" if
+                                                                        each.gpus else "")  # fmt: skip
     plural = "s" if found.workers != 1 else ""
     said = [
         f"aws {cluster.region}: {found.workers} worker{plural} {types} ({market}; {slots}), head {cluster.head}",

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import yaml
 
 from sweep.errors import UserError
-from sweep.plan.platform import AMPERE, Platform, multiplies_bf16, multiplies_tf32, resolve_precision
+from sweep.plan.platform import Host, Platform, fit
 from sweep.providers.aws import client
+from sweep.providers.base import section_of
 from sweep.spec.cluster import Aws
 from sweep.spec.sweep import Sweep
-from sweep.spec.trial import Numerics
 
 OLDEST_CAPABILITY = 7.5  # of GPUs that PyTorch's wheels for CUDA 13 hold code for
 
@@ -70,33 +70,27 @@ def instance(name: str, region: str) -> Instance:
 
 @dataclass(frozen=True)
 class Worker:
-    """What each worker offers, whichever of the instance types it is.
+    """What every worker offers, whichever of the instance types it is.
 
     Attributes:
-        types: in order of preference.
-        cpus, gpus: of each; the fewest that any type has.
-        device: "cpu", or the name of the GPU; of unlike GPUs all names.
-        trial_cpus, trial_gpus: of one trial.
-        slots: trials at once.
+        types: instance types, in order of preference.
+        cpus, gpus: of a worker; the fewest that any type has.
+        platform: what trials run on with one worker.
     """
 
     types: tuple[Instance, ...]
     cpus: int
     gpus: int
-    device: str
-    trial_cpus: int
-    trial_gpus: float
-    slots: int
+    platform: Platform
 
 
 def worker(sweep: Sweep) -> Worker:
-    """What a worker of a sweep offers.
+    """Return what a worker of a sweep offers.
 
     Raises:
-        UserError: naming every key by which trials would find no place.
+        UserError: naming every key that keeps trials from running.
     """
-    cluster = sweep.cluster
-    assert isinstance(cluster, Aws)
+    cluster = section_of(sweep, Aws)
     types = tuple(instance(name, cluster.region) for name in cluster.worker)
     cpus, gpus = min(t.vcpus for t in types), min(t.gpus for t in types)
     problems = []
@@ -110,47 +104,29 @@ def worker(sweep: Sweep) -> Worker:
             f"at least {OLDEST_CAPABILITY} is needed); take e.g. g4dn, g5 or g6"
             for t in old
         ]
-    share = (1.0 if gpus else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
-    if share and not gpus:
-        problems.append(f"trial.gpus: {', '.join(cluster.worker)} has no GPU; use --set trial.gpus=0")
-    trial_cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
     if sweep.exclusive and len(types) > 1:
         problems.append(
-            "cluster.worker: times of a runtime study compare on one type alone; choose one, e.g. "
+            "cluster.worker: times of a runtime study can be compared on one type only; choose one, e.g. "
             f"--set cluster.worker={cluster.worker[0]}"
         )
-    if trial_cpus > cpus:
-        problems.append(f"trial.cpus: {trial_cpus} are asked for, a worker has {cpus}")
-    if problems:
-        raise UserError(problems)
-    slots = cpus // trial_cpus
-    if share:
-        slots = min(slots, int(gpus / share))
-    if sweep.exclusive:
-        slots = 1
-    device = " or ".join(dict.fromkeys(t.gpu for t in types)) if share else "cpu"
-    return Worker(types, cpus, gpus, device, trial_cpus, share, slots)
+    platform = fit(
+        sweep,
+        [Host(cpus, gpus)],
+        gpu=" or ".join(dict.fromkeys(t.gpu for t in types)),
+        capability=min(t.capability or 0.0 for t in types),  # 0 for a GPU that is not in the table
+        no_gpu=f"{', '.join(cluster.worker)} has no GPU",
+        no_tf32="use workers such as g5 or g6, or float32, bf16 or auto",
+        problems=problems,
+    )
+    return Worker(types, cpus, gpus, platform)
 
 
 def platform(sweep: Sweep) -> Platform:
-    """What trials run on with all of `cluster.max_workers`.
+    """Return what trials run on with all of `cluster.max_workers`.
 
     Raises:
         UserError: as `worker`.
     """
-    assert isinstance(sweep.cluster, Aws)
-    each = worker(sweep)
-    # Not this machine's processor but the workers' counts, and of a GPU that is not in the table nothing is known.
-    capability = min((t.capability or 0.0 for t in each.types), default=0.0) if each.trial_gpus else 0.0
-    precision = resolve_precision(sweep.trial.precision, capability)
-    if precision == "tf32" and not multiplies_tf32(capability):
-        raise UserError(f"trial.precision: tf32 needs GPUs of compute capability {AMPERE} or more, such as g5 or g6")
-    slow = precision == "bf16" and not multiplies_bf16(capability)
-    return Platform(
-        device=each.device,
-        numerics=Numerics(precision=precision, threads=each.trial_cpus),
-        slots=1 if sweep.exclusive else each.slots * sweep.cluster.max_workers,
-        cpus=each.trial_cpus,
-        gpus=each.trial_gpus,
-        caution="trial.precision: bf16 is slower than float32 there, for want of units for it" if slow else "",
-    )
+    each = worker(sweep).platform
+    most = 1 if sweep.exclusive else section_of(sweep, Aws).max_workers
+    return replace(each, slots=each.slots * most)

@@ -1,69 +1,116 @@
-"""EC2 as a place: Ray's launcher brings the head up, everything else is asked of EC2 itself."""
+"""Machines of EC2: Ray's launcher brings up the head, everything else is requested from EC2 itself."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 
 from sweep.console import duration, say
 from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
 from sweep.plan.datasets import describe_dataset, missing
+from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus
-from sweep.providers import ray_config as ray_launcher
-from sweep.providers.aws import checks, client, defaults, ray_config, teardown
-from sweep.providers.aws.estimate import Estimate, estimate, lines, orderly_seconds
-from sweep.providers.aws.instances import worker
+from sweep.providers import ray_config as ray_launcher_config
+from sweep.providers.aws import billing, capacity, checks, client, defaults, instances, ray_config, teardown
+from sweep.providers.aws.estimate import estimate, lines, orderly_seconds
 from sweep.providers.aws.key_files import Folder
 from sweep.providers.aws.ray_config import CLUSTER_TAG, CODE, TAG
+from sweep.providers.aws.teardown import Thing
+from sweep.providers.base import Environment, Provider
+from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_name, kept_in, private_text
 from sweep.providers.ray_launcher import Launcher
 from sweep.providers.shipping import this_tree
-from sweep.spec.cluster import Aws
+from sweep.spec.cluster import Aws, ClusterSection
 from sweep.spec.sweep import Sweep
 from sweep.store.base import Store, StoreError
+from sweep.store.launch_status import Node
 
 STARTED_SECONDS = 90  # for the supervisor to show that it runs
 SUPERVISED = "/run/sweep/supervised"  # touched by the supervisor, watched by the head's guard
 
 
-@dataclass(frozen=True)
-class AwsProvider:
-    """The machines of one sweep on EC2.
+class AwsProvider(Provider[Aws]):
+    """The machines of one sweep on EC2: a head, and workers that Ray's autoscaler adds and removes."""
 
-    Attributes:
-        sweep: whose they are.
-        survey: what is left to run, for the number of workers; only `make` needs it.
-    """
+    section: ClassVar[type[ClusterSection]] = Aws
+    knows_prices: ClassVar[bool] = True
+    adds_workers: ClassVar[bool] = True
 
-    sweep: Sweep
-    status: SweepStatus | None = None
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(sweep)
+        self._name = cluster_name(sweep)
+        self._folder = Folder(sweep)
+        self._prices: billing.Prices = {}
 
-    @property
-    def _cluster(self) -> Aws:
-        assert isinstance(self.sweep.cluster, Aws)
-        return self.sweep.cluster
+    def platform(self) -> Platform:
+        """Return what trials run on with all of `cluster.max_workers`."""
+        return instances.platform(self.sweep)
 
-    @property
-    def _name(self) -> str:
-        return cluster_name(self.sweep)
+    def store_findings(self, *, fix: bool) -> Iterator[Finding]:
+        """Check credentials, region and bucket."""
+        yield from checks.bucket(self.sweep, fix=fix)
 
-    @property
-    def _launcher(self) -> Launcher:
-        return Launcher(Folder(self.sweep).path)
+    def findings(self, *, fix: bool) -> Iterator[Finding]:
+        """Check roles, quotas, image and the network that may reach SSH."""
+        yield from checks.machines(self.sweep, fix=fix)
 
-    def make(self, console: Console, deadline: float | None) -> float | None:
-        """See Place."""
-        assert deadline is not None and self.status is not None
-        folder, tell = Folder(self.sweep), partial(say, console)
+    def environment(self) -> Environment:
+        """Return the environment of the image, or the one that each machine makes."""
+        ready = self.cluster.environment
+        return Environment(ready is None, False, f"cluster.environment, {ready}," if ready else "the machines")
+
+    def commands(self) -> dict[str, list[str]]:
+        """Return what machines of each kind run; {} if no worker fits the sweep."""
+        return checks.commands(self.sweep)
+
+    def launcher_config(self, status: SweepStatus) -> str:
+        """Return the YAML for Ray's launcher, after Ray's own checks.
+
+        Raises:
+            UserError: Ray refuses the result of `cluster.ray`, or image or network are unknown.
+        """
+        hours = self.sweep.budget.max_hours
+        assert hours is not None, "the YAML was validated"
+        config = self._configuration(status, time.time() + hours * 3600)
+        ray_launcher_config.validate(config)
+        return ray_launcher_config.text(config)
+
+    def plan_lines(self, status: SweepStatus, store: Store, unreached: str) -> list[str]:
+        """Return machines, time and dollars of a launch, and the datasets that it uploads first."""
+        found = estimate(self.sweep, status)
+        return [*lines(self.sweep, found, instances.worker(self.sweep).platform), self._uploads(store, unreached)]
+
+    def plan_json(self, status: SweepStatus) -> dict[str, Any]:
+        """Return the estimate under "aws"."""
+        return {"aws": estimate(self.sweep, status).to_json()}
+
+    def pin(self) -> Sweep:
+        """Return the sweep with the id of the machine image in place of `auto`.
+
+        Raises:
+            UserError: AWS does not answer which image that is.
+        """
+        image = defaults.image(self.cluster)
+        return self.sweep.model_copy(update={"cluster": self.cluster.model_copy(update={"image": image})})
+
+    def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
+        """Bring up the head with Ray's launcher, or keep one that is up.
+
+        Raises:
+            UserError: no machine can be had, or the head that is up was made by an older version.
+        """
+        assert deadline is not None, "the YAML was validated"
+        tell, launcher = partial(say, console), Launcher(self._folder.path)
         shipment = this_tree()
-        with teardown.asking("find out what stands"):
-            kept = self._kept_head(folder)
+        with teardown.asking("list the machines"):
+            kept = self._kept_head()
         if kept is not None:
             limit = float(kept["deadline"])
             left = duration(max(0.0, limit - time.time()))
@@ -71,160 +118,141 @@ class AwsProvider:
             config = kept["config"]
         else:
             limit = deadline
-            if teardown.standing(self._cluster.region, self._name):
+            if self.resources():
                 tell("removing what an earlier launch has left")
-                self.tear_down(console)
-            folder.make()
-            config = self._configuration(folder, deadline)
-            self._import_key(folder)
-        with kept_in(folder.path):
-            shipment.copy_to(folder.code)
-        tell(f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {self._launcher.log}")
+                self.teardown(console)
+            self._folder.make()
+            config = self._configuration(status, deadline)
+            self._import_key()
+        with kept_in(self._folder.path):
+            shipment.copy_to(self._folder.code)
+        tell(f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {launcher.log}")
         try:
-            self._launcher.up(config, tell)
+            launcher.up(config, tell)
         except BaseException:
-            teardown.settle(self._cluster.region, self._name)  # whoever takes down must see what was asked for
+            teardown.settle(self.cluster.region, self._name)  # the tear-down has to see what was requested
             raise
         with teardown.asking("look at the head"):
             head = self._head()
         if head is None:
             raise UserError("the head ended while it was being set up; launch again")
-        with kept_in(folder.path):
-            private_text(folder.config, json.dumps({"head": head.name, "deadline": limit, "config": config}))
+        with kept_in(self._folder.path):
+            made = {"head": head.name, "deadline": limit, "config": config}
+            private_text(self._folder.config, json.dumps(made))
         return limit - orderly_seconds(limit - time.time())
 
     def submit(self, number: int) -> None:
-        """See Place."""
+        """Run the submission on the head over SSH."""
         try:
-            self._launcher.run(self.submission(number))
+            Launcher(self._folder.path).run(self.submission(number))
         except CommandFailed as error:
             if error.status == ALREADY_RUNS:
                 raise AlreadyRuns(f"the head of sweep {self.sweep.name} runs another launch") from None
             raise
 
     def submission(self, number: int) -> str:
-        """The command that starts the supervisor on the head, and waits until it says that it runs."""
-        python = f"{ray_config.python_environment(self._cluster)}/bin/python"
-        end = shlex.join(
-            [python, "-m", "sweep.providers.aws.teardown", self._cluster.region, self._name, "--from-head"]
-        )
-        words = [
-            python,
-            "-m",
-            "sweep.launch.head.supervisor",
-            self.sweep.storage,
-            self.sweep.name,
-            str(number),
-            "--then",
-            end,
-        ]
+        """Return the command that starts the supervisor on the head, and waits until it shows that it runs."""
+        python = f"{ray_config.python_environment(self.cluster)}/bin/python"
+        module = "sweep.providers.aws.teardown"
+        end = shlex.join([python, "-m", module, self.cluster.region, self._name, "--from-head"])
+        supervisor = "sweep.launch.head.supervisor"
+        words = [python, "-m", supervisor, self.sweep.storage, self.sweep.name, str(number), "--then", end]
         return (
-            f"{ray_config.exports(self._cluster)}cd {CODE} && touch ~/.submitted && "
+            f"{ray_config.exports(self.cluster)}cd {CODE} && touch ~/.submitted && "
             f"{shlex.join(words)} --log ~/supervisor.log --detach || exit $?; "
             f"for second in $(seq {STARTED_SECONDS}); do test {SUPERVISED} -nt ~/.submitted && exit 0; sleep 1; done; "
             "tail -n 20 ~/supervisor.log; exit 1"
         )
 
-    def alive(self) -> bool | None:
-        """See Place."""
+    def is_alive(self) -> bool | None:
+        """Return whether EC2 lists a head of this sweep that runs or starts."""
         try:
             return self._head() is not None
         except client.errors():
             return None
 
-    def standing(self) -> list[str]:
-        """See Place."""
-        return [str(thing) for thing in teardown.standing(self._cluster.region, self._name)]
+    def resources(self) -> list[str]:
+        """Return machines, disks, key pair and security group of this sweep."""
+        return [str(thing) for thing in teardown.standing(self.cluster.region, self._name)]
 
-    def tear_down(self, console: Console) -> list[str]:
-        """See Place."""
-        removed = teardown.tear_down(self._cluster.region, self._name, partial(say, console))
-        Folder(self.sweep).forget()
+    def teardown(self, console: Console) -> list[str]:
+        """Remove machines, disks, key pair and security group, and the secrets on this machine."""
+        removed = teardown.tear_down(self.cluster.region, self._name, partial(say, console))
+        self._folder.forget()
         return removed
 
-    def commands(self) -> dict[str, list[str]]:
-        """See Place."""
-        return checks.commands(self.sweep)
+    def list_machines(self) -> list[Node] | None:
+        """Return all machines with the sweep's tags, and their prices; None if EC2 does not answer."""
+        return billing.list_machines(self.sweep, self._prices)
 
-    def _head(self) -> teardown.Thing | None:
-        found = teardown.machines(client.client("ec2", self._cluster.region), self._name)
+    def last_refusal(self) -> str | None:
+        """Return what EC2 last answered when it gave no worker; None if it has given one since."""
+        return capacity.last()
+
+    def _head(self) -> Thing | None:
+        found = teardown.machines(client.client("ec2", self.cluster.region), self._name)
         return next((m for m in found if m.role == "head" and m.state in ("pending", "running")), None)
 
-    def _kept_head(self, folder: Folder) -> dict[str, Any] | None:
-        """What is known here of a head that is up and was set up by this machine to the end."""
+    def _kept_head(self) -> dict[str, Any] | None:
+        """Return what this machine knows of a head that is up and that it has set up completely; None without one.
+
+        Raises:
+            UserError: an older version made that head, whose Ray imports modules that are gone.
+        """
         head = self._head()
-        if head is None or not folder.key.exists():
+        if head is None or not self._folder.key.exists():
             return None
         try:
-            made: dict[str, Any] = json.loads(folder.config.read_text())
-            return made if made["head"] == head.name else None
-        except (OSError, ValueError, TypeError, KeyError):  # it is not there, or a disk has cut it
+            made: dict[str, Any] = json.loads(self._folder.config.read_text())
+            if made["head"] != head.name:
+                return None
+            module = made["config"]["provider"]["module"]
+        except (OSError, ValueError, TypeError, KeyError):  # the file is missing, or a full disk has cut it off
             return None
+        if module != ray_config.PROVIDER:
+            raise UserError(
+                f"the head of sweep {self.sweep.name} ({head.name}) was made by an older version of this project and "
+                "needs its code: remove it with `python -m sweep down CONFIG`, then launch again; every finished trial "
+                "is kept"
+            )
+        return made
 
-    def _configuration(self, folder: Folder, deadline: float) -> dict[str, Any]:
-        assert self.status is not None
+    def _configuration(self, status: SweepStatus, deadline: float) -> dict[str, Any]:
+        """Return what Ray's launcher is given for a head that has to be gone by `deadline`."""
         resolved = ray_config.Resolved(
-            image=defaults.image(self._cluster),
-            ssh_from=defaults.ssh_from(self._cluster),
+            image=defaults.image(self.cluster),
+            ssh_from=defaults.ssh_from(self.cluster),
             deadline=int(deadline),
-            workers=max(1, estimate(self.sweep, self.status).workers),
-            code=folder.code,
-            token=folder.token,
-            key=folder.key,
+            workers=max(1, estimate(self.sweep, status).workers),
+            code=self._folder.code,
+            token=self._folder.token,
+            key=self._folder.key,
         )
-        return ray_config.configuration(self.sweep, worker(self.sweep), resolved)
+        return ray_config.configuration(self.sweep, instances.worker(self.sweep), resolved)
 
-    def _import_key(self, folder: Folder) -> None:
-        """The public key under the cluster's name, in place of one of an earlier launch."""
-        tags = {**self._cluster.tags, TAG: self.sweep.name, CLUSTER_TAG: self._name}
+    def _import_key(self) -> None:
+        """Give EC2 the public key under the cluster's name, in place of the key of an earlier launch."""
+        tags = {**self.cluster.tags, TAG: self.sweep.name, CLUSTER_TAG: self._name}
         pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
         try:
-            ec2 = client.client("ec2", self._cluster.region)
+            ec2 = client.client("ec2", self.cluster.region)
             ec2.delete_key_pair(KeyName=self._name)
             ec2.import_key_pair(
                 KeyName=self._name,
-                PublicKeyMaterial=folder.public_key.encode(),
+                PublicKeyMaterial=self._folder.public_key.encode(),
                 TagSpecifications=[{"ResourceType": "key-pair", "Tags": pairs}],
             )
         except client.errors() as error:
             raise UserError(f"EC2 does not take the key for SSH: {client.error_text(error)}") from None
 
-
-def plan_lines(sweep: Sweep, store: Store, found: Estimate, unreached: str) -> list[str]:
-    """Lines of a plan: machines, time, dollars, and what would be uploaded first."""
-    return [*lines(sweep, found, worker(sweep)), _uploads(sweep, store, unreached)]
-
-
-def ray_yaml(sweep: Sweep, status: SweepStatus) -> str:
-    """The configuration that Ray's launcher would be given, after Ray's own checks.
-
-    Raises:
-        UserError: Ray refuses what `cluster.ray` makes of it, or the image or the network cannot be found out.
-    """
-    cluster, hours = sweep.cluster, sweep.budget.max_hours
-    assert isinstance(cluster, Aws) and hours is not None
-    folder = Folder(sweep)
-    resolved = ray_config.Resolved(
-        image=defaults.image(cluster),
-        ssh_from=defaults.ssh_from(cluster),
-        deadline=int(time.time() + hours * 3600),
-        workers=max(1, estimate(sweep, status).workers),
-        code=folder.code,
-        token=folder.token,
-        key=folder.key,
-    )
-    config = ray_config.configuration(sweep, worker(sweep), resolved)
-    ray_launcher.validate(config)
-    return ray_launcher.text(config)
-
-
-def _uploads(sweep: Sweep, store: Store, unreached: str) -> str:
-    if unreached:
-        return "to upload: unknown"
-    try:
-        names = missing(store, sweep)
-    except StoreError as error:
-        return f"to upload: unknown ({error})"
-    if not names:
-        return "to upload: nothing, the datasets are in the store"
-    return f"to upload: {', '.join(describe_dataset(sweep, name) for name in names)}"
+    def _uploads(self, store: Store, unreached: str) -> str:
+        """Return the line on the datasets that a launch uploads first."""
+        if unreached:
+            return "to upload: unknown"
+        try:
+            names = missing(store, self.sweep)
+        except StoreError as error:
+            return f"to upload: unknown ({error})"
+        if not names:
+            return "to upload: nothing, the datasets are in the store"
+        return f"to upload: {', '.join(describe_dataset(self.sweep, name) for name in names)}"

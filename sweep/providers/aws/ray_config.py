@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.providers.aws.instances import Worker
+from sweep.providers.base import section_of
 from sweep.providers.local_files import cluster_name
 from sweep.providers.ray_config import UV
 from sweep.spec.cluster import Aws
@@ -66,8 +67,7 @@ class Resolved:
 
 def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str, Any]:
     """What Ray's launcher is given."""
-    cluster = sweep.cluster
-    assert isinstance(cluster, Aws)
+    cluster = section_of(sweep, Aws)
     name = cluster_name(sweep)
     tags = {**cluster.tags, TAG: sweep.name, CLUSTER_TAG: name}
     provider: dict[str, Any] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sweep.errors import UserError
+from sweep.providers.base import section_of
 from sweep.providers.existing import dashboard
 from sweep.providers.finding import Finding, check_shared_folder
 from sweep.spec.cluster import Existing
@@ -18,8 +19,7 @@ HERE = ("127.0.0.1", "localhost", "::1")
 
 def findings(sweep: Sweep) -> Iterator[Finding]:
     """Whether the cluster answers, is of our version, and what it has."""
-    cluster = sweep.cluster
-    assert isinstance(cluster, Existing)
+    cluster = section_of(sweep, Existing)
     try:
         yield version(cluster)
         nodes = dashboard.nodes(cluster)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweep.errors import UserError
 from sweep.plan.platform import Host, Platform, fit
+from sweep.providers.base import section_of
 from sweep.spec.cluster import Existing
 from sweep.spec.sweep import Sweep
 
@@ -54,8 +55,7 @@ def platform(sweep: Sweep) -> Platform:
     Raises:
         UserError: as `version`, or trials find no place.
     """
-    cluster = sweep.cluster
-    assert isinstance(cluster, Existing)
+    cluster = section_of(sweep, Existing)
     if cluster.cpus != "auto" and (cluster.gpus != "auto" or sweep.trial.gpus == 0):
         gpus = 0 if cluster.gpus == "auto" else cluster.gpus
         return fit(sweep, [Host(cluster.cpus, gpus)], cluster.gpu, cluster.capability)

@@ -11,6 +11,7 @@ from functools import partial
 from importlib.resources import files
 
 from sweep.errors import UserError
+from sweep.providers.base import section_of
 from sweep.providers.finding import Finding
 from sweep.providers.onprem import ray_config, ssh
 from sweep.spec.cluster import OnPrem
@@ -35,7 +36,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
     if "cluster.hosts" in left:
         yield Finding("hosts", "unknown", "not tried before cluster.hosts is edited")
         return
-    cluster = ray_config.of(sweep)
+    cluster = section_of(sweep, OnPrem)
     missing = [name for name in ("ssh", "rsync") if shutil.which(name) is None]
     if missing:
         yield Finding("here", "not ok", f"no {' and no '.join(missing)} here", "install the packages openssh and rsync")
@@ -118,14 +119,14 @@ def _store(sweep: Sweep, host: str, seen: dict[str, list[str]]) -> Finding:
     if not sweep.storage.startswith("s3://"):
         said = f"{sweep.storage} is not there what it is here, or cannot be written to"
         return Finding(name, "not ok", said, "a folder on NFS, mounted at one place everywhere; or s3://")
-    if not ray_config.of(sweep).environment:
+    if not section_of(sweep, OnPrem).environment:
         return Finding(name, "unknown", "not tried before a Python environment is there")
     said = f"a probe could not be written to {sweep.storage}: {' '.join(seen.get('error', ['no reason given']))}"
     return Finding(name, "not ok", said, "credentials there, e.g. in ~/.aws")
 
 
 def _script(sweep: Sweep, probe: str | None) -> str:
-    cluster = ray_config.of(sweep)
+    cluster = section_of(sweep, OnPrem)
     return (
         (files("sweep.providers.onprem") / "look.sh").read_text()
         .replace("{{PYTHON}}", ray_config.python(sweep) if cluster.environment else "python3")
@@ -138,7 +139,7 @@ def _probe(sweep: Sweep, probe: str) -> str:
     if not sweep.storage.startswith("s3://"):
         seen = shlex.quote(f"{sweep.storage}/{probe}")
         return f'[ -r {seen} ] && touch {seen}.there 2> /dev/null && rm -f {seen}.there && echo "store=ok"; true'
-    if not ray_config.of(sweep).environment:
+    if not section_of(sweep, OnPrem).environment:
         return ""
     bucket, _, prefix = sweep.storage.removeprefix("s3://").partition("/")
     words = [ray_config.python(sweep), "-c", S3_PROBE, bucket, f"{prefix}/{probe}.there".lstrip("/")]

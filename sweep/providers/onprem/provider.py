@@ -1,49 +1,74 @@
-"""Hosts of one's own as a place: Ray's launcher starts Ray on them over SSH, and nothing of them is made or ended."""
+"""The user's own hosts: Ray's launcher starts Ray on them over SSH; hosts are never started or stopped."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 
 from sweep.console import duration, say
 from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
-from sweep.providers.base import BY_THE_CLOCK, Waiting
+from sweep.plan.platform import Host, Platform, fit
+from sweep.plan.status import SweepStatus
+from sweep.providers.base import BY_THE_CLOCK, Environment, Provider, Waiting
+from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_folder, cluster_name, kept_in, private_text
-from sweep.providers.onprem import ray_config, ssh
+from sweep.providers.onprem import checks, ray_config, ssh
 from sweep.providers.ray_config import validate
 from sweep.providers.ray_launcher import Launcher
 from sweep.providers.shipping import this_tree
+from sweep.spec.cluster import ClusterSection, OnPrem
 from sweep.spec.sweep import Sweep
 
 GRACE_SECONDS = 120.0  # for trials to write their resume state, when a sweep is taken down
 RAY_STATE = Path("/tmp/ray")  # noqa: S108  (where Ray's launcher remembers which hosts it has started)
 
 
-@dataclass(frozen=True)
-class OnPremProvider:
+class OnPremProvider(Provider[OnPrem]):
     """The hosts of one sweep.
 
+    Args:
+        sweep: whose hosts they are.
+        waiting: polls for the end of processes.
+
     Attributes:
-        sweep: whose they are.
-        waiting: for what is ended.
+        hosts: addresses, the head first.
     """
 
-    sweep: Sweep
-    waiting: Waiting = BY_THE_CLOCK
+    section: ClassVar[type[ClusterSection]] = OnPrem
 
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """The head first."""
-        return ray_config.of(self.sweep).hosts
+    def __init__(self, sweep: Sweep, waiting: Waiting = BY_THE_CLOCK) -> None:
+        super().__init__(sweep)
+        self.waiting = waiting
+        self.hosts = self.cluster.hosts
 
-    def make(self, console: Console, deadline: float | None) -> float | None:
-        """See Place.  Every host has to be reached."""
+    def platform(self) -> Platform:
+        """Return what trials run on with all hosts that run trials."""
+        cluster = self.cluster
+        hosts = [Host(cluster.cpus, cluster.gpus)] * cluster.offering
+        return fit(self.sweep, hosts, cluster.gpu, cluster.capability)
+
+    def findings(self, *, fix: bool) -> Iterator[Finding]:
+        """Check every host over SSH; nothing can be made here."""
+        yield from checks.findings(self.sweep)
+
+    def environment(self) -> Environment:
+        """Return the environment on all hosts, or the one that each host makes."""
+        ready = self.cluster.environment
+        return Environment(ready is None, False, f"cluster.environment, {ready}," if ready else "the machines")
+
+    def launcher_config(self, status: SweepStatus) -> str:
+        """Return the YAML for Ray's launcher, after Ray's own checks."""
+        return ray_config.yaml_text(self.sweep)
+
+    def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
+        """Start Ray on the hosts, all of which have to be reached, or keep Ray that runs on the head."""
         self._check_reachable()
         shipment = this_tree()
         folder = cluster_folder(self.sweep)
@@ -68,7 +93,7 @@ class OnPremProvider:
         return deadline
 
     def submit(self, number: int) -> None:
-        """See Place."""
+        """Run the submission on the head over SSH."""
         try:
             self._run(self.hosts[0], ray_config.submission(self.sweep, number))
         except CommandFailed as error:
@@ -76,20 +101,20 @@ class OnPremProvider:
                 raise AlreadyRuns(f"the head of sweep {self.sweep.name} runs another launch") from None
             raise
 
-    def alive(self) -> bool | None:
-        """See Place."""
+    def is_alive(self) -> bool | None:
+        """Return whether Ray of this sweep runs on the head."""
         try:
             return self._ours(self.hosts[0]) > 0
         except UserError:
             return None
 
-    def standing(self) -> list[str]:
-        """See Place."""
+    def resources(self) -> list[str]:
+        """Return the hosts on which Ray of this sweep runs, or that were not reached."""
         found = ssh.everywhere(self.hosts, self._ours)
         return [_line(host, count) for host, count in found.items() if count]
 
-    def tear_down(self, console: Console) -> list[str]:
-        """See Place.  The supervisor is asked first, so that trials write their resume state.
+    def teardown(self, console: Console) -> list[str]:
+        """Stop the supervisor first, so that trials write their resume state, then Ray of this sweep on every host.
 
         Raises:
             UserError: naming each host that was not reached; all others are done then.
@@ -107,7 +132,7 @@ class OnPremProvider:
         return [*removed, *(_line(host, count) for host, count in found.items() if count)]
 
     def commands(self) -> dict[str, list[str]]:
-        """See Place."""
+        """Return what the head and the workers run."""
         here = Path("HERE")
         config = ray_config.configuration(self.sweep, here / "code", here / "auth_token", here / "end.sh")
         return {
@@ -116,7 +141,7 @@ class OnPremProvider:
         }
 
     def _run(self, host: str, script: str) -> str:
-        return ssh.run(ray_config.of(self.sweep), host, script)
+        return ssh.run(self.cluster, host, script)
 
     def _check_reachable(self) -> None:
         found = ssh.everywhere(self.hosts, lambda host: self._run(host, "true"))

@@ -10,6 +10,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from sweep.providers.base import section_of
 from sweep.providers.local_files import cluster_folder, cluster_name
 from sweep.providers.onprem import ssh
 from sweep.providers.ray_config import OBJECT_STORE, UV, export_line, text, validate
@@ -33,7 +34,7 @@ def configuration(sweep: Sweep, code: Path, token: Path, end: Path) -> dict[str,
         token: file that holds the cluster's secret.
         end: the script by which the head ends everything, as `end_script` makes it.
     """
-    cluster = of(sweep)
+    cluster = section_of(sweep, OnPrem)
     head, *workers = cluster.hosts
     auth = {"ssh_user": ssh.user(cluster)}
     if cluster.ssh_key:
@@ -100,7 +101,7 @@ def count_script(sweep: Sweep) -> str:
 
 def end_script(sweep: Sweep) -> str:
     """What the head runs when the launch has ended: its own Ray first, which would start that of others again."""
-    cluster = of(sweep)
+    cluster = section_of(sweep, OnPrem)
     options = " ".join(f"-o {option}" for option in ssh.OPTIONS)
     lines = ["#!/bin/bash", _stop(sweep), f"key=; [ -e {KEY_ON_HEAD} ] && key='-i '{KEY_ON_HEAD}"]
     for worker in cluster.hosts[1:]:
@@ -117,13 +118,7 @@ def folder_of(sweep: Sweep) -> str:
 
 def python(sweep: Sweep) -> str:
     """The interpreter on hosts, as a word of the shell."""
-    return f"{_environment_folder(of(sweep))}/bin/python"
-
-
-def of(sweep: Sweep) -> OnPrem:
-    """The section of a sweep on hosts of one's own."""
-    assert isinstance(sweep.cluster, OnPrem)
-    return sweep.cluster
+    return f"{_environment_folder(section_of(sweep, OnPrem))}/bin/python"
 
 
 def _setup(cluster: OnPrem, folder: str) -> list[str]:
@@ -148,7 +143,7 @@ def _environment_folder(cluster: OnPrem) -> str:
 def _environment(sweep: Sweep) -> str:
     folder = folder_of(sweep).replace("~", "$HOME")
     return export_line(
-        PATH=f"{_environment_folder(of(sweep)).replace('~', '$HOME')}/bin:$PATH",
+        PATH=f"{_environment_folder(section_of(sweep, OnPrem)).replace('~', '$HOME')}/bin:$PATH",
         PYTHONPATH=f"{folder}/code",
         RAY_AUTH_TOKEN_PATH=f"{folder}/auth_token",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweep.errors import UserError
+from sweep.providers.base import section_of
 from sweep.providers.finding import Finding, check_shared_folder
 from sweep.providers.slurm import jobs, scripts
 from sweep.spec.cluster import Slurm
@@ -14,8 +15,7 @@ from sweep.spec.sweep import Sweep
 
 def findings(sweep: Sweep) -> Iterator[Finding]:
     """Slurm's commands, the partition, the job as Slurm would take it, and what all nodes must see."""
-    cluster = sweep.cluster
-    assert isinstance(cluster, Slurm)
+    cluster = section_of(sweep, Slurm)
     try:
         [release, *_] = jobs.query("sbatch", "--version")
         partitions = dict(line.split(maxsplit=1) for line in jobs.query("sinfo", "--noheader", "--format=%R %l"))

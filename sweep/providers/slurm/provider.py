@@ -1,22 +1,27 @@
-"""Slurm as a place: one job for a sweep, which makes Ray on its nodes and requeues itself at its walltime."""
+"""One job of Slurm for a sweep: it starts Ray on its nodes and requeues itself at its walltime."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 
 from sweep.console import duration, say
 from sweep.errors import AlreadyRuns, UserError
-from sweep.providers.base import BY_THE_CLOCK, Waiting
+from sweep.plan.platform import Host, Platform, fit
+from sweep.plan.status import SweepStatus
+from sweep.providers.base import BY_THE_CLOCK, Environment, Provider, Waiting
+from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_name, private_text
 from sweep.providers.shipping import this_tree
-from sweep.providers.slurm import jobs, scripts
+from sweep.providers.slurm import checks, jobs, scripts
+from sweep.spec.cluster import ClusterSection, Slurm
 from sweep.spec.sweep import Sweep
 
 SETTLE_SECONDS = 5.0  # for a job that has ended its sweep to leave the queue
@@ -24,20 +29,42 @@ GRACE_SECONDS = 90.0  # for trials to write their resume state, when a job is ta
 GONE_SECONDS = 120.0  # for Slurm to end a job
 
 
-@dataclass(frozen=True)
-class SlurmProvider:
-    """The job of one sweep.
+class SlurmProvider(Provider[Slurm]):
+    """The job of one sweep, submitted on Slurm's login node.
 
-    Attributes:
-        sweep: whose it is.
-        waiting: for what is ended.
+    Args:
+        sweep: whose job it is.
+        waiting: polls for the end of a job.
     """
 
-    sweep: Sweep
-    waiting: Waiting = BY_THE_CLOCK
+    section: ClassVar[type[ClusterSection]] = Slurm
 
-    def make(self, console: Console, deadline: float | None) -> float | None:
-        """See Place.  The code and a secret, where all nodes see them; a job that still waits is taken out."""
+    def __init__(self, sweep: Sweep, waiting: Waiting = BY_THE_CLOCK) -> None:
+        super().__init__(sweep)
+        self.waiting = waiting
+
+    def platform(self) -> Platform:
+        """Return what trials run on with all nodes of the job."""
+        cluster = self.cluster
+        hosts = [Host(cluster.cpus, cluster.gpus)] * cluster.nodes
+        return fit(self.sweep, hosts, cluster.gpu, cluster.capability)
+
+    def findings(self, *, fix: bool) -> Iterator[Finding]:
+        """Check Slurm, partition, job, and folders that all nodes must see; nothing can be made here."""
+        yield from checks.findings(self.sweep)
+
+    def environment(self) -> Environment:
+        """Return the environment that all nodes see."""
+        named = self.cluster.environment
+        own = named == "auto" or Path(named).expanduser() == Path(sys.prefix)
+        return Environment(False, own, f"cluster.environment, {sys.prefix if own else named},")
+
+    def launcher_config(self, status: SweepStatus) -> str:
+        """Return the scripts of the job and of its nodes."""
+        return scripts.scripts_text(self.sweep)
+
+    def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
+        """Copy code and secret to where all nodes see them, and take an earlier job out of the queue."""
         folder = scripts.folder_of(self.sweep)
         shipment = this_tree()
         for job in self._jobs():
@@ -52,7 +79,7 @@ class SlurmProvider:
         return deadline
 
     def submit(self, number: int) -> None:
-        """See Place.  The job waits in Slurm's queue, or runs."""
+        """Put the job into Slurm's queue."""
         run = scripts.folder_of(self.sweep).run(number)
         if found := self._jobs():
             if not run.exists():
@@ -63,21 +90,21 @@ class SlurmProvider:
             (run / "node.sh").write_text(scripts.node(self.sweep, number))
         jobs.submit(scripts.job(self.sweep, number))
 
-    def alive(self) -> bool | None:
-        """See Place.  Also while the job waits, for the first time or at its walltime."""
+    def is_alive(self) -> bool | None:
+        """Return True also while the job waits, for the first time or after its walltime."""
         try:
             return bool(self._jobs())
         except UserError:
             return None
 
-    def standing(self) -> list[str]:
-        """See Place."""
+    def resources(self) -> list[str]:
+        """Return the job, and what is left in its folder."""
         folder = scripts.folder_of(self.sweep).path
         return [*map(str, self._jobs()), *([f"{folder}, but for its logs"] if self._leftovers(folder) else [])]
 
-    def tear_down(self, console: Console) -> list[str]:
-        """See Place.  Logs stay."""
-        removed = self.standing()
+    def teardown(self, console: Console) -> list[str]:
+        """End the job in order, and remove its folder but for the logs."""
+        removed = self.resources()
         self.waiting.until_none(self._jobs, SETTLE_SECONDS)
         running = [job for job in self._jobs() if job.state == "RUNNING"]
         if running:
@@ -89,7 +116,7 @@ class SlurmProvider:
         return removed
 
     def commands(self) -> dict[str, list[str]]:
-        """See Place."""
+        """Return what every node runs."""
         return {"node": scripts.node(self.sweep, 1).splitlines()}
 
     def _jobs(self) -> list[jobs.Job]:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweep.providers.base import section_of
 from sweep.providers.local_files import cluster_name
 from sweep.providers.ray_config import OBJECT_STORE, export_line
 from sweep.signals import TERM_SUSPENDS
@@ -49,7 +50,7 @@ class Folder:
 
 def folder_of(sweep: Sweep) -> Folder:
     """Where a sweep's job finds its code."""
-    cluster = _cluster(sweep)
+    cluster = section_of(sweep, Slurm)
     return Folder(Path(cluster.folder).expanduser() / cluster_name(sweep))
 
 
@@ -65,7 +66,7 @@ def job(sweep: Sweep, number: int) -> str:
         sweep: what is run.
         number: of the launch.
     """
-    cluster, folder = _cluster(sweep), folder_of(sweep)
+    cluster, folder = section_of(sweep, Slurm), folder_of(sweep)
     options = [f"#SBATCH {option}" for option in _options(cluster, sweep, folder, number)]
     return _fill(
         "job.sh",
@@ -79,16 +80,9 @@ def job(sweep: Sweep, number: int) -> str:
 
 def node(sweep: Sweep, number: int) -> str:
     """The script that every node of the job runs; the arguments are those of `job`."""
-    cluster, folder = _cluster(sweep), folder_of(sweep)
-    supervisor = [
-        "python",
-        "-m",
-        "sweep.launch.head.supervisor",
-        sweep.storage,
-        sweep.name,
-        str(number),
-        "--supervised",
-    ]
+    cluster, folder = section_of(sweep, Slurm), folder_of(sweep)
+    module = "sweep.launch.head.supervisor"
+    supervisor = ["python", "-m", module, sweep.storage, sweep.name, str(number), "--supervised"]
     return _fill(
         "node.sh",
         BEFORE="\n".join(cluster.before),
@@ -143,8 +137,3 @@ def _fill(name: str, **values: str) -> str:
         text = text.replace(f"{{{{{key}}}}}", value)
     assert "{{" not in text, text
     return text
-
-
-def _cluster(sweep: Sweep) -> Slurm:
-    assert isinstance(sweep.cluster, Slurm)
-    return sweep.cluster

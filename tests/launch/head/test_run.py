@@ -42,7 +42,7 @@ def test_a_signal_during_the_report_changes_nothing(
         signal.raise_signal(number)
         (tmp_path / "reported").touch()
 
-    monkeypatch.setattr(HeadLaunch, "_generations", generations)
+    monkeypatch.setattr(HeadLaunch, "_run_trials", generations)
     monkeypatch.setattr(Reporting, "write", write)
     assert launch.run() == DONE
     assert (tmp_path / "reported").exists()
@@ -71,7 +71,7 @@ def test_a_stop_ends_a_launch_or_suspends_it(
         return INTERRUPTED
 
     monkeypatch.setenv(TERM_SUSPENDS, suspends)
-    monkeypatch.setattr(HeadLaunch, "_generations", generations)
+    monkeypatch.setattr(HeadLaunch, "_run_trials", generations)
     monkeypatch.setattr(Reporting, "write", lambda *_: None)
     assert launch.run() == INTERRUPTED
     head = head_of(tmp_path)
@@ -86,7 +86,7 @@ class OneGeneration:
     stop_file: Path
     finished: bool
 
-    def generation(self, *_: object, **told: Any) -> Iterator[dict[str, Any] | None]:
+    def run_generation(self, *_: object, **told: Any) -> Iterator[dict[str, Any] | None]:
         signal.raise_signal(signal.SIGTERM)
         yield {"event": "ended", "finished": self.finished, "stopped": None}
 
@@ -106,13 +106,13 @@ def test_a_launch_that_is_asked_to_stop_when_nothing_is_left_is_done(
             console=launch.console, log_command=str, skip_failed=False, number=launch.number,
             provenance={"commit": None, "dirty": None}, exhausted=lambda: None,
         )  # fmt: skip
-        assert generations.run(lease, cluster) == code
+        assert generations.run(lease, cluster).code == code
 
 
 def test_a_launch_without_workers_ends_with_its_report_and_says_why(
     launch: HeadLaunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HeadLaunch, "_generations", lambda *_: USER_ERROR)
+    monkeypatch.setattr(HeadLaunch, "_run_trials", lambda *_: USER_ERROR)
     monkeypatch.setattr(StatusWriter, "why_stranded", lambda _: "no worker has come")
     monkeypatch.setattr(Reporting, "write", lambda *_: (tmp_path / "reported").touch())
     assert launch.run() == USER_ERROR

@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from sweep.engine.progress import Progress
-from sweep.launch.head.status_writer import STRANDED_SECONDS, StatusWriter
+from sweep.launch.head.status_writer import STRANDED_SECONDS, Bill, Refused, StatusWriter
 from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus
 from sweep.providers.aws import client
-from sweep.providers.aws.billing import bill
+from sweep.providers.aws.billing import list_machines
 from sweep.providers.aws.ray_config import TAG
-from sweep.providers.base import Bill, Refused
 from sweep.providers.local_files import cluster_name
 from sweep.spec.sweep import Sweep
 from sweep.spec.trial import Numerics
@@ -325,7 +324,7 @@ def test_the_bill_lists_this_sweeps_machines_with_their_prices(monkeypatch: pyte
         unpriced = run("p3.2xlarge", tags)
         run("g5.xlarge", {**tags, TAG: "another"})
         ec2.terminate_instances(InstanceIds=[gone])
-        listed = bill(sweep)()
+        listed = list_machines(sweep, {})
     assert listed is not None
     found = {node.name: node for node in listed}
     assert found.keys() == {head, spot, gone, unpriced}
@@ -345,4 +344,4 @@ def test_the_bill_is_none_when_ec2_does_not_answer(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        assert bill(sweep)() is None
+        assert list_machines(sweep, {}) is None

@@ -39,7 +39,7 @@ def estimated(jobs: list[tuple[int, float]], cluster: dict[str, Any], **sections
 
 
 def told(sweep: Sweep, *jobs: tuple[int, float]) -> str:
-    return "\n".join(lines(sweep, estimate.estimate(sweep, status_of(*jobs)), worker(sweep)))
+    return "\n".join(lines(sweep, estimate.estimate(sweep, status_of(*jobs)), worker(sweep).platform))
 
 
 @given(JOBS, st.integers(1, 30))
@@ -178,7 +178,7 @@ def test_spot_prices_are_the_median_over_the_zones_that_may_be_used(monkeypatch:
         ({"worker": ["g5.xlarge", "g5.12xlarge"]}, {}, "all types must have as many GPUs"),
         ({"worker": "p3.2xlarge"}, {}, "too old for this PyTorch"),
         ({"worker": "m6i.large"}, {"gpus": 1}, "m6i.large has no GPU"),
-        ({"worker": "g5.xlarge"}, {"cpus": 5}, "5 are asked for, a worker has 4"),
+        ({"worker": "g5.xlarge"}, {"cpus": 5}, "a trial needs 5 cores next to a GPU; a machine offers 4 at most"),
         ({"worker": "g4dn.xlarge"}, {"precision": "tf32"}, "tf32 needs GPUs"),
     ],
 )

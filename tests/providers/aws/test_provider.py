@@ -1,4 +1,4 @@
-"""EC2 as a place: what this machine keeps of a cluster, what is asked of EC2, what is run on the head."""
+"""EC2 as a provider: files on this machine, requests to EC2, commands on the head."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sweep.providers.aws.key_files import Folder
 from sweep.providers.aws.provider import AwsProvider
 from sweep.providers.local_files import cluster_name
 from sweep.providers.ray_launcher import Launcher
-from sweep.providers.registry import pin, provider_of
+from sweep.providers.registry import provider_of
 from sweep.providers.shipping import Shipment
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
@@ -94,17 +94,19 @@ def test_a_folder_that_cannot_be_written_is_a_fault_that_names_the_variable(tmp_
 def test_making_ships_the_code_and_a_head_that_is_up_is_kept_as_it_was_made(
     ec2: Any, plan: SweepStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ups, place, folder = Ups(ec2, monkeypatch), AwsProvider(SWEEP, plan), Folder(SWEEP)
-    assert place.alive() is False
-    orderly = place.make(CONSOLE, 2e9)
+    ups, place, folder = Ups(ec2, monkeypatch), AwsProvider(SWEEP), Folder(SWEEP)
+    assert place.is_alive() is False
+    orderly = place.provision(plan, CONSOLE, 2e9)
     assert orderly == 2e9 - 300, "the driver stops before the machines power themselves off"
-    assert place.alive() is True
+    assert place.is_alive() is True
     assert (folder.code / "sweep/providers/aws/machine/guard.py").exists()
     (config,) = ups.configs
     assert config["auth"]["ssh_private_key"] == str(folder.key)
     assert config["file_mounts"]["~/anomaly-sweep"] == str(folder.code)
 
-    assert place.make(CONSOLE, 2e9 + 9999) == orderly, "its machines power themselves off when they were told to"
+    assert place.provision(plan, CONSOLE, 2e9 + 9999) == orderly, (
+        "its machines power themselves off when they were told to"
+    )
     assert ups.configs == [config, config], "another configuration would have Ray end the head"
     assert len(set(ups.keys)) == 1
     assert len(running(ec2)) == 1
@@ -120,7 +122,7 @@ def test_a_disk_that_is_full_is_a_fault_that_names_the_variable(
     Ups(ec2, monkeypatch)
     monkeypatch.setattr(Shipment if what == "copy_to" else place, what, full)
     with pytest.raises(UserError, match=r"No space left.*XDG_CACHE_HOME"):
-        AwsProvider(SWEEP, plan).make(CONSOLE, 2e9)
+        AwsProvider(SWEEP).provision(plan, CONSOLE, 2e9)
 
 
 @pytest.mark.parametrize("known", [None, '{"head": "i-another"}', '{"head": "i-', "{}", "[]"])
@@ -132,16 +134,15 @@ def test_what_is_left_of_a_head_that_was_not_finished_or_not_made_here_is_remove
         Folder(SWEEP).make()
         Folder(SWEEP).config.write_text(known)
     Ups(ec2, monkeypatch)
-    AwsProvider(SWEEP, plan).make(CONSOLE, 2e9)
+    AwsProvider(SWEEP).provision(plan, CONSOLE, 2e9)
     assert len(running(ec2)) == 1
     assert not running(ec2) & set(old)
 
 
 def test_the_public_key_is_imported_with_our_tags(ec2: Any) -> None:
-    folder = Folder(SWEEP)
-    folder.make()
-    AwsProvider(SWEEP)._import_key(folder)
-    AwsProvider(SWEEP)._import_key(folder)
+    Folder(SWEEP).make()
+    AwsProvider(SWEEP)._import_key()
+    AwsProvider(SWEEP)._import_key()
     (pair,) = ec2.describe_key_pairs()["KeyPairs"]
     assert pair["KeyName"] == NAME
     assert [thing.kind for thing in teardown.standing(REGION, NAME)] == ["key pair"]
@@ -184,7 +185,7 @@ def test_a_launch_names_the_image_that_auto_stood_for(monkeypatch: pytest.Monkey
     answer = {"Parameter": {"Value": "ami-0abcdef12"}}
     ssm = type("Ssm", (), {"get_parameter": lambda self, **_: answer})()
     monkeypatch.setattr(client, "client", lambda service, region: ssm)
-    sweep = pin(sweep_on_aws())
+    sweep = provider_of(sweep_on_aws()).pin()
     assert sweep.model_dump(mode="json")["cluster"]["image"] == "ami-0abcdef12"
     assert cluster_name(sweep) == cluster_name(sweep_on_aws())
     assert isinstance(provider_of(sweep), AwsProvider)
