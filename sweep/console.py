@@ -1,4 +1,4 @@
-"""Lines and live views of a running launch, on a terminal and elsewhere."""
+"""Lines and live views of a running launch, on a terminal or in a pipe or file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-PLAIN_SECONDS = 30.0  # between two lines where there is no terminal
+PLAIN_SECONDS = 30.0  # least time between two lines when the output is not a terminal
 
 
 class Display:
-    """One quiet live view where there is a terminal, a plain line now and then where there is none.
+    """A live view on a terminal; elsewhere, a plain line from time to time.
 
     Args:
         console: where to show it.
@@ -25,12 +25,12 @@ class Display:
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console, self.clock = console, clock
-        self._said = clock()
+        self._printed_at = clock()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
         if self._live is not None:
-            with _heard_or_not(self.console):
+            with _ignoring_closed_output(self.console):
                 self._live.start()
         return self
 
@@ -38,48 +38,53 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            with _heard_or_not(self.console):
+            with _ignoring_closed_output(self.console):
                 self._live.stop()
 
     def show(self, view: Callable[[], RenderableType], line: str) -> None:
-        """What is so now, as a view and as a line."""
+        """Show the present state: the view on a terminal, the line elsewhere."""
         if self._live is not None:
-            with _heard_or_not(self.console):
+            with _ignoring_closed_output(self.console):
                 self._live.update(view(), refresh=True)
         else:
             self.now_and_then(line)
 
     def now_and_then(self, line: str) -> None:
-        """A line that stays, unless there was one a moment ago."""
-        if self.clock() - self._said >= PLAIN_SECONDS:
-            self._said = self.clock()
+        """Print a line that stays, unless the last one is less than `PLAIN_SECONDS` old."""
+        if self.clock() - self._printed_at >= PLAIN_SECONDS:
+            self._printed_at = self.clock()
             self.say(line)
 
     def say(self, text: str, style: str = "") -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         say(self.console, text, style)
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """A line of a launch, as it is: no markup, no wrapping.  Where nobody can read it, nothing is said."""
-    with _heard_or_not(console):
+    """Print a line of a launch without markup or wrapping.  If the output is closed, print nothing."""
+    with _ignoring_closed_output(console):
         console.print(Text(text, style=style), highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _heard_or_not(console: Console) -> Iterator[None]:
-    """What is said must not keep anybody from what is to be done, such as removing machines.
+def _ignoring_closed_output(console: Console) -> Iterator[None]:
+    """Ignore a closed terminal or pipe: printing must never stop clean-up, such as removing machines.
 
-    A terminal that was closed is an OSError; at a pipe that was closed Rich raises SystemExit.
+    A closed terminal raises OSError; for a closed pipe Rich raises SystemExit.
     """
     try:
         yield
     except (OSError, SystemExit):
-        console.quiet = True  # else Rich keeps all of it, and tries it again with every line
+        console.quiet = True  # otherwise Rich keeps the unwritten text and tries to write it again with every line
+
+
+def printable(text: str) -> str:
+    """Replace line breaks, escape sequences and writing-direction marks by spaces."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def duration(seconds: float) -> str:
-    """E.g. "45 s", "12 min", "3.5 h"."""
+    """Return a duration as text, such as "45 s", "12 min" or "3.5 h"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

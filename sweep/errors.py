@@ -1,4 +1,4 @@
-"""What a user did that cannot work, said so that they can fix it."""
+"""Errors that the user can fix, exit codes of the command, and the outcome of a launch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 
 class UserError(Exception):
-    """One or more problems of the user's input; the command line prints them and exits with 1.
+    """One or more problems with the user's input.  The command line prints them and exits with code 1.
 
     Attributes:
         problems: one line each: where, what is wrong, the legal values, the fix.
+        heading: line above the problems; "" for none.
     """
 
     def __init__(self, problems: Sequence[str] | str, heading: str = "") -> None:
@@ -21,23 +22,23 @@ class UserError(Exception):
 
 
 class CommandFailed(UserError):
-    """A command on another machine failed.
+    """Failure of a command on another machine.
 
     Attributes:
-        status: its exit status; None where it did not end.
+        status: exit status of the command; None if the command did not end.
     """
 
-    def __init__(self, said: str, status: int | None) -> None:
-        super().__init__(said)
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message)
         self.status = status
 
 
 class AlreadyRuns(UserError):
-    """Another launch of the same sweep runs where this one would; nothing of it is to be touched."""
+    """Refusal of a launch because another launch of the same sweep runs there, which must be left untouched."""
 
 
 def unknown(kind: str, name: object, legal: Iterable[str]) -> str:
-    """Message for a name that is not one of `legal`, nearest name first."""
+    """Return the message for a name that is not in `legal`: the most similar legal name, then all of them."""
     names = sorted(legal)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f", did you mean {near[0]!r}?" if near else ""
@@ -47,18 +48,18 @@ def unknown(kind: str, name: object, legal: Iterable[str]) -> str:
 DONE, USER_ERROR, SOME_FAILED, BUDGET = 0, 1, 2, 3
 
 
-ALREADY_RUNS = 75  # of a supervisor alone, beside that of another launch: no outcome of its own (EX_TEMPFAIL)
+ALREADY_RUNS = 75  # EX_TEMPFAIL; a supervisor exits with it when another launch's supervisor runs on the head
 
 
-INTERRUPTED = 130  # as shells have it: 128 + SIGINT
+INTERRUPTED = 130  # the code that shells use: 128 + SIGINT
 
 
 class Outcome(NamedTuple):
-    """How a launch ended for whoever waited for it.
+    """Exit code of a launch, and whether the launch finished.
 
     Attributes:
         code: exit code.
-        finished: whether it came to an end of its own, so that its results are to be shown.
+        finished: True if the launch ended by itself, so that its results are to be shown.
     """
 
     code: int

@@ -83,7 +83,9 @@ def test_a_bundle_without_columns_that_came_later_is_verified_with_a_note(
     monkeypatch.setattr("sweep.report.files.CSV_COLUMNS", (*CSV_COLUMNS, "later"))
     found = verify(Bundle(Path("results.zip")))
     assert found.differences == ()
-    assert found.notes == ("not checked: later, of_a_later_version, which an older version packed without",)
+    assert found.notes == (
+        "not checked: later, of_a_later_version, because an older version packed this bundle without them",
+    )
 
 
 def test_a_dataset_is_whole_and_its_preparation_has_the_same_name(old: Path) -> None:

@@ -1,4 +1,4 @@
-"""Results in Python, and trained detectors on new images."""
+"""The Python API for results, and trained detectors on new images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ from sweep.leaderboard.rows import COLUMNS, provenance
 from sweep.plan.datasets import put_into
 from sweep.plan.expand import expand
 from sweep.plan.launch_record import record
-from sweep.providers.registry import platform
 from sweep.results import Results, open_results
 from sweep.spec.load import load
 from sweep.store import launch_status, open_store
@@ -41,7 +40,7 @@ from sweep.store.base import Store
 from sweep.store.launch_status import LaunchStatus
 from sweep.store.ledger import Ledger
 from tests.support.made_up import MadeUp
-from tests.support.sweeps import ROOT, sweep, write_config
+from tests.support.sweeps import ROOT, platform, sweep, write_config
 
 SMALL = {"epochs": 1, "width": 4, "nz": 8}
 STUDIES = [
@@ -57,7 +56,7 @@ Change = Callable[[dict[str, Any]], object]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the store of one small sweep, every weight kept, and digits as files."""
+    """Make a folder with the store of one small sweep that keeps all weights, and with digits as image files."""
     threads = torch.get_num_threads()
     folder = tmp_path_factory.mktemp("made")
     launch(folder, STUDIES, time=1.0)
@@ -72,13 +71,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """Copy the folder, so that a test may change it."""
     shutil.copytree(made, tmp_path / "made")
     return tmp_path / "made"
 
 
 def launch(folder: Path, studies: list[dict[str, Any]], time: float, name: str = "test") -> None:
-    """What a launch leaves in the store, without Ray."""
+    """Write into the store what a launch leaves there, without Ray."""
     config = load(write_config(folder, studies, trial={"keep": "all"}), [f"sweep.name={name}"])
     store = open_store(config.storage)
     ledger, here, quiet = Ledger(store, config.name), platform(config), Console(quiet=True)
@@ -88,7 +87,7 @@ def launch(folder: Path, studies: list[dict[str, Any]], time: float, name: str =
         run(config, store, ledger, planned, quiet)
 
 
-def opened(folder: Path) -> Results:
+def open_made(folder: Path) -> Results:
     return open_results(folder / "store")
 
 
@@ -103,7 +102,7 @@ def problems(call: Callable[[], object]) -> list[str]:
     return str(caught.value).split("\n")
 
 
-def scored(folder: Path, key: str, images: Path | None = None, **options: Any) -> Any:
+def score_folder(folder: Path, key: str, images: Path | None = None, **options: Any) -> Any:
     asked = {"sweep": None, "on_bad": "fail", "console": Console(quiet=True), **options}
     return score(str(folder / "store"), key, images or folder / "digits", folder / "out", **asked)
 
@@ -112,7 +111,7 @@ def scored(folder: Path, key: str, images: Path | None = None, **options: Any) -
 
 
 def test_rows_are_a_frame_with_the_types_of_their_columns(made: Path) -> None:
-    frame = opened(made).frame()
+    frame = open_made(made).frame()
     assert list(frame.columns[: len(COLUMNS)]) == list(COLUMNS)
     ended = frame[(frame["selection"] == "last") & (frame["evaluation"] == "clean")]
     assert sorted(ended["detector"]) == ["ganomaly", "ganomaly", "pca", "total_variation"]
@@ -122,7 +121,7 @@ def test_rows_are_a_frame_with_the_types_of_their_columns(made: Path) -> None:
 
 
 def test_scores_are_mixed_with_the_lambda_of_the_row(folder: Path) -> None:
-    results = opened(folder)
+    results = open_made(folder)
     key = key_of(results, "ganomaly")
     frame = results.scores(key[:10])
     assert frame["score"].tolist() == frame["latent"].tolist(), "GANomaly scores the latent term alone"
@@ -138,17 +137,17 @@ def test_provenance_says_how_to_run_it_again(tmp_path: Path) -> None:
     made.ledger.put_spec(
         {**record(made.sweep, made.platform), "argv": ["launch", "a b.yaml", "-y"], "commit": "abc123"}
     )
-    said = provenance(made.ledger, "python -m sweep report x.yaml")
-    assert said["run it again"] == "git checkout abc123 && python -m sweep launch 'a b.yaml' -y"
-    assert str(said["versions"]).startswith("python 3.") and str(said["launched"]).endswith(" UTC")
+    origin = provenance(made.ledger, "python -m sweep report x.yaml")
+    assert origin["run it again"] == "git checkout abc123 && python -m sweep launch 'a b.yaml' -y"
+    assert str(origin["versions"]).startswith("python 3.") and str(origin["launched"]).endswith(" UTC")
     assert {row["hardware"] for row in made.reporting().rows} == {"A Processor"}
-    assert "dollars" not in said
+    assert "dollars" not in origin
     launch_status.write(made.store, made.sweep.name, LaunchStatus(launch=2, state="ended", usd=1.234))
     assert provenance(made.ledger, "")["dollars"] == "1.23 for the machines of launch 2"
 
 
 def change(folder: Path, mutate: Change, path: str = "sweeps/test/specs/0001.json") -> None:
-    """Rewrite a record."""
+    """Rewrite a record in the store."""
     file = folder / "store" / path
     record = json.loads(file.read_text())
     mutate(record)
@@ -157,8 +156,8 @@ def change(folder: Path, mutate: Change, path: str = "sweeps/test/specs/0001.jso
 
 def test_the_sweep_is_the_one_launched_last_unless_it_is_named(folder: Path) -> None:
     launch(folder, [{"name": "late", "detectors": ["constant"], "abnormal": [0]}], time=2.0, name="late")
-    assert opened(folder).sweep == "late"
-    assert set(opened(folder).frame()["detector"]) == {"constant"}
+    assert open_made(folder).sweep == "late"
+    assert set(open_made(folder).frame()["detector"]) == {"constant"}
     assert open_results(folder / "store", "test").frame()["detector"].nunique() == 3
     (problem,) = problems(lambda: open_results(folder / "store", "tset"))
     assert "unknown sweep 'tset', did you mean 'test'?" in problem
@@ -185,7 +184,7 @@ def test_tables_load_no_torch(made: Path) -> None:
 
 
 def held_out(store: Store, folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.str_]]:
-    """Test images of the trials, and their ids."""
+    """Return the test images of the trials, and their ids."""
     dataset = load_dataset(store, "digits", "s16-bilinear-1", folder / "cache")
     split = protocols.split(dataset, "D1", "0", 0, None)
     return np.asarray(dataset.images[split.test]), dataset.sample_ids[split.test]
@@ -193,7 +192,7 @@ def held_out(store: Store, folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDA
 
 @pytest.mark.parametrize("name", ["ganomaly", "pca", "total_variation"])
 def test_a_trained_detector_scores_as_its_trial_did(name: str, made: Path, tmp_path: Path, one_thread: None) -> None:
-    results = opened(made)
+    results = open_made(made)
     images, ids = held_out(results.store, tmp_path)
     key = key_of(results, name)
     frame = results.scores(key)
@@ -204,7 +203,7 @@ def test_a_trained_detector_scores_as_its_trial_did(name: str, made: Path, tmp_p
 
 
 def test_what_is_no_image_of_its_shape_is_refused(made: Path) -> None:
-    found = opened(made).detector("best")
+    found = open_made(made).detector("best")
     floats: Any = np.zeros((2, 1, 16, 16))
     for wrong in (floats, np.zeros((2, 3, 16, 16), np.uint8), np.zeros((0, 1, 16, 16), np.uint8)):
         for ask in (found.score, found.reconstruct):
@@ -215,29 +214,29 @@ def test_what_is_no_image_of_its_shape_is_refused(made: Path) -> None:
 def test_read_only_images_are_scored_and_reconstructed(made: Path) -> None:
     images = np.random.RandomState(0).randint(0, 256, (3, 1, 16, 16), np.uint8)
     images.setflags(write=False)
-    found = opened(made).detector(key_of(opened(made), "ganomaly"))
+    found = open_made(made).detector(key_of(open_made(made), "ganomaly"))
     assert found.score(images).shape == (3,)
     remade = found.reconstruct(images)
     assert remade is not None and remade.dtype == np.uint8 and remade.shape == images.shape
-    assert opened(made).detector(key_of(opened(made), "total_variation")).reconstruct(images) is None
+    assert open_made(made).detector(key_of(open_made(made), "total_variation")).reconstruct(images) is None
 
 
 def test_best_is_the_highest_test_auroc_where_nothing_was_validated_and_says_so(folder: Path) -> None:
-    results = opened(folder)
+    results = open_made(folder)
     frame = results.frame()
     kept = frame[frame["key"].isin(results.kept()) & (frame["selection"] == "last")]
     assert set(kept["detector"]) == {"ganomaly", "pca"}
     best = results.best()
     assert best.key == kept.loc[kept["auroc"].idxmax(), "key"]
     assert (best.validated, best.among) == (False, 3)
-    assert "test AUROC" in best.text() and "flatters" in best.text()
+    assert "test AUROC" in best.text() and "too optimistic" in best.text()
     (folder / "store/trials" / best.key / "weights.safetensors").unlink()
-    assert opened(folder).best().key != best.key
+    assert open_made(folder).best().key != best.key
 
 
 def test_best_prefers_what_was_validated(folder: Path) -> None:
     launch(folder, [*STUDIES, *VALIDATED], time=3.0)
-    results = opened(folder)
+    results = open_made(folder)
     best = results.best()
     assert best.validated and best.among == 1
     record = Ledger(results.store, "test").result(best.key)
@@ -257,9 +256,9 @@ def test_best_prefers_what_was_validated(folder: Path) -> None:
 def test_a_detector_that_cannot_be_had_is_told_with_the_mend(
     damage: Callable[[Path], object], message: str, folder: Path
 ) -> None:
-    key = key_of(opened(folder), "ganomaly")
+    key = key_of(open_made(folder), "ganomaly")
     damage(folder / "store/trials" / key)
-    (problem,) = problems(lambda: opened(folder).detector(key))
+    (problem,) = problems(lambda: open_made(folder).detector(key))
     assert message in problem and key in problem
 
 
@@ -275,21 +274,21 @@ def test_a_detector_that_cannot_be_had_is_told_with_the_mend(
     ],
 )
 def test_a_record_of_another_kind_gives_no_detector(mutate: Change, message: str, folder: Path) -> None:
-    key = key_of(opened(folder), "ganomaly")
+    key = key_of(open_made(folder), "ganomaly")
     change(folder, mutate, f"trials/{key}/result.json")
-    (problem,) = problems(lambda: opened(folder).detector(key))
+    (problem,) = problems(lambda: open_made(folder).detector(key))
     assert message in problem
 
 
 def test_without_any_weights_best_says_which_key_keeps_them(folder: Path) -> None:
     for path in (folder / "store/trials").glob("*/weights.safetensors"):
         path.unlink()
-    (problem,) = problems(lambda: opened(folder).detector("best"))
+    (problem,) = problems(lambda: open_made(folder).detector("best"))
     assert "trial.keep" in problem and "--set trial.keep=best" in problem
 
 
 def test_an_unknown_key_is_told_with_the_nearest_and_a_short_one_with_its_trials(made: Path) -> None:
-    results = opened(made)
+    results = open_made(made)
     key = key_of(results, "pca")
     (problem,) = problems(lambda: results.detector(f"z{key[1:]}"))
     assert f"nearest in sweep test: {key}" in problem and problem.endswith("or best")
@@ -301,14 +300,14 @@ def test_an_unknown_key_is_told_with_the_nearest_and_a_short_one_with_its_trials
 
 
 def test_files_become_the_images_that_the_dataset_has(made: Path) -> None:
-    read = opened(made).detector("best").read(made / "digits")
+    read = open_made(made).detector("best").read(made / "digits")
     assert read.files[:2] == ("00.png", "02.png") and read.files[-1] == "more/23.png"
     dataset = load_dataset(open_store(str(made / "store")), "digits", "s16-bilinear-1", made / "cache")
     numbers = [int(Path(file).stem) for file in read.files]
     np.testing.assert_array_equal(read.images, dataset.images[numbers])
 
 
-# -- the verb ---------------------------------------------------------------------------------------
+# -- the command ------------------------------------------------------------------------------------
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -317,8 +316,8 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def test_scores_stand_in_the_csv_the_most_anomalous_first(folder: Path) -> None:
-    results = opened(folder)
-    found = scored(folder, key_of(results, "ganomaly"))
+    results = open_made(folder)
+    found = score_folder(folder, key_of(results, "ganomaly"))
     rows = table(folder)
     assert list(rows[0]) == ["file", "score", "reconstruction", "latent", "problem"]
     assert sorted(row["file"] for row in rows) == sorted(new_images.list_images(folder / "digits"))
@@ -334,15 +333,15 @@ def test_scores_stand_in_the_csv_the_most_anomalous_first(folder: Path) -> None:
 def test_the_sheet_shows_the_most_anomalous_and_differences_where_there_are_any(
     name: str, differences: int, folder: Path
 ) -> None:
-    found = scored(folder, key_of(opened(folder), name))
+    found = score_folder(folder, key_of(open_made(folder), name))
     assert [path.name for path in found.wrote] == ["scores.csv", "most_anomalous.svg", "most_anomalous.pdf"]
     root = ElementTree.fromstring((folder / "out/most_anomalous.svg").read_bytes())
     texts = ["".join(element.itertext()) for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert texts.count("difference") == differences
     shown = " ".join(texts)
     assert "The 16 most anomalous of 24 images" in shown
-    for place, file in enumerate(found.files[:16], start=1):
-        assert f"{place}: " in shown and Path(file).name in shown
+    for rank, file in enumerate(found.files[:16], start=1):
+        assert f"{rank}: " in shown and Path(file).name in shown
     assert (folder / "out/most_anomalous.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -355,17 +354,17 @@ def spoil(folder: Path) -> Path:
 
 def test_bad_images_are_all_told_and_nothing_is_written(folder: Path) -> None:
     images = spoil(folder)
-    heading, *told = problems(lambda: scored(folder, "best"))
+    heading, *lines = problems(lambda: score_folder(folder, "best"))
     assert heading.startswith("2 of 26 images cannot be read") and "--on-bad skip" in heading
-    assert [line.partition(": ")[0] for line in told] == [str(images / "=cmd.png"), str(images / "broken.png")]
+    assert [line.partition(": ")[0] for line in lines] == [str(images / "=cmd.png"), str(images / "broken.png")]
     assert not list((folder / "out").iterdir())
-    told = problems(lambda: opened(folder).detector("best").read(images))
-    assert len(told) == 3 and "skip_bad" in told[0]
+    lines = problems(lambda: open_made(folder).detector("best").read(images))
+    assert len(lines) == 3 and "skip_bad" in lines[0]
 
 
 def test_skipped_images_are_rows_without_numbers(folder: Path) -> None:
     images = spoil(folder)
-    found = scored(folder, "best", on_bad="skip")
+    found = score_folder(folder, "best", on_bad="skip")
     assert len(found.files) == 24
     bad = [row for row in table(folder) if row["problem"]]
     assert [(row["file"], row["score"]) for row in bad] == [("'=cmd.png", ""), ("broken.png", "")]
@@ -376,9 +375,9 @@ def test_skipped_images_are_rows_without_numbers(folder: Path) -> None:
 def test_a_folder_of_bad_images_alone_is_a_fault_even_where_they_are_skipped(folder: Path) -> None:
     (folder / "bad").mkdir()
     (folder / "bad/a.png").write_text("no image")
-    heading, told = problems(lambda: scored(folder, "best", folder / "bad", on_bad="skip"))
+    heading, lines = problems(lambda: score_folder(folder, "best", folder / "bad", on_bad="skip"))
     assert heading == "1 of 1 images cannot be read: fix or remove them"
-    assert "is no image" in told
+    assert "is not an image" in lines
 
 
 @pytest.mark.parametrize(
@@ -389,8 +388,8 @@ def test_a_folder_of_bad_images_alone_is_a_fault_even_where_they_are_skipped(fol
     ],
 )
 def test_a_fault_of_the_command_line_is_one_clear_message(words: list[str], messages: list[str], made: Path) -> None:
-    places = {"STORE": made / "store", "FOLDER": made / "digits"}
-    run = sweep("score", *[places.get(word, word) for word in words])
+    paths = {"STORE": made / "store", "FOLDER": made / "digits"}
+    run = sweep("score", *[paths.get(word, word) for word in words])
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
     for message in messages:
@@ -401,7 +400,7 @@ def test_the_command_scores_a_folder_by_the_best_detector(made: Path, tmp_path: 
     run = sweep("score", made / "store", "best", made / "digits", "-o", tmp_path / "out", "--json")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert found["key"] == opened(made).best().key
+    assert found["key"] == open_made(made).best().key
     assert len(found["images"]) == 24
     assert "best of sweep test: the highest of 3 with kept weights" in run.stderr
     assert all(Path(path).exists() for path in found["wrote"])

@@ -1,4 +1,4 @@
-"""The verb score: new images through a trained detector."""
+"""Implementation of `score`: score new images with a trained detector."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from data.sources.base import Skipped
 from data.storage.new_images import list_images, refuse_bad
 from models.scoring import combine
 from sweep.errors import UserError, unknown
-from sweep.report.files import harmless, publish
+from sweep.files import write_atomically
+from sweep.report.files import harmless
 from sweep.report.report import writing
 from sweep.results import open_results
 
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
     from sweep.trial.trained import TrainedDetector
 
 ON_BAD = ("fail", "skip")
-SHEET = 16  # images on it
-PRINTED = 10
+SHEET = 16  # images on the figure
+PRINTED = 10  # images in the terminal output
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Scored images, the most anomalous first; of equal scores by name.
+    """Scored images, the most anomalous first; images with equal scores are sorted by name.
 
     Attributes:
-        trained: what scored them.
-        chosen: how it was chosen; "" where it was named.
-        files: paths below the folder, [N].
+        trained: detector that scored them.
+        chosen: how the detector was chosen; "" if its key was given.
+        files: paths relative to the folder, [N].
         scores: float64 [N].
-        components: float32 [N] each.
-        skipped: what could not be read.
-        wrote: files.
+        components: components of the score, each float32 [N].
+        skipped: images that could not be read.
+        wrote: paths of the files that were written.
     """
 
     trained: TrainedDetector
@@ -52,23 +53,23 @@ class Scored:
     wrote: tuple[Path, ...] = ()
 
     def csv(self) -> str:
-        """scores.csv: file, score, components; what was skipped has a problem in place of numbers.
+        """Return scores.csv: file, score, components, problem.  A skipped image has a problem and no numbers.
 
-        Names that a spreadsheet would take for a formula begin with an apostrophe.
+        A name that a spreadsheet would read as a formula gets an apostrophe in front.
         """
         columns: list[npt.NDArray[Any]] = [self.scores, *self.components.values()]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", "score", *self.components, "problem"])
-        for place, file in enumerate(self.files):
-            numbers = [repr(float(values[place])) for values in columns]
+        for rank, file in enumerate(self.files):
+            numbers = [repr(float(values[rank])) for values in columns]
             writer.writerow([harmless(file), *numbers, ""])
         for file, reason in self.skipped:
             writer.writerow([harmless(file), *[""] * (1 + len(self.components)), harmless(reason)])
         return text.getvalue()
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """Return what `--json` prints."""
         spec = self.trained.spec
         columns: dict[str, npt.NDArray[Any]] = {"score": self.scores, **self.components}
         return {
@@ -77,25 +78,25 @@ class Scored:
             "lam": self.trained.lam,
             "chosen": self.chosen,
             "images": [
-                {"file": file, **{name: float(values[place]) for name, values in columns.items()}}
-                for place, file in enumerate(self.files)
+                {"file": file, **{name: float(values[rank]) for name, values in columns.items()}}
+                for rank, file in enumerate(self.files)
             ],
             "skipped": [bad._asdict() for bad in self.skipped],
             "wrote": [str(path) for path in self.wrote],
         }
 
     def text(self) -> str:
-        """For a person."""
+        """Return the lines for the terminal."""
         lines = [f"{len(self.files):,} images scored by {describe(self.trained)}"]
-        lines += [f"{place:4d}  {self.scores[place - 1]:.6g}  {self.files[place - 1]}"
-                  for place in range(1, min(PRINTED, len(self.files)) + 1)]  # fmt: skip
+        lines += [f"{rank:4d}  {self.scores[rank - 1]:.6g}  {self.files[rank - 1]}"
+                  for rank in range(1, min(PRINTED, len(self.files)) + 1)]  # fmt: skip
         if len(self.files) > PRINTED:
             lines.append(f"      and {len(self.files) - PRINTED:,} less anomalous ones")
         return "\n".join([*lines, *(f"wrote {path}" for path in self.wrote)])
 
 
 def describe(trained: TrainedDetector) -> str:
-    """Which detector it is, what it was trained on, how it scores."""
+    """Return a text that names the detector, its training data and its lambda."""
     spec = trained.spec
     lam = "" if trained.lam is None else f", lambda {trained.lam:g}"
     return (
@@ -107,20 +108,20 @@ def describe(trained: TrainedDetector) -> str:
 def score(
     storage: str, key: str, folder: Path, out: Path, *, sweep: str | None, on_bad: str, console: Console
 ) -> Scored:
-    """Score a folder of images; writes scores.csv and most_anomalous.svg and .pdf.
+    """Score a folder of images, and write scores.csv, most_anomalous.svg and most_anomalous.pdf.
 
     Args:
         storage: address of the store.
-        key: of a trial, its first digits, or "best".
-        folder: of the images.
-        out: folder for what is written.
-        sweep: id; None for the sweep that was launched last.
-        on_bad: "fail", or "skip" what cannot be read.
-        console: for progress and for what a user should know.
+        key: key of a trial, its first digits, or "best".
+        folder: folder of the images.
+        out: folder for the files that are written.
+        sweep: id of the sweep; None for the sweep of the latest launch.
+        on_bad: "fail", or "skip" to leave out images that cannot be read.
+        console: for progress and notes to the user.
 
     Raises:
-        UserError: no such trial, no weights, or nowhere to write.
-        DataError: no such folder, no image in it, or images that cannot be read; lists all.
+        UserError: no such trial, no weights, or the files cannot be written.
+        DataError: no such folder, no image in it, or images that cannot be read; the message lists all of them.
     """
     if on_bad not in ON_BAD:
         raise UserError(unknown("value of --on-bad", on_bad, ON_BAD))
@@ -140,35 +141,35 @@ def score(
     for bad in found.skipped:
         console.print(f"skipped {bad.source}: {bad.reason}", style="yellow", markup=False, soft_wrap=True)
     with writing(out):
-        wrote = (publish(out / "scores.csv", found.csv().encode()), *_sheet(found, folder, out))
+        wrote = (write_atomically(out / "scores.csv", found.csv().encode()), *_sheet(found, folder, out))
     return Scored(**{**vars(found), "wrote": wrote})
 
 
 def _score_files(
     trained: TrainedDetector, chosen: str, folder: Path, files: list[str], skip_bad: bool, console: Console
 ) -> Scored:
-    named: list[str] = []
+    names: list[str] = []
     skipped: list[Skipped] = []
     parts: list[dict[str, npt.NDArray[np.float32]]] = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scoring", total=len(files))
         for batch in trained.batches(folder, files):
             skipped += batch.skipped
-            if batch.files and (skip_bad or not skipped):  # bad ones are all to be told: reading goes on
-                named += batch.files
+            if batch.files and (skip_bad or not skipped):  # once one is bad, read on only to list all bad ones
+                names += batch.files
                 parts.append(trained.components(batch.images))
             bar.advance(task, len(batch.files) + len(batch.skipped))
-    if skipped and not (skip_bad and named):
+    if skipped and not (skip_bad and names):
         refuse_bad(folder, len(files) - len(skipped), skipped)
     components = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     scores = combine(components, trained.lam)
-    order = np.lexsort((np.array(named), -scores))
+    order = np.lexsort((np.array(names), -scores))
     raw = {name: values[order] for name, values in components.items() if name != "score"}
-    return Scored(trained, chosen, tuple(named[n] for n in order), scores[order], raw, tuple(skipped))
+    return Scored(trained, chosen, tuple(names[n] for n in order), scores[order], raw, tuple(skipped))
 
 
 def _sheet(found: Scored, folder: Path, out: Path) -> tuple[Path, Path]:
-    """The most anomalous images, read again."""
+    """Read the most anomalous images again, and write the figure that shows them."""
     from sweep.report.figures.anomalous import most_anomalous  # matplotlib: half a second
     from sweep.report.figures.style import use_style
 
@@ -181,4 +182,6 @@ def _sheet(found: Scored, folder: Path, out: Path) -> tuple[Path, Path]:
             files, found.scores, images, found.trained.reconstruct(images), describe(found.trained), len(found.files)
         )
     stem = out / drawing.name
-    return publish(stem.with_suffix(".svg"), drawing.svg), publish(stem.with_suffix(".pdf"), drawing.pdf)
+    return write_atomically(stem.with_suffix(".svg"), drawing.svg), write_atomically(
+        stem.with_suffix(".pdf"), drawing.pdf
+    )

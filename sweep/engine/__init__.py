@@ -1,1 +1,1 @@
-"""Many trials: which runs next, the loop over tuner processes, progress."""
+"""Execution of many trials: the queue, the loop over tuner processes, and the progress display."""

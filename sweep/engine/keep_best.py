@@ -1,6 +1,6 @@
-"""Which final weights, and what figures need of them, stay: `keep: best` leaves those of one seed in each cell.
+"""Clean-up of weights and figure data for `keep: best`, which keeps those of one seed in each cell.
 
-Best is the highest validation AUROC, and without validation the first seed: never the test's.
+The best seed has the highest validation AUROC; without validation it is the first seed.  The test set never decides.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sweep.plan.expand import CELL
 from sweep.plan.status import SweepStatus
 from sweep.store.ledger import Ledger
 
-CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
 KEPT = ("weights.safetensors", "figures.npz")
 
 
 class Weights:
-    """Deletes weights that are not the best of their cell, as trials finish.
+    """Deletion of weights that are not the best of their cell, as trials finish.
 
     Args:
-        ledger: of the store where they lie.
-        survey: what is finished already.
+        ledger: ledger of the store that has the weights.
+        status: status of the sweep at the start, for the trials that are finished already.
     """
 
     def __init__(self, ledger: Ledger, status: SweepStatus) -> None:
@@ -33,22 +33,22 @@ class Weights:
             self._enter(cell, results[planned.key], planned.seed, planned.key)
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Take in that a trial has a result."""
+        """Handle a "result" event of the tuner: keep the weights of its trial, or delete the worse ones of its cell."""
         if event["reported"]:
             cell = tuple(str(event[name]) for name in CELL)
             self._enter(cell, event["record"], event["seed"], event["key"])
 
     def _enter(self, cell: tuple[str, ...], record: Mapping[str, Any], seed: int, key: str) -> None:
         if record["status"] != "ok":
-            return  # it left no weights
+            return  # a diverged trial has no weights
         validation = record["validation"]
         rank = (max(validation["auroc"]) if validation else 0.0, -seed)
-        standing = self._best.get(cell)
-        if standing is None or standing[1] == key:
+        current = self._best.get(cell)
+        if current is None or current[1] == key:
             self._best[cell] = (rank, key)
             return
-        best, loser = ((rank, key), standing) if rank > standing[0] else (standing, (rank, key))
+        best, loser = ((rank, key), current) if rank > current[0] else (current, (rank, key))
         self._best[cell] = best
-        if loser[1] not in {kept for _, kept in self._best.values()}:  # a trial may be of two studies' cells
+        if loser[1] not in {kept for _, kept in self._best.values()}:  # two studies may share a trial
             for name in KEPT:
                 self._store.delete(f"trials/{loser[1]}/{name}")

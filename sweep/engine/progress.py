@@ -1,4 +1,4 @@
-"""What a running sweep looks like: one quiet live table, plain lines where there is no terminal."""
+"""Progress display of a running sweep: a live table on a terminal, else plain lines from time to time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rich.table import Table
 
 from sweep.console import Display, duration
 from sweep.plan.status import SweepStatus
+from sweep.spec.trial import HEADLINE
 from sweep.store.attempts import has_failed
 
-HEADLINE = ("last", "clean")
-RATE_SECONDS = 120.0  # over which trials a minute are counted
+RATE_SECONDS = 120.0  # length of the window in which finished trials are counted for the rate
 
 
 @dataclass
 class _Row:
-    """One detector with variant, over all studies."""
+    """Counts of one detector and variant over all studies."""
 
     waiting: int = 0
     running: int = 0
@@ -33,15 +33,15 @@ class _Row:
 
 
 class Progress(Display):
-    """Takes in events of a generation, and shows where the sweep is.
+    """Display that is updated by the events of a tuner process.
 
     Args:
-        survey: of the plan when the launch began.
-        slots: trials at once.
-        console: where to show it.
-        log_command: the command that shows the log of a trial, given its key.
-        again: whether a trial that has failed is tried again by this launch, given its attempts.
-        clock: monotonic seconds.
+        status: status of the sweep at the start of the launch.
+        slots: number of trials that run at the same time.
+        console: where to print.
+        log_command: returns the command that shows the log of the trial with a key.
+        again: returns True if this launch tries a failed trial again, given the trial's attempts.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class Progress(Display):
         self.reset(status)
 
     def take(self, event: Mapping[str, Any] | None) -> None:
-        """Take in one event; None when a moment passed without any."""
+        """Update the display with one event, or with None when about a second passed without one."""
         if event is not None and "detector" in event:
             self._count(self._row(event["detector"], event["variant"]), event)
         self.show(self._table, self._line())
 
     def reset(self, status: SweepStatus) -> None:
-        """Take the counts from the store, which also knows what was pruned; nothing is running then."""
+        """Replace the counts by those of the store, which also has pruned trials; call it while no trial runs."""
         self._rows = {}
         for line in status.lines:
             row = self._row(line.detector, line.variant)
@@ -82,10 +82,10 @@ class Progress(Display):
                 row.waiting, row.failed = row.waiting + 1, row.failed - 1
         self._each = {(n.study, n.detector, n.variant, n.dataset): n.seconds_each for n in status.lines}
         self._expected_left = sum(line.seconds for line in status.lines)
-        self._expected = self._took = 0.0  # of what has finished since
+        self._expected = self._took = 0.0  # expected and real seconds of the trials that finished since then
 
     def counts(self) -> dict[str, int]:
-        """Trials now: done, failed, pruned, running, and to run, which those running are, too."""
+        """Return the present numbers of trials: done, failed, pruned, running, and to_run (which includes running)."""
         counts = {name: self._sum(name) for name in ("done", "failed", "pruned", "running")}
         return {**counts, "to_run": self._sum("waiting") + counts["running"]}
 
@@ -102,15 +102,15 @@ class Progress(Display):
             self._expected += expected
             self._took += event["record"]["seconds"]
             self._finished.append(self.clock())
-            self._note(row, event)
+            self._report_result(row, event)
         elif kind == "attempt":
             again = bool(event["again"])
             row.waiting, row.failed = row.waiting + again, row.failed + (not again)
-            self._tell_attempt(event, again)
+            self._report_attempt(event, again)
         else:
             row.waiting += 1
 
-    def _note(self, row: _Row, event: Mapping[str, Any]) -> None:
+    def _report_result(self, row: _Row, event: Mapping[str, Any]) -> None:
         record = event["record"]
         if record["status"] == "diverged":
             self.say(f"{_trial(event)} diverged: {record['cause']}", style="yellow")
@@ -118,7 +118,7 @@ class Progress(Display):
         if event["reported"] and headline and (row.best is None or headline[0] > row.best):
             row.best, row.best_cell = headline[0], f"{event['dataset']} {event['abnormal']}"
 
-    def _tell_attempt(self, event: Mapping[str, Any], again: bool) -> None:
+    def _report_attempt(self, event: Mapping[str, Any], again: bool) -> None:
         record = event["record"]
         then = "tried again" if again else "given up"
         command = self._log_command(event["key"])
@@ -131,14 +131,14 @@ class Progress(Display):
         return sum(getattr(row, name) for row in self._rows.values())
 
     def _rate(self) -> float:
-        """Trials a minute, lately."""
+        """Return the number of trials per minute over the last `RATE_SECONDS`."""
         now = self.clock()
         while self._finished and now - self._finished[0] > RATE_SECONDS:
             self._finished.popleft()
         return 60.0 * len(self._finished) / max(1.0, min(RATE_SECONDS, now - self._began))
 
     def _time_left(self) -> str:
-        """What is left of the plan's estimate, times how far off it was for what has finished since."""
+        """Estimate the time left: the rest of the plan's estimate, scaled by its error for the finished trials."""
         if not self._sum("waiting"):
             return "almost done"
         scale = self._took / self._expected if self._expected else 1.0
@@ -147,8 +147,8 @@ class Progress(Display):
     def _line(self) -> str:
         total = f"{self._sum('done')} done, {self._sum('running')} running, {self._sum('waiting')} waiting"
         failed = self._sum("failed")
-        trouble = f", {failed} failed" if failed else ""
-        return f"{total}{trouble}; {self._rate():.0f} trials a minute, {self._time_left()}"
+        failures = f", {failed} failed" if failed else ""
+        return f"{total}{failures}; {self._rate():.0f} trials a minute, {self._time_left()}"
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold", title=self._line(), title_justify="left")

@@ -1,10 +1,11 @@
-"""Which trial runs next: fixed trials and searches through one queue.
+"""Queue that decides which trial runs next, for fixed trials and searches together.
 
-Cells advance fairly: the next trial is of the cell of which the smallest share has been started,
-and among equals the longest, so that no long trial is left for the end.  A search counts as one
-cell per Optuna study, and goes twice as fast: it waits for its own results, and fixed trials that are
-left then fill the gaps.  The queue never holds back work while any is runnable.  It knows neither Ray
-nor torch: whoever executes asks `next` and says how it went.
+All cells advance at the same rate: the next trial comes from the cell with the smallest share of started trials.
+Among equal cells, the one with the longest trials comes first, so that no long trial is left for the end.  Each Optuna
+study of a search is one cell, and advances twice as fast.  The reason is that a search waits for its own results, and
+the remaining fixed trials then fill the gaps.  The queue never holds back work while any trial can run.
+
+The queue imports neither Ray nor torch.  The executor calls `next` and reports how each trial ended.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from sweep.store.ledger import Ledger, Record
 
 @dataclass
 class Job:
-    """One place in the queue.
+    """One entry of the queue.
 
     Attributes:
         planned: the trial.
-        search: None for a fixed trial and for the report of a search.
-        candidate, instance: of a search.
+        cell: its cell in the queue.
+        search: search that waits for its value; None for a fixed trial and for a reported trial of a search.
+        candidate, instance: numbers of the candidate and of its instance in the search.
     """
 
     planned: Planned
@@ -42,7 +44,7 @@ class Job:
 
 @dataclass
 class _Cell:
-    """What advances together: one cell of a study, or one search."""
+    """Trials that advance together: one cell of a study, or one search."""
 
     number: int
     total: int
@@ -55,21 +57,22 @@ class _Cell:
 
     @property
     def rank(self) -> tuple[float, float]:
+        """Sort key in the heap; the cell with the lowest rank is next."""
         share = self.started / max(1, self.total)
         return (share / 2 if self.search is not None else share, -self.cost)
 
 
 class Queue:
-    """All work of a plan that has no result yet.
+    """All trials of a plan that have no result yet.
 
     Args:
         work: the plan.
-        ledger: for the records of searches, and the results of their candidates.
-        finished: keys that have a result.
-        cost: expected seconds of a trial.
-        retries: further tries of a trial that failed.
-        tries: by key, failed tries that count already.
-        skip: keys that are not to be tried again.
+        ledger: has the records of searches and the results of their candidates.
+        finished: keys with a result.
+        cost: returns the expected seconds of a trial.
+        retries: number of times that a failed trial is tried again.
+        tries: number of failed attempts that count already, by key.
+        skip: keys of failed trials that must not be tried again.
     """
 
     def __init__(
@@ -85,14 +88,14 @@ class Queue:
     ) -> None:
         self._ledger = ledger
         self._finished = set(finished)
-        self._values: dict[str, Values | None] = {}  # of finished candidates
+        self._values: dict[str, Values | None] = {}  # key -> value of a finished candidate trial
         self._retries, self._cost = retries, cost
         self._tries = dict(tries or {})
         self._failed = {*skip, *(key for key, count in self._tries.items() if count > retries)}
-        self._live: dict[str, list[Job]] = {}  # jobs that wait for the same running trial
+        self._live: dict[str, list[Job]] = {}  # key of a running trial -> jobs that wait for it
         self._cells = self._fixed_cells(work)
         for search in work.searches:
-            self._cells.append(self._search(search))
+            self._cells.append(self._search_cell(search))
         self._heap: list[tuple[float, float, int]] = []
         for cell in self._cells:
             self._push(cell)
@@ -100,15 +103,15 @@ class Queue:
     # -- for the executor -----------------------------------------------------------------------
 
     def next(self) -> Job | None:
-        """A trial to run now; None while everything left waits for something that runs."""
+        """Return a trial to run now; None while all remaining work waits for running trials, or when none is left."""
         blocked = []
         try:
             while self._heap:
                 *rank, number = heapq.heappop(self._heap)
                 cell = self._cells[number]
                 if tuple(rank) != cell.rank:
-                    continue  # it was pushed again when its rank changed
-                job = self._of(cell)
+                    continue  # outdated entry: the cell was pushed again when its rank changed
+                job = self._next_job(cell)
                 if job is None:
                     if cell.search is not None and not cell.reported:
                         blocked.append(cell)
@@ -123,7 +126,7 @@ class Queue:
                 self._push(cell)
 
     def _starts(self, job: Job) -> bool:
-        """Whether a job needs a trial to be run: not one that is finished, given up or running."""
+        """Return True if the job's trial must be started: it is not finished, failed or running already."""
         key = job.key
         if key in self._finished or key in self._failed:
             self._observe(job)
@@ -139,16 +142,16 @@ class Queue:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing runs and nothing will."""
+        """True if no trial runs and none is left."""
         return not self._live and not any(self._has_more(cell) for cell in self._cells)
 
     @property
     def live(self) -> int:
-        """Trials that run."""
+        """Number of running trials."""
         return len(self._live)
 
     def record_result(self, key: str, result: Record) -> None:
-        """A trial has a result."""
+        """Record that a trial has a result."""
         self._finished.add(key)
         jobs = self._live.pop(key)
         if any(job.search for job in jobs):
@@ -157,11 +160,11 @@ class Queue:
             self._observe(job)
 
     def record_failure(self, key: str) -> bool:
-        """A try ended without a result.  True: the trial is tried again; False: it failed for good."""
+        """Record a failed attempt; return True if the trial is tried again, False if it has failed for good."""
         self._tries[key] = self._tries.get(key, 0) + 1
         jobs = self._live.pop(key)
         if self._tries[key] <= self._retries:
-            self._again(jobs, last=True)
+            self._requeue(jobs, last=True)
             return True
         self._failed.add(key)
         for job in jobs:
@@ -169,8 +172,8 @@ class Queue:
         return False
 
     def record_interruption(self, key: str) -> None:
-        """A try was stopped from outside, at no problem of the trial's."""
-        self._again(self._live.pop(key), last=False)
+        """Record that a trial was stopped from outside, which is not its failure; it is next in its cell."""
+        self._requeue(self._live.pop(key), last=False)
 
     # -- cells ----------------------------------------------------------------------------------
 
@@ -186,7 +189,8 @@ class Queue:
             cell.waiting.append(Job(planned, cell))
         return list(cells.values())
 
-    def _search(self, planned: PlannedSearch) -> _Cell:
+    def _search_cell(self, planned: PlannedSearch) -> _Cell:
+        """Make the cell of a search, with the state that its records and results in the ledger give."""
         name, ledger = planned.spec.id, self._ledger
         search = Search(
             planned.spec,
@@ -211,8 +215,8 @@ class Queue:
         cost = self._cost(planned.tuning[0])
         return _Cell(len(self._cells), total, cost, started=started, search=search, planned_search=planned)
 
-    def _of(self, cell: _Cell) -> Job | None:
-        """The next job of a cell."""
+    def _next_job(self, cell: _Cell) -> Job | None:
+        """Return the next job of a cell; None if it has none now."""
         if cell.waiting:
             return cell.waiting.popleft()
         if cell.search is None or cell.planned_search is None or cell.reported:
@@ -226,20 +230,21 @@ class Queue:
             frozen = cell.search.frozen()
             if frozen is not None:
                 cell.waiting.extend(Job(planned, cell) for planned in cell.planned_search.reported_trials(frozen))
-                return self._of(cell)
+                return self._next_job(cell)
         return None
 
     def _has_more(self, cell: _Cell) -> bool:
         return bool(cell.waiting) or (cell.search is not None and not cell.reported)
 
     def _observe(self, job: Job) -> None:
-        """Tell a search what its instance came to; one that another sweep has run is read here."""
+        """Pass the value of a finished or failed trial to its search; read the result first if another sweep ran it."""
         if job.search is not None:
             if job.key in self._finished and job.key not in self._values:
                 self._values[job.key] = values_of(self._ledger.result(job.key))
             job.search.observe(job.candidate, job.instance, self._values.get(job.key))
 
-    def _again(self, jobs: list[Job], *, last: bool) -> None:
+    def _requeue(self, jobs: list[Job], *, last: bool) -> None:
+        """Put jobs back into their cells, last or first in line; a search decides for itself."""
         for job in jobs:
             job.cell.started -= 1
             if job.search is not None:

@@ -1,4 +1,4 @@
-"""What a generation of trials is told, as JSON."""
+"""Parameters of one tuner process, sent as JSON on its standard input."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from sweep.plan.platform import Platform
 
 @dataclass(frozen=True)
 class TunerJob:
-    """What one generation is told.
+    """Parameters of one generation: the trials that one tuner process runs.
 
     Attributes:
         sweep: resolved spec, as JSON.
-        platform: what trials run on, as JSON.
-        quota: trials after which the generation ends and another begins, since a Tuner's memory
-            grows with its trials.
-        stop_file: appears when trials are to write their resume state and end.
-        stop_key: under which Ray's key-value store then says so on every node.
-        attached: whether Ray ran before the generation, and runs on after it.
-        scratch: folder for Ray and Tune.
-        cache: folder of prepared images on each node; `~` is the home there.
+        platform: `Platform` of the trials, as JSON.
+        quota: number of trials after which the generation ends and another one begins, because the memory of a
+            `ray.tune.Tuner` grows with its trials.
+        stop_file: path of a file that is created when trials must write their resume state and end.
+        stop_key: key that is then set in Ray's key-value store, so that every node can see it.
+        attached: True if Ray ran before the generation and keeps running after it.
+        scratch: folder for files of Ray and Tune.
+        cache: folder of prepared images on each node; `~` is the home folder on that node.
         provenance: commit and dirty, for results.
-        skip_failed: whether trials with a failed attempt are left alone.
-        launch: number of this launch, whose failed tries count against `trial.retries`.
+        skip_failed: True if trials with a failed attempt are not run again.
+        launch: number of this launch; only its failed attempts count against `trial.retries`.
     """
 
     sweep: dict[str, Any]
@@ -40,4 +40,5 @@ class TunerJob:
     launch: int
 
     def resolved_platform(self) -> Platform:
+        """Return `platform` as an object."""
         return Platform.from_dict(self.platform)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import median
 
 from rich.console import Console
 
-from models import catalog as detectors
 from sweep.errors import UserError
 from sweep.launch.prepared import put_missing
 from sweep.plan.datasets import default_cache
@@ -15,23 +13,23 @@ from sweep.plan.expand import Planned
 from sweep.plan.launch_record import commit
 from sweep.plan.status import SweepStatus
 from sweep.spec.sweep import Sweep
+from sweep.spec.trial import SHOWN_KEYS, find_key
 from sweep.store.base import Store
 from sweep.store.ledger import Ledger, Record
 
 
 def find(status: SweepStatus, key: str) -> Planned:
-    """The planned trial whose key begins with `key`.
+    """Return the planned trial whose key begins with `key`.
 
     Raises:
         UserError: none does, or several do.
     """
-    found = {planned.key: planned for planned in status.planned if planned.key.startswith(key)}
-    if len(found) == 1:
-        return next(iter(found.values()))
-    if found:
-        raise UserError(f"key {key} begins {len(found)} trials: {', '.join(sorted(found))}; give more digits")
-    examples = ", ".join(sorted({planned.key for planned in status.planned})[:3])
-    raise UserError(f"no trial of this sweep has a key that begins with {key} (it has, e.g., {examples})")
+    planned = {planned.key: planned for planned in status.planned}
+    found = find_key(key, planned)
+    if found is None:
+        examples = ", ".join(sorted(planned)[:SHOWN_KEYS])
+        raise UserError(f"no trial of this sweep has a key that begins with {key} (it has, e.g., {examples})")
+    return planned[found]
 
 
 def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: Console) -> Record:
@@ -40,27 +38,25 @@ def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: C
     if result is not None:
         return result
     put_missing(sweep, store, console)
-    from sweep.trial.run import Options, run_trial
+    from sweep.trial.options import Progress, finish_trial, make_options
+    from sweep.trial.run import run_trial
 
-    options = Options(
-        cache=Path(sweep.data.cache or default_cache()).expanduser(),
+    options = make_options(
+        planned.spec,
+        sweep.data.cache or default_cache(),
         cache_bytes=sweep.data.cache_gb * 1e9,
         checkpoint_seconds=sweep.trial.checkpoint_seconds,
         keep_weights=sweep.trial.keep != "none",
-        lambda_default=detectors.detector(planned.detector).variant(planned.variant).lam,
         owner=f"trial {planned.key}",
         attempts=len(ledger.attempts_of(planned.key)),
         provenance=commit(),
     )
-    running = run_trial(planned.spec, store, options)
-    try:
-        while True:
-            progress = next(running)
-            doing = f"step {progress.step}/{progress.steps}" if progress.steps else "scoring"
-            console.print(f"epoch {progress.epoch}/{progress.epochs}, {doing}    ", end="\r")
-    except StopIteration as ended:
-        record: Record = ended.value
-        return record
+
+    def show(progress: Progress) -> None:
+        doing = f"step {progress.step}/{progress.steps}" if progress.steps else "scoring"
+        console.print(f"epoch {progress.epoch}/{progress.epochs}, {doing}    ", end="\r")
+
+    return finish_trial(run_trial(planned.spec, store, options), show)
 
 
 def story(ledger: Ledger, planned: Planned) -> str:

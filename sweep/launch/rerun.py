@@ -16,13 +16,12 @@ from sweep.errors import UserError
 from sweep.leaderboard.rows import Row, judge
 from sweep.leaderboard.stats import NORMAL_QUANTILE, interval, prediction_half_width
 from sweep.plan.datasets import put_into
+from sweep.plan.expand import CELL
 from sweep.providers.registry import provider_of
 from sweep.report.bundle import Bundle
 from sweep.spec.sweep import Sweep
-from sweep.spec.trial import TrialSpec
+from sweep.spec.trial import HEADLINE, TrialSpec
 from sweep.store import open_store
-
-CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,10 @@ def rerun(bundle: Bundle, count: int, seed: int, root: Path | None, console: Con
     """
     import pyarrow.parquet as pq
 
-    from sweep.trial.run import Options, run_trial
+    from sweep.trial.options import Options, finish_trial
+    from sweep.trial.run import run_trial
 
-    headline = [row for row in bundle.rows() if (row["selection"], row["evaluation"]) == ("last", "clean")]
+    headline = [row for row in bundle.rows() if (row["selection"], row["evaluation"]) == HEADLINE]
     rows = {row["key"]: row for row in headline if row["status"] == "ok"}
     results = bundle.json("results.json")
     if not rows:
@@ -102,18 +102,12 @@ def rerun(bundle: Bundle, count: int, seed: int, root: Path | None, console: Con
                 f"training {row['detector']} {row['variant']} on {row['abnormal']}, seed {row['seed']} ...",
                 markup=False,
             )
-            running = run_trial(
-                spec, store, Options(Path(scratch) / "cache", keep_weights=False, lambda_default=result["lam"])
-            )
-            try:
-                while True:
-                    next(running)
-            except StopIteration as ended:
-                again = ended.value
+            options = Options(Path(scratch) / "cache", keep_weights=False, lambda_default=result["lam"])
+            again = finish_trial(run_trial(spec, store, options))
             if again["status"] != "ok":
                 raise UserError(f"trial {key} ended otherwise here: {again['cause']}")
             table = pq.read_table(io.BytesIO(store.get(f"trials/{spec.key}/scores.parquet")))
-            entry = next(e for e in again["metrics"] if (e["selection"], e["evaluation"]) == ("last", "clean"))
+            entry = next(e for e in again["metrics"] if (e["selection"], e["evaluation"]) == HEADLINE)
             lam = row["lam"] if result["lam"] is not None else None
             auroc = judge(table, "clean", entry["epoch"], lam)["auroc"]
             cell = [r["auroc"] for r in rows.values() if all(r[name] == row[name] for name in CELL)]

@@ -1,1 +1,1 @@
-"""Numbers: rows, boards, statistics, published results."""
+"""Numbers of a report: rows, boards, statistics, published results."""

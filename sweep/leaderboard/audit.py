@@ -1,4 +1,4 @@
-"""How much of a published AUC is protocol: class means under every evaluation and selection."""
+"""The audit: class means under every evaluation and selection, which show how much of a published AUC is protocol."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Way = tuple[str, str]  # (evaluation, selection)
 
 @dataclass(frozen=True)
 class Audit:
-    """The lines of one dataset and protocol, in the board's order.
+    """Audited configurations of one dataset and protocol, in the board's order.
 
     Attributes:
-        ways: (evaluation, selection) that some line has, in a fixed order; clean and last first.
-        lines: each with its class mean by way, those that it has.
+        ways: (evaluation, selection) that some configuration has, in a fixed order; clean and last first.
+        lines: each configuration, with its class mean for each of the ways that it has.
     """
 
     dataset: str
@@ -34,13 +34,14 @@ def audits(
     catalog: Mapping[str, DetectorInfo] = DETECTORS,
     built: Build | None = None,
 ) -> tuple[Audit, ...]:
-    """One for each dataset and protocol that was evaluated in more ways than `clean`.
+    """Return one audit for each dataset and protocol that was evaluated in more ways than `clean`.
 
     Args:
-        rows: of `sweep.leaderboard.rows.gather`; only lines with more evaluations than `clean` are audited.
+        rows: rows of `sweep.leaderboard.rows.build_rows`.  Only configurations with more evaluations than
+            `clean` are audited.
         metric: see `sweep.leaderboard.board.build`.
         catalog: see `sweep.leaderboard.board.build`.
-        built: of `sweep.leaderboard.board.builder` for these rows, where some are built already.
+        built: `sweep.leaderboard.board.builder` of these rows, if some leaderboards are built already.
     """
     built = built or builder(rows, catalog)
     present = {(row["evaluation"], row["selection"]) for row in rows}
@@ -56,7 +57,7 @@ def audits(
                         means.setdefault(line.name, {})[way] = line.mean
         audited = [line for line in board.lines if any(e != "clean" for e, _ in means[line.name])]
         if audited:
-            kept = tuple(way for way in ways if any(way in means[line.name] for line in audited))
+            shown = tuple(way for way in ways if any(way in means[line.name] for line in audited))
             lines = tuple((line, means[line.name]) for line in audited)
-            found.append(Audit(board.dataset, board.protocol, kept, lines))
+            found.append(Audit(board.dataset, board.protocol, shown, lines))
     return tuple(found)

@@ -1,7 +1,7 @@
-"""Rows in long form -> boards: who is better here, by how much, and is it more than noise?
+"""Boards, built from rows in long form: which detector is better, by how much, and by more than chance?
 
-One board per dataset and protocol.  Its lines are configurations (study, detector, variant,
-setting), its columns abnormal classes and their mean.  Nothing here depends on the order of rows.
+There is one board per dataset and protocol.  Its lines are configurations (study, detector, variant,
+setting), its columns are abnormal classes and their mean.  The order of the rows does not matter.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from sweep.leaderboard.stats import ALPHA, NORMAL_QUANTILE, Paired, against_best
 
 METRICS = {"auroc": "AUROC", "ap": "average precision", "fpr95": "FPR at 95 % TPR"}
 LOWER_IS_BETTER = frozenset({"fpr95"})
-NAME = ("study", "detector", "variant", "setting")  # columns that tell configurations apart
+NAME = ("study", "detector", "variant", "setting")  # columns that identify a configuration
 
-Unit = tuple[int, int]  # (split seed, training seed): what intervals are over
+Unit = tuple[int, int]  # (split seed, training seed): intervals are over these
 Units = Mapping[str, Mapping[Unit, Row]]  # rows of one configuration by abnormal class and unit
 
 
@@ -30,16 +30,16 @@ class Cell:
     """One number of a board.
 
     Attributes:
-        mean, sd, half_width: over seeds, of what did not diverge; the interval is 95 % t.  None
-            where there are too few values.
+        mean, sd, half_width: over seeds, without diverged trials; the interval is a 95 % t-interval.  None
+            if there are too few values.
         n, n_planned: seeds with a value, seeds planned.
-        diverged, failed: how many of the planned trials ended so.
-        stale: how many have a result of an older revision alone, which is not in here.
-        counted: the mean with diverged trials counting as chance; what is ranked and tested.
-        test_half_width: of the 95 % interval for the finite test set, by DeLong, at most: its seeds
-            (and a class mean's classes) count as if they erred alike.  AUROC alone has one.
+        diverged, failed: numbers of planned trials that ended so.
+        stale: number of trials with a result of an older revision only, which is not used here.
+        counted: the mean with diverged trials counting as chance; the basis of ranks and tests.
+        test_half_width: upper bound for the half-width of the 95 % interval for the finite test set, by
+            DeLong: errors of its seeds (and of a class mean's classes) count as equal.  AUROC only.
         paper: the value that a paper printed for this cell.
-        best: nothing in its column is better.
+        best: True if no value in its column is better.
     """
 
     mean: float | None = None
@@ -57,7 +57,7 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """Ours minus the paper's."""
+        """Our value minus the paper's."""
         return None if self.mean is None or self.paper is None else self.mean - self.paper
 
 
@@ -66,24 +66,24 @@ class Entry:
     """One configuration on a board.
 
     Attributes:
-        axis, value: of a grid, else None.
-        hyperparameters: of its first trial, lambda among them.
-        supervised: labels of the reported class chose its hyperparameters.
-        trivial: it learns next to nothing.
+        axis, value: axis and value of a grid, otherwise None.
+        hyperparameters: those of its first trial, lambda among them.
+        supervised: True if labels of the reported class chose its hyperparameters.
+        trivial: True if the detector learns next to nothing.
         cells: by abnormal class, those that were planned.
-        mean: averaged over classes within each seed, then over the seeds in which every class has a
-            value; averaging within a seed first keeps in the interval what its classes share.  With
-            n = 0 its mean is over whatever there is.
-        ranked: one seed or more has, for every class of the board (of a grid's line: of its own), a value or
-            a divergence.
-        contender: not significantly worse than the best ranked line (which is one, too).
+        mean: averaged over classes within each seed, then over the seeds in which every class has a value.
+            Averaging within a seed first keeps in the interval the error that classes share.  With n = 0 the
+            mean is over all values that exist.
+        ranked: True if at least one seed has, for every class, a value or a divergence.  The classes are
+            those of the board; for a grid's configuration, its own.
+        contender: True if not significantly worse than the best ranked configuration, which is one too.
         gap: class mean, divergence counting as chance, minus that of the best trivial detector over
             the same classes; None for trivial detectors.
-        behind: best ranked line minus this one, over classes; None for the best, and without a test.
-        p_holm: of that comparison, adjusted for the number of lines.
-        parameters: that are trained; None before any trial has ended.
+        behind: best ranked configuration minus this one, over classes; None for the best, and without a test.
+        p_holm: p-value of that comparison, adjusted for the number of configurations.
+        parameters: number of trained parameters; None before any trial has ended.
         train_seconds: mean over its trials.
-        cpu_hours, gpu_hours, usd: sums over its trials, None where nothing is known.
+        cpu_hours, gpu_hours, usd: sums over its trials; None if nothing is known.
     """
 
     study: str
@@ -110,13 +110,13 @@ class Entry:
 
     @property
     def name(self) -> tuple[str, str, str, str]:
-        """What tells it from every other line of its board."""
+        """Study, detector, variant and setting, which identify it on its board."""
         return (self.study, self.detector, self.variant, self.setting)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Lines of one hyperparameter varied around the study's default, by value; None: the default is not among them."""
+    """Configurations that vary one hyperparameter, by value; `default` is None if no configuration has it."""
 
     study: str
     detector: str
@@ -128,10 +128,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class Board:
-    """Lines of one dataset and protocol, best first, those that cannot be ranked last.
+    """Configurations of one dataset and protocol, best first; those that cannot be ranked last.
 
     Attributes:
-        tested: whether `contender` rests on tests: needs two classes and two ranked lines.
+        tested: True if `contender` is based on tests, which need two classes and two ranked configurations.
     """
 
     dataset: str
@@ -144,7 +144,7 @@ class Board:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All boards for one way to choose the epoch, to evaluate and to measure."""
+    """All boards for one selection of the epoch, one evaluation and one metric."""
 
     selection: str
     evaluation: str
@@ -162,20 +162,20 @@ def build(
     metric: str = "auroc",
     catalog: Mapping[str, DetectorInfo] = DETECTORS,
 ) -> Leaderboard:
-    """Aggregate rows of `sweep.leaderboard.rows.gather`; their order does not matter.
+    """Aggregate rows of `sweep.leaderboard.rows.build_rows`; their order does not matter.
 
     Args:
-        rows: all rows; only those of the selection and evaluation count.
+        rows: all rows; only those of the selection and evaluation are used.
         selection: "last", "val" or "oracle".
         evaluation: "clean", "legacy_ordered" or "legacy_shuffled".
         metric: "auroc", "ap" or "fpr95".
-        catalog: detectors by name; says which are trivial and which variant is the default.
+        catalog: detectors by name; determines which are trivial and which variant is the default.
 
     Raises:
         ValueError: if the metric is unknown, or two different trials claim one seed of one cell.
     """
     if metric not in METRICS:
-        raise ValueError(f"no metric {metric!r}; there are {', '.join(METRICS)}")
+        raise ValueError(f"unknown metric {metric!r}; legal are {', '.join(METRICS)}")
     boards: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if (row["selection"], row["evaluation"]) == (selection, evaluation):
@@ -185,7 +185,7 @@ def build(
 
 
 def builder(rows: Iterable[Row], catalog: Mapping[str, DetectorInfo] = DETECTORS) -> Build:
-    """`build` for the same rows by selection, evaluation and metric, each leaderboard made once."""
+    """Return a function that builds each leaderboard of these rows once, by selection, evaluation and metric."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["selection"], row["evaluation"]), []).append(row)
@@ -193,7 +193,7 @@ def builder(rows: Iterable[Row], catalog: Mapping[str, DetectorInfo] = DETECTORS
 
 
 def class_order(name: str) -> tuple[int, int, str]:
-    """Sorts class names: digits by their number, before words by their letters."""
+    """Return the sort key of a class name: digits first, by their number; then words, by their letters."""
     return (0, int(name), name) if name.isdecimal() else (1, 0, name)
 
 
@@ -217,7 +217,7 @@ def _board(rows: list[Row], metric: str, catalog: Mapping[str, DetectorInfo]) ->
 
 
 def _configurations(rows: list[Row]) -> list[Units]:
-    """Rows by configuration (sorted by name), class (in order) and unit (in order).
+    """Group rows by configuration (sorted by name), class (in order) and unit (in order).
 
     Raises:
         ValueError: if two different trials claim one unit.
@@ -229,7 +229,7 @@ def _configurations(rows: list[Row]) -> list[Units]:
         other = found.setdefault(name, {}).setdefault(row["abnormal"], {}).setdefault(unit, row)
         if (other["key"], other["lam"]) != (row["key"], row["lam"]):
             raise ValueError(
-                f"two different trials stand for {' '.join(part for part in name if part)}, abnormal "
+                f"two different trials claim {' '.join(part for part in name if part)}, abnormal "
                 f"{row['abnormal']}, split seed {unit[0]}, seed {unit[1]}: "
                 f"{' and '.join(sorted((other['key'], row['key'])))}; give their studies different names"
             )
@@ -240,7 +240,7 @@ def _configurations(rows: list[Row]) -> list[Units]:
 
 
 def _first(units: Units) -> Row:
-    """A row that speaks for what all rows of a configuration share."""
+    """Return one row of a configuration, for fields that are equal in all of them."""
     return next(iter(next(iter(units.values())).values()))
 
 
@@ -249,14 +249,14 @@ def _is_trivial(row: Row, catalog: Mapping[str, DetectorInfo]) -> bool:
 
 
 def _chance(rows: list[Row], metric: str) -> dict[str, float]:
-    """By class, what knowing nothing gives: AUROC 0.5, FPR as large as the TPR, precision = base rate."""
+    """Return the metric of random scores by class: AUROC 0.5, FPR equal to the TPR, precision equal to base rate."""
     fixed = {"auroc": 0.5, "fpr95": 0.95}.get(metric)
     ordered = sorted(rows, key=lambda row: row["base_rate"] or 0.0)
     return {row["abnormal"]: (row["base_rate"] or 0.0) if fixed is None else fixed for row in ordered}
 
 
 def _values(units: Mapping[Unit, Row], metric: str, chance: float | None = None) -> dict[Unit, float]:
-    """Metric by unit; diverged trials are left out, or count as `chance`."""
+    """Return the metric by unit; diverged trials are left out, or count as `chance`."""
     ends = {unit: row[metric] if row["status"] == "ok" else chance for unit, row in units.items()}
     return {u: v for u, v in ends.items() if v is not None and units[u]["status"] in ("ok", "diverged")}
 
@@ -325,7 +325,7 @@ def _cell(units: Mapping[Unit, Row], metric: str, chance: float) -> Cell:
 
 
 def _class_mean(units: Units, metric: str, chance: Mapping[str, float]) -> tuple[Cell, bool]:
-    """`Line.mean`, and whether any seed has a value or a divergence in every class."""
+    """Return `Entry.mean`, and whether any seed has a value or a divergence in every class."""
     planned = sorted({unit for of_class in units.values() for unit in of_class})
 
     def by_unit(values: Sequence[Mapping[Unit, float]]) -> list[float]:
@@ -349,7 +349,7 @@ def _ends(cell: Cell, rows: Iterable[Row]) -> Cell:
 
 
 def _gap(units: Units, trivial: list[Units], metric: str, chance: Mapping[str, float], sign: float) -> float | None:
-    """How far above the best trivial configuration, over the classes of this one."""
+    """Return how far this configuration is above the best trivial one, over the classes of this one."""
     own = _class_mean(units, metric, chance)[0].counted
     rivals = [
         _class_mean({abnormal: rival[abnormal] for abnormal in units}, metric, chance)[0].counted
@@ -361,15 +361,15 @@ def _gap(units: Units, trivial: list[Units], metric: str, chance: Mapping[str, f
 
 
 def _standing(line: Entry, sign: float) -> tuple[bool, bool, float, tuple[str, ...]]:
-    """Sorts lines: ranked ones first, best first, then by name."""
+    """Return the sort key of a configuration: ranked ones first, best first, then by name."""
     mean = line.mean.counted if line.ranked else line.mean.mean
     return (not line.ranked, mean is None, 0.0 if mean is None else -sign * mean, line.name)
 
 
 def _compare(lines: list[Entry], classes: tuple[str, ...], sign: float) -> tuple[tuple[Entry, ...], bool]:
-    """Mark the best of every column, and the ranked lines that may be as good as the first.
+    """Mark the best of every column, and the ranked configurations that may be as good as the first.
 
-    A diverged trial counts as chance, so that nobody wins by the survivors' mean.
+    A diverged trial counts as chance, so that a detector cannot win by the mean of its remaining trials.
     """
     columns = [[line.cells.get(abnormal, Cell()).counted for line in lines] for abnormal in classes]
     columns.append([line.mean.counted if line.ranked else None for line in lines])
@@ -399,7 +399,7 @@ def _compare(lines: list[Entry], classes: tuple[str, ...], sign: float) -> tuple
 
 
 def _grids(lines: list[Entry], configurations: list[Units]) -> tuple[Grid, ...]:
-    """One grid per study, detector, variant and axis."""
+    """Return one grid per study, detector, variant and axis."""
     central = {tuple(row[column] for column in NAME) for row in map(_first, configurations) if row["centre"]}
     found: dict[tuple[str, str, str, str], list[Entry]] = {}
     for line in lines:

@@ -1,8 +1,9 @@
-"""Two detectors on the same cells: is the difference more than a finite test set, and more than seeds?
+"""Comparison of two detectors on the same cells, which gives separate answers to two questions.
 
-Both questions have their own answer.  For the test set: DeLong's test of two correlated AUROCs, from
-per-sample scores, with the seeds of each averaged; it speaks of these trained detectors.  For the
-seeds: Welch's t test over them; it speaks of training again, on this test set.
+Is the difference more than the error of a finite test set?  DeLong's test of two correlated AUROCs uses
+per-sample scores, with the seeds of each detector averaged.  Its answer is about these trained detectors.
+Is it more than the variation between seeds?  Welch's t test compares the seeds.  Its answer is about
+training again, on this test set.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class CellComparison:
 
     Attributes:
         first, second: means over seeds.
-        n_first, n_second: seeds.
+        n_first, n_second: numbers of seeds.
         difference: first minus second, with 95 % half-width and p for the finite test set, by DeLong.
-        p_holm: adjusted for the number of classes; None for the class mean.
-        seeds: the same over seeds, by Welch; None where a detector that is not deterministic has one.
+        p_holm: p adjusted for the number of classes; None for the class mean.
+        seeds: the difference over seeds, by Welch; None if a detector that is not deterministic has one seed.
     """
 
     first: float
@@ -48,12 +49,12 @@ class CellComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two lines of one dataset and protocol.
+    """Comparison of two configurations of one dataset and protocol.
 
     Attributes:
         first, second: study, detector, variant, setting.
-        cells: by abnormal class that both have results for, on the same splits.
-        mean: of the class means over those classes, None where there is no such class.
+        cells: by abnormal class, for classes in which both have results on the same splits.
+        mean: comparison of the class means over those classes; None if there is no such class.
         classes: first minus second over those classes, seeds averaged; None for fewer than two.
     """
 
@@ -87,15 +88,16 @@ def compare(
     """Compare two detectors on every dataset and protocol where both are.
 
     Args:
-        rows: of `sweep.leaderboard.rows.gather`; only finished ones of the selection and evaluation count.
-        first, second: names: detector, then as much of variant, setting and study as it takes, e.g.
+        rows: rows of `sweep.leaderboard.rows.build_rows`; only finished ones of the selection and evaluation
+            are used.
+        first, second: names: detector, then as much of variant, setting and study as is needed, for example
             "ganomaly", "ganomaly paper", "ganomaly repo_head searched".
         scores: reads scores.parquet of a key.
         selection, evaluation: see `sweep.leaderboard.board.build`.
-        catalog: says which detectors are deterministic, and which variant a detector's name means.
+        catalog: determines which detectors are deterministic, and which variant a detector's name means.
 
     Raises:
-        UserError: if a name means nothing or several things, or both never stand on one board.
+        UserError: if a name matches nothing or several configurations, or the two share no board.
     """
     boards: dict[tuple[str, str], dict[Name, list[Row]]] = {}
     for row in rows:
@@ -114,7 +116,7 @@ def compare(
     ]
     if not found:
         raise UserError(
-            f"{_text(names[0])} and {_text(names[1])} never stand on one board: no dataset and protocol is shared"
+            f"{_text(names[0])} and {_text(names[1])} are on no common board: they share no dataset and protocol"
         )
     return tuple(found)
 
@@ -169,7 +171,7 @@ def _side(rows: Sequence[Row], scores: Callable[[str], pa.Table]) -> _Side | Non
 def _sum_by_id(
     parts: Sequence[tuple[npt.NDArray[Any], npt.NDArray[np.float64]]],
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    """Sample ids, each once, and the sums of what is given for them."""
+    """Return each sample id once, and the sum of the values that are given for it."""
     import numpy as np
 
     ids, where = np.unique(np.concatenate([ids for ids, _ in parts]), return_inverse=True)
@@ -179,7 +181,7 @@ def _sum_by_id(
 
 
 def _complete(classes: Sequence[Mapping[tuple[int, int], float]]) -> list[float]:
-    """Class mean of each seed that has all classes."""
+    """Return the class mean of each seed that has all classes."""
     units = [unit for unit in classes[0] if all(unit in of_class for of_class in classes)]
     return [interval([of_class[unit] for of_class in classes]).mean for unit in units]
 
@@ -196,7 +198,7 @@ def _judge(
 
 
 def _find_entry(text: str, known: Iterable[Name], catalog: Mapping[str, DetectorInfo]) -> Name:
-    """The line that a name means: the default variant, without a setting, where nothing else is said."""
+    """Return the configuration that a name means: by default, the default variant without a setting."""
     words = text.split()
     found = [name for name in known if words and words[0] == name[1] and set(words) <= {*name, f"({name[0]})"}]
     if len(found) > 1:
@@ -205,8 +207,8 @@ def _find_entry(text: str, known: Iterable[Name], catalog: Mapping[str, Detector
     if len(found) == 1:
         return found[0]
     legal = ", ".join(sorted(map(_text if found else _short, found or known)))
-    what = f"means several: {legal}; say more of it" if found else f"is on no board (there are: {legal})"
-    raise UserError(f"--compare: {text!r} {what}")
+    problem = f"matches several: {legal}; add more of the name" if found else f"is on no board (there are: {legal})"
+    raise UserError(f"--compare: {text!r} {problem}")
 
 
 def _default_variant(detector: str, catalog: Mapping[str, DetectorInfo]) -> str:

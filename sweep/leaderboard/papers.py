@@ -1,4 +1,4 @@
-"""What the papers printed for the cells that we have, and why theirs is another experiment."""
+"""Values that papers printed for cells of our boards, and why each is not the same experiment as ours."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 
 class Printed(NamedTuple):
-    """A value in a paper's table: AUROC, or average precision under the name of AUROC.
+    """A value in a paper's table: AUROC, or average precision that the paper calls AUROC.
 
     Attributes:
-        value: as printed.
+        value: value as printed.
         protocol: id of the split that the table's text describes.
         source: key of `SOURCES`.
     """
@@ -30,10 +30,10 @@ class Source:
 
     Attributes:
         title: paper and table.
-        own: detectors whose published code says how its values were made: the best epoch on the test
+        own: detectors whose published code shows how their values were made: the best epoch on the test
             set, with test batches normalised by their own statistics.
-        evaluation: how `own` was evaluated, in our words.
-        others: how the values of the remaining detectors came about.
+        evaluation: name of our evaluation that is the same as that of `own`.
+        others: how the values of the remaining detectors were made.
     """
 
     title: str
@@ -42,6 +42,8 @@ class Source:
     others: str
 
 
+# Texts of SOURCES and `differences` are in the leaderboard.csv of bundles.  The verification of a bundle
+# compares that file with what this version writes, so a changed text would count as a difference.
 _UNPUBLISHED = "the authors' own implementation, of which neither code nor selection nor evaluation is published"
 SOURCES = {
     "ganomaly_paper_tab1": Source(
@@ -80,10 +82,16 @@ _SELECTIONS = {
 
 
 def printed_value(detector: str, dataset: str, protocol: str, abnormal: str, metric: str) -> Printed | None:
-    """What a paper printed for a cell, None where none did.
+    """Return the value that a paper printed for a cell; None if no paper did.
 
-    Where two papers did, the one whose protocol it is, else the one printed first.  Values that are
-    probably another metric than their paper says are found under both.
+    If two papers did, it is the value of the paper with the same protocol, otherwise that of the first paper
+    in the file.  Values that are probably not the metric that their paper names are listed under both
+    metrics.
+
+    Args:
+        detector, dataset, protocol, abnormal: the cell; "v" at the end of the protocol (its validated form)
+            is ignored.
+        metric: "auroc", "ap" or "fpr95".
     """
     found = _cells().get((detector, dataset, abnormal, metric))
     if found is None:
@@ -92,12 +100,12 @@ def printed_value(detector: str, dataset: str, protocol: str, abnormal: str, met
 
 
 def printings(detector: str, dataset: str, abnormal: str, metric: str) -> dict[str, Printed]:
-    """All that papers printed for a cell, by source."""
+    """Return all values that papers printed for a cell, by source."""
     return {one.source: one for one in _cells().get((detector, dataset, abnormal, metric), ())}
 
 
 def metrics_of(detector: str, dataset: str, source: str) -> tuple[str, ...]:
-    """The metrics that the source's values for a detector may be, e.g. ("auroc", "ap")."""
+    """Return the metrics that the source's values for a detector may be, for example ("auroc", "ap")."""
     found = [
         m
         for (d, s, _, m), cells in _cells().items()
@@ -110,10 +118,10 @@ def metrics_of(detector: str, dataset: str, source: str) -> tuple[str, ...]:
 def differences(
     source: str, detector: str, theirs: str, *, protocol: str, selection: str, evaluation: str, changed: str = ""
 ) -> Iterator[str]:
-    """Why the paper's value and ours are not the same experiment, one reason each.
+    """Yield the reasons why the paper's value and ours are not the same experiment.
 
     Args:
-        source, detector: whose value.
+        source, detector: source and detector of the value.
         theirs: protocol of the paper's value.
         protocol, selection, evaluation: ours.
         changed: our hyperparameters that are not the published ones.
@@ -136,34 +144,34 @@ def differences(
 
 RUNTIME_SOURCES = {"ganomaly_paper_tab4": "GANomaly 2018, Table 4"}
 _RUNTIME_UNITS = {
-    "ganomaly": "its published code prints the mean of the first 100 test batches of 64, in ms a batch, and does not "
+    "ganomaly": "its published code prints the mean of the first 100 test batches of 64, in ms per batch, and does not "
     "wait for the GPU",
-    "egbad": "its authors' code prints seconds a batch of 100",
-    "anogan": "no code of its authors is published",
+    "egbad": "its authors' code prints seconds per batch of 100",
+    "anogan": "its authors published no code",
 }
 
 
 def printed_runtime(detector: str, dataset: str) -> tuple[float, str] | None:
-    """Milliseconds that a paper printed for a detector, and the key of their source; None where none did."""
+    """Return the milliseconds that a paper printed for a detector, and the key of their source; None if none did."""
     return _runtimes().get((detector, dataset))
 
 
 def runtime_differences(detectors: Iterable[str], ours: str) -> Iterator[str]:
-    """Why a paper's milliseconds and ours are not the same experiment, one reason each.
+    """Yield the reasons why a paper's milliseconds and ours are not the same experiment.
 
     Args:
-        detectors: whose milliseconds are shown.
+        detectors: detectors whose milliseconds are shown.
         ours: our hardware and versions.
     """
-    yield f"hardware: theirs an NVIDIA GTX Titan X with PyTorch 0.3.0, ours {ours}"
+    yield f"hardware: the paper used an NVIDIA GTX Titan X with PyTorch 0.3.0, we used {ours}"
     units = [f"{detector}: {_RUNTIME_UNITS[detector]}" for detector in detectors if detector in _RUNTIME_UNITS]
-    yield f"unit: the paper says ms, and not of how many images; {'; '.join(units)}"
-    yield "repetitions: single numbers, with neither how many runs nor their spread"
+    yield f"unit: the paper gives ms, but not for how many images; {'; '.join(units)}"
+    yield "repetitions: the paper has single numbers, without the number of runs or their spread"
 
 
 @lru_cache(maxsize=1)
 def _runtimes() -> dict[tuple[str, str], tuple[float, str]]:
-    """By detector and dataset."""
+    """Return milliseconds and source by detector and dataset."""
     text = (files("sweep.leaderboard") / "paper_runtime.csv").read_text(encoding="utf-8")
     return {
         (row["detector"], row["dataset"]): (float(row["milliseconds"]), row["source"])
@@ -173,7 +181,7 @@ def _runtimes() -> dict[tuple[str, str], tuple[float, str]]:
 
 @lru_cache(maxsize=1)
 def _cells() -> dict[tuple[str, str, str, str], tuple[Printed, ...]]:
-    """By detector, dataset, abnormal class and metric, in the order of the file."""
+    """Return printed values by detector, dataset, abnormal class and metric, in the order of the file."""
     found: dict[tuple[str, str, str, str], list[Printed]] = {}
     text = (files("sweep.leaderboard") / "paper_results.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):

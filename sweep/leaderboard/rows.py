@@ -1,7 +1,7 @@
-"""Plan + results -> rows in long form: planned trial x selection x evaluation.
+"""Rows in long form, built from plan and results: one for each planned trial, selection and evaluation.
 
-A planned trial without a result is a row as well, with its status in place of numbers, so that no
-mean can quietly be over fewer seeds than planned.
+A planned trial without a result has rows too, with its status instead of numbers.  So no mean can be
+over fewer seeds than planned without anybody noticing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ COLUMNS: dict[str, type[str | int | float | bool]] = {
     "auroc_se": float, "parameters": int, "seconds": float, "cpu_hours": float, "gpu_hours": float, "usd": float,
     "hardware": str,
 }  # fmt: skip
-"""Columns of every row and their types, in the order of results.parquet; `hp_<name>` follow."""
+"""Columns of every row and their types, in the order of results.parquet; `hp_<name>` columns follow."""
 
 
 def build_rows(
@@ -60,23 +60,24 @@ def build_rows(
     finished: Container[str] = (),
     usd_per_hour: float | None = None,
 ) -> list[Row]:
-    """One row for each planned trial, selection and evaluation, in the order of the plan.
+    """Build one row for each planned trial, selection and evaluation, in the order of the plan.
 
     Args:
-        planned: trials of the plan; those not to be reported (candidates of a search) make no row.
+        planned: trials of the plan; those that are not reported (candidates of a search) get no row.
         results: result records by key.
         sweep: id of the sweep.
-        scores: reads scores.parquet of a key; asked only where a row wants another lambda than the
-            trial reported, e.g. one that a search chose.
+        scores: reads scores.parquet of a key; called only for a row whose lambda differs from the lambda of
+            the trial's result, for example one that a search chose.
         attempts: attempt records by key, oldest first.
-        finished: keys that have a result, of whatever revision; tells stale trials from missing ones.
-        usd_per_hour: price of what one trial occupies, where it is known.
+        finished: keys that have a result, of any revision; distinguishes stale trials from missing ones.
+        usd_per_hour: price of the resources of one trial, if known.
 
     Returns:
-        Rows with `COLUMNS` and the trial's hyperparameters as `hp_<name>`.  `status` is "ok",
-        "diverged", "failed" (no result, and the last attempt was not preempted), "stale" (no result but
-        one of an older revision) or "missing" (no result yet, or one without this selection); numbers
-        that do not exist are None.  `seconds` and what follows from them are of the whole trial.
+        Rows with `COLUMNS` and the trial's hyperparameters as `hp_<name>`.  Numbers that
+        do not exist are None.  `seconds` and all costs are those of the whole trial.  `status` is "ok",
+        "diverged", "failed", "stale" or "missing".  Failed: no result, and the last attempt was not
+        preempted.  Stale: a result of an older revision only.  Missing: no result yet, or one without this
+        selection.
     """
     tried = attempts or {}
     read = lru_cache(maxsize=8)(scores)
@@ -107,7 +108,7 @@ def status(
     attempts: Sequence[Mapping[str, Any]],
     finished: Container[str],
 ) -> str:
-    """What became of a planned trial; see `gather` for its arguments and for what each status means."""
+    """Return the status of a planned trial; `build_rows` explains the arguments and each status."""
     if result is not None:
         return str(result["status"])
     if has_failed(attempts):
@@ -116,7 +117,7 @@ def status(
 
 
 def selections(spec: TrialSpec) -> tuple[str, ...]:
-    """How the epoch that is reported may be chosen for this trial, the headline first."""
+    """Return the legal selections of the reported epoch for this trial, the headline first."""
     return SELECTIONS if spec.validation is not None else tuple(name for name in SELECTIONS if name != "val")
 
 
@@ -128,7 +129,7 @@ def _common(
     result: Mapping[str, Any] | None,
     usd_per_hour: float | None,
 ) -> Row:
-    """What all rows of one planned trial share; the rest is None."""
+    """Return the fields that all rows of one planned trial share; the rest is None."""
     spec = trial.spec
     row: Row = dict.fromkeys(COLUMNS)
     row |= {
@@ -148,7 +149,7 @@ def _common(
 
 
 def _cost(spec: TrialSpec, result: Mapping[str, Any], usd_per_hour: float | None) -> Row:
-    """Hours of what the trial computed on: CPU cores, or its share of a GPU."""
+    """Return the hours of the trial on its CPU cores, or on its share of a GPU, and their price."""
     if result.get("seconds") is None:
         return {}
     hours = float(result["seconds"]) / 3600
@@ -161,9 +162,9 @@ def _cost(spec: TrialSpec, result: Mapping[str, Any], usd_per_hour: float | None
 def _metrics(
     trial: Planned, key: str, result: Mapping[str, Any], scores: Callable[[str], pa.Table]
 ) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Metrics by selection and evaluation, at the lambda that the plan wants.
+    """Return metrics by selection and evaluation, at the lambda that the plan asks for.
 
-    At another lambda than the result's the epochs stay those of the result: only their scores are
+    At another lambda than the result's, the epochs stay those of the result, because only their scores are
     stored.
     """
     entries = {(entry["selection"], entry["evaluation"]): entry for entry in result["metrics"]}
@@ -174,30 +175,38 @@ def _metrics(
 
 
 def judge(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> Row:
-    """`METRICS` of the test scores of one evaluation and epoch in scores.parquet, mixed with a lambda.
+    """Return `METRICS` of the test scores of one evaluation and epoch in scores.parquet, mixed with a lambda.
 
     Args:
         table: columns "label", "part", "evaluation", "epoch", and "reconstruction" and "latent" or
             "score".
-        evaluation, epoch: which rows.
+        evaluation, epoch: values that select the rows.
         lam: see `models.scoring.combine`.
 
     Raises:
-        ValueError: if there are no such rows, or they make no metrics.
+        ValueError: if there are no such rows, or no metrics can be computed from them.
     """
     from sweep.trial.metrics import evaluate
 
     return vars(evaluate(*samples_of(table, evaluation, epoch, lam)[1:]))
 
 
-def samples_of(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> tuple[Any, Any, Any]:
-    """Sample ids (None where the table has none), labels and scores of the test samples, [N] each, as for `judge`."""
+def select_scores(table: pa.Table, evaluation: str, epoch: int) -> pa.Table:
+    """Return the rows of scores.parquet for the test samples of one evaluation and epoch."""
     import pyarrow.compute as pc
 
     wanted = pc.equal(table["part"], "test")
     for name, value in (("evaluation", evaluation), ("epoch", epoch)):
         wanted = pc.and_(wanted, pc.equal(table[name], value))
-    chosen = table.filter(wanted)
+    return table.filter(wanted)
+
+
+def samples_of(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> tuple[Any, Any, Any]:
+    """Return ids, labels and scores of the test samples, [N] each.  Arguments are those of `judge`.
+
+    Ids are None if the table has none.
+    """
+    chosen = select_scores(table, evaluation, epoch)
     names = ("score",) if lam is None else ("reconstruction", "latent")
     mixed = combine({name: chosen[name].to_numpy() for name in names}, lam)
     ids = chosen["sample_id"].to_numpy() if "sample_id" in chosen.column_names else None
@@ -205,9 +214,9 @@ def samples_of(table: pa.Table, evaluation: str, epoch: int, lam: float | None) 
 
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
-    """Rows with `COLUMNS`, then every `hp_<name>`, null where a detector has no such thing.
+    """Return rows as a table with `COLUMNS`, then every `hp_<name>`, null if a detector lacks it.
 
-    A hyperparameter that is a number here and text there is text.
+    A hyperparameter that is a number in some rows and text in others becomes text.
     """
     import pyarrow as pa
 
@@ -225,7 +234,7 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def to_parquet(rows: Sequence[Row]) -> bytes:
-    """results.parquet: `to_table` as a file."""
+    """Return the bytes of results.parquet: the table of `to_table`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -242,7 +251,13 @@ def _common_type(types: set[type[Any]]) -> type[Any]:
 
 
 def rows(status: SweepStatus, ledger: Ledger, usd_per_hour: float | None = None) -> list[Row]:
-    """Rows of every reported trial of a plan, holes included; the price is of what one trial occupies."""
+    """Return rows of every reported trial of a plan, including trials without a result.
+
+    Args:
+        status: plan with the state of its trials.
+        ledger: records of the sweep.
+        usd_per_hour: price of the resources of one trial, if known.
+    """
 
     shown = list(reported_trials(status))
     results = ledger.results({planned.key for planned in shown} & status.finished)
@@ -258,7 +273,7 @@ def rows(status: SweepStatus, ledger: Ledger, usd_per_hour: float | None = None)
 
 
 def scores(ledger: Ledger, key: str) -> pa.Table:
-    """Per-sample scores of a trial: scores.parquet.
+    """Read the per-sample scores of a trial: scores.parquet.
 
     Raises:
         StoreError: if there are none, or they are damaged.
@@ -272,20 +287,25 @@ def scores(ledger: Ledger, key: str) -> pa.Table:
 
 
 def provenance(ledger: Ledger, command: str) -> dict[str, object]:
-    """What the head of a report says of where its numbers come from."""
-    said: dict[str, object] = {"sweep": ledger.sweep, "store": ledger.store.url, "command": command}
+    """Return the entries at the top of a report that show where its numbers come from.
+
+    Args:
+        ledger: records of the sweep.
+        command: command that writes the report.
+    """
+    entries: dict[str, object] = {"sweep": ledger.sweep, "store": ledger.store.url, "command": command}
     launches = ledger.specs()
     if launches:
         last = launches[-1]
-        said["commit"] = f"{last['commit'] or 'unknown'}{' with changes' if last['dirty'] else ''}"
+        entries["commit"] = f"{last['commit'] or 'unknown'}{' with changes' if last['dirty'] else ''}"
         versions = {"python": last.get("python", "?"), **dict(sorted(last["versions"].items()))}
-        said["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-        ran = Platform.from_dict(last["platform"])
-        said["ran on"] = f"{ran.device} in {ran.numerics}, {ran.slots} slots"
-        said["launched"] = datetime.fromtimestamp(last["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+        entries["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+        platform = Platform.from_dict(last["platform"])
+        entries["ran on"] = f"{platform.device} in {platform.numerics}, {platform.slots} slots"
+        entries["launched"] = datetime.fromtimestamp(last["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
         checkout = f"git checkout {last['commit']} && " if last["commit"] else ""
-        said["run it again"] = checkout + shlex.join(["python", "-m", "sweep", *last["argv"]])
+        entries["run it again"] = checkout + shlex.join(["python", "-m", "sweep", *last["argv"]])
     head = launch_status.read(ledger.store, ledger.sweep)
     if head is not None and head.usd is not None:
-        said["dollars"] = f"{head.usd:.2f} for the machines of launch {head.launch}"
-    return said
+        entries["dollars"] = f"{head.usd:.2f} for the machines of launch {head.launch}"
+    return entries

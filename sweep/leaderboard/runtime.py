@@ -1,4 +1,4 @@
-"""Trials of runtime studies and their results -> milliseconds an image, beside what a paper printed."""
+"""Milliseconds per image from runtime studies, next to the values that a paper printed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Milliseconds:
-    """To score one image, in batches of one size: median and quartiles over `n` batches."""
+    """Milliseconds to score one image, in batches of one size: median and quartiles over `n` batches."""
 
     median: float
     low: float
@@ -31,13 +31,13 @@ class Runtime:
     """One trial of a runtime study.
 
     Attributes:
-        key, study, detector, variant, dataset: of the trial.
+        key, study, detector, variant, dataset: those of the trial.
         size: side of the images in pixels.
-        hardware: name of the GPU or of the processor; "cpu" for one that is not known yet.
-        numerics: arithmetic, threads included, as text.
-        status: as `sweep.leaderboard.rows.gather` has it; only "ok" has times.
+        hardware: name of the GPU or processor.  Before there is a result: the device of the plan, "cpu" or a GPU.
+        numerics: arithmetic, including threads, as text.
+        status: see `sweep.leaderboard.rows.build_rows`; only "ok" has times.
         times: by batch size.
-        torch: version that it ran with, "" before it has.
+        torch: version of torch that ran the trial; "" before there is a result.
         paper, source: milliseconds that a paper printed, and the key of their source.
     """
 
@@ -57,7 +57,7 @@ class Runtime:
 
 
 def read_runtimes(status: SweepStatus, ledger: Ledger) -> list[Runtime]:
-    """Of every trial of a runtime study of a plan, holes included."""
+    """Return the runtimes of all runtime studies of a plan, including trials without a result."""
     planned = [p for p in status.planned if p.spec.timing is not None]
     results = ledger.results({p.key for p in planned} & status.finished)
     return runtimes(planned, results, status.attempts, status.finished)
@@ -69,7 +69,10 @@ def runtimes(
     attempts: Mapping[str, Sequence[Mapping[str, Any]]],
     finished: Container[str],
 ) -> list[Runtime]:
-    """One for each trial of a runtime study, in the order of the plan; the arguments are those of `gather`."""
+    """Return one runtime for each trial of a runtime study, in the order of the plan.
+
+    The arguments are those of `sweep.leaderboard.rows.build_rows`.
+    """
     found = []
     for trial in planned:
         if trial.spec.timing is None:
@@ -87,7 +90,7 @@ def runtimes(
                 hardware=trial.spec.device if result is None else result["hardware"],
                 numerics=str(trial.spec.numerics),
                 status=status(trial.spec, result, attempts.get(trial.key, ()), finished),
-                times={} if result is None else {t["batch_size"]: _of(**t) for t in result["timings"]},
+                times={} if result is None else {t["batch_size"]: _summarise(**t) for t in result["timings"]},
                 torch="" if result is None else result["torch"],
                 paper=paper,
                 source=source,
@@ -96,6 +99,6 @@ def runtimes(
     return found
 
 
-def _of(batch_size: int, seconds: Sequence[float]) -> Milliseconds:
+def _summarise(batch_size: int, seconds: Sequence[float]) -> Milliseconds:
     low, median, high = quantiles([1000 * taken / batch_size for taken in seconds], method="inclusive")
     return Milliseconds(median, low, high, len(seconds))

@@ -1,9 +1,9 @@
-"""Intervals over seeds and comparisons over classes.
+"""Intervals over seeds, and comparisons over classes.
 
-Small samples are the rule here (3 seeds, 3 to 10 classes), hence Student's t throughout.  A
-percentile bootstrap over 3 seeds covers about 74 % where it says 95.  An exact Wilcoxon test cannot
-reach 5 % with fewer than 6 classes, nor with 10 classes once a dozen detectors share Holm's
-correction over all pairs; the paired t test can, and its null is what the board compares: means.
+Samples are small (3 seeds, 3 to 10 classes), so Student's t is used throughout.  A 95 % percentile
+bootstrap over 3 seeds covers only about 74 %.  An exact Wilcoxon test cannot reach 5 % with fewer than
+6 classes.  It cannot with 10 classes either, once a dozen detectors share Holm's correction over all
+pairs.  The paired t test can, and its null hypothesis is about means, which the board compares.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ NORMAL_QUANTILE = 1.959963984540054  # two-sided, at LEVEL
 
 
 class Interval(NamedTuple):
-    """A mean and how far it may be off.
+    """A mean and its uncertainty.
 
     Attributes:
         mean: arithmetic mean.
         sd: sample standard deviation (n - 1); None for a single value.
-        half_width: of the 95 % t-interval around the mean; None for a single value.
+        half_width: half-width of the 95 % t-interval around the mean; None for a single value.
     """
 
     mean: float
@@ -34,10 +34,10 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean of independent values with its two-sided 95 % t-interval.
+    """Return the mean of independent values with its two-sided 95 % t-interval.
 
     Args:
-        values: one or more finite numbers, e.g. AUROC by seed.
+        values: one or more finite numbers, for example AUROC by seed.
 
     Raises:
         ValueError: if there are no values.
@@ -53,17 +53,17 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 class Paired(NamedTuple):
-    """How much higher one of two rows is, over the classes that both have.
+    """Comparison of two rows of a board over the classes that both have.
 
     Attributes:
-        n: classes.
-        mean: of the differences, first minus second.
-        half_width: of the 95 % t-interval around it.
+        n: number of classes.
+        mean: mean of the differences, first minus second.
+        half_width: half-width of the 95 % t-interval around that mean.
         effect: Cohen's d for pairs (d_z), the mean difference over the standard deviation of the
-            differences; None where they are all the same.
-        wins: classes in which the first is higher; equal counts half.
-        p: of the paired t test.
-        p_signed_rank: of Wilcoxon's exact signed-rank test.
+            differences; None if they are all the same.
+        wins: number of classes in which the first is higher; equal counts half.
+        p: p-value of the paired t test.
+        p_signed_rank: p-value of Wilcoxon's exact signed-rank test.
     """
 
     n: int
@@ -76,7 +76,7 @@ class Paired(NamedTuple):
 
 
 def compare_pairs(first: Sequence[float], second: Sequence[float]) -> Paired:
-    """Compare two rows class by class; arguments and errors as for `paired_t`."""
+    """Compare two rows class by class.  Arguments and errors are those of `paired_t`."""
     p = paired_t(first, second)
     differences = [a - b for a, b in zip(first, second, strict=True)]
     mean, sd, half_width = interval(differences)
@@ -86,20 +86,20 @@ def compare_pairs(first: Sequence[float], second: Sequence[float]) -> Paired:
 
 
 def paired_t(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p-value of the paired t test that both have the same mean.
+    """Return the two-sided p-value of the paired t test that both have the same mean.
 
     Args:
         first, second: equally long, two values or more; position i of both is one class.
 
     Returns:
-        p in [0, 1].  Differences that are all the same number give 1 where that is zero, else 0.
+        p in [0, 1].  If all differences are the same number, p is 1 for the number zero and 0 otherwise.
 
     Raises:
         ValueError: if the lengths differ or there are fewer than two pairs.
     """
     if len(first) != len(second) or len(first) < 2:
         raise ValueError(f"a paired test needs two pairs or more, not {len(first)} and {len(second)} values")
-    from scipy.special import stdtr  # 0.2 s, spared to those who only ask for --help
+    from scipy.special import stdtr  # imported here: it takes 0.2 s, which --help does not need
 
     n = len(first)
     mean, sd, _ = interval([a - b for a, b in zip(first, second, strict=True)])
@@ -110,19 +110,19 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-    """Two-sided p-value of Wilcoxon's signed-rank test, exact also with ties.
+    """Return the two-sided p-value of Wilcoxon's signed-rank test, which is exact also with ties.
 
     Zeros are left out; the others share midranks, and every assignment of signs is counted.
 
     Args:
-        differences: finite, one a pair.
+        differences: finite, one for each pair.
 
     Returns:
-        p in (0, 1]; 1 where all differences are zero.
+        p in (0, 1]; 1 if all differences are zero.
     """
     sizes = sorted(abs(d) for d in differences if d != 0.0)
     doubled = {size: sizes.index(size) + bisect_right(sizes, size) + 1 for size in set(sizes)}  # midranks, twice
-    ways = {0: 1}  # assignments of signs by the sum of the positive ranks
+    ways = {0: 1}  # number of sign assignments, by the sum of the positive ranks
     for size in sizes:
         grown = dict(ways)
         for total, count in ways.items():
@@ -135,7 +135,7 @@ def signed_rank(differences: Sequence[float]) -> float:
 
 
 class Difference(NamedTuple):
-    """Of two means: first minus second, half-width of its 95 % interval, two-sided p."""
+    """Difference of two means: first minus second, half-width of its 95 % interval, two-sided p."""
 
     mean: float
     half_width: float
@@ -146,8 +146,8 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Compare the means of two independent samples whose variances may differ (Welch's t test).
 
     Args:
-        first, second: e.g. AUROC by seed.  A side of one value counts as known exactly, as that of
-            a deterministic detector is; one side at least has two.
+        first, second: for example AUROC by seed.  A side with one value counts as known exactly, like the
+            value of a deterministic detector.  At least one side has two values.
 
     Raises:
         ValueError: if neither side has two values.
@@ -161,7 +161,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     difference, variance = sides[0].mean - sides[1].mean, sum(variances)
     if variance == 0.0:
         return Difference(difference, 0.0, 1.0 if difference == 0.0 else 0.0)
-    # Relative to the sum, or the squares of tiny variances underflow.
+    # Shares are relative to the sum, because squares of tiny variances would underflow.
     counts = (len(first), len(second))
     shares = [(v / variance) ** 2 / (n - 1) for v, n in zip(variances, counts, strict=True) if v]
     degrees = 1.0 / sum(shares)
@@ -170,29 +170,29 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def normal_p(z: float) -> float:
-    """Two-sided p-value of a standard normal z."""
+    """Return the two-sided p-value of a standard normal z."""
     return math.erfc(abs(z) / math.sqrt(2.0))
 
 
 def prediction_half_width(values: Sequence[float]) -> float:
-    """Half-width of the interval around their mean that holds one further value with 95 %.
+    """Return the half-width of the interval around the mean that contains one more value with 95 %.
 
     Raises:
         ValueError: if there are fewer than two values.
     """
     n = len(values)
     if n < 2:
-        raise ValueError("how far values lie apart takes two of them")
+        raise ValueError("a spread needs two values or more")
     sd = interval(values).sd
     assert sd is not None
     return _t_quantile(n - 1) * sd * math.sqrt(1.0 + 1.0 / n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm 1979), in the order given.
+    """Return p-values adjusted for their number (Holm 1979), in the order given.
 
-    Those at or below alpha are rejected with a family-wise error rate of at most alpha, however
-    the tests depend on each other.
+    Rejecting those at or below alpha keeps the family-wise error rate at or below alpha, for any dependence
+    between the tests.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -203,12 +203,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def against_best(best: Sequence[float], others: Sequence[Sequence[float]]) -> list[tuple[Paired, float]]:
-    """Each of `others` against the row with the best observed mean: best minus other, Holm-adjusted p.
+    """Compare each of `others` with the row that has the best observed mean.
 
-    A detector that truly is the best has an adjusted p at or below alpha with probability below alpha,
-    although the rival was picked for looking best: that needs a p below alpha against some rival, each
-    of which is tested two-sided at its share of alpha and can err in one direction only.  That holds for
-    each detector; it is not a promise about all of several equals at once.
+    Returns best minus other, with the Holm-adjusted p.  A detector that truly is the best has an adjusted p at
+    or below alpha with a probability below alpha.  This holds although the rival was picked for its high mean.
+    An error would need a p below alpha against some rival.  Each rival is tested two-sided at its share of
+    alpha, and only one direction can be an error.  The bound holds for each detector by itself, and not for all
+    of several equal ones together.
 
     Args:
         best: one value per class of the best row, seeds averaged.

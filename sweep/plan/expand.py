@@ -1,7 +1,7 @@
-"""From a spec to trials: what would run, what is done, what is stale, what is left.
+"""Expand a sweep into its trials and searches.
 
-`launch` runs the plan that `plan` shows.  Trials of searches are known only once Optuna has asked
-for them; a plan counts how many may still be asked.
+`launch` runs what `plan` shows.  The trials of a search are known only after Optuna has chosen its candidates.  Until
+then a plan counts how many trials the search may still run.
 """
 
 from __future__ import annotations
@@ -23,25 +23,29 @@ from sweep.spec.sweep import Sweep
 from sweep.spec.trial import KEY_LENGTH, Numerics, Scalar, Timing, TrialSpec, Validation
 from sweep.store.ledger import canonical_json
 
-WARMUP_SHARE = 10  # a tenth as many batches as are timed are scored before
+WARMUP_SHARE = 10  # timed batches for each batch that is scored before them as warm-up
+
+
+CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
+"""Fields of `Planned` that name a cell: trials that differ in their seeds only."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One trial's place in a study.
+    """One trial as part of a study.
 
     Attributes:
-        study, kind: of the study.
-        detector, variant, dataset, protocol, abnormal, split_seed, seed: of the trial.
-        setting: what tells apart configurations of one variant: "" for the default, "nz=32" for a
-            grid's value, "searched" for what a search chose.
-        lam: lambda that scores are combined with; None where the score has one component.
-        spec: the trial.
-        objective: of a search: "transfer", or "labelled" for supervised choices.
-        axis, value: of a grid.
-        centre: of a grid: the value is the one that the study has where another axis is varied.
-        reported: False for candidates of a search, which no leaderboard shows; trials of a runtime study
-            are reported in a table of their own.
+        study, kind: name and kind of the study.
+        detector, variant, dataset, protocol, abnormal, split_seed, seed: fields of the trial.
+        setting: distinguishes configurations of one variant: "" for the default, "nz=32" for a value of a grid,
+            "searched" for the choice of a search.
+        lam: lambda that combines the score components; None if the score has one component.
+        spec: spec of the trial.
+        objective: for a search: "transfer", or "labelled" for supervised choices.
+        axis, value: for a grid: the varied hyperparameter, and its value.
+        centre: for a grid: True if the value is also the study's value while another axis is varied.
+        reported: False for candidates of a search, which no leaderboard shows.  Trials of a runtime study are
+            reported in their own table.
     """
 
     study: str
@@ -68,7 +72,7 @@ class Planned:
 
     @property
     def cell(self) -> tuple[str, ...]:
-        """What its seeds are averaged within."""
+        """Identity of the cell, whose trials are averaged over seeds."""
         return (
             self.study,
             self.detector,
@@ -82,12 +86,13 @@ class Planned:
 
 @dataclass(frozen=True)
 class PlannedSearch:
-    """One Optuna study: candidates over tuning instances, then the chosen one over fresh seeds.
+    """One Optuna study: candidates over tuning instances, then the chosen candidate over new seeds.
 
     Attributes:
-        study, spec: of the sweep's study and of the Optuna study.
-        tuning, reports: trials with the default hyperparameters: of one candidate, in order of
-            instances, and of what is reported.
+        study: name of the sweep's study.
+        spec: spec of the Optuna study.
+        tuning: trials of one candidate in order of instances, with the default hyperparameters.
+        reports: trials that are reported, with the default hyperparameters.
     """
 
     study: str
@@ -96,17 +101,22 @@ class PlannedSearch:
     reports: tuple[Planned, ...]
 
     def instance(self, params: Mapping[str, Scalar], number: int) -> Planned:
-        """Trial of one instance of a candidate."""
+        """Return the trial of one instance of a candidate.
+
+        Args:
+            params: hyperparameters of the candidate.
+            number: number of the instance.
+        """
         return _with(self.tuning[number], params, self.tuning[number].lam)
 
     def reported_trials(self, frozen: tuple[Mapping[str, Scalar], float | None]) -> tuple[Planned, ...]:
-        """Trials of the chosen hyperparameters and lambda."""
+        """Return the trials that are reported, given the chosen hyperparameters and lambda."""
         return tuple(_with(report, *frozen) for report in self.reports)
 
 
 @dataclass(frozen=True)
 class Work:
-    """All that a spec asks for on a platform, and the datasets of it by name."""
+    """All trials and searches of a sweep on a platform, and its datasets by name."""
 
     fixed: tuple[Planned, ...]
     searches: tuple[PlannedSearch, ...]
@@ -114,7 +124,7 @@ class Work:
 
 
 def expand(sweep: Sweep, platform: Platform) -> Work:
-    """Every trial of every study, resolved, and every search."""
+    """Return every trial of every study, fully resolved, and every search."""
     fixed: list[Planned] = []
     searches: list[PlannedSearch] = []
     datasets = {name: sweep.dataset(name) for study in sweep.studies for name in study.datasets}
@@ -136,7 +146,7 @@ def expand(sweep: Sweep, platform: Platform) -> Work:
 
 
 def union(works: Iterable[Work]) -> Work:
-    """What any of several launches asked for; a search that stands in two is as the later one has it."""
+    """Return the trials and searches of several launches; of a search that two launches have, the later version."""
     fixed: dict[tuple[object, ...], Planned] = {}
     searches: dict[str, PlannedSearch] = {}
     datasets: dict[str, DatasetInfo] = {}
@@ -149,7 +159,7 @@ def union(works: Iterable[Work]) -> Work:
 
 @dataclass(frozen=True)
 class _Base:
-    """One detector with variant on one dataset within one study."""
+    """One detector and variant on one dataset in one study."""
 
     study: Study
     platform: Platform
@@ -159,7 +169,7 @@ class _Base:
     variant: str
 
     def trials(self, given: Mapping[str, Any] | None = None, **fields: Any) -> list[Planned]:
-        """Trials over the study's classes and seeds, with `given` laid over its hyperparameters."""
+        """Return the trials over the study's classes and seeds; `given` overrides hyperparameters."""
         hyperparameters, lam = self.settings(given)
         return [
             self.planned(hyperparameters, lam, abnormal, seed, **fields)
@@ -172,7 +182,7 @@ class _Base:
         return settings(self.info, self.variant, {**here, **self.study.given(self.info), **(given or {})})
 
     def seeds(self) -> tuple[int, ...]:
-        """A deterministic detector runs once per split."""
+        """Return the seeds; a deterministic detector runs once for each split."""
         once = self.info.deterministic and self.study.split_seed != "follow"
         return self.study.seeds[:1] if once else self.study.seeds
 
@@ -180,7 +190,7 @@ class _Base:
         return tuple(c for c in self.study.abnormal if c in self.dataset.huntable)
 
     def numerics(self, hyperparameters: Mapping[str, Scalar]) -> Numerics:
-        """The platform's; its precision is of training steps, and a trial without any has none to choose."""
+        """Return the arithmetic of the platform, without a choice of precision if nothing is trained."""
         if self.info.trains_by_epoch and hyperparameters.get("epochs"):
             return self.platform.numerics
         return replace(self.platform.numerics, precision=Numerics().precision)
@@ -231,7 +241,7 @@ class _Base:
 
 
 def _runtime(base: _Base) -> Iterator[Planned]:
-    """Once: neither class, seed nor training change how long scoring takes."""
+    """Yield one trial: the scoring time does not depend on class, seed or training."""
     repetitions = base.study.repetitions
     timing = Timing(warmup=math.ceil(repetitions / WARMUP_SHARE), repetitions=repetitions)
     hyperparameters, lam = base.settings({"epochs": 0} if base.info.trains_by_epoch else None)
@@ -245,7 +255,7 @@ def _grid(base: _Base) -> Iterator[Planned]:
         default, lam = base.settings()
         centre = lam if axis == LAMBDA else default.get(axis)
         if centre is None:
-            continue  # this detector has no such hyperparameter
+            continue  # this detector does not have the hyperparameter
         for value in dict.fromkeys(_at(base, axis, value) for value in (*values, centre)):
             yield from base.trials(
                 {axis: value}, setting=f"{axis}={value}", axis=axis, value=value, centre=value == centre
@@ -253,7 +263,7 @@ def _grid(base: _Base) -> Iterator[Planned]:
 
 
 def _at(base: _Base, axis: str, value: Scalar) -> Scalar:
-    """A value of an axis as the detector takes it: `2e-4` in YAML is text, and 2 may be 2.0."""
+    """Return a value of an axis in the detector's type: YAML reads `2e-4` as text, and 2 may mean 2.0."""
     resolved, lam = base.settings({axis: value})
     return resolved[axis] if axis != LAMBDA else float(lam or 0.0)
 
@@ -274,7 +284,7 @@ def _searches(base: _Base) -> Iterator[PlannedSearch]:
             for seed in study.tuning_seeds
             for c in tuned
         )
-        # Classes that were tuned on are reported on a split whose test has none of the rows tuned on.
+        # If a class was used for tuning, its reported split must not test on the rows that were used for tuning.
         report_validation = tuning_validation if objective == "labelled" else None
         reports = tuple(
             base.planned(default, lam, c, seed, validation=report_validation, setting="searched", objective=objective)
@@ -308,7 +318,7 @@ def _searches(base: _Base) -> Iterator[PlannedSearch]:
 
 
 def _folds(study: Study, classes: Sequence[str], objective: str) -> Iterator[tuple[Sequence[str], Sequence[str]]]:
-    """(classes tuned on, classes reported) of each Optuna study."""
+    """Yield the tuned classes and the reported classes of each Optuna study."""
     if objective == "labelled":
         yield from ([((c,), (c,)) for c in classes] if study.per == "cell" else [(classes, classes)])
     elif study.per == "cell":

@@ -1,1 +1,1 @@
-"""What people read: tables, page, figures, bundle."""
+"""The report of a sweep: tables, HTML page, figures, and a bundle for reviewers."""

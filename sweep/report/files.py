@@ -1,7 +1,7 @@
-"""Boards for people and for programs: terminal, Markdown, LaTeX, CSV, JSON, Parquet.
+"""Files of a report: Markdown and LaTeX for people, CSV, JSON and Parquet for programs.
 
-Terminal, Markdown and LaTeX show the same sheets.  Names (of classes, detectors, studies) come from users:
-they are escaped for where they go, and never reach a terminal with control characters.
+Markdown, LaTeX and the terminal show the same sheets.  Names of classes, detectors and studies come from users,
+so they are escaped for each format and never reach a terminal with control characters.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from models.catalog import DETECTORS, DetectorInfo
+from sweep.console import printable
+from sweep.files import write_atomically
 from sweep.leaderboard import papers
 from sweep.leaderboard.audit import audits
 from sweep.leaderboard.board import METRICS, Board, Build, Cell, Entry, Leaderboard, builder
@@ -26,11 +26,7 @@ from sweep.report.markdown import _document, markdown
 from sweep.report.paper_sheet import changed_hyperparameters
 from sweep.report.sheet import Sheet
 from sweep.report.sheets import sheets
-from sweep.report.terminal import _plain
 from sweep.spec.trial import SELECTIONS
-
-if TYPE_CHECKING:
-    pass
 
 CSV_COLUMNS = (
     "detector", "variant", "dataset", "protocol", "abnormal", "selection", "evaluation", "metric", "mean",
@@ -43,8 +39,8 @@ RUNTIME_COLUMNS = (
     "detector", "variant", "dataset", "size", "batch_size", "milliseconds", "low", "high", "n", "hardware", "numerics",
     "torch", "status", "paper", "paper_source", "study", "key",
 )  # fmt: skip
-FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001  (what spreadsheets begin one with)
-BESIDE = {"auroc": "ap", "ap": "auroc"}  # what a paper's value may be instead
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001  (first characters of a spreadsheet's formula)
+BESIDE = {"auroc": "ap", "ap": "auroc"}  # other metric that a value printed in a paper may be
 
 
 def write(
@@ -59,18 +55,21 @@ def write(
     built: Build | None = None,
     timed: Sequence[Runtime] = (),
 ) -> list[Path]:
-    """Write leaderboard.{csv,json,md,tex}, results.parquet and, of runtime studies, runtime.csv.
+    """Write leaderboard.{csv,json,md,tex}, results.parquet and, for runtime studies, runtime.csv.
 
-    Each file is written whole or not at all.
+    Each file is written completely or not at all.
 
     Args:
-        rows: of `sweep.leaderboard.rows.gather`.
-        out: folder, made if need be.
-        selection, evaluation, metric: what Markdown and LaTeX show; CSV and JSON hold all there are.
+        rows: rows of `sweep.leaderboard.rows.build_rows`.
+        out: folder of the files, created if necessary.
+        selection, evaluation, metric: what Markdown and LaTeX show; CSV and JSON have every combination.
         provenance: printed above the tables, e.g. {"command": ..., "commit": ...}.
         catalog: see `sweep.leaderboard.board.build`.
-        built: of `sweep.leaderboard.board.builder` for these rows, where some are built already.
-        timed: of `sweep.leaderboard.runtime.runtimes`.
+        built: `sweep.leaderboard.board.builder` of these rows, if the caller has one already.
+        timed: result of `sweep.leaderboard.runtime.runtimes`.
+
+    Returns:
+        Paths of the files.
     """
     built = built or builder(rows, catalog)
     board = built(selection, evaluation, metric)
@@ -84,18 +83,18 @@ def write(
         "results.parquet": to_parquet(rows),
     } | ({"runtime.csv": runtime_csv(timed).encode()} if timed else {})
     out.mkdir(parents=True, exist_ok=True)
-    return [publish(out / name, data) for name, data in contents.items()]
+    return [write_atomically(out / name, data) for name, data in contents.items()]
 
 
 def all_leaderboards(rows: Iterable[Row], built: Build) -> list[Leaderboard]:
-    """A leaderboard for each selection and evaluation that rows have, and each metric, in a fixed order."""
+    """Build a leaderboard for each selection and evaluation in the rows and each metric, in a fixed order."""
     present = {(row["selection"], row["evaluation"]) for row in rows}
     ordered = sorted(present, key=lambda pair: (SELECTIONS.index(pair[0]), pair[1]))
     return [built(*pair, metric) for pair in ordered for metric in METRICS]
 
 
 def companion(built: Build, shown: Leaderboard) -> Leaderboard | None:
-    """The same rows by the metric that a paper's value may be instead."""
+    """Build the leaderboard of the other metric that a value printed in a paper may be; None without one."""
     metric = BESIDE.get(shown.metric)
     return None if metric is None else built(shown.selection, shown.evaluation, metric)
 
@@ -103,33 +102,34 @@ def companion(built: Build, shown: Leaderboard) -> Leaderboard | None:
 def write_sheets(
     tables: Sequence[Sheet], out: Path, name: str, provenance: Mapping[str, object] | None = None
 ) -> list[Path]:
-    """Write sheets as Markdown and LaTeX."""
+    """Write sheets as OUT/NAME.md and OUT/NAME.tex; return the paths."""
     out.mkdir(parents=True, exist_ok=True)
     texts = {"md": _document(name.capitalize(), tables, provenance), "tex": latex.document(tables, provenance)}
-    return [publish(out / f"{name}.{ending}", text.encode()) for ending, text in texts.items()]
+    return [write_atomically(out / f"{name}.{ending}", text.encode()) for ending, text in texts.items()]
 
 
 def csv_text(leaderboards: Iterable[Leaderboard]) -> str:
-    """Every cell of every board and grid, one a line; `abnormal` is "mean" for the class mean.
+    """Return leaderboard.csv: one line for each cell of every board and grid.
 
-    A class mean for which no seed is complete is left empty.  Names that a spreadsheet would take
-    for a formula begin with an apostrophe; control characters in names are spaces.
+    `abnormal` is "mean" for the class mean, which is empty if no seed has all classes.  A name that a spreadsheet
+    would read as a formula gets an apostrophe in front; control characters in names become spaces.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for found in leaderboards:
-        for board in found.boards:
+    for leaderboard in leaderboards:
+        for board in leaderboard.boards:
             for line in (*board.lines, *(line for grid in board.grids for line in grid.lines)):
                 for abnormal, cell in (*line.cells.items(), ("mean", line.mean)):
-                    writer.writerow(_csv_row(found, board, line, abnormal, cell))
+                    writer.writerow(_csv_row(leaderboard, board, line, abnormal, cell))
     return text.getvalue()
 
 
 def runtime_csv(timed: Iterable[Runtime]) -> str:
-    """One line for each runtime and batch size, `low` and `high` being quartiles.
+    """Return runtime.csv: one line for each runtime and batch size.
 
-    A trial without a result has one line without numbers.
+    `milliseconds` is the median per image; `low` and `high` are the quartiles.  A trial without a result has one line
+    without numbers.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -145,24 +145,24 @@ def runtime_csv(timed: Iterable[Runtime]) -> str:
 
 
 def json_text(leaderboards: Iterable[Leaderboard], provenance: Mapping[str, object] | None = None) -> str:
-    """Every leaderboard as `sweep.leaderboard.board` has it, names as they are; numbers that are not are null."""
+    """Return leaderboard.json: provenance, and each leaderboard with the fields of `sweep.leaderboard.board`.
+
+    Names are not escaped; numbers that do not exist are null.
+    """
     body = {"provenance": dict(provenance or {}), "leaderboards": [asdict(found) for found in leaderboards]}
     return json.dumps(body, indent=1, allow_nan=False, default=str) + "\n"
-
-
-# -- terminal ---------------------------------------------------------------------------------------
 
 
 # -- files ------------------------------------------------------------------------------------------
 
 
-def _csv_row(found: Leaderboard, board: Board, line: Entry, abnormal: str, cell: Cell) -> list[object]:
+def _csv_row(leaderboard: Leaderboard, board: Board, line: Entry, abnormal: str, cell: Cell) -> list[object]:
     mean, difference = (cell.mean, cell.difference) if cell.n else (None, None)
     low = high = None
     if mean is not None and cell.half_width is not None:
         low, high = mean - cell.half_width, mean + cell.half_width
     names = [line.detector, line.variant, board.dataset, board.protocol, abnormal]
-    how = [found.selection, found.evaluation, found.metric]
+    how = [leaderboard.selection, leaderboard.evaluation, leaderboard.metric]
     numbers = [mean, cell.sd, cell.n, cell.n_planned, low, high, cell.paper, difference]
     ends = [cell.test_half_width, cell.diverged, cell.failed, cell.stale, cell.counted]
     whole = _csv_of_line(line) if abnormal == "mean" else [None] * 12
@@ -174,7 +174,7 @@ def _csv_row(found: Leaderboard, board: Board, line: Entry, abnormal: str, cell:
         *own,
         *ends,
         *whole,
-        *_csv_paper(found, board, line, abnormal, cell),
+        *_csv_paper(leaderboard, board, line, abnormal, cell),
     ]
 
 
@@ -186,13 +186,13 @@ def _csv_of_line(line: Entry) -> list[object]:
     return [line.gap, *tested, line.parameters, line.train_seconds, line.cpu_hours, line.gpu_hours, line.usd]
 
 
-def _csv_paper(found: Leaderboard, board: Board, line: Entry, abnormal: str, cell: Cell) -> list[object]:
-    """Source and reasons; those of a class mean are its classes'."""
+def _csv_paper(leaderboard: Leaderboard, board: Board, line: Entry, abnormal: str, cell: Cell) -> list[object]:
+    """Return source and reasons of a printed value; a class mean has those of all its classes."""
     if cell.paper is None:
         return [None, None]
     titles, reasons = list[str](), list[str]()
     for name in line.cells if abnormal == "mean" else [abnormal]:
-        printed = papers.printed_value(line.detector, board.dataset, board.protocol, name, found.metric)
+        printed = papers.printed_value(line.detector, board.dataset, board.protocol, name, leaderboard.metric)
         if printed is not None:
             titles.append(papers.SOURCES[printed.source].title)
             reasons += papers.differences(
@@ -200,25 +200,14 @@ def _csv_paper(found: Leaderboard, board: Board, line: Entry, abnormal: str, cel
                 line.detector,
                 printed.protocol,
                 protocol=board.protocol,
-                selection=found.selection,
-                evaluation=found.evaluation,
+                selection=leaderboard.selection,
+                evaluation=leaderboard.evaluation,
                 changed=changed_hyperparameters(line),
             )
     return ["; ".join(dict.fromkeys(texts)) for texts in (titles, reasons)]
 
 
 def harmless(name: str) -> str:
-    """On one line, and no formula whatever spreadsheet opens it."""
-    plain = _plain(name)
+    """Return a name on one line that no spreadsheet reads as a formula."""
+    plain = printable(name)
     return f"'{plain}" if plain.lstrip().startswith(FORMULA) else plain
-
-
-def publish(path: Path, data: bytes) -> Path:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    return path

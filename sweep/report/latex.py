@@ -1,7 +1,7 @@
 r"""Sheets as LaTeX tables for a paper: booktabs, plain pdflatex, `\input{leaderboard.tex}`.
 
-Names come from users.  Every character is escaped; one that pdflatex's fonts lack is written as its
-code point, so that the file always compiles and nothing in it is a command of theirs.
+Names come from users, so every character is escaped.  A character that the fonts of pdflatex lack is written as its
+code point.  Therefore the file always compiles, and no name can become a command.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from sweep.report.sheet import Sheet, SheetCell
 
-WIDE = 6  # columns of numbers from which a table is shrunk to the width of the text
+WIDE = 6  # a table with this many columns of numbers is shrunk to the width of the text
 
 HEAD = r"""% Tables of a leaderboard; names are escaped.  The document's preamble needs
 %   \usepackage[T1]{fontenc}
@@ -36,14 +36,14 @@ _ACCENTS = {
 
 
 def document(sheets: Iterable[Sheet], provenance: Mapping[str, object] | None = None) -> str:
-    """The sheets as a file for `\\input`, headed by where they come from."""
+    """Return the sheets as a file for `\\input`, with their provenance as comments at the top."""
     lines = [HEAD]
     lines += [f"% {_comment(name)}: {_comment(value)}" for name, value in (provenance or {}).items()]
     return "\n".join([*lines, "", *(table(sheet) for sheet in sheets)])
 
 
 def table(sheet: Sheet) -> str:
-    """One sheet as a table with its title and captions."""
+    """Return one sheet as a table; its caption has the title and the captions of the sheet."""
     columns = len(sheet.columns)
     rows = [_row([sheet.label, *sheet.columns]), r"\midrule"]
     for number, (heading, lines) in enumerate(sheet.sections):
@@ -58,7 +58,7 @@ def table(sheet: Sheet) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that prints as itself."""
+    """Escape a text so that LaTeX prints exactly this text."""
     return "".join(map(_character, unicodedata.normalize("NFC", text)))
 
 
@@ -88,5 +88,5 @@ def _cell(text: str | SheetCell) -> str:
 
 
 def _comment(value: object) -> str:
-    """On one line of printable ASCII: a line break would end the comment."""
+    """Return printable ASCII on one line, because a line break would end the comment."""
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in str(value))

@@ -1,18 +1,19 @@
-"""Sheets as Markdown."""
+"""Sheets as GitHub-flavoured Markdown."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from sweep.console import printable
 from sweep.leaderboard.audit import Audit
 from sweep.leaderboard.board import Leaderboard
 from sweep.leaderboard.runtime import Runtime
 from sweep.report.sheet import Sheet
 from sweep.report.sheets import sheets
-from sweep.report.terminal import EMPTY, _plain
+from sweep.report.terminal import EMPTY
 
-MARKDOWN_SPECIAL = re.compile(r"[\\`*|<>\[\]&~$]|(?<![^\W_])_|_(?![^\W_])")  # inside a word _ is no emphasis
+MARKDOWN_SPECIAL = re.compile(r"[\\`*|<>\[\]&~$]|(?<![^\W_])_|_(?![^\W_])")  # _ inside a word needs no escape
 
 
 def markdown(
@@ -22,7 +23,12 @@ def markdown(
     other: Leaderboard | None = None,
     timed: Sequence[Runtime] = (),
 ) -> str:
-    """The boards as GitHub-flavoured Markdown, headed by where they come from."""
+    """Render the boards as GitHub-flavoured Markdown, with their provenance at the top.
+
+    Args:
+        leaderboard, audited, other, timed: see `sweep.report.sheets.sheets`.
+        provenance: printed as a list above the tables, e.g. {"command": ..., "commit": ...}.
+    """
     text = _document("Leaderboard", sheets(leaderboard, audited, other, timed), provenance)
     return text if leaderboard.boards or timed else f"{text}\n{EMPTY}\n"
 
@@ -50,4 +56,4 @@ def _markdown_row(texts: Iterable[str]) -> str:
 
 
 def _escape(value: object) -> str:
-    return MARKDOWN_SPECIAL.sub(r"\\\g<0>", _plain(str(value)))
+    return MARKDOWN_SPECIAL.sub(r"\\\g<0>", printable(str(value)))

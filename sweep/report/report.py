@@ -1,4 +1,4 @@
-"""The verbs report and verify: what they read, show and write."""
+"""The commands `report` and `verify`: reading a sweep's results, showing them, and writing the files of a report."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from sweep.console import printable
 from sweep.errors import UserError, unknown
+from sweep.files import write_atomically
 from sweep.leaderboard.audit import audits
 from sweep.leaderboard.board import METRICS, Build, builder
 from sweep.leaderboard.rows import Row, provenance, rows, scores
 from sweep.leaderboard.runtime import Runtime, read_runtimes
 from sweep.plan.status import SweepStatus
-from sweep.report.files import all_leaderboards, companion, publish, write, write_sheets
+from sweep.report.files import all_leaderboards, companion, write, write_sheets
 from sweep.report.terminal import terminal
 from sweep.spec.trial import EVALUATIONS, SELECTIONS
 from sweep.store.base import ObjectNotFound
@@ -29,15 +31,22 @@ if TYPE_CHECKING:
 
 
 class Reporting:
-    """Rows of a sweep, shown and written one way.
+    """Rows of a sweep, shown and written for one selection, evaluation and metric.
 
     Args:
-        survey, ledger: of the sweep.
-        selection, evaluation, metric: what is shown.
-        usd_per_hour: price of what one trial occupies.
+        status: status of the sweep.
+        ledger: ledger of the sweep.
+        selection: "last", "val" or "oracle".
+        evaluation: "clean", "legacy_ordered" or "legacy_shuffled".
+        metric: "auroc", "ap" or "fpr95".
+        usd_per_hour: price in dollars of the resources of one trial; None if it is not known.
+
+    Attributes:
+        rows: rows of `sweep.leaderboard.rows.build_rows`.
+        timed: runtimes of the sweep's runtime studies.
 
     Raises:
-        UserError: selection, evaluation or metric is none that there is.
+        UserError: unknown selection, evaluation or metric.
     """
 
     def __init__(
@@ -54,26 +63,35 @@ class Reporting:
         problems += [unknown("metric", metric, METRICS)] if metric not in METRICS else []
         if problems:
             raise UserError(problems)
-        self._survey, self._ledger = status, ledger
-        self._way = (selection, evaluation, metric)
+        self._status, self._ledger = status, ledger
+        self._choice = (selection, evaluation, metric)
         self.rows: list[Row] = rows(status, ledger, usd_per_hour)
         self.timed: list[Runtime] = read_runtimes(status, ledger)
         self._built: Build = builder(self.rows)
 
     def show(self, console: Console) -> None:
         """Print the boards."""
-        shown = self._built(*self._way)
-        audited = audits(self.rows, self._way[2], built=self._built)
+        shown = self._built(*self._choice)
+        audited = audits(self.rows, self._choice[2], built=self._built)
         console.print(terminal(shown, console.width, audited, companion(self._built, shown), self.timed))
 
     def records(self) -> list[dict[str, object]]:
-        """Rows, then runtimes, whose kind is "runtime"."""
+        """Return the rows, then the runtimes with kind "runtime", for JSON output."""
         return [*self.rows, *({"kind": "runtime", **asdict(runtime)} for runtime in self.timed)]
 
     def write(self, folder: Path, command: str, trial_command: str) -> list[Path]:
-        """Write every file of a report; `trial_command` shows a trial, its key following."""
-        selection, evaluation, metric = self._way
-        said = provenance(self._ledger, command)
+        """Write every file of a report and return the paths.
+
+        Args:
+            folder: folder of the files, created if necessary.
+            command: command that made this report, for its provenance.
+            trial_command: command that shows a trial when the trial's key is appended.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        selection, evaluation, metric = self._choice
+        origin = provenance(self._ledger, command)
         with writing(folder):
             written = write(
                 self.rows,
@@ -81,36 +99,36 @@ class Reporting:
                 selection=selection,
                 evaluation=evaluation,
                 metric=metric,
-                provenance=said,
+                provenance=origin,
                 built=self._built,
                 timed=self.timed,
             )
-            return [*written, self._write_page(folder, said, trial_command)]
+            return [*written, self._write_page(folder, origin, trial_command)]
 
-    def _write_page(self, folder: Path, said: dict[str, object], trial_command: str) -> Path:
+    def _write_page(self, folder: Path, origin: dict[str, object], trial_command: str) -> Path:
         """Write report.html, and each figure as SVG and PDF into figures/."""
-        from sweep.report.figures import draw  # matplotlib: 0.4 s, which no other verb needs
+        from sweep.report.figures import draw  # imports matplotlib (0.4 s), which no other command needs
         from sweep.report.html.page import page
 
-        leaderboard = self._built(*self._way)
-        drawings = list(draw(leaderboard, self.rows, self._survey.searches, self._read))
+        leaderboard = self._built(*self._choice)
+        drawings = list(draw(leaderboard, self.rows, self._status.searches, self._read))
         figures = folder / "figures"
         figures.mkdir(exist_ok=True)
         for drawing in drawings:
-            publish(figures / f"{drawing.name}.svg", drawing.svg)
-            publish(figures / f"{drawing.name}.pdf", drawing.pdf)
+            write_atomically(figures / f"{drawing.name}.svg", drawing.svg)
+            write_atomically(figures / f"{drawing.name}.pdf", drawing.pdf)
         launches = self._ledger.specs()
         text = page(
             self.rows,
             leaderboard,
             drawings,
-            provenance=said,
+            provenance=origin,
             spec=launches[-1] if launches else None,
             trial_command=trial_command,
             built=self._built,
             timed=self.timed,
         )
-        return publish(folder / "report.html", text.encode())
+        return write_atomically(folder / "report.html", text.encode())
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -119,39 +137,49 @@ class Reporting:
             return None
 
     def compare(self, first: str, second: str, console: Console, folder: Path | None, command: str) -> list[Path]:
-        """Print two detectors side by side, cell by cell; with a folder write comparison.{md,tex}, too.
+        """Print the comparison of two detectors, cell by cell; with a folder, also write comparison.{md,tex}.
+
+        Args:
+            first, second: names as in `sweep.leaderboard.comparison.compare`.
+            console: where to print.
+            folder: folder for the files; None writes nothing.
+            command: command that made this report, for its provenance.
+
+        Returns:
+            Paths of the files.
 
         Raises:
-            UserError: a name means nothing or several things.
+            UserError: a name matches no line or several, or a file cannot be written.
         """
         from sweep.leaderboard.comparison import compare
         from sweep.report.sheets import sheet
         from sweep.report.terminal import render
 
-        selection, evaluation, _ = self._way
-        found = compare(
+        selection, evaluation, _ = self._choice
+        comparisons = compare(
             self.rows, first, second, lambda key: scores(self._ledger, key), selection=selection, evaluation=evaluation
         )
-        made = [sheet(comparison, f"{selection} epoch, {evaluation}") for comparison in found]
-        console.print(render(made, console.width))
+        tables = [sheet(comparison, f"{selection} epoch, {evaluation}") for comparison in comparisons]
+        console.print(render(tables, console.width))
         if folder is None:
             return []
         with writing(folder):
-            return write_sheets(made, folder, "comparison", provenance(self._ledger, command))
+            return write_sheets(tables, folder, "comparison", provenance(self._ledger, command))
 
     def bundle(self, path: Path, sweep: Sweep, platform: Platform, command: str) -> int:
-        """Pack rows, per-sample scores, results and spec into one zip; returns how many trials have scores.
+        """Pack rows, per-sample scores, results and spec into one zip; return the number of trials with scores.
 
         Raises:
-            UserError: of runtime studies alone, whose times nobody can recompute.
+            UserError: the sweep has only runtime studies, whose times cannot be recomputed; or the zip cannot be
+                written.
         """
         from sweep.report.bundle import pack
         from sweep.report.files import csv_text
 
         if self.timed and not self.rows:
-            raise UserError("a bundle packs scores, to be recomputed, and a runtime study has none; use -o FOLDER")
+            raise UserError("a bundle packs scores for recomputation, and a runtime study has none; use -o FOLDER")
         results = self._ledger.results({row["key"] for row in self.rows})
-        paths = [f"trials/{key}/scores.parquet" for key, found in sorted(results.items()) if found["status"] == "ok"]
+        paths = [f"trials/{key}/scores.parquet" for key, result in sorted(results.items()) if result["status"] == "ok"]
         with writing(path):
             return pack(
                 path,
@@ -166,33 +194,32 @@ class Reporting:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """What cannot be written is told with the fix."""
+    """Turn an error of writing `path` into a UserError with a fix."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; name a place that you may write to") from None
+        raise UserError(f"cannot write {path}: {error.strerror}; name a path that you may write to") from None
 
 
 def verify(path: Path, console: Console) -> tuple[Bundle, bool]:
-    """Recompute a bundle and print what differs; returns it, and whether all is as its scores say.
+    """Recompute a bundle and print all differences.
+
+    Returns:
+        The bundle, and True if everything in it agrees with its scores.
 
     Raises:
-        UserError: it is no bundle, or one that must not be unpacked.
+        UserError: the file is not a bundle, or it is unsafe to unpack.
     """
     from sweep.report.bundle import Bundle
     from sweep.report.verify import verify as recompute
 
     bundle = Bundle(path)
-    found = recompute(bundle)
-    for difference in found.differences:
-        console.print(_plain(difference), style="red", markup=False, soft_wrap=True)
-    verdict = "all as the scores say" if not found.differences else f"{len(found.differences)} differences"
-    counts = f"{found.trials:,} trials, {found.rows:,} rows, {found.cells:,} cells recomputed"
+    verified = recompute(bundle)
+    for difference in verified.differences:
+        console.print(printable(difference), style="red", markup=False, soft_wrap=True)
+    verdict = "all agree with the scores" if not verified.differences else f"{len(verified.differences)} differences"
+    counts = f"{verified.trials:,} trials, {verified.rows:,} rows, {verified.cells:,} cells recomputed"
     console.print(f"{counts}: {verdict}", style="bold", markup=False)
-    for note in found.notes:
-        console.print(_plain(note), style="dim", markup=False)
-    return bundle, not found.differences
-
-
-def _plain(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
+    for note in verified.notes:
+        console.print(printable(note), style="dim", markup=False)
+    return bundle, not verified.differences

@@ -1,4 +1,4 @@
-"""A table of texts, and how boards, lines and numbers are written in it."""
+"""Sheet: a table of texts, and the functions that write boards, lines and numbers into it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ CLASS_GROUP = "abnormal class"
 
 @dataclass(frozen=True)
 class SheetCell:
-    """One cell as text.
+    """One cell of a sheet.
 
     Attributes:
-        line, abnormal: the line and class whose trials it sums up; no class for all of them, no line for none.
+        text: displayed text.
+        bold: True for the best of its column.
+        line: name of the line whose trials the cell summarises; None if it summarises none.
+        abnormal: abnormal class of these trials; None for all classes.
     """
 
     text: str
@@ -28,9 +31,16 @@ class SheetCell:
 
 @dataclass(frozen=True)
 class Sheet:
-    """One table: sections (heading, lines), each line a label and as many entries as columns.
+    """One table of a report.
 
-    The first `lead` columns sum up the others, each of which is a `group`, e.g. an abnormal class.
+    Attributes:
+        title: text above the table.
+        label: heading of the first column, which holds the labels of the lines.
+        columns: headings of the other columns.
+        sections: (heading, lines); a line is its label and one cell for each of `columns`.
+        captions: texts below the table that explain its numbers and marks.
+        lead: number of columns at the start that summarise the others.
+        group: what each of the other columns is, e.g. "abnormal class".
     """
 
     title: str
@@ -43,19 +53,23 @@ class Sheet:
 
 
 def averaged_over(classes: Sequence[str]) -> str:
-    """What a number of a grid is about: "Class mean over 0, 1", or "Class 2 abnormal" where there is but one."""
+    """Describe the numbers of a grid: "Class mean over 0, 1", or "Class 2 abnormal" for a single class."""
     return f"Class {classes[0]} abnormal" if len(classes) == 1 else f"Class mean over {', '.join(classes)}"
 
 
 def board_title(leaderboard: Leaderboard, board: Board) -> str:
-    """E.g. "digits D1: AUROC, last epoch, clean"."""
+    """Return the title of a board's sheet, e.g. "digits D1: AUROC, last epoch, clean"."""
     evaluation = leaderboard.evaluation.replace("_", " ")
     how = f"{METRICS[leaderboard.metric]}, {leaderboard.selection} epoch, {evaluation}"
     return f"{board.dataset} {board.protocol}: {how}"
 
 
 def line_label(line: Entry, lines: Sequence[Entry]) -> str:
-    """Detector, variant unless it has only one, setting, and the study where it takes that to tell."""
+    """Return the label of a line: detector, variant, setting and study.
+
+    The variant is omitted if the detector has only one, and the study if no other line has the same label.
+    "‡" marks supervised lines.
+    """
     info = DETECTORS.get(line.detector)
     variant = "" if info is not None and len(info.variants) == 1 else line.variant
     alike = [other for other in lines if other.name[1:] == line.name[1:]]
@@ -65,15 +79,15 @@ def line_label(line: Entry, lines: Sequence[Entry]) -> str:
 
 
 def decimal(value: float | None, form: str = ".3f") -> str:
-    """Three digits; "-" for none."""
+    """Format a number, by default with three decimals; "-" for None."""
     return "-" if value is None else format(value, form)
 
 
 def probability(value: float) -> str:
-    """A p-value."""
+    """Format a p-value: three decimals, or "<0.001"."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def value_text(value: object) -> str:
-    """A hyperparameter's value, e.g. "50" of 50.0."""
+    """Format the value of a hyperparameter, e.g. 50.0 as "50"."""
     return f"{value:g}" if isinstance(value, float) else str(value)

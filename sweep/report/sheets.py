@@ -1,4 +1,4 @@
-"""What a report shows, whatever shows it: tables of texts with captions that explain their marks."""
+"""Sheets of a report, the same for terminal, Markdown, LaTeX and HTML; captions explain their marks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from sweep.report.sheet import (
 )
 from sweep.spec.trial import Timing
 
-WIDE_NZ = "For Skip-GANomaly nz is the length of the discriminator's feature alone: its U-Net has no such bottleneck."
+WIDE_NZ = (
+    "For Skip-GANomaly nz is only the length of the discriminator's feature vector: its U-Net has no such bottleneck."
+)
 
 
 def sheets(
@@ -34,13 +36,13 @@ def sheets(
     other: Leaderboard | None = None,
     timed: Sequence[Runtime] = (),
 ) -> Iterator[Sheet]:
-    """Each board with its comparisons, what the papers say, and its grids; then audits and runtimes.
+    """Build the sheets: each board with its comparisons, papers and grids; then audits and runtimes.
 
     Args:
-        leaderboard: what is shown.
-        audited: of `sweep.leaderboard.audit.audits`.
-        other: the same rows by another metric, for papers' values that may be either.
-        timed: of `sweep.leaderboard.runtime.runtimes`.
+        leaderboard: leaderboard to show.
+        audited: result of `sweep.leaderboard.audit.audits`.
+        other: the same rows by the other metric that a printed value may be (see `sweep.report.files.companion`).
+        timed: result of `sweep.leaderboard.runtime.runtimes`.
     """
     others = {(board.dataset, board.protocol): board for board in (other.boards if other else ())}
     for board in leaderboard.boards:
@@ -102,9 +104,9 @@ def _test_set_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         cells = (line.mean, *(line.cells.get(abnormal, Cell()) for abnormal in board.classes))
         lines.append((line_label(line, board.lines), tuple(SheetCell(_width(cell.test_half_width)) for cell in cells)))
     caption = (
-        "How far off these numbers may be because the test set is finite: half-width of the 95 % interval by "
-        "DeLong, apart from the interval over seeds.  Seeds, and classes, share test images; they count as if "
-        "they erred alike, so this is at most."
+        "Uncertainty from the finite test set: half-width of DeLong's 95 % interval, separate from the interval over "
+        "seeds.  Seeds and classes share test images.  Their errors are treated as fully correlated, so each "
+        "half-width is an upper bound."
     )
     title = f"{board_title(leaderboard, board)}, finite test set"
     return Sheet(title, "detector", (CLASS_MEAN, *board.classes), (("", tuple(lines)),), (caption,))
@@ -126,27 +128,29 @@ def _comparison_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
         texts = (f"{found.mean:+.3f} ± {found.half_width:.3f}", effect, won, *numbers)
         lines.append((line_label(line, board.lines), tuple(SheetCell(text) for text in texts)))
     captions = (
-        "Unit of analysis: the class, seeds averaged, a divergence counting as chance.  Difference with the 95 % "
-        "t-interval over classes; d_z: Cohen's d for pairs, mean difference over the standard deviation of the "
-        "differences; p: paired t test, and Wilcoxon's exact signed-rank test, which needs 6 classes to reach 5 %; "
-        f"Holm: adjusted for {len(lines)} comparison{'s' if len(lines) > 1 else ''} with the best.",
-        "Caution: classes of one dataset are dependent: they share training and test images, and what is normal in "
-        "one is abnormal in another.  Take p as approximate, and say nothing of other datasets.",
+        "Unit of analysis: the class, averaged over seeds; a diverged trial counts as chance.  best minus this: mean "
+        "difference with its 95 % t-interval over classes.  d_z: Cohen's d for pairs, the mean difference divided by "
+        "the standard deviation of the differences.  p: paired t test.  p Holm: adjusted for "
+        f"{len(lines)} comparison{'s' if len(lines) > 1 else ''} with the best.  p signed rank: Wilcoxon's exact "
+        "signed-rank test, which needs 6 classes to reach 5 %.",
+        "Caution: classes of one dataset are dependent: they share training and test images, and a class that is "
+        "normal in one column is abnormal in another.  Treat p as approximate, and draw no conclusion about other "
+        "datasets.",
     )
     title = f"{board_title(leaderboard, board)}, {line_label(best, board.lines)} against the others"
     return Sheet(title, "detector", COMPARISON, (("", tuple(lines)),), captions)
 
 
 def by_axis(grids: Sequence[Grid]) -> list[list[Grid]]:
-    """Grids of one study and axis together, in order."""
-    found: dict[tuple[str, str], list[Grid]] = {}
+    """Group the grids by study and axis, in order."""
+    groups: dict[tuple[str, str], list[Grid]] = {}
     for grid in grids:
-        found.setdefault((grid.study, grid.axis), []).append(grid)
-    return list(found.values())
+        groups.setdefault((grid.study, grid.axis), []).append(grid)
+    return list(groups.values())
 
 
 def _grid_sheet(leaderboard: Leaderboard, board: Board, grids: Sequence[Grid]) -> Sheet:
-    """Values by detector; each has its own where defaults are not the same."""
+    """Build a table of values by detector; if defaults differ, each detector's column marks its own."""
     study, axis = grids[0].study, grids[0].axis
     points = [{line.value: line for line in grid.lines} for grid in grids]
     values = sorted({value for of_grid in points for value in of_grid}, key=lambda v: (isinstance(v, str), v))
@@ -162,8 +166,8 @@ def _grid_sheet(leaderboard: Leaderboard, board: Board, grids: Sequence[Grid]) -
     shown = [line for of_grid in points for line in of_grid.values()]
     averaged = averaged_over([c for c in board.classes if any(c in line.cells for line in shown)])
     captions = [
-        f"{averaged}: mean ± half-width of the 95 % t-interval over seeds; one value varied at a time around the "
-        "study's default.  Chosen from this table, a value would be chosen on the test set.",
+        f"{averaged}: mean ± half-width of the 95 % t-interval over seeds.  One hyperparameter varies at a time "
+        "around the study's default.  A value chosen from this table would be chosen on the test set.",
         *_marks(shown, [line.mean for line in shown]),
     ]
     if axis == "nz" and any(grid.detector == "skip_ganomaly" for grid in grids):
@@ -187,10 +191,10 @@ def _audit_sheet(audit: Audit, metric: str) -> Sheet:
         for line, means in audit.lines
     ]
     caption = (
-        "Class means of the same trained detectors.  legacy: scored as published code does, BatchNorm normalising "
-        "by each test batch of 64; ordered: normals first, so nearly every batch is of one kind and its statistics "
-        "tell which; shuffled: in a random order.  oracle: the best epoch on the test set itself.  What the columns "
-        "add to the first one is protocol, not detection."
+        "Class means of the same trained detectors.  legacy: scored as published code does, where BatchNorm uses the "
+        "statistics of each test batch of 64.  ordered: normal images first, so nearly every batch has one kind, and "
+        "its statistics reveal which.  shuffled: in random order.  oracle: the best epoch on the test set itself.  "
+        "Any gain over the first column comes from the protocol, not detection."
     )
     columns = tuple(f"{evaluation.replace('_', ' ')}, {selection}" for evaluation, selection in audit.ways)
     return Sheet(
@@ -202,16 +206,16 @@ def _runtime_sheet(timed: Sequence[Runtime]) -> Sheet:
     sizes = sorted({size for runtime in timed for size in runtime.times} | set(Timing().batch_sizes))
     sections: dict[str, list[tuple[str, tuple[SheetCell, ...]]]] = {}
     for runtime in timed:
-        where = f"{runtime.dataset}, {runtime.size} x {runtime.size}, {runtime.hardware}, {runtime.numerics}"
+        conditions = f"{runtime.dataset}, {runtime.size} x {runtime.size}, {runtime.hardware}, {runtime.numerics}"
         study = f", {runtime.study}" if len({other.study for other in timed}) > 1 else ""
         info = DETECTORS.get(runtime.detector)
         variant = "" if info is not None and len(info.variants) == 1 else f" {runtime.variant}"
         mark = {"failed": "✗", "stale": "§"}.get(runtime.status, "")
         times = [SheetCell(_milliseconds(runtime.times.get(size)) + mark) for size in sizes]
         paper = SheetCell("" if runtime.paper is None else f"{runtime.paper:g}")
-        sections.setdefault(where + study, []).append((f"{runtime.detector}{variant}", (*times, paper)))
+        sections.setdefault(conditions + study, []).append((f"{runtime.detector}{variant}", (*times, paper)))
     columns = (*(f"batch {size}" for size in sizes), "paper, ms")
-    shown = tuple((where, tuple(lines)) for where, lines in sections.items())
+    shown = tuple((heading, tuple(lines)) for heading, lines in sections.items())
     return Sheet("Runtime: milliseconds to score an image", "detector", columns, shown, tuple(_runtime_captions(timed)))
 
 
@@ -219,27 +223,27 @@ def _runtime_captions(timed: Sequence[Runtime]) -> Iterator[str]:
     counts = sorted({times.n for runtime in timed for times in runtime.times.values()})
     if counts:
         yield (
-            f"Median (quartiles) over {' or '.join(map(str, counts))} batches after warm-up, a batch's time over its "
-            "images.  From pixels to scores in the host's memory, synchronised, copies to and from a GPU included; "
-            "BatchNorm in evaluation mode, one slot, nothing else of the sweep beside it.  Networks have their initial "
-            "weights: what they have learned takes no time."
+            f"Median (quartiles) over {' or '.join(map(str, counts))} batches after warm-up: the time of a batch "
+            "divided by its number of images.  Measured from pixels to scores in the host's memory, synchronised, "
+            "including copies to and from a GPU.  BatchNorm in evaluation mode, one slot, no other trial of the sweep "
+            "at the same time.  Networks have their initial weights, because training does not change the time."
         )
-    beside = [runtime for runtime in timed if runtime.paper is not None]
-    for source in dict.fromkeys(runtime.source for runtime in beside):
-        ran = dict.fromkeys(f"{r.hardware} with torch {r.torch}" for r in beside if r.torch and r.source == source)
-        names = dict.fromkeys(r.detector for r in beside if r.source == source)
-        reasons = papers.runtime_differences(names, ", ".join(ran) or beside[0].hardware)
+    printed = [runtime for runtime in timed if runtime.paper is not None]
+    for source in dict.fromkeys(runtime.source for runtime in printed):
+        ran = dict.fromkeys(f"{r.hardware} with torch {r.torch}" for r in printed if r.torch and r.source == source)
+        names = dict.fromkeys(r.detector for r in printed if r.source == source)
+        reasons = papers.runtime_differences(names, ", ".join(ran) or printed[0].hardware)
         yield f"paper: {papers.RUNTIME_SOURCES[source]}, not the same experiment.  {'.  '.join(reasons)}."
     if any(not runtime.times for runtime in timed):
-        yield "- there is no result yet."
+        yield "- no result yet."
     if any(runtime.status == "failed" for runtime in timed):
         yield "✗ the trial failed."
     if any(runtime.status == "stale" for runtime in timed):
-        yield "§ there is a result of an older revision of the code alone; the trial runs again."
+        yield "§ the trial has only a result of an older revision of the code, and runs again."
 
 
 def _milliseconds(times: Milliseconds | None) -> str:
-    """E.g. "2.79 (2.71 to 2.95)"."""
+    """Format median and quartiles, e.g. "2.79 (2.71 to 2.95)"."""
     if times is None:
         return "-"
     three = (times.median, times.low, times.high)
@@ -248,50 +252,51 @@ def _milliseconds(times: Milliseconds | None) -> str:
 
 
 def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
-    """What a reader of this board must know; marks are explained where they occur."""
+    """Yield the captions of a board; each mark is explained only if it occurs."""
     cells = [cell for line in board.lines for cell in (line.mean, *line.cells.values())]
     better = "lower" if leaderboard.metric in LOWER_IS_BETTER else "higher"
     yield (
-        f"By abnormal class, mean ± half-width of the 95 % t-interval over seeds; {better} is better, the "
-        "best bold.  Class mean: over classes within each seed, then mean ± over seeds."
+        f"For each abnormal class: mean ± half-width of the 95 % t-interval over seeds; {better} is better, the best "
+        "is bold.  Class mean: averaged over classes within each seed, then mean ± half-width over seeds."
     )
     if any(cell.n == 1 and cell.half_width is None for cell in cells):
-        yield "Without ±: one seed, which has no interval; a detector that no seed changes (knn, pca, ...) runs once."
+        yield "Without ±: one seed, so no interval.  A deterministic detector (knn, pca, ...) runs once."
     if leaderboard.selection == "oracle":
-        yield "oracle: the best epoch on the test set itself, hence too good."
+        yield "oracle: the best epoch on the test set itself, so these numbers are too good."
     if any(line.gap is not None for line in board.lines):
         yield "gap: class mean minus that of the best trivial detector."
     if any(line.contender and not line.mean.best for line in board.lines):
         yield (
-            "≈ not significantly worse than the best: paired t over classes, seeds averaged, Holm, 5 %; "
-            "classes share images, so p is approximate."
+            "≈ not significantly worse than the best: paired t test over classes, averaged over seeds, "
+            "Holm-corrected, 5 % level.  Classes share images, so p is approximate."
         )
     yield from _marks(board.lines, cells)
     if any(abnormal not in line.cells for line in board.lines for abnormal in board.classes):
-        yield "· not part of its study."
+        yield "· not part of the line's study."
     if any(_cost(line) for line in board.lines):
         yield (
-            "parameters: trained ones.  train s: of one trial.  cost: hours of what its trials here computed on, in "
-            "all; failed attempts, and what a search tried beside them, are not in it."
+            "parameters: number of trained parameters.  train s: mean training time of one trial in seconds.  cost: "
+            "hours of CPU cores or GPUs, summed over the line's trials on this board.  It excludes failed attempts and "
+            "the candidate trials of a search."
         )
     if any(line.supervised for line in board.lines):
-        yield "‡ supervised: labels of the reported class chose its hyperparameters."
+        yield "‡ supervised: the hyperparameters were chosen with labels of the reported class."
 
 
 def _marks(lines: Sequence[Entry], cells: Sequence[Cell]) -> Iterator[str]:
-    """What the marks of numbers mean, of those that occur."""
+    """Yield an explanation of each mark of a number that occurs."""
     if any(cell.n < cell.n_planned for cell in cells):
-        yield "(2/3): seeds there are of seeds planned."
+        yield "(2/3): seeds with a value / seeds planned."
     if any(cell.n == 0 for cell in cells):
-        yield "- there is no result yet."
+        yield "- no result yet."
     if any(not line.ranked and line.mean.mean is not None for line in lines):
         yield "~ not ranked: no seed has a value in every class."
     if any(cell.stale for cell in cells):
-        yield "§ a trial has a result of an older revision of the code alone; it is not in here, and runs again."
+        yield "§ a trial has only a result of an older revision of the code: not counted, and the trial runs again."
     if any(cell.failed for cell in cells):
         yield "✗ a trial failed."
     if any(cell.diverged for cell in cells):
-        yield "† a trial diverged: left out of the mean; chance where it is ranked, tested and in the gap."
+        yield "† a trial diverged: the mean excludes it; ranking, tests and gap count it as chance."
 
 
 def _entry(line: Entry, abnormal: str) -> SheetCell:
@@ -300,7 +305,7 @@ def _entry(line: Entry, abnormal: str) -> SheetCell:
 
 
 def _number(cell: Cell) -> str:
-    """E.g. "0.873 ± 0.021 (2/3)†"."""
+    """Format a cell with its interval and marks, e.g. "0.873 ± 0.021 (2/3)†"."""
     text = decimal(cell.mean)
     if cell.half_width is not None:
         text += f" ± {cell.half_width:.3f}"
@@ -318,7 +323,7 @@ def _width(value: float | None) -> str:
 
 
 def _cost(line: Entry) -> str:
-    """E.g. "1.2 GPU h, $0.87"; empty where nothing is known."""
+    """Format the cost of a line, e.g. "1.2 GPU h, $0.87"; empty if nothing is known."""
     known = [(value, unit) for value, unit in ((line.gpu_hours, "GPU"), (line.cpu_hours, "CPU")) if value is not None]
     texts = [f"{_seconds(h)} {unit} h" if h >= 0.01 else f"{_seconds(3600 * h)} {unit} s" for h, unit in known]
     if line.usd is not None:
@@ -326,30 +331,36 @@ def _cost(line: Entry) -> str:
     return ", ".join(texts)
 
 
-def sheet(found: Comparison, how: str) -> Sheet:
-    """The comparison as a table; `how` says which epoch and evaluation."""
-    alike = found.first[1:] == found.second[1:]
-    first, second = (_text(name) if alike else _short(name) for name in (found.first, found.second))
+def sheet(comparison: Comparison, how: str) -> Sheet:
+    """Build the table of a comparison of two detectors.
+
+    Args:
+        comparison: result of `sweep.leaderboard.comparison.compare` for one dataset and protocol.
+        how: epoch and evaluation, for the title, e.g. "last epoch, clean".
+    """
+    alike = comparison.first[1:] == comparison.second[1:]
+    first, second = (_text(name) if alike else _short(name) for name in (comparison.first, comparison.second))
     columns = (first, second, "difference", "± test set", "p test set", "p Holm", "± seeds", "p seeds")
-    lines = [(abnormal, _entries(cell)) for abnormal, cell in found.cells.items()]
-    if found.mean is not None:
-        lines.append((CLASS_MEAN, _entries(found.mean)))
+    lines = [(abnormal, _entries(cell)) for abnormal, cell in comparison.cells.items()]
+    if comparison.mean is not None:
+        lines.append((CLASS_MEAN, _entries(comparison.mean)))
     captions = [
-        "(n): seeds.  test set: DeLong's test of the two AUROCs from per-sample scores, seeds averaged, 95 %: whether "
-        f"these trained detectors differ.  Holm: adjusted for {len(found.cells)} classes.  seeds: Welch's t test, 95 "
-        "%: whether training again would tell.  In the class mean's test set an image counts once, in all its roles.",
+        "(n): number of seeds.  test set: DeLong's test of the two AUROCs from per-sample scores, averaged over seeds, "
+        "95 %; it tests whether these trained detectors differ.  p Holm: p test set, adjusted for "
+        f"{len(comparison.cells)} classes.  seeds: Welch's t test, 95 %; it tests whether the difference would remain "
+        "after new training.  In the test set of the class mean, an image counts once, with all its roles.",
     ]
-    if found.classes is not None:
-        c = found.classes
+    if comparison.classes is not None:
+        c = comparison.classes
         effect = "none, all differences are equal" if c.effect is None else f"{c.effect:+.2f}"
         captions.append(
-            f"Over {c.n} classes: {c.mean:+.3f} ± {c.half_width:.3f} (95 % t), d_z (Cohen's d for pairs) {effect}, "
-            f"{c.wins:g} won, paired t p {probability(c.p)}, signed rank p {probability(c.p_signed_rank)}.  "
-            "Caution: classes of one dataset are dependent, so these p are approximate."
+            f"Over {c.n} classes: difference {c.mean:+.3f} ± {c.half_width:.3f} (95 % t-interval); d_z (Cohen's d for "
+            f"pairs): {effect}; classes won: {c.wins:g}; paired t test: p {probability(c.p)}; signed-rank test: p "
+            f"{probability(c.p_signed_rank)}.  Caution: classes of one dataset are dependent, so p is approximate."
         )
-    if not found.cells:
-        captions.append("No abnormal class has results of both on the same split.")
-    title = f"{found.dataset} {found.protocol}: AUROC, {how}, {first} against {second}"
+    if not comparison.cells:
+        captions.append("No abnormal class has results of both detectors on the same split.")
+    title = f"{comparison.dataset} {comparison.protocol}: AUROC, {how}, {first} against {second}"
     return Sheet(title, "abnormal", columns, (("", tuple(lines)),), tuple(captions))
 
 

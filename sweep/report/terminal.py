@@ -1,4 +1,4 @@
-"""Sheets as tables for a terminal."""
+"""Tables of a report for a terminal."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ if TYPE_CHECKING:
 
 from collections.abc import Iterable, Sequence
 
+from sweep.console import printable
 from sweep.leaderboard.audit import Audit
 from sweep.leaderboard.board import Leaderboard
 from sweep.leaderboard.runtime import Runtime
 from sweep.report.sheet import Sheet
 from sweep.report.sheets import sheets
 
-EMPTY = "Nothing is planned that could be shown here."
+EMPTY = "Nothing is planned for this selection and evaluation."
 
 
-LABEL_WIDTH = 34  # of the terminal's first column; longer labels are folded
+LABEL_WIDTH = 34  # largest width of the first column; longer labels are folded
 
 
-HEAD_WIDTH, WORD_WIDTH = 12, 16  # of the head of a column, and of a word in it; longer ones are folded
+HEAD_WIDTH, WORD_WIDTH = 12, 16  # largest width of a column's heading, and of one word in it; longer ones are folded
 
 
 def terminal(
@@ -32,27 +33,32 @@ def terminal(
     other: Leaderboard | None = None,
     timed: Sequence[Runtime] = (),
 ) -> Group:
-    """The boards for a terminal `width` columns wide; wide ones go on in further blocks of columns."""
+    """Render the boards for a terminal of `width` characters; a wider table continues in more blocks of columns.
+
+    Args:
+        leaderboard, audited, other, timed: see `sweep.report.sheets.sheets`.
+        width: characters in a line.
+    """
     return render(sheets(leaderboard, audited, other, timed), width)
 
 
 def render(tables: Iterable[Sheet], width: int = 100) -> Group:
-    """Sheets for a terminal."""
+    """Render sheets for a terminal of `width` characters."""
     from rich.console import Group
     from rich.text import Text
 
     parts: list[Text | Table] = []
     for sheet in tables:
-        parts.append(Text(_plain(sheet.title), style="bold"))
+        parts.append(Text(printable(sheet.title), style="bold"))
         for block in _blocks(sheet, width):
             parts += [_table(sheet, block, width), Text("")]
-        parts += [Text(_plain(caption), style="dim") for caption in sheet.captions]
+        parts += [Text(printable(caption), style="dim") for caption in sheet.captions]
         parts += [Text("")] if sheet.captions else []
     return Group(*(parts or [Text(EMPTY)]))
 
 
 def _blocks(sheet: Sheet, width: int) -> list[list[int]]:
-    """Columns that fit side by side beside the label: all, or else leading ones and others apart."""
+    """Group columns that fit next to the label: all in one block, else leading and other columns in separate blocks."""
     whole = _fit_columns(sheet, range(len(sheet.columns)), width)
     if len(whole) == 1 or not sheet.lead:
         return whole
@@ -61,7 +67,7 @@ def _blocks(sheet: Sheet, width: int) -> list[list[int]]:
 
 
 def _fit_columns(sheet: Sheet, columns: Iterable[int], width: int) -> list[list[int]]:
-    """As many columns a block as fit, in order; one at least."""
+    """Fill each block with as many columns as fit, in order, and at least one."""
     blocks: list[list[int]] = []
     room = 0
     for index in columns:
@@ -92,9 +98,9 @@ def _table(sheet: Sheet, block: Sequence[int], width: int) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(Text(_plain(sheet.label)), width=_label_width(sheet, width), overflow="fold")
+    table.add_column(Text(printable(sheet.label)), width=_label_width(sheet, width), overflow="fold")
     for index in block:
-        header = Text(_plain(sheet.columns[index]))
+        header = Text(printable(sheet.columns[index]))
         table.add_column(header, width=_column_width(sheet, index), justify="right", overflow="fold")
     for heading, lines in sheet.sections:
         table.add_section()
@@ -102,14 +108,9 @@ def _table(sheet: Sheet, block: Sequence[int], width: int) -> Table:
             table.add_row(Text(heading, style="italic dim"))
         for label, entries in lines:
             cells = (Text(_tight(entries[i].text), style="bold" if entries[i].bold else "") for i in block)
-            table.add_row(Text(_plain(label)), *cells)
+            table.add_row(Text(printable(label)), *cells)
     return table
 
 
 def _tight(text: str) -> str:
     return text.replace(" ± ", "±")
-
-
-def _plain(name: str) -> str:
-    """Without line breaks, escape sequences and writing-direction marks."""
-    return "".join(character if character.isprintable() else " " for character in name)

@@ -1,6 +1,6 @@
-"""Recompute a bundle from its per-sample scores, and name every difference: a reviewer's tool.
+"""Verification of a bundle by a reviewer: recompute everything from per-sample scores, and list every difference.
 
-Needs neither the store nor torch.
+It needs neither the store nor torch.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from sweep.spec.trial import TrialSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RELATIVE, ABSOLUTE = 1e-9, 1e-12  # other machines add up in another order
+RELATIVE, ABSOLUTE = 1e-9, 1e-12  # tolerances, because other machines sum in another order
 OF_SPEC = ("detector", "variant", "revision", "dataset", "protocol", "abnormal", "split_seed", "seed", "device")
 PLANNED = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "split_seed", "seed")
 NEEDED = {*OF_SPEC, *PLANNED, *METRICS, "key", "status", "selection", "evaluation", "epoch", "lam"} & {*COLUMNS}
-CELL = 8  # columns of the CSV that name a cell, and `study` and `setting`
+CELL_COLUMNS = 8  # the first columns of the CSV name a cell, together with `study` and `setting`
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What was recomputed.
+    """Result of a verification.
 
     Attributes:
-        trials: whose scores were read.
-        rows: whose metrics were recomputed.
-        cells: lines of leaderboard.csv that were recomputed.
-        differences: one line each, in the order found.
-        notes: what was not checked, and why.
+        trials: number of trials whose scores were read.
+        rows: number of rows whose metrics were recomputed.
+        cells: number of lines of leaderboard.csv that were recomputed.
+        differences: one text for each difference, in the order found.
+        notes: one text for each thing that was not checked, with the reason.
     """
 
     trials: int
@@ -56,9 +56,9 @@ def verify(bundle: Bundle) -> Verified:
         UserError: the bundle cannot be read.
     """
     rows, results = bundle.rows(), bundle.json("results.json")
-    newer = {*COLUMNS} - {*(rows[0] if rows else COLUMNS)}  # columns that came after the bundle was packed
+    newer = {*COLUMNS} - {*(rows[0] if rows else COLUMNS)}  # columns that did not exist when the bundle was packed
     if newer & NEEDED or not isinstance(results, dict):
-        raise UserError(f"{bundle.path}: no rows that `report --bundle` wrote: without {_join(newer & NEEDED)}")
+        raise UserError(f"{bundle.path}: not a bundle of `report --bundle`: the rows lack {_join(newer & NEEDED)}")
     rows = [{**dict.fromkeys(newer), **row} for row in rows]
     differences = [problem for key, result in sorted(results.items()) for problem in _record(key, result)]
     recomputed: list[Row] = []
@@ -76,23 +76,23 @@ def verify(bundle: Bundle) -> Verified:
             differences += _mixture(key, table, result)
         for row in of_trial:
             differences += _against_record(row, result, newer)
-            found, problems = _judge(row, table)
-            recomputed.append(found)
+            judged, problems = _judge(row, table)
+            recomputed.append(judged)
             differences += problems
     extra = sorted(bundle.scored_keys() - {row["key"] for row in rows})
     differences += [f"scores/{key}.parquet belongs to no row" for key in extra]
     planned = bundle.spec.get("sweep")
-    own = sorted({row["detector"] for row in rows if ":" in row["detector"]} | _own(planned))
-    # Planning a detector of somebody's own would import, and so run, whatever module the bundle names.
-    notes = [f"not checked: whether rows are left out, since {', '.join(own)} would have to be imported"] if own else []
-    differences += [] if own else _missing_trials(bundle, rows)
+    # To plan a detector of the user's own would import its module, and so run any code that the bundle names.
+    imported = sorted({row["detector"] for row in rows if ":" in row["detector"]} | _user_detectors(planned))
+    notes = [f"not checked: missing rows, because a plan would import {', '.join(imported)}"] if imported else []
+    differences += [] if imported else _missing_trials(bundle, rows)
     try:
         ours = csv_of(recomputed)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{bundle.path}: its rows make no leaderboard: {error}") from None
+        raise UserError(f"{bundle.path}: no leaderboard can be built from its rows: {error}") from None
     packed = bundle.read("leaderboard.csv").decode("utf-8", "replace")
     newer |= _columns(ours) - _columns(packed)
-    notes += [f"not checked: {_join(newer)}, which an older version packed without"] if newer else []
+    notes += [f"not checked: {_join(newer)}, because an older version packed this bundle without them"] if newer else []
     differences += _cells(packed, ours, newer)
     verified = sum(row["status"] == "ok" for row in recomputed)
     return Verified(
@@ -101,7 +101,7 @@ def verify(bundle: Bundle) -> Verified:
 
 
 def csv_of(rows: list[Row]) -> str:
-    """leaderboard.csv of rows."""
+    """Return leaderboard.csv of the rows."""
     from sweep.report.files import csv_text
 
     return csv_text(all_leaderboards(rows, builder(rows)))
@@ -110,14 +110,14 @@ def csv_of(rows: list[Row]) -> str:
 def _record(key: str, result: Any) -> Iterator[str]:
     try:
         if TrialSpec.from_dict(result["spec"]).key != key:
-            yield f"trial {key}: its key is not that of its spec"
+            yield f"trial {key}: the key is not that of the trial's spec"
     except (KeyError, TypeError, ValueError, AttributeError):
-        yield f"trial {key}: its record has no readable spec"
+        yield f"trial {key}: the record has no readable spec"
 
 
 def _scores(bundle: Bundle, key: str) -> tuple[pa.Table | None, str | None]:
     if key not in bundle.scored_keys():
-        return None, f"trial {key}: no scores, so its rows cannot be recomputed"
+        return None, f"trial {key}: the bundle has no scores, so the rows cannot be recomputed"
     try:
         return bundle.scores(key), None
     except UserError as error:
@@ -125,7 +125,7 @@ def _scores(bundle: Bundle, key: str) -> tuple[pa.Table | None, str | None]:
 
 
 def _mixture(key: str, table: pa.Table, result: Mapping[str, Any]) -> Iterator[str]:
-    """The score must be what lambda makes of the components."""
+    """Check that each score equals its components mixed with lambda."""
     import numpy as np
 
     lam = result.get("lam")
@@ -134,42 +134,44 @@ def _mixture(key: str, table: pa.Table, result: Mapping[str, Any]) -> Iterator[s
     parts = {name: table[name].to_numpy() for name in ("reconstruction", "latent")}
     off = ~np.isclose(table["score"].to_numpy(), combine(parts, lam), rtol=RELATIVE, atol=ABSOLUTE)
     if off.any():
-        yield f"trial {key}: {int(off.sum())} of {len(off)} scores are not lambda {lam:g} of their components"
+        yield f"trial {key}: {int(off.sum())} of {len(off)} scores are not their components mixed with lambda {lam:g}"
 
 
 def _against_record(row: Row, result: Mapping[str, Any] | None, newer: set[str]) -> Iterator[str]:
-    """What a row says beside its metrics must be what the trial's record says, but for newer columns."""
+    """Check that a row agrees with the trial's record in all columns but metrics and newer columns."""
     if result is None:
         if row["status"] in ("ok", "diverged"):
             yield f"{_where(row)}: {row['status']}, but the bundle has no record of the trial"
         return
     spec = result.get("spec") or {}
-    said = {name: spec.get(name) for name in OF_SPEC} | {
+    recorded = {name: spec.get(name) for name in OF_SPEC} | {
         name: result.get(name) for name in PROVENANCE if name != "device"
     }
-    said |= {f"hp_{name}": value for name, value in (spec.get("hyperparameters") or {}).items()}
-    for name, value in said.items():
+    recorded |= {f"hp_{name}": value for name, value in (spec.get("hyperparameters") or {}).items()}
+    for name, value in recorded.items():
         if name not in newer and not _same(row.get(name), value) and str(row.get(name)) != str(value):
-            yield f"{_where(row)}: {name} is {row.get(name)} in its row, {value} in the trial's record"
+            yield f"{_where(row)}: {name} is {row.get(name)} in the row but {value} in the trial's record"
     if row["status"] != result.get("status") and row["status"] != "missing":
-        yield f"{_where(row)}: status is {row['status']} in its row, {result.get('status')} in the trial's record"
+        yield f"{_where(row)}: status is {row['status']} in the row but {result.get('status')} in the trial's record"
 
 
 def _judge(row: Row, table: pa.Table | None) -> tuple[Row, list[str]]:
-    """The row with metrics from scores, and where they differ."""
+    """Return the row with metrics recomputed from the scores, and one text for each metric that differs."""
     if row["status"] != "ok" or table is None:
         return row, []
     single = "reconstruction" not in table.column_names
     try:
-        found = judge(table, row["evaluation"], row["epoch"], None if single else row["lam"])
+        metrics = judge(table, row["evaluation"], row["epoch"], None if single else row["lam"])
     except (ValueError, KeyError, TypeError) as error:
-        return row, [f"{_where(row)}: its scores make no metrics: {error}"]
-    wrong = [name for name in METRICS if not _same(row[name], found[name])]
-    return {**row, **found}, [f"{_where(row)}: {name} is {row[name]}, {found[name]} by its scores" for name in wrong]
+        return row, [f"{_where(row)}: no metrics can be computed from the scores: {error}"]
+    wrong = [name for name in METRICS if not _same(row[name], metrics[name])]
+    return {**row, **metrics}, [
+        f"{_where(row)}: {name} is {row[name]} in the row but the scores give {metrics[name]}" for name in wrong
+    ]
 
 
-def _own(sweep: Any) -> set[str]:
-    """Detectors in a packed spec that are not of this package."""
+def _user_detectors(sweep: Any) -> set[str]:
+    """Return the detectors of a packed spec that are not in this package."""
     try:
         return {str(name) for study in sweep["studies"] for name in study["detectors"] if ":" in str(name)}
     except (KeyError, TypeError):
@@ -177,7 +179,7 @@ def _own(sweep: Any) -> set[str]:
 
 
 def _missing_trials(bundle: Bundle, rows: list[Row]) -> Iterator[str]:
-    """Planned trials that no row stands for: leaving out what went badly is a difference, too."""
+    """Yield a difference for each planned trial without a row, so that nobody can leave out bad results."""
     from pydantic import ValidationError
 
     from sweep.plan.expand import expand
@@ -188,26 +190,31 @@ def _missing_trials(bundle: Bundle, rows: list[Row]) -> Iterator[str]:
         sweep, platform = Sweep.model_validate(bundle.spec["sweep"]), Platform.from_dict(bundle.spec["platform"])
         planned = [trial for trial in expand(sweep, platform).fixed if trial.spec.timing is None]
     except (ValidationError, UserError, KeyError, TypeError, ValueError, AttributeError) as error:
-        yield f"the spec is not one that this version can plan: {str(error).splitlines()[0]}"
+        yield f"this version cannot plan the packed spec: {str(error).splitlines()[0]}"
         return
-    there = {tuple(row[name] for name in PLANNED) for row in rows}
+    present = {tuple(row[name] for name in PLANNED) for row in rows}
     for trial in planned:
-        if tuple(getattr(trial, name) for name in PLANNED) not in there:
+        if tuple(getattr(trial, name) for name in PLANNED) not in present:
             name = " ".join(str(getattr(trial, name)) for name in PLANNED)
-            yield f"{name}: planned, and no row says what became of it"
+            yield f"{name}: the trial is planned, but the bundle has no row of it"
 
 
 def _cells(packed: str, ours: str, newer: set[str]) -> Iterator[str]:
-    """Lines of two leaderboard.csv that differ, by cell and column, but for columns that one was packed without."""
+    """Yield each difference, by cell and column, between the packed and the recomputed leaderboard.csv.
+
+    Args:
+        packed, ours: texts of the packed and of the recomputed file.
+        newer: columns that the packed file does not have; they are not compared.
+    """
     theirs, own = _by_cell(packed), _by_cell(ours)
     for cell in [*own, *(cell for cell in theirs if cell not in own)]:
         name = " ".join(part for part in cell if part)
         if cell not in own or cell not in theirs:
-            yield f"leaderboard.csv: {name} is {'not there' if cell in own else 'of no row'}"
+            yield f"leaderboard.csv: {name} {'is missing' if cell in own else 'belongs to no row'}"
             continue
         for column, value in own[cell].items():
             if column not in newer and not _same_text(theirs[cell].get(column), value):
-                yield f"leaderboard.csv: {name}: {column} is {theirs[cell].get(column)}, {value} by the scores"
+                yield f"leaderboard.csv: {name}: {column} is {theirs[cell].get(column)} but the scores give {value}"
 
 
 def _columns(text: str) -> set[str]:
@@ -220,7 +227,7 @@ def _join(names: set[str]) -> str:
 
 def _by_cell(text: str) -> dict[tuple[str, ...], dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    names = [*(reader.fieldnames or ())[:CELL], "study", "setting"]
+    names = [*(reader.fieldnames or ())[:CELL_COLUMNS], "study", "setting"]
     return {tuple(str(line.get(name)) for name in names): line for line in reader}
 
 

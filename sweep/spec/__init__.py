@@ -1,1 +1,1 @@
-"""Everything a YAML may say, and the trial with its key."""
+"""Everything that a YAML file may contain, and the spec of a trial with its key."""

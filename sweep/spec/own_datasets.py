@@ -1,4 +1,4 @@
-"""A user's own datasets: how the YAML declares them, and what they hold."""
+"""The user's own datasets: how the YAML declares them, and what they contain."""
 
 from __future__ import annotations
 
@@ -22,28 +22,37 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def name_faults(names: Iterable[str]) -> list[str]:
-    """What is wrong with names of a user's own sets."""
+    """Return the problems of names of the user's own datasets."""
     problems = []
     for name in names:
         if name in catalog.DATASETS:
             problems.append(f"{name}: is the name of a built-in dataset; choose another")
         elif not NAME.fullmatch(name):
-            problems.append(f"{name}: must be letters, digits, '.', '_' and '-', at most 100, a letter or digit first")
+            problems.append(
+                f"{name}: must be letters, digits, '.', '_' and '-', at most 100, and start with a letter or digit"
+            )
     return problems
 
 
 def size_of(info: DatasetInfo, size: int | None) -> int:
-    """Side of prepared images in pixels, `size` being what the user says of all sets."""
+    """Return the side of prepared images in pixels.
+
+    Args:
+        info: the dataset; the size of its own layout comes first.
+        size: size that the user set for all datasets; it comes second, the dataset's default last.
+    """
     own = None if info.layout is None else info.layout.size
     return own or size or info.default_size
 
 
 def describe(sets: Mapping[str, Layout], size: int | None, storage: str) -> tuple[dict[str, Contents], list[str]]:
-    """What sets hold, as the store has them, else as their folders are; and problems of those that neither tells.
+    """Return the contents of own datasets, and the problems of those whose contents are unknown.
+
+    The contents come from the store if it has the dataset, otherwise from the dataset's folder.
 
     Args:
-        sets: the user's, by name.
-        size: what he says of all datasets.
+        sets: the user's datasets by name.
+        size: size that the user set for all datasets.
         storage: address of the store.
     """
     found: dict[str, Contents] = {}
@@ -51,7 +60,7 @@ def describe(sets: Mapping[str, Layout], size: int | None, storage: str) -> tupl
     try:
         store = open_store(storage) if sets else None
     except (StoreError, UserError):
-        store = None  # its own problem is told when it is opened for work
+        store = None  # the problem is reported later, when the store is opened for work
     for name, layout in sets.items():
         stored = None if store is None else _stored_contents(store, name, layout, size)
         try:
@@ -59,14 +68,14 @@ def describe(sets: Mapping[str, Layout], size: int | None, storage: str) -> tupl
         except DataError as error:
             problems += [f"data.sets.{name}: {problem}" for problem in str(error).split("\n")]
             problems.append(
-                f"data.sets.{name}: is not in {storage}, and its folder cannot be used here: fix what is said above, "
-                f"or give the folder with --set data.sets.{name}.root=FOLDER, or the storage that has it"
+                f"data.sets.{name}: is not in {storage}, and its folder cannot be used here: fix the problems above, "
+                f"or give the folder with --set data.sets.{name}.root=FOLDER, or the storage that contains it"
             )
     return found, problems
 
 
 def _stored_contents(store: Store, name: str, layout: Layout, size: int | None) -> Contents | None:
-    """What the manifest says; None where there is none, or not a whole one: the folder tells then."""
+    """Return the contents from the stored manifest; None if it is absent or incomplete, so that the folder is used."""
     unknown = catalog.own(name, layout, Contents((), 0, ("",)))
     path = f"datasets/{name}/{unknown.preparation(size_of(unknown, size))}/manifest.json"
     try:

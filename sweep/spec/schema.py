@@ -1,4 +1,4 @@
-"""All keys of the YAML, with type, default and one line each."""
+"""Text that lists all keys of the YAML, each with type, default and one line of description."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ SECTIONS: dict[str, type[BaseModel]] = {
 
 
 def text() -> str:
-    """The keys as text, one a line."""
-    lines = ["storage: where results live: a folder, or s3://bucket/prefix (must be given)", ""]
+    """Return the list of keys as text, one key per line."""
+    lines = ["storage: store of the results: a folder, or s3://bucket/prefix (must be given)", ""]
     for provider, keys in PROVIDERS.items():
         lines += [f"cluster, provider {provider}: {keys.__doc__}", *_keys(keys, "cluster"), ""]
     for name, section in SECTIONS.items():
         lines += [f"{name}: {section.__doc__}", *_keys(section, name), ""]
-    lines += ["data.sets.NAME: image folders of your own; NAME then stands for the set in studies", *_layouts(), ""]
+    lines += ["data.sets.NAME: your own image folders; NAME is the name of the dataset in studies", *_layouts(), ""]
     studies = ", ".join(named_studies())
     lines += [
         "sweep: one complete run",
         "  sweep.name = file and study: id in the store; must be given on S3",
         f"  sweep.study: a study that comes with the package: {studies}",
-        "  sweep.studies: studies in place of a named one, a list of the keys below",
-        "  Any key below, given under sweep itself, holds for every study.",
+        "  sweep.studies: studies instead of a named one: a list of mappings with the keys below",
+        "  A key below that is given under sweep itself applies to every study.",
         "",
-        "sweep.studies[]: what is varied, and what is averaged",
+        "sweep.studies[]: settings to vary, and seeds to average over",
         *_keys(Study, ""),
         *_keys(Fractions, "validation"),
         *_keys(Range, "space.NAME"),
@@ -57,14 +57,14 @@ def text() -> str:
 
 def _keys(section: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        if not field.repr:  # filled in, not said
+        if not field.repr:  # filled in by the program, not by the user
             continue
         path = f"{prefix}.{name}" if prefix else name
         yield f"  {path}{_default(field)}: {field.description}"
 
 
 def _layouts() -> Iterator[str]:
-    """Keys of own sets, each once, with the layouts that have it where not all do."""
+    """Yield the keys of own datasets, each once, with the layouts that have it unless all do."""
     for name, layout in LAYOUTS.items():
         yield f"  data.sets.NAME.layout: {name}: {layout.__doc__}"
     owners: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
-"""A study: what is varied, and what is averaged.
+"""A study: which settings are varied, and over which seeds results are averaged.
 
-Every name is checked here against the catalogs of detectors and datasets, field by field, so that
-one reading of a file finds all its problems.
+Every name is checked here against the catalogs of detectors and datasets, field by field.  So one
+reading of a file finds all of its problems.
 """
 
 from __future__ import annotations
@@ -21,57 +21,51 @@ from models.scoring import LAMBDAS
 from sweep.errors import unknown
 from sweep.spec.trial import EVALUATIONS, Scalar, Validation
 
-TRANSFER_CLASSES = 4  # fewest abnormal classes of which one half can tune for the other
-FIRST_TUNING_SEED = 1000  # training seeds of searches; those of reported trials stay below
+TRANSFER_CLASSES = 4  # fewest abnormal classes at which objective auto tunes on one half and reports the other
+FIRST_TUNING_SEED = 1000  # first training seed of searches; seeds of reported trials are below it
 Kind = Literal["error_bars", "search", "grid", "runtime"]
-ONLY = {  # keys that one kind alone has
+ONLY = {  # keys that belong to one kind of study only
     "search": ("space", "candidates", "parallel", "tuning_seeds", "objective", "per"),
     "runtime": ("repetitions",),
 }
-FEWEST_REPETITIONS = 3  # of which there are quartiles
+FEWEST_REPETITIONS = 3  # fewer times have no quartiles
 LAMBDA = "lambda"
-DEFAULT_SPACE = (
-    "nz",
-    "w_adv",
-    "w_con",
-    "w_enc",
-    "w_lat",
-    LAMBDA,
-)  # what the papers vary, and the score's lambda
+DEFAULT_SPACE = ("nz", "w_adv", "w_con", "w_enc", "w_lat", LAMBDA)  # the papers vary these; lambda is the score's
 
 
 class Fractions(BaseModel):
-    """Shares carved out for validation."""
+    """Shares that are held out for validation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     normal: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of the training normals")
-    abnormal: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of the test's abnormals")
+    abnormal: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of the abnormals of the test set")
 
     def frozen(self) -> Validation:
+        """Return the shares in the form that a trial's spec contains."""
         return Validation(normal=self.normal, abnormal=self.abnormal)
 
 
 class Range(BaseModel):
-    """Values that a search may try of one hyperparameter: a range, or choices."""
+    """Values that a search may try for one hyperparameter: a range, or choices."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    low: float | None = Field(None, description="least value")
-    high: float | None = Field(None, description="greatest value")
-    log: bool = Field(False, description="draw its logarithm evenly")
+    low: float | None = Field(None, description="smallest value")
+    high: float | None = Field(None, description="largest value")
+    log: bool = Field(False, description="draw the logarithm uniformly")
     choices: tuple[bool | int | float | str, ...] = Field((), description="the only values")
 
     @model_validator(mode="after")
     def _is_a_range_or_choices(self) -> Range:
         bounded = self.low is not None and self.high is not None and self.low < self.high
         if bounded == bool(self.choices) or (self.log and not (self.low or 0) > 0):
-            raise ValueError("must be {low: 1, high: 9}, with log: true where low is above 0, or {choices: [...]}")
+            raise ValueError("must be {low: 1, high: 9}, also with log: true if low is above 0, or {choices: [...]}")
         return self
 
 
 class Study(BaseModel):
-    """What is varied, and what is averaged."""
+    """One study: settings that are varied, and seeds over which results are averaged."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,58 +73,61 @@ class Study(BaseModel):
         description="name within the sweep: letters, digits, '.', '_' and '-'"
     )
     kind: Kind = Field(
-        description="error_bars: the same over seeds; search: Optuna chooses; grid: one value at a time; "
-        "runtime: milliseconds to score an image, in batches of 1 and 64: each detector once, untrained, on the first "
-        "class and seed, with nothing beside it, hence in a sweep of runtime studies alone"
+        description="error_bars: fixed settings over seeds; search: Optuna chooses; grid: one value at a time; "
+        "runtime: milliseconds to score an image, in batches of 1 and 64.  A runtime study times each detector once, "
+        "untrained, on the first class and seed.  Nothing else may run meanwhile, so its sweep has runtime studies only"
     )
-    datasets: tuple[str, ...] = Field(description="names of datasets, e.g. [digits]")
-    protocol: str | None = Field(None, description="who is trained and tested on; none: each dataset's default")
+    datasets: tuple[str, ...] = Field(description="names of datasets, for example [digits]")
+    protocol: str | None = Field(
+        None, description="rule that splits samples into training and test; none: each dataset's default"
+    )
     validation: Fractions | None = Field(
-        None, description="shares held out for epoch selection; none; a search always holds out"
+        None, description="shares held out for choosing the epoch; none: nothing is held out, except in a search"
     )
     abnormal: tuple[str, ...] = Field(
         ("all",),
         validate_default=True,
-        description="classes to hunt, each in trials of its own; all: every one",
+        description="classes to detect as abnormal, each in its own trials; all: every class",
     )
-    detectors: tuple[str, ...] = Field(description="names, package.module:Class of your own, or all")
-    variants: tuple[str, ...] = Field(("default",), description="renderings of each detector that has them")
+    detectors: tuple[str, ...] = Field(description="names of detectors, package.module:Class for your own, or all")
+    variants: tuple[str, ...] = Field(("default",), description="variants to run, of each detector that has them")
     hyperparameters: Mapping[str, Mapping[str, Any]] = Field(
-        {}, description="by detector, or under `all` for every detector that has the key; lambda too"
+        {}, description="values by detector, or under `all` for every detector that has the key; also lambda"
     )
     seeds: tuple[Annotated[int, Field(ge=0, lt=FIRST_TUNING_SEED)], ...] = Field(
         (0, 1, 2), description="training seeds: a count, or a list"
     )
     split_seed: Annotated[int, Field(ge=0)] | Literal["follow"] = Field(
-        0, description="seed of the split; follow: moves with the training seed"
+        0, description="seed of the split; follow: the same as the training seed"
     )
     evaluations: tuple[str, ...] = Field(
         ("clean",), description="how test samples are scored: clean; legacy_ordered, legacy_shuffled: as published code"
     )
     eval_every: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="epochs between evaluations, 0: after the last alone; none: 1, or 0 where scoring takes long"
+        None, description="epochs between evaluations; 0: only after the last; none: 1, or 0 if scoring takes long"
     )
     space: tuple[str, ...] | Mapping[str, Range] | None = Field(
         None,
-        description="search: what to choose, by name or with ranges; none: nz, loss weights, lambda",
+        description="search: hyperparameters to choose, by name or with ranges; none: nz, loss weights, lambda",
     )
     candidates: Annotated[int, Field(ge=1)] = Field(20, description="search: candidates of each Optuna study")
     parallel: Annotated[int, Field(ge=1)] = Field(
-        2, description="search: candidates under way at once; candidate n learns from all up to n - parallel"
+        2, description="search: candidates that run at once; candidate n learns from candidates up to n - parallel"
     )
     tuning_seeds: tuple[Annotated[int, Field(ge=FIRST_TUNING_SEED)], ...] = Field(
-        (1000, 1001, 1002), description="search: training seeds of candidates, a count or a list from 1000"
+        (1000, 1001, 1002), description="search: training seeds of candidates: a count, or a list of seeds from 1000"
     )
     objective: Literal["auto", "transfer", "labelled"] = Field(
         "auto",
-        description="search: transfer: tune on half of the classes, report the other; labelled: on the same",
+        description="search: transfer: tune on half of the classes, report the others; labelled: tune and report the "
+        f"same classes; auto: transfer if there are at least {TRANSFER_CLASSES}",
     )
-    per: Literal["fold", "cell"] = Field("fold", description="search: one Optuna study a fold, or one a cell")
+    per: Literal["fold", "cell"] = Field("fold", description="search: one Optuna study per fold, or one per cell")
     axes: Mapping[str, tuple[bool | int | float | str, ...]] = Field(
         {}, description="grid: values by hyperparameter, varied one at a time around the default"
     )
     repetitions: Annotated[int, Field(ge=FEWEST_REPETITIONS)] = Field(
-        100, description="runtime: timed batches of each size, after a tenth as many that are not timed"
+        100, description="runtime: timed batches of each size, after a tenth as many untimed ones"
     )
 
     @field_validator("seeds", "tuning_seeds", mode="before")
@@ -170,7 +167,7 @@ class Study(BaseModel):
         if value in ("all", ("all",), ["all"]):
             return tuple(dict.fromkeys(name for dataset in sets for name in dataset.abnormal))
         names = tuple(str(name) for name in _some(value, "all, or a list of class names"))
-        # Datasets of one study may differ in their classes, as those that `all` stands for do.
+        # A class need not exist in every dataset of the study, just as `all` includes the classes of each dataset.
         anywhere = {name for dataset in sets for name in dataset.huntable}
         _raise(
             f"{dataset.name} has {unknown('class', name, dataset.huntable)}"
@@ -209,7 +206,7 @@ class Study(BaseModel):
     def _known_evaluations(cls, value: Any) -> Any:
         names = _some(value, f"a list of {', '.join(EVALUATIONS)}")
         _raise(unknown("evaluation", str(name), EVALUATIONS) for name in names if name not in EVALUATIONS)
-        return tuple(name for name in EVALUATIONS if name in names or name == "clean")  # clean is always made
+        return tuple(name for name in EVALUATIONS if name in names or name == "clean")  # clean is always included
 
     @field_validator("hyperparameters")
     @classmethod
@@ -239,7 +236,7 @@ class Study(BaseModel):
             if not isinstance(value, Mapping):
                 ranged = {n for d in infos for n in searchable(d)}
                 problems += [
-                    f"{n} has no range of its own: give one, e.g. space: {{{n}: {{low: 1, high: 9}}}}"
+                    f"{n} has no default range: give one, e.g. space: {{{n}: {{low: 1, high: 9}}}}"
                     for n in value
                     if n in every - ranged
                 ]
@@ -271,57 +268,59 @@ class Study(BaseModel):
         fields = type(self).model_fields
         for kind, keys in ONLY.items():
             given = [key for key in keys if self.kind != kind and getattr(self, key) != fields[key].default]
-            problems += [f"{key}: only a study of kind {kind} has it" for key in given]
+            problems += [f"{key}: only a study of kind {kind} has this key" for key in given]
         if self.kind == "runtime":
-            problems += self._runtime_faults()
+            problems += self._runtime_problems()
         if self.kind == "search":
             if any(self.space_of(detectors.detector(d)) for d in self.detectors):
-                problems += self._lambda_faults()
+                problems += self._lambda_problems()
             else:
-                problems.append("detectors: none of them has a hyperparameter in the search space")
+                problems.append("detectors: none of them has a hyperparameter of the search space")
         if self.kind == "grid" and not self.axes:
             problems.append("axes: must be given, e.g. axes: {nz: [16, 64]}")
         if self.kind != "grid" and self.axes:
-            problems.append("axes: only a study of kind grid has them")
+            problems.append("axes: only a study of kind grid has this key")
         if self.objective == "transfer" and len(self.abnormal) < 2:
             problems.append("objective: transfer needs at least 2 abnormal classes; use objective: labelled")
         if self.kind == "search" and ANY in self.abnormal and self.resolved_objective() == "transfer":
-            problems.append(f"abnormal: {ANY} is every class, so none is left that was not tuned on; name classes")
+            problems.append(
+                f"abnormal: {ANY} is every class, so none is left that is not used for tuning; name classes"
+            )
         _raise(problems)
         return self
 
-    def _runtime_faults(self) -> list[str]:
-        """Times are taken of scoring in evaluation mode, with initial weights."""
+    def _runtime_problems(self) -> list[str]:
+        """Return the problems of a runtime study, which times scoring in evaluation mode with initial weights."""
         problems = []
         if self.evaluations != ("clean",):
-            problems.append("evaluations: a study of kind runtime times clean scoring alone; leave it out")
+            problems.append("evaluations: a study of kind runtime times only clean scoring; leave the key out")
         if self.validation is not None:
-            problems.append("validation: a study of kind runtime judges nothing; leave it out")
+            problems.append("validation: a study of kind runtime computes no metrics; leave the key out")
         if any("epochs" in values for values in self.hyperparameters.values()):
-            problems.append("hyperparameters: epochs: a study of kind runtime trains none; leave it out")
+            problems.append("hyperparameters: epochs: a study of kind runtime does not train; leave the key out")
         return problems
 
-    def _lambda_faults(self) -> list[str]:
-        """A search compares candidates at lambdas that trials record."""
+    def _lambda_problems(self) -> list[str]:
+        """Return the problems of lambdas at which no trial records a score, so that a search cannot compare there."""
         problems = []
         for info in map(detectors.detector, self.detectors):
             lam = self.given(info).get(LAMBDA)
             if lam is not None and LAMBDA not in self.space_of(info) and lam not in LAMBDAS:
-                problems.append(f"hyperparameters: lambda {lam} of {info.name}: a search takes {LAMBDAS}")
+                problems.append(f"hyperparameters: lambda {lam} of {info.name}: a search accepts only {LAMBDAS}")
         return problems
 
     def variants_of(self, info: DetectorInfo) -> list[str]:
-        """Variants of a detector that this study runs; its default where it has none of those named."""
+        """Return the variants of a detector that this study runs; its default if it has none of the named ones."""
         names = [info.default_variant if v == "default" else v for v in self.variants]
         return list(dict.fromkeys(v for v in names if v in info.variants)) or [info.default_variant]
 
     def given(self, info: DetectorInfo) -> dict[str, Any]:
-        """What this study says of a detector's hyperparameters, lambda included."""
+        """Return the values that this study sets for a detector's hyperparameters, lambda included."""
         shared = {k: v for k, v in self.hyperparameters.get("all", {}).items() if k in tunable(info)}
         return {**shared, **self.hyperparameters.get(info.name, {})}
 
     def space_of(self, info: DetectorInfo) -> dict[str, dict[str, Any]]:
-        """Ranges of what a search chooses for a detector: {"low", "high", "log"} or {"choices"}."""
+        """Return the ranges from which a search chooses for a detector: {"low", "high", "log"} or {"choices"}."""
         own = searchable(info)
         if self.space is None:
             return {name: own[name] for name in DEFAULT_SPACE if name in own}
@@ -331,32 +330,32 @@ class Study(BaseModel):
         return {name: own[name] for name in self.space if name in own}
 
     def resolved_objective(self) -> str:
-        """ "transfer" or "labelled"."""
+        """Return "transfer" or "labelled"; the objective "auto" depends on the number of classes."""
         if self.objective != "auto":
             return self.objective
         return "transfer" if len(self.abnormal) >= TRANSFER_CLASSES else "labelled"
 
 
 def _datasets(info: ValidationInfo) -> Mapping[str, DatasetInfo | None] | None:
-    """Datasets by name, None for one of which nothing is known; None where the user's own have problems."""
+    """Return the datasets by name, None for one of unknown contents; None if own datasets have problems."""
     known: Mapping[str, DatasetInfo | None] | None = (info.context or {"datasets": catalog.DATASETS})["datasets"]
     return known
 
 
 def _known_datasets(info: ValidationInfo) -> list[DatasetInfo]:
-    """Datasets of a study, but for those whose own problems say already why nothing is known of them."""
+    """Return the datasets of a study whose contents are known; the others are already reported as problems."""
     known = _datasets(info) or catalog.DATASETS
     return [found for name in info.data.get("datasets", ()) if (found := known.get(name)) is not None]
 
 
 def tunable(info: DetectorInfo) -> tuple[str, ...]:
-    """Names that a study may set for a detector: its training hyperparameters, and lambda."""
+    """Return the names that a study may set for a detector: its training hyperparameters, and lambda."""
     has_lambda = any(variant.lam is not None for variant in info.variants.values())
     return (*(f.name for f in info.fields), *((LAMBDA,) if has_lambda else ()))
 
 
 def searchable(info: DetectorInfo) -> dict[str, dict[str, Any]]:
-    """Hyperparameters of a detector that have a range of their own."""
+    """Return the hyperparameters of a detector that have a search range, with that range."""
     ranges = {f.name: dict(f.search) for f in info.fields if f.search}
     if ranges and LAMBDA in tunable(info):
         ranges[LAMBDA] = {"low": 0.0, "high": 1.0}
@@ -364,12 +363,12 @@ def searchable(info: DetectorInfo) -> dict[str, dict[str, Any]]:
 
 
 def _illegal(info: DetectorInfo, values: Mapping[str, Any], known: set[str], owner: str) -> list[str]:
-    """Problems of the values that a detector would be given; names unknown to it are left out if `known`."""
+    """Return the problems of values for a detector.  Names in `known` that the detector lacks are ignored."""
     own = {name: value for name, value in values.items() if name in tunable(info) or name not in known}
     problems = []
     lam = own.pop(LAMBDA, None)
     if lam is not None and not (isinstance(lam, int | float) and 0 <= lam <= 1):
-        problems.append(f"{LAMBDA}={lam!r} is not legal: a number from 0 to 1")
+        problems.append(f"{LAMBDA}={lam!r} is not legal: must be a number from 0 to 1")
     for name, value in own.items():
         if owner == "all" and name not in tunable(info):
             continue
@@ -381,12 +380,12 @@ def _illegal(info: DetectorInfo, values: Mapping[str, Any], known: set[str], own
 
 
 def _some(value: Any, wanted: str) -> tuple[Any, ...]:
-    """A list of at least one name or number, none of them twice."""
+    """Return a list of at least one name or number, without duplicates, as a tuple."""
     if isinstance(value, str | Mapping) or not isinstance(value, Sequence | range) or not value:
         raise ValueError(f"must be {wanted}, is {value!r}")
     odd = [v for v in value if not isinstance(v, str | int | float)]
     if odd:
-        raise ValueError(f"must be {wanted}, holds {odd[0]!r}")
+        raise ValueError(f"must be {wanted}, contains {odd[0]!r}")
     doubled = sorted(str(v) for v, count in Counter(value).items() if count > 1)
     if doubled:
         raise ValueError(f"names {', '.join(doubled)} more than once")
@@ -400,7 +399,7 @@ def _raise(problems: Any) -> None:
 
 
 def settings(info: DetectorInfo, variant: str, given: Mapping[str, Any]) -> tuple[dict[str, Scalar], float | None]:
-    """Training hyperparameters and lambda of a variant under what a study says of them."""
+    """Return training hyperparameters and lambda of a variant, with the values that a study gives."""
     own = dict(given)
     lam = own.pop(LAMBDA, info.variant(variant).lam)
     return detectors.resolve(info, variant, own), None if lam is None else float(lam)

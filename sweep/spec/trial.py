@@ -1,42 +1,47 @@
-"""What one trial is, and its name.
+"""The spec of one trial, and its key.
 
-A trial is a pure function of its `TrialSpec`; its key is a hash of that spec and its name
-everywhere: in the store, in a table, on the command line.  The standard library alone is needed
-here, so that a bare GPU machine can run trials without the rest of the application.
+A trial is a pure function of its `TrialSpec`.  Its key is a hash of that spec, and is its name
+everywhere: in the store, in a table, on the command line.  This module needs only the standard
+library, so that a bare GPU machine can run trials without the rest of the application.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
+from sweep.errors import UserError
 from sweep.store.ledger import canonical_json
 
 EVALUATIONS = ("clean", "legacy_ordered", "legacy_shuffled")
-"""How test samples are scored: BatchNorm in evaluation mode; as published code does, which leaves it in
-training mode and tests in batches of 64, normals first; the same in a random order."""
+"""Ways to score test samples.  clean: BatchNorm in evaluation mode.  legacy_ordered: as in the published code,
+with BatchNorm in training mode and batches of 64, normals first.  legacy_shuffled: the same in a random order."""
 
 SELECTIONS = ("last", "val", "oracle")
-"""How the epoch is chosen: the last; the best on validation; the best on the test set itself."""
+"""Ways to choose the epoch: the last; the best on validation; the best on the test set itself."""
 
-KEY_LENGTH = 20  # hexadecimal digits: 80 bits, no collision among a billion trials in practice
+HEADLINE = ("last", "clean")
+"""Selection and evaluation of the numbers that a board shows first."""
+
+KEY_LENGTH = 20  # hexadecimal digits: 80 bits, enough for a billion trials without a collision
+SHOWN_KEYS = 3  # of those that begin alike, in a message
 
 Scalar = bool | int | float | str
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """Which arithmetic a trial runs; resolved when it is planned, never chosen by a running trial.
+    """Arithmetic of a trial; it is set when the trial is planned, never by a running trial.
 
     Attributes:
-        precision: of training, "float32", "tf32" or "bf16" (`models.components.numerics`); "float32" where
-            nothing is trained by steps.
-        threads: CPU threads inside one operation.  Sums over threads are ordered differently,
-            so another number of threads is another trial.
-        layout: of images and weights in memory, "channels_last" or "contiguous"; other layouts run
+        precision: precision of training, "float32", "tf32" or "bf16" (`models.components.numerics`);
+            "float32" if nothing is trained by steps.
+        threads: CPU threads inside one operation.  Another number of threads orders sums differently, so it
+            makes another trial.
+        layout: layout of images and weights in memory, "channels_last" or "contiguous"; other layouts use
             other kernels, whose last digits differ.
     """
 
@@ -45,17 +50,17 @@ class Numerics:
     layout: str = "channels_last"
 
     def __str__(self) -> str:
-        """E.g. "float32, 1 thread"."""
+        """Return text such as "float32, 1 thread"."""
         return f"{self.precision}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Shares carved out, by the split seed, for epoch selection and for search; never tested on.
+    """Shares that the split seed holds out for choosing the epoch and for search; they are never tested on.
 
     Attributes:
         normal: share of the training normals.
-        abnormal: share of the test's abnormals.
+        abnormal: share of the abnormals of the test set.
     """
 
     normal: float = 0.1
@@ -64,10 +69,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class Timing:
-    """How a trial of a runtime study times scoring.
+    """Numbers of batches with which a trial of a runtime study times scoring.
 
     Attributes:
-        batch_sizes: images that are scored at once, each size timed apart.
+        batch_sizes: numbers of images that are scored at once; each size is timed separately.
         warmup: batches of each size that are scored before the first timed one.
         repetitions: batches of each size that are timed.
     """
@@ -79,27 +84,28 @@ class Timing:
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """Everything that the metrics of one trial depend on.
+    """Everything on which the metrics of one trial depend.
 
     Attributes:
-        detector: catalog name, or `package.module:Class` of a user's own.
-        revision: of the detector's numerics; raised whenever its numbers change.
-        variant: named rendering of the detector, e.g. "repo_head".
-        hyperparameters: every training hyperparameter, resolved; score-only ones (lambda) are not
+        detector: catalog name, or `package.module:Class` for the user's own.
+        revision: revision of the detector's numerics; raised whenever its numbers change.
+        variant: name of one variant of the detector, for example "repo_head".
+        hyperparameters: every training hyperparameter, resolved.  Those of the score alone (lambda) are not
             here, because they cost no training.
         dataset, preparation: name of the dataset and id of how its images were prepared.
-        protocol: who is trained and tested on, e.g. "M0"; its validated form is "M0v".
-        protocol_revision, scoring_revision: of the splitting and of the metrics' code.
-        validation: shares held out for validation, None for none.
-        abnormal: class held out of training and hunted at test time.
+        protocol: rule that splits samples into training and test, for example "M0"; its validated form is
+            "M0v".
+        protocol_revision, scoring_revision: revisions of the code for splitting and for metrics.
+        validation: shares held out for validation; None for none.
+        abnormal: class that is held out of training and counts as abnormal in the test.
         split_seed: draws the split, and nothing else.
         seed: draws initial weights, batches and every other random number of the training.
-        evaluations: how test samples are scored, e.g. ("clean",); empty for trials of a search,
-            which see no test row, and of a runtime study, which judge none.
-        eval_every: epochs between evaluations; 0 evaluates after the last epoch alone.
+        evaluations: how test samples are scored, for example ("clean",).  It is empty for trials of a search,
+            which see no test sample, and for those of a runtime study, which compute no metrics.
+        eval_every: epochs between evaluations; 0 evaluates after the last epoch only.
         numerics: arithmetic.
         device: kind of the device, "cpu" or the name of a GPU.
-        timing: of a runtime study; None for every other trial, whose key knows nothing of it.
+        timing: batches of a runtime study; None for every other trial, and then it is not part of the key.
     """
 
     detector: str
@@ -123,12 +129,12 @@ class TrialSpec:
 
     @property
     def size(self) -> int:
-        """Side of the images in pixels, with which the id of a preparation begins."""
+        """Side of the images in pixels, which is the first part of the preparation's id."""
         return int(self.preparation.split("-")[0].removeprefix("s"))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form: only dicts, lists, strings, numbers, booleans and None."""
-        found = {name: getattr(self, name) for name in FIELDS}  # asdict copies deeply, at 4 times the cost
+        """Return a JSON-ready form: only dicts, lists, strings, numbers, booleans and None."""
+        found = {name: getattr(self, name) for name in FIELDS}  # asdict makes deep copies, which takes 4 times as long
         found["hyperparameters"] = dict(self.hyperparameters)
         found["validation"] = None if self.validation is None else dict(vars(self.validation))
         found["evaluations"] = list(self.evaluations)
@@ -141,7 +147,7 @@ class TrialSpec:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> TrialSpec:
-        """Inverse of `to_dict`."""
+        """Build a spec from the form of `to_dict`."""
         validation, timing = found["validation"], found.get("timing")
         return cls(
             **{
@@ -159,17 +165,30 @@ class TrialSpec:
         """Content hash: equal specs have equal keys on every machine and Python version.
 
         Raises:
-            ValueError: if a hyperparameter is NaN or infinite, which equals nothing, not even
-                itself.
+            ValueError: if a hyperparameter is NaN or infinite: JSON has no such numbers, and NaN does not even
+                equal itself.
         """
         return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:KEY_LENGTH]
 
 
 def older_keys(spec: TrialSpec) -> Iterator[str]:
-    """Keys that this trial had under older revisions of its detector, protocol or scoring."""
+    """Yield the keys that this trial had under older revisions of its detector, protocol or scoring."""
     for name in ("revision", "protocol_revision", "scoring_revision"):
         for revision in range(1, getattr(spec, name)):
             yield replace(spec, **{name: revision}).key  # type: ignore[arg-type]
 
 
 FIELDS = tuple(found.name for found in fields(TrialSpec))
+
+
+def find_key(prefix: str, keys: Iterable[str]) -> str | None:
+    """Return the key that begins with `prefix`; None if no key does.
+
+    Raises:
+        UserError: several keys do.
+    """
+    matches = sorted({key for key in keys if prefix and key.startswith(prefix)})
+    if len(matches) > 1:
+        first = ", ".join(matches[:SHOWN_KEYS])
+        raise UserError(f"{len(matches):,} keys begin with {prefix} ({first}, ...): give more digits")
+    return matches[0] if matches else None

@@ -1,4 +1,4 @@
-"""YAML text to plain values, with `--set a.b=c` laid over it."""
+"""Reading of YAML files into plain values, and changes by `--set a.b=c`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweep.errors import UserError
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, of which plain YAML keeps the last unasked."""
+    """Safe YAML loader that refuses a key given twice; plain YAML would silently use the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()
@@ -27,10 +27,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Contents of a YAML file that holds one mapping.
+    """Return the contents of a YAML file that holds one mapping.
 
     Raises:
-        UserError: no such file, not YAML (with line and column), or no mapping.
+        UserError: no such file, not YAML (with line and column), or not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
-    """Mapping that `text` holds; problems name `name`."""
+    """Return the mapping in `text`; error messages begin with `name`."""
     try:
         value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
     except yaml.YAMLError as error:
@@ -53,15 +53,15 @@ def parse(text: str, name: str) -> dict[str, Any]:
     if value is None:
         value = {}
     if not isinstance(value, dict):
-        raise UserError(f"{name}: must hold keys and values at the top, holds {type(value).__name__}")
+        raise UserError(f"{name}: must contain keys and values at the top level, contains {type(value).__name__}")
     return value
 
 
 def override(value: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Copy of `value` with every `a.b.0.c=YAML` of `assignments` laid over it.
+    """Return a copy of `value` with every assignment `a.b.0.c=YAML` applied.
 
     Raises:
-        UserError: an assignment without "=", or one that goes through something that has no keys.
+        UserError: an assignment has no "=", or its path leads through a value without keys.
     """
     problems = []
     for assignment in assignments:
@@ -93,7 +93,7 @@ def _assign(value: Any, path: list[str], new: Any) -> Any:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid over it: mappings are merged key by key, all else is replaced."""
+    """Return `base` updated with `over`: mappings are merged key by key, everything else is replaced."""
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)

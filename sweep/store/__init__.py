@@ -1,4 +1,4 @@
-"""Objects, leases and records: where a sweep's results live."""
+"""Objects, leases and records: the storage of a sweep's results."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def open_store(url: str) -> Store:
         url: a folder ("runs", "~/runs", "file:///data/runs") or "s3://bucket/prefix".
 
     Returns:
-        The store.  A folder that is not there is an empty one, made by the first object put into it;
-        S3 is not asked anything yet.
+        The store.  A folder that does not exist counts as an empty store; the first object put into it
+        creates the folder.  For S3, no request is sent yet.
 
     Raises:
-        StoreError: if there is something else in the folder's place, or nothing here reads such an address.
+        StoreError: if something else than a folder has that path, or the address is of no known kind.
     """
     if url.startswith("s3://"):
-        from sweep.store.s3 import S3Store  # boto3 costs 0.5 s, and machines with a folder may lack it
+        from sweep.store.s3 import S3Store  # boto3 takes 0.5 s, and machines that use a folder may lack it
 
         return S3Store.from_url(url)
     store = LocalStore(_folder_of(url))
@@ -41,8 +41,8 @@ def _folder_of(url: str) -> str:
     if url.startswith("file://"):
         host, slash, path = url.removeprefix("file://").partition("/")
         if host not in ("", "localhost"):
-            raise StoreError(f"{url} names the host {host}; a folder of this machine is file:///its/path")
+            raise StoreError(f"{url} names the host {host}; write a folder of this machine as file:///its/path")
         return slash + unquote(path)
     if "://" in url or not url:
-        raise StoreError(f"cannot open {url!r} as a store: legal are FOLDER, file:///FOLDER, s3://BUCKET/PREFIX")
+        raise StoreError(f"cannot open {url!r} as a store; legal are FOLDER, file:///FOLDER and s3://BUCKET/PREFIX")
     return os.path.expanduser(url)

@@ -1,4 +1,4 @@
-"""A try that ended without a result, as a record: what happened, where, and the last lines of it."""
+"""Attempts: records of how a trial ended without a result, with the cause, the host and the end of the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 
 class Interrupted(Exception):
-    """A trial was asked for its resume state, which stands; it goes on elsewhere, or later."""
+    """Stop of a trial on request: its resume state is stored, and it goes on later or on another machine."""
 
 
 Status = Literal["failed", "oom", "preempted", "hung"]
@@ -28,18 +28,18 @@ def attempt(
     cause: str = "",
     frame: FrameType | None = None,
 ) -> dict[str, Any]:
-    """Record of an attempt.
+    """Return the record of an attempt.
 
     Args:
-        status: how it ended.
-        job: what the process was given.
-        error: what was raised, in the trial or about its process.
-        cause: one line; may be left out where `error` says it.
-        frame: where a hung trial stood.
+        status: how the attempt ended.
+        job: what the trial's process was given; `key` and `launch` are read from it.
+        error: the exception that the trial raised, or that Ray raised about the trial's process.
+        cause: one line; may be left out if `error` contains it.
+        frame: stack frame in which a hung trial was.
 
     Returns:
-        JSON-ready: status, cause (one line), log (traceback, or what Ray says of the death), host,
-        pid, time (seconds since 1970), key, launch.
+        JSON-ready: status, cause (one line), log (traceback, or Ray's message about the lost process; its
+        last `LOG_CHARACTERS` characters), host, pid, time (seconds since 1970), key, launch.
     """
     log = "".join(traceback.format_stack(frame)) if frame is not None else ""
     if error is not None:
@@ -58,22 +58,29 @@ def attempt(
 
 
 def has_failed(attempts: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a trial without a result has failed; one that was preempted waits to go on."""
+    """Return True if a trial without a result has failed.  A preempted trial has not: it waits to go on.
+
+    Args:
+        attempts: attempts of the trial, oldest first.
+    """
     return bool(attempts) and attempts[-1]["status"] != "preempted"
 
 
 def failures(attempts: Sequence[Mapping[str, Any]], launch: int) -> int:
-    """Tries of one launch that count against `trial.retries`; being preempted does not."""
+    """Count the attempts of one launch that count against `trial.retries`; preemptions do not count."""
     return sum(record["launch"] == launch and record["status"] != "preempted" for record in attempts)
 
 
 def failed_before(attempts: Sequence[Mapping[str, Any]], launch: int) -> bool:
-    """Whether a trial without a result was left failed by an earlier launch."""
+    """Return True if an earlier launch left this trial, which has no result, as failed."""
     return has_failed(attempts) and attempts[-1]["launch"] != launch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was exhausted: Python's, the host's as torch reports it, or the GPU's."""
+    """Return True if an error means that memory ran out.
+
+    Covers Python's MemoryError, the host's memory as torch reports it, and the GPU's memory.
+    """
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -82,13 +89,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """What happened, short enough for one line of a terminal."""
+    """Describe an error in one line that is short enough for a terminal."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     name = type(error).__name__
     if name in ("RayActorError", "ActorDiedError", "ActorUnavailableError"):
-        found = re.search(r"(OutOfMemoryError|SIGKILL|SIGSEGV|exit(?:ed)? code[^.]*|exit detail: [^.]*)", text)
+        match = re.search(r"(OutOfMemoryError|SIGKILL|SIGSEGV|exit(?:ed)? code[^.]*|exit detail: [^.]*)", text)
         if "OutOfMemory" in text:
             return "killed by Ray's memory monitor: the node ran out of memory"
-        return f"the trial's process died ({found.group(1)})" if found else "the trial's process died"
+        return f"the trial's process died ({match.group(1)})" if match else "the trial's process died"
     return f"{name}: {lines[0]}"[:300] if lines else name

@@ -1,4 +1,4 @@
-"""The contract of every store, and its errors."""
+"""The contract of every store, and the errors that a store raises."""
 
 from __future__ import annotations
 
@@ -15,93 +15,94 @@ _LEGAL_PATH = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 
 
 class StoreError(Exception):
-    """The store cannot do what was asked.  The message says what, where, and the fix."""
+    """Failure of a store.  The message contains what failed, where, and the fix."""
 
 
 class ObjectNotFound(StoreError):
-    """There is no object at that path."""
+    """Failure to find an object: the path has none."""
 
 
 class Store(ABC):
     """Objects (bytes) under relative paths such as `trials/3f2a/result.json`.
 
-    A path is one or more segments joined by "/"; no segment is empty or starts with a dot, and
-    none holds control characters.  An illegal path is a ValueError.  Every method may raise
-    StoreError.  A store may be used by many threads at once, and pickles as its address alone.
+    A path is one or more segments joined by "/".  No segment is empty, starts with a dot, or contains
+    control characters.  An illegal path raises ValueError.  Every method may raise StoreError.  A store
+    may be used by many threads at the same time, and is pickled as its address alone.
 
     Attributes:
-        url: the address that `open_store` opens again, on every machine that can reach it.
+        url: address that `open_store` accepts, on every machine that can reach the store.
     """
 
     url: str
 
     @abstractmethod
     def put_once(self, path: str, data: bytes) -> bool:
-        """Write an object where none is.
+        """Write an object if its path has none.
 
         Returns:
-            True when this call wrote it, whole.  False when something stood there already; it is
-            untouched.  Of many calls at once exactly one gets True.
+            True if this call wrote the whole object.  False if the path had an object already, which is
+            left unchanged.  Of several simultaneous calls exactly one returns True.
         """
 
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
-        """Write or replace an object; a reader sees the old one or the new one, never half."""
+        """Write or replace an object.  Readers see the whole old object or the whole new one."""
 
     @abstractmethod
     def get(self, path: str) -> bytes:
-        """The object's bytes.
+        """Return the bytes of an object.
 
         Raises:
-            Missing: if there is none.
+            ObjectNotFound: if there is none.
         """
 
     @abstractmethod
     def exists(self, path: str) -> bool:
-        """Whether an object stands at exactly this path."""
+        """Return True if exactly this path has an object."""
 
     @abstractmethod
     def list(self, prefix: str) -> Iterator[str]:
-        """Every path that starts with prefix + "/" (prefix "": every path), sorted by code point."""
+        """Yield every path that starts with prefix + "/" (for prefix "": every path), sorted by code point."""
 
     @abstractmethod
     def names(self, prefix: str) -> builtins.list[str]:
-        """The distinct next segments of the paths under prefix ("": of all paths), sorted."""
+        """Return the distinct next segments of the paths under prefix (for "": of all paths), sorted."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
-        """Remove one object; an absent one is fine."""
+        """Delete one object.  An absent object is no error."""
 
     @abstractmethod
     def delete_tree(self, prefix: str) -> None:
-        """Remove every object whose path starts with prefix + "/"."""
+        """Delete every object whose path starts with prefix + "/"."""
 
     @abstractmethod
     def get_tagged(self, path: str) -> tuple[bytes, str]:
-        """The object's bytes and its version tag.
+        """Return the bytes of an object and its version tag.
 
-        A tag names a content: it changes when other bytes are put, and need not when equal ones are.
+        A tag identifies the content: it changes when other bytes are written, and may stay the same when equal
+        bytes are written.
 
         Raises:
-            Missing: if there is none.
+            ObjectNotFound: if there is none.
         """
 
     @abstractmethod
     def put_if(self, path: str, data: bytes, tag: str | None) -> str | None:
-        """Compare and swap: write only over the version that the caller has seen.
+        """Compare and swap: write only over the version that the caller has read.
 
         Args:
-            path: of the object.
+            path: path of the object.
             data: its new bytes.
-            tag: of the version to replace; None when the object must be absent.
+            tag: tag of the version to replace; None if the object must not exist yet.
 
         Returns:
-            The new version's tag, or None when the object is not what the tag says; then nothing
-            was written.  Of many calls with one tag exactly one succeeds.
+            The tag of the new version.  None if the object does not match `tag`; then nothing was written.
+            Of several calls with the same tag exactly one succeeds.
         """
 
     def get_many(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """(path, bytes) of each object that exists, in the order asked for; absent ones are left out."""
+        """Yield (path, bytes) of each object that exists, in the order of `paths`; skip the others."""
         for path in paths:
             with suppress(ObjectNotFound):
                 yield path, self.get(path)
@@ -111,12 +112,12 @@ class Store(ABC):
 
 
 def check_path(path: str) -> str:
-    """The path itself, if it is legal in every kind of store.
+    """Return the path if it is legal in every kind of store.
 
     Raises:
         ValueError: if it is not.
     """
     if not _LEGAL_PATH.fullmatch(path):
-        rules = "segments joined by '/', none empty, starting with a dot or holding control characters"
+        rules = "segments joined by '/', not empty, without a dot at the start, and without control characters"
         raise ValueError(f"illegal path {path!r} in a store; legal are {rules}")
     return path

@@ -1,8 +1,8 @@
-"""What the head of a sweep says of itself, for whoever looks from elsewhere: one object, written anew.
+"""Status of a launch: one object that the head of a sweep overwrites, for readers on other machines.
 
     sweeps/<id>/head.json
 
-It is a view, not a truth: what has been done stands in the ledger, and who runs the sweep in its lease.
+The object is only a view for people.  The ledger decides what has been done, and the lease decides who runs the sweep.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ State = Literal["starting", "running", "reporting", "ended"]
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster.
+    """One machine of the cluster.
 
     Attributes:
         name: id or address, unique in the cluster.
-        type: instance type; "" where the place has none.
+        type: instance type; "" if the provider has none.
         market: "spot", "on demand", or "".
         zone: availability zone, or "".
-        since: when it came, in seconds since 1970.
-        alive: whether it is there.
-        until: when it ended or was seen to be gone; None while it is there, or where nobody has seen it yet.
-        usd_per_hour: None where nobody knows.
+        since: time at which it joined the cluster, in seconds since 1970.
+        alive: True while it is part of the cluster.
+        until: time at which it ended or was first missed; None while it is alive, or if the end was not noticed yet.
+        usd_per_hour: price; None if unknown.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Node:
     usd_per_hour: float | None = None
 
     def usd(self, started: float, now: float) -> float | None:
-        """Dollars between two times, in seconds since 1970; None where the price is unknown."""
+        """Return the dollars spent between two times, in seconds since 1970; None if the price is unknown."""
         if self.usd_per_hour is None:
             return None
         until = now if self.until is None else min(now, self.until)
@@ -54,24 +54,24 @@ class Node:
 
 @dataclass(frozen=True)
 class LaunchStatus:
-    """Where a launch is.
+    """Progress of a launch.
 
     Attributes:
-        launch: its number.
-        state: "starting" until Ray takes trials, "reporting" once none runs any more; "ended" is final.
-        exit_code: as `sweep.errors` says; None before the end.
-        cause: why it ended otherwise than done, or what went wrong at the end; None for nothing.
-        time: when this was written, in seconds since 1970, as all times here.
-        since: when the launch was first run here.
-        deadline: when it is stopped, None for never.
-        trials, done, failed, pruned, to_run: as `plan --json` counts them.
+        launch: number of the launch.
+        state: "starting" until Ray accepts trials, "reporting" once no trial runs any more; "ended" is final.
+        exit_code: exit code of `sweep.errors`; None before the end.
+        cause: why the launch ended early, or what went wrong at its end; None if nothing did.
+        time: time of writing, in seconds since 1970 like all times here.
+        since: time at which the launch first ran on this head.
+        deadline: time at which the launch is stopped; None for never.
+        trials, done, failed, pruned, to_run: numbers of trials, as `plan --json` counts them.
         running: trials that run now.
-        slots: trials that the machines which are there can run at once.
-        refused: what the place last answered when it gave no machine; None where it gave one since.
-        preemptions: attempts of this launch that ended with their machine.
-        restarts: of the driver, after it died.
-        nodes: machines, those that are gone included.
-        usd: dollars of this launch so far, None where a price is unknown.
+        slots: trials that the present machines can run at the same time.
+        refused: the provider's last answer when it gave no machine; None once it has given one again.
+        preemptions: attempts of this launch that ended because their machine went away.
+        restarts: how often the driver was restarted after it had crashed.
+        nodes: machines, including those that are gone.
+        usd: dollars of this launch so far; None if a price is unknown.
     """
 
     launch: int
@@ -95,23 +95,23 @@ class LaunchStatus:
     usd: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As it is stored."""
+        """Return the form in which it is stored."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> LaunchStatus:
-        """Inverse of `to_json`; keys of a later version are left out.
+        """Read the form of `to_json`; keys that a later version added are ignored.
 
         Raises:
-            ValueError: it is no such record.
+            ValueError: the record is not of this form.
         """
         try:
             nodes = tuple(Node(**_known_fields(Node, node)) for node in record.get("nodes", ()))
             head = cls(**{**_known_fields(cls, record), "nodes": nodes})
         except (AttributeError, TypeError) as error:
-            raise ValueError(f"no record of a head: {error}") from None
+            raise ValueError(f"not the status of a launch: {error}") from None
         if head.state not in get_args(State):
-            raise ValueError(f"no record of a head: unknown state {head.state!r}")
+            raise ValueError(f"not the status of a launch: unknown state {head.state!r}")
         return head
 
     @property
@@ -120,10 +120,10 @@ class LaunchStatus:
 
 
 def read(store: Store, sweep_id: str) -> LaunchStatus | None:
-    """The record, None where there is none or one that cannot be read.
+    """Return the status of a sweep's launch; None if there is none, or it is not readable.
 
     Raises:
-        StoreError: the store cannot be asked.
+        StoreError: the store cannot be read.
     """
     try:
         return LaunchStatus.from_json(json.loads(store.get(_path(sweep_id))))
@@ -132,7 +132,7 @@ def read(store: Store, sweep_id: str) -> LaunchStatus | None:
 
 
 def write(store: Store, sweep_id: str, head: LaunchStatus) -> None:
-    """Put the record in place of the one before.
+    """Replace the stored status, with the present time as its `time`.
 
     Raises:
         StoreError: the store failed.
@@ -141,13 +141,15 @@ def write(store: Store, sweep_id: str, head: LaunchStatus) -> None:
 
 
 def close(store: Store, sweep_id: str, cause: str, code: int = INTERRUPTED, since: float | None = None) -> None:
-    """Say that a launch has ended whose machines are gone, for a head that did not.
+    """Mark a launch as ended whose machines are gone, if its head could not do so.
 
     Args:
-        cause: why they are gone.
+        store: store of the sweep.
+        sweep_id: id of the sweep.
+        cause: why the machines are gone.
         code: exit code of the launch.
-        since: when taking them away began, in seconds since 1970; a head that was stopped in order after that
-            has ended for this cause, too.
+        since: time at which their removal began, in seconds since 1970.  If the head was stopped in order after that
+            time, its launch has ended for this cause too.
 
     Raises:
         StoreError: the store failed.
@@ -158,22 +160,28 @@ def close(store: Store, sweep_id: str, cause: str, code: int = INTERRUPTED, sinc
     stopped = head.exit_code == INTERRUPTED and since is not None and head.time >= since
     if head.has_ended and not stopped:
         return
-    said = f"{cause}; {head.cause}" if head.has_ended and head.cause else cause
+    text = f"{cause}; {head.cause}" if head.has_ended and head.cause else cause
     nodes = merge_nodes(head.nodes, (), time.time())
-    write(store, sweep_id, replace(head, state="ended", exit_code=code, cause=said, running=0, slots=0, nodes=nodes))
+    write(store, sweep_id, replace(head, state="ended", exit_code=code, cause=text, running=0, slots=0, nodes=nodes))
 
 
 def dollars(nodes: Iterable[Node], started: float, now: float) -> float | None:
-    """Dollars of machines since a launch was started; None where a price is unknown."""
+    """Sum the dollars of machines since the start of a launch; None if a price is unknown."""
     costs = [node.usd(started, now) for node in nodes]
     return None if any(cost is None for cost in costs) else math.fsum(cost for cost in costs if cost is not None)
 
 
 def merge_nodes(known: Iterable[Node], seen: Iterable[Node], now: float, started: float = 0.0) -> tuple[Node, ...]:
-    """Nodes known before, as they are seen now; those that are gone stay, with the time of it.
+    """Update the known nodes with those that are seen now.  Nodes that are gone stay, with the time of their end.
 
-    What ended before `started` is left out, and so is what came before and was gone, nobody says since when, when it
-    was first seen.
+    Two kinds of new nodes are left out.  The first kind ended before `started`.  The second kind joined before
+    `started` and was already gone when it was first seen, so that its end is unknown.
+
+    Args:
+        known: nodes known before.
+        seen: nodes as they are now.
+        now: present time, in seconds since 1970.
+        started: start of the launch, in seconds since 1970.
     """
     found = {node.name: node for node in known}
     present = {node.name: node for node in seen}

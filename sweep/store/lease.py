@@ -1,9 +1,9 @@
-"""One owner at a time: of a sweep, of a trial's checkpoint.
+"""Leases: one owner at a time, of a sweep or of a trial's checkpoint.
 
-A lease is one object in the store, changed by compare-and-swap alone.  Its holder renews it, which
-changes its tag.  An observer takes it over when the holder's process is known to be dead, or when
-the tag stayed the same for the lease's whole lifetime on the observer's own monotonic clock: no
-two machines' clocks are ever compared.
+A lease is one object in the store, which is only changed by compare-and-swap.  Its holder renews it,
+and each renewal changes its tag.  Another process takes the lease over in two cases: the holder's
+process is known to be dead, or the tag stayed the same for the lease's whole lifetime.  That time is
+measured on the observer's own monotonic clock: clocks of two machines are never compared.
 """
 
 from __future__ import annotations
@@ -21,45 +21,45 @@ from typing import Literal
 from sweep.store.base import ObjectNotFound, Store, StoreError
 
 TTL_SECONDS = 30.0
-LOOKS = 100  # somebody may be faster between our look and our write, but not always
-HANDOVER_SECONDS = 20.0  # for a holder that lives and is done
-RENEWALS_PER_TTL = 3  # two may fail before an observer may think us dead
+LOOKS = 100  # tries of read-then-write; another process may write in between, but not every time
+HANDOVER_SECONDS = 20.0  # time in which a holder that is alive but has finished can release it
+RENEWALS_PER_TTL = 3  # so two renewals may fail before an observer may take us for dead
 
 
 class Held(Exception):
-    """Somebody else has the lease.
+    """Refusal of a lease because another process holds it.
 
     Attributes:
-        owner: who, as they named themselves.
-        age: seconds since they took it, by the two machines' wall clocks: to be shown, not reckoned with.
-        alive: True when they were seen to renew it, or their process runs on this machine; False
-            when nothing is known yet, and waiting for the lease's lifetime would tell.
+        owner: name that the holder gave itself.
+        age: seconds since the holder took it, by the two machines' wall clocks: for display only.
+        alive: True if the holder was seen to renew it, or its process runs on this machine.  False if
+            nothing is known yet; waiting for the lease's lifetime decides it.
     """
 
     def __init__(self, path: str, holder: Holder, alive: bool) -> None:
         self.owner = holder.owner
         self.age = max(0.0, time.time() - holder.since)
         self.alive = alive
-        hope = "" if alive else f"; if that process is gone, ask again in {holder.ttl_seconds:.0f} s"
+        advice = "" if alive else f"; if that process is gone, ask again in {holder.ttl_seconds:.0f} s"
         super().__init__(
-            f"{path} is held by {self.owner} (process {holder.pid} on {holder.host}) for {self.age:.0f} s{hope}"
+            f"{path} is held by {self.owner} (process {holder.pid} on {holder.host}) for {self.age:.0f} s{advice}"
         )
 
 
 @dataclass(frozen=True)
 class Holder:
-    """What the lease object says, as JSON.
+    """Contents of the lease object, as JSON.
 
     Attributes:
         owner: name for people.
         host: host name, for people.
-        machine: what a process id is unique in: one boot of one kernel, and its namespace.
-        pid: process id; 0 when the lease was released.
-        process_start: when the process started, in the kernel's ticks; None where it does not say.
+        machine: scope in which a process id is unique: one boot of one kernel, and its namespace.
+        pid: process id; 0 after the lease was released.
+        process_start: start of the process in the kernel's ticks; None if the kernel does not provide it.
         epoch: 1 for the first holder, one more for each later one.
-        beat: renewals so far, so that every renewal changes the tag.
-        since: seconds since 1970 when it was taken, by the holder's clock.
-        ttl_seconds: for how long an unchanged tag keeps others away.
+        beat: number of renewals so far, so that every renewal changes the tag.
+        since: time at which it was taken, in seconds since 1970, by the holder's clock.
+        ttl_seconds: lifetime: how long an unchanged tag keeps other processes away.
     """
 
     owner: str = "unknown"
@@ -82,20 +82,20 @@ class Holder:
 
     @property
     def dead(self) -> bool:
-        """Whether the process is known to be gone; only this machine's own can be known."""
+        """True if the process is known to be gone.  Only processes of this machine can be checked."""
         return self.on_this_machine and _process_ended(self.pid, self.process_start)
 
 
 class Lease:
-    """The right to be the only one who writes something, for as long as it is renewed.
+    """The right to be the only writer of something, for as long as it is renewed.
 
-    Use `with lease.held():`, which renews it in the background, and look at `lease.lost` before
-    doing what only a holder may do.
+    Use `with lease.hold():`, which renews the lease in the background, and check `lease.is_lost` before
+    each action that only the holder may take.
 
     Args:
-        store: where the lease lies.
-        path: of its object, which stays after a release: while it stays, epochs only grow.
-        owner: name shown to whoever is refused.
+        store: store that contains the lease.
+        path: path of its object.  The object stays after a release, because epochs only grow while it exists.
+        owner: name to show to processes that are refused.
         ttl_seconds: how long others wait, after our last renewal, before they take over.
         clock: this process's monotonic seconds.
     """
@@ -113,39 +113,39 @@ class Lease:
         self.owner = owner
         self.ttl_seconds = ttl_seconds
         self._clock = clock
-        self._lock = threading.RLock()  # the renewing thread and the holder's own
+        self._lock = threading.RLock()  # shared with the renewing thread
         self._mine: Holder | None = None
-        self._tag: str | None = None  # of our last write; None when we do not hold it
+        self._tag: str | None = None  # tag of our last write; None if we do not hold the lease
         self._renewed_at = 0.0
-        self._seen: tuple[str, float] | None = None  # a stranger's tag, and when we first saw it
+        self._seen: tuple[str, float] | None = None  # another holder's tag, and when we first saw it
         self._seen_alive = False
 
     @property
     def epoch(self) -> int:
-        """Number of our holding: larger than that of every holder before; 0 before the first."""
+        """Number of our time as holder: larger than that of every holder before; 0 before the first."""
         return self._mine.epoch if self._mine else 0
 
     @property
     def is_lost(self) -> bool:
-        """Whether we took the lease, did not release it, and others have it now or may have it.
+        """True if we took the lease, did not release it, and another process has it or may have it.
 
-        A holder that could not renew for the whole lifetime counts as having lost it, until a
-        renewal succeeds and so proves that nobody took it.
+        A holder that could not renew for the whole lifetime counts as having lost the lease.  It counts as
+        the holder again after a renewal succeeds, which proves that no other process took the lease.
         """
-        if self._mine is None or self._mine.is_released:  # no lock: a renewal that hangs must not hang us
+        if self._mine is None or self._mine.is_released:  # no lock: a renewal that hangs must not block this check
             return False
         return self._tag is None or self._clock() - self._renewed_at >= self.ttl_seconds
 
     def acquire(self, patience: float = 0.0) -> Literal[True]:
-        """Take the lease if it is free, released or a dead holder's; renew it if it is ours.
+        """Take the lease if it is free, released, or held by a dead process; renew it if it is ours.
 
         Args:
-            patience: seconds to go on asking for, while the holder may be dead.  A holder on
-                another machine is only known to be dead after its lease's lifetime.
+            patience: seconds for which to keep trying while the holder may be dead.  A holder on another
+                machine is known to be dead only after the lease's lifetime.
 
         Raises:
-            Held: if somebody else has it, at once when they are known to be alive.
-            StoreError: if the store cannot be asked.
+            Held: another process holds it.  Raised at once if that process is known to be alive.
+            StoreError: the store cannot be used.
         """
         deadline = None
         while True:
@@ -153,20 +153,20 @@ class Lease:
             try:
                 return self._take()
             except Held as held:
-                # From the first look on, so that patience for the whole lifetime always suffices.
+                # Patience counts from the first look on, so that patience for the whole lifetime always suffices.
                 deadline = self._clock() + patience if deadline is None else deadline
                 if held.alive or not patience or asked_at >= deadline:
                     raise
             time.sleep(min(1.0, self.ttl_seconds / 10))
 
     def renew(self) -> bool:
-        """Prove that we live.
+        """Renew the lease, which proves to others that we are alive.
 
         Returns:
-            False when the lease is not ours (any more); nothing was changed then.
+            False if the lease is not ours (any more); nothing was changed then.
 
         Raises:
-            StoreError: if the store cannot be asked; the lease may still be ours, see `lost`.
+            StoreError: the store cannot be used.  The lease may still be ours, see `is_lost`.
         """
         with self._lock:
             if self._mine is None or self._tag is None:
@@ -178,7 +178,7 @@ class Lease:
             return False
 
     def release(self) -> None:
-        """Let others have it at once.  What is not ours is left alone."""
+        """Make the lease free for others at once.  Do nothing if it is not ours."""
         with self._lock:
             if self._mine is not None and self._tag is not None:
                 self._write(replace(self._mine, pid=0), self._tag)
@@ -186,14 +186,14 @@ class Lease:
 
     @contextmanager
     def hold(self, patience: float = 0.0) -> Iterator[Lease]:
-        """Acquire, renew from a background thread while the block runs, release.
+        """Acquire the lease, renew it from a background thread while the block runs, and release it.
 
         Args:
             patience: as for `acquire`.
 
         Raises:
-            Held, StoreError: from acquiring.  Losing the lease inside the block raises nothing:
-                see `lost`.
+            Held, StoreError: from acquiring.  Losing the lease inside the block raises nothing: check
+                `is_lost`.
         """
         self.acquire(patience)
         done = threading.Event()
@@ -204,12 +204,12 @@ class Lease:
         finally:
             done.set()
             thread.join()
-            with suppress(StoreError):  # it runs out by itself; the block's own error matters more
+            with suppress(StoreError):  # the lease expires by itself; the block's own error matters more
                 self.release()
 
     def _renew_until(self, done: threading.Event) -> None:
         while not done.wait(self.ttl_seconds / RENEWALS_PER_TTL):
-            with suppress(StoreError):  # an outage: `lost` tells when it has lasted too long
+            with suppress(StoreError):  # an outage; `is_lost` becomes True when it lasts too long
                 if not self.renew():
                     return
 
@@ -228,22 +228,22 @@ class Lease:
                 if self._write(self._record(epoch + 1), tag):
                     return True
         raise StoreError(
-            f"cannot take {self.path} in {self.store.url}: each time it is another than was read; "
-            "see what is there, and delete it when nobody runs"
+            f"cannot take {self.path} in {self.store.url}: each time it differs from what was read; "
+            "look at that object, and delete it if no launch runs"
         )
 
     def _judge(self, holder: Holder, tag: str, asked_at: float) -> None:
-        """Raises Held unless the lease may be taken over."""
+        """Raise Held unless the lease may be taken over."""
         if holder.is_released or holder.dead:
             return
         if self._seen is None or self._seen[0] != tag:
             self._seen_alive = self._seen is not None
-            self._seen = (tag, self._clock())  # after the answer: the tag may be no older than that
+            self._seen = (tag, self._clock())  # time after the answer: the tag may have been written just then
         if asked_at - self._seen[1] < holder.ttl_seconds:
             raise Held(self.path, holder, alive=self._seen_alive or holder.on_this_machine)
 
     def _write(self, record: Holder, tag: str | None) -> bool:
-        asked_at = self._clock()  # before the request: others may see it as early as that
+        asked_at = self._clock()  # time before the request: others may see the new tag as early as this
         written = self.store.put_if(self.path, json.dumps(asdict(record)).encode(), tag)
         if written is None:
             return False
@@ -251,7 +251,10 @@ class Lease:
         return True
 
     def _write_over_own(self, record: Holder) -> bool:
-        """A renewal that failed in an outage may have reached the store all the same."""
+        """Write over our own last renewal, if that is what the store holds.
+
+        A renewal that failed in an outage may have reached the store nevertheless.
+        """
         try:
             data, tag = self.store.get_tagged(self.path)
         except ObjectNotFound:
@@ -272,11 +275,11 @@ class Lease:
 
 
 def take_over(lease: Lease) -> None:
-    """Take the lease of a holder that is dead, or lives and lets go of it soon.
+    """Take the lease from a holder that is dead, or that is alive and releases it soon.
 
     Raises:
-        Held: somebody keeps it.
-        StoreError: the store cannot be asked.
+        Held: a holder keeps it for longer than `HANDOVER_SECONDS`.
+        StoreError: the store cannot be used.
     """
     until = time.monotonic() + HANDOVER_SECONDS
     while True:
@@ -290,12 +293,12 @@ def take_over(lease: Lease) -> None:
 
 
 def owner_name() -> str:
-    """USER@HOST, as others are told who has a sweep."""
+    """Return USER@HOST, the name under which other users see the holder of a sweep."""
     return f"{os.environ.get('USER', 'someone')}@{socket.gethostname()}"
 
 
 def _parse(data: bytes) -> Holder:
-    """The record; one that cannot be read is a stranger's, judged by the clock alone."""
+    """Return the holder.  An unreadable record counts as another process's lease, which only the clock ends."""
     try:
         record = json.loads(data)
         return Holder(**{field.name: record[field.name] for field in fields(Holder) if field.name in record})
@@ -304,7 +307,11 @@ def _parse(data: bytes) -> Holder:
 
 
 def _machine() -> str:
-    """Host names are not unique, and containers of one host do not see each other's processes."""
+    """Identify one boot of this kernel and the namespace of process ids.
+
+    A host name would not do: host names are not unique, and containers on one host do not see each
+    other's processes.
+    """
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -313,21 +320,21 @@ def _machine() -> str:
 
 
 def _process_start(pid: int) -> int | None:
-    """Start of a process in ticks since boot; 0 if it only waits to be reaped, None if not to be seen."""
+    """Return the start of a process in ticks since boot; 0 if it has ended unreaped, None if it is not visible."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            words = file.read().rpartition(b")")[2].split()  # the name before it may hold anything
+            words = file.read().rpartition(b")")[2].split()  # the process name before it may contain anything
     except OSError:
         return None
     return 0 if words[0] in (b"Z", b"X") else int(words[19])
 
 
 def _process_ended(pid: int, start: int | None) -> bool:
-    """Whether that process is gone for certain; its id may have gone to another one since."""
+    """Return True if the process is certainly gone.  Another process may have its id by now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # another user's, and maybe hidden from us
+        pass  # another user's process, whose details may be hidden from us
     return start is not None and _process_start(pid) not in (start, None)

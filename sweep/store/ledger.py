@@ -1,12 +1,13 @@
-"""The only truth: what was asked, tried, pruned and found, append-only in a store.
+"""The ledger: append-only records of launches, candidates, attempts and results in a store.
 
-    trials/<key>/result.json                        a finished trial, shared by every sweep
-    trials/<key>/attempts/<n>.json                  a try that ended otherwise, with its cause
-    sweeps/<id>/specs/<n>.json                      what was launched, one a launch
+    trials/<key>/result.json                        result of a finished trial, shared by every sweep
+    trials/<key>/attempts/<n>.json                  an attempt that ended without a result, with its cause
+    sweeps/<id>/specs/<n>.json                      the spec of one launch
     sweeps/<id>/studies/<study>/asks/<n>.json       a candidate that Optuna proposed
-    sweeps/<id>/studies/<study>/prunes/<n>.json     a candidate that was given up, and when
+    sweeps/<id>/studies/<study>/prunes/<n>.json     the decision to give up a candidate, and its step
 
-No record is ever changed.  "Running" is not recorded, hence never wrong.
+The ledger is the only source of truth.  No record is ever changed.  "Running" is not recorded, because
+that record would be wrong after a crash.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ Record = dict[str, Any]
 
 
 class Damaged(StoreError):
-    """An object of the store is no longer what was put there."""
+    """Damage: an object of the store no longer has the content that was written."""
 
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Within it the bytes of an object are read.
+    """Turn errors from decoding an object's bytes inside the block into `Damaged`.
 
     Raises:
-        Damaged: they cannot be; names the object and the fix.
+        Damaged: the bytes cannot be decoded; names the object and the fix.
     """
     try:
         yield
@@ -51,7 +52,7 @@ class Index(NamedTuple):
 
 
 class Ledger:
-    """Records of one store; `sweep` is the id under which launches and searches are written."""
+    """Records in one store.  `sweep` is the id under which launches and searches are recorded."""
 
     def __init__(self, store: Store, sweep: str) -> None:
         self.store = store
@@ -60,7 +61,7 @@ class Ledger:
     # -- trials ---------------------------------------------------------------------------------
 
     def index(self) -> Index:
-        """What the store holds of every trial, from one listing."""
+        """Return which trials have a result, and the paths of all attempts, from one listing of the store."""
         finished, attempts = set(), dict[str, list[str]]()
         for path in self.store.list("trials"):
             _, key, rest = path.split("/", 2)
@@ -71,20 +72,20 @@ class Ledger:
         return Index(finished, attempts)
 
     def results(self, keys: Iterable[str]) -> dict[str, Record]:
-        """Result by key, for those of `keys` that have one."""
+        """Return results by key, for those of `keys` that have one."""
         paths = [f"trials/{key}/result.json" for key in keys]
         return {path.split("/")[1]: _record(path, data) for path, data in self.store.get_many(paths)}
 
     def result(self, key: str) -> Record | None:
-        """Result of one trial, None while it has none."""
+        """Return the result of one trial; None if it has none yet."""
         return self._read(f"trials/{key}/result.json")
 
     def put_result(self, key: str, result: Record) -> bool:
-        """Publish a result.  False: another run of the same trial was first; its result stands."""
+        """Store a result.  Return False if another run of this trial stored one first; that one is kept."""
         return self.store.put_once(f"trials/{key}/result.json", _encode(result))
 
     def attempts(self, index: Index, keys: Iterable[str]) -> dict[str, list[Record]]:
-        """Attempts by key, oldest first, for those of `keys` that have any."""
+        """Return attempts by key, oldest first, for those of `keys` that have any."""
         paths = [path for key in keys for path in index.attempts.get(key, ())]
         found: dict[str, list[Record]] = {}
         for path, data in self.store.get_many(paths):
@@ -92,12 +93,12 @@ class Ledger:
         return found
 
     def attempts_of(self, key: str) -> list[Record]:
-        """Attempts of one trial, oldest first."""
+        """Return the attempts of one trial, oldest first."""
         paths = [f"trials/{key}/attempts/{name}" for name in self.store.names(f"trials/{key}/attempts")]
         return [_record(path, data) for path, data in self.store.get_many(paths)]
 
     def put_attempt(self, key: str, attempt: Record) -> int:
-        """Append an attempt; returns its number, from 1."""
+        """Append an attempt, and return its number, from 1."""
         number = len(self.store.names(f"trials/{key}/attempts")) + 1
         while not self.store.put_once(f"trials/{key}/attempts/{number:04d}.json", _encode(attempt)):
             number += 1
@@ -106,16 +107,16 @@ class Ledger:
     # -- launches -------------------------------------------------------------------------------
 
     def specs(self) -> list[Record]:
-        """Resolved spec of every launch of this sweep, oldest first."""
+        """Return the resolved spec of every launch of this sweep, oldest first."""
         paths = list(self.store.list(f"sweeps/{self.sweep}/specs"))
         return [_record(path, data) for path, data in sorted(self.store.get_many(paths))]
 
     def spec(self, number: int) -> Record | None:
-        """What was launched by number, None where there is none."""
+        """Return the spec of the launch with this number; None if there is none."""
         return self._read(f"sweeps/{self.sweep}/specs/{number:04d}.json")
 
     def put_spec(self, spec: Record) -> int:
-        """Append what is being launched; returns its number, from 1."""
+        """Append the spec of a new launch, and return its number, from 1."""
         number = len(self.store.names(f"sweeps/{self.sweep}/specs")) + 1
         while not self.store.put_once(f"sweeps/{self.sweep}/specs/{number:04d}.json", _encode(spec)):
             number += 1
@@ -124,19 +125,19 @@ class Ledger:
     # -- searches -------------------------------------------------------------------------------
 
     def asks(self, study: str) -> dict[int, Record]:
-        """Candidates of a search by number."""
+        """Return the candidates of a search by number."""
         return self._read_numbered(f"sweeps/{self.sweep}/studies/{study}/asks")
 
     def put_ask(self, study: str, number: int, ask: Record) -> Record:
-        """Record a candidate; returns the record that stands, ours or an earlier one."""
+        """Record a candidate, and return the record that is stored: this one, or an earlier one of that number."""
         return self._put_once(f"sweeps/{self.sweep}/studies/{study}/asks/{number:05d}.json", ask)
 
     def prunes(self, study: str) -> dict[int, Record]:
-        """Prune decisions of a search by candidate number."""
+        """Return the prune decisions of a search by candidate number."""
         return self._read_numbered(f"sweeps/{self.sweep}/studies/{study}/prunes")
 
     def put_prune(self, study: str, number: int, prune: Record) -> Record:
-        """Record that a candidate was given up; returns the record that stands."""
+        """Record that a candidate was given up, and return the record that is stored, maybe an earlier one."""
         return self._put_once(f"sweeps/{self.sweep}/studies/{study}/prunes/{number:05d}.json", prune)
 
     # -- objects --------------------------------------------------------------------------------
@@ -161,9 +162,9 @@ def _record(path: str, data: bytes) -> Record:
     with reading(path):
         record = json.loads(data)
         if not isinstance(record, dict) or not record:
-            raise ValueError("no record")
+            raise ValueError("not a record")
         if path.startswith("trials/") and not isinstance(record.get("status"), str):
-            raise ValueError("it does not say how the trial ended")
+            raise ValueError('it does not contain how the trial ended (key "status")')
         return record
 
 
@@ -175,5 +176,5 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 
 
 def canonical_json(value: Any) -> str:
-    """One text per value: sorted keys, no spaces, shortest decimals that read back equal."""
+    """Return the one JSON text of a value: sorted keys, no spaces, shortest decimals that read back equal."""
     return _ENCODER.encode(value)

@@ -1,7 +1,8 @@
-"""Objects by path, in a local folder or in S3, behind one contract.
+"""Objects as files of a local folder.
 
-The store is a sweep's only truth, so a writer may be killed at any moment: an object stands whole
-or not at all.  `put_once` lets exactly one of many writers win; `put_if` is compare-and-swap.
+A writer may be killed at any moment, and the store is a sweep's only source of truth.  Therefore each
+object is either whole or absent.  `put_once` lets exactly one of many writers win; `put_if` is
+compare-and-swap.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from contextlib import contextmanager, suppress
 
 from sweep.store.base import ObjectNotFound, Store, StoreError, check_path
 
-LOCKS = 64  # lock files a folder has; two paths that share one only wait for each other
+LOCKS = 64  # lock files per store; two paths that share one only wait for each other
 LEFTOVER_SECONDS = 86_400  # a temporary file this old belongs to a writer that died
 
 
 class LocalStore(Store):
-    """Objects are files of one folder, on any file system with hard links; NFS included.
+    """Store whose objects are files of one folder, on any file system with hard links, including NFS.
 
-    `<folder>/.store` holds temporary files and locks; hidden files are never objects.  Temporary
-    files lie there and not beside their target, so that no listing meets them and those of killed
-    writers are found and removed by the next `open_store`.
+    `<folder>/.store` holds temporary files and locks; hidden files are never objects.  Temporary files
+    are there, and not next to their targets, for two reasons.  No listing shows them, and the next
+    `open_store` finds and removes those of killed writers.
     """
 
     def __init__(self, folder: str) -> None:
@@ -44,10 +45,11 @@ class LocalStore(Store):
             except FileExistsError:
                 if os.path.isdir(target):
                     raise
-                # NFS repeats a link whose answer was lost and finds its own: two names say that we won.
+                # NFS repeats a link call whose answer was lost, and then finds the file of its own first call.
+                # A file with two names shows that we won.
                 return os.stat(temporary).st_nlink == 2
-            # Callers act on True (they delete checkpoints, never train again), so the name must
-            # survive a power cut as the bytes do; `put` promises the old or the new, and saves this.
+            # Callers rely on True: they delete checkpoints and never train again.  So the name must survive
+            # a power cut, like the bytes.  `put` promises only the old or the new object, and skips this.
             _sync_folder(os.path.dirname(target))
             return True
 
@@ -94,10 +96,10 @@ class LocalStore(Store):
             doomed = self._own("tmp", secrets.token_hex(8))
             try:
                 os.makedirs(os.path.dirname(doomed), exist_ok=True)
-                os.rename(f"{folder}/", doomed)  # the slash: a folder, never an object of that name
+                os.rename(f"{folder}/", doomed)  # the slash: only a folder matches, never an object
             except (FileNotFoundError, NotADirectoryError):
                 return
-            # Every reader has lost it by now; what cannot be freed is a leftover.
+            # No reader can see the tree any more; files that cannot be deleted become leftovers.
             shutil.rmtree(doomed, ignore_errors=True)
             self._remove_empty(os.path.dirname(folder))
 
@@ -117,7 +119,7 @@ class LocalStore(Store):
             return None
 
     def remove_leftovers(self) -> None:
-        """Remove temporary files of writers that died; a living writer keeps one for seconds."""
+        """Remove temporary files of dead writers.  A living writer keeps a temporary file for seconds only."""
         with suppress(OSError), os.scandir(self._own("tmp")) as entries:
             for entry in entries:
                 if entry.stat(follow_symlinks=False).st_mtime > time.time() - LEFTOVER_SECONDS:
@@ -138,7 +140,7 @@ class LocalStore(Store):
 
     @contextmanager
     def _temporary(self, data: bytes) -> Iterator[str]:
-        """A file with these bytes, on disk for good, which is gone afterwards unless it was moved."""
+        """Write the bytes to a new file, flushed to disk, and remove the file afterwards unless it was moved."""
         name = self._own("tmp", secrets.token_hex(8))
         descriptor = _open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -156,13 +158,13 @@ class LocalStore(Store):
 
     @contextmanager
     def _lock(self, path: str) -> Iterator[None]:
-        """Replacing and deleting exclude each other, so that compare-and-swap swaps what it compared."""
+        """Exclude other replacing and deleting calls, so that compare-and-swap replaces what it compared."""
         descriptor = _open(self._own("locks", str(zlib.crc32(path.encode()) % LOCKS)), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
-            # Closing alone would leave the lock to a child that was forked meanwhile.
+            # Closing the file is not enough: a child that was forked meanwhile would keep the lock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
@@ -177,14 +179,14 @@ class LocalStore(Store):
         try:
             yield
         except OSError as error:
-            fix = _MENDS.get(error.errno or 0, "check the disk, then run the same command again to go on")
+            fix = _FIXES.get(error.errno or 0, "check the disk, then run the same command again to go on")
             raise StoreError(f"cannot {action} {path} in {self.url}: {error.strerror}; {fix}") from None
 
 
 _NO_ROOM = "free some space there, then run the same command again to go on; no half object was left"
 _NOT_ALLOWED = "choose a folder that you may write to, on a file system with hard links, as `storage`"
 _BOTH = "a path is either an object or a folder of objects, not both: remove one of the two"
-_MENDS = {
+_FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _NO_ROOM),
     **dict.fromkeys((errno.EACCES, errno.EROFS, errno.EPERM, errno.EOPNOTSUPP), _NOT_ALLOWED),
     **dict.fromkeys((errno.EISDIR, errno.EEXIST, errno.ENOTDIR), _BOTH),
@@ -198,7 +200,7 @@ def _tag(data: bytes) -> str:
 
 
 def _open(name: str, flags: int) -> int:
-    """Open one of the store's own files; its folder is made only when that is found to be needed."""
+    """Open one of the store's own files; create its folder only if opening fails without it."""
     try:
         return os.open(name, flags | os.O_CLOEXEC, 0o666)
     except FileNotFoundError:
@@ -207,19 +209,19 @@ def _open(name: str, flags: int) -> int:
 
 
 def _publish(move: Callable[[str, str], None], temporary: str, target: str) -> None:
-    """Give a finished file its name with os.link or os.replace, making folders when there are none."""
-    for _ in range(100):  # a delete beside us may remove the folder again while it is still empty
+    """Give a finished file its name by os.link or os.replace, and create missing folders."""
+    for _ in range(100):  # a simultaneous delete may remove the folder while it is still empty
         try:
             return move(temporary, target)
         except FileNotFoundError:
-            # makedirs says that a folder exists also when it vanished since: no word about the target.
+            # makedirs raises FileExistsError also for a folder that has vanished since: not about the target.
             with suppress(FileNotFoundError, FileExistsError):
                 os.makedirs(os.path.dirname(target), exist_ok=True)
     return move(temporary, target)
 
 
 def _sync_folder(folder: str) -> None:
-    with suppress(FileNotFoundError):  # a delete beside us was faster
+    with suppress(FileNotFoundError):  # a simultaneous delete was faster
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -228,7 +230,10 @@ def _sync_folder(folder: str) -> None:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """Visible entries; hidden ones are ours, the desktop's, or NFS's names of deleted open files."""
+    """Return the visible entries of a folder.
+
+    Hidden entries belong to the store, to the desktop, or to NFS (deleted files that are still open).
+    """
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -237,7 +242,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _walk(folder: str, prefix: str) -> Iterator[str]:
-    # A folder sorts as its name with the slash: "a-b" comes before "a/c", as it does in S3.
+    # A folder is sorted by its name with the slash, so that "a-b" comes before "a/c" as in S3.
     entries = {f"{entry.name}/" if entry.is_dir() else entry.name: entry for entry in _entries(folder)}
     for name in sorted(entries):
         if name.endswith("/"):

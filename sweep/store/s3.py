@@ -1,7 +1,7 @@
-"""The store's contract over S3, or any server that speaks it with conditional writes.
+"""Objects in S3, or in any server that offers S3's API with conditional writes.
 
-Put once is `If-None-Match: *`, compare-and-swap is `If-Match`.  The endpoint, region and
-credentials come from where every AWS tool takes them: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL,
+`put_once` uses `If-None-Match: *`, compare-and-swap uses `If-Match`.  The endpoint, region and
+credentials come from the usual settings of AWS tools: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL,
 AWS_PROFILE, instance roles and so on.
 """
 
@@ -20,7 +20,6 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -37,11 +36,12 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
 
+from sweep.store.aws_session import Settings, aws_client, aws_settings
 from sweep.store.base import ObjectNotFound, Store, StoreError, check_path
 
-ATTEMPTS = 8  # tries of one request: half a minute of waiting in all; AWS_MAX_ATTEMPTS overrides
-THREADS = 16  # of get_many: small objects cost a round trip each, and no bandwidth
-DELETE_BATCH = 1000  # the most keys that S3 takes in one DeleteObjects
+ATTEMPTS = 8  # tries of one request, with half a minute of waiting in total; AWS_MAX_ATTEMPTS overrides it
+THREADS = 16  # threads of get_many: each small object takes a round trip, and hardly any bandwidth
+DELETE_BATCH = 1000  # most keys that S3 accepts in one DeleteObjects request
 
 _BROKEN_BODY = (ReadTimeoutError, ResponseStreamingError, IncompleteReadError, FlexibleChecksumError)
 _ABSENT = ("NoSuchKey", "404")
@@ -50,10 +50,11 @@ _RESUME = "what is stored is kept: run the same command again to go on"
 
 
 class S3Store(Store):
-    """Objects under `s3://bucket/prefix`.  The bucket must exist.
+    """Store whose objects are under `s3://bucket/prefix`.  The bucket must exist.
 
-    Throttling, 5xx, timeouts and lost connections are retried with exponential backoff and jitter
-    (botocore's "standard" mode; in "adaptive" one throttled key would slow down every thread).
+    Throttling, 5xx, timeouts and lost connections are retried with exponential backoff and jitter.
+    botocore's "standard" mode does this; in its "adaptive" mode one throttled key would slow down every
+    thread.
     """
 
     def __init__(self, bucket: str, prefix: str) -> None:
@@ -64,14 +65,14 @@ class S3Store(Store):
 
     @classmethod
     def from_url(cls, url: str) -> S3Store:
-        """Open "s3://bucket" or "s3://bucket/prefix"; nothing is asked of the server yet.
+        """Open "s3://bucket" or "s3://bucket/prefix" without sending a request to the server.
 
         Raises:
-            StoreError: if there is no bucket, or a query, which other tools put endpoints in.
+            StoreError: if the address has no bucket, or has a query, which other tools use for endpoints.
         """
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         if not bucket or "?" in url:
-            raise StoreError(f"{url} is no s3://bucket/prefix; an endpoint is set by AWS_ENDPOINT_URL_S3")
+            raise StoreError(f"{url} is not of the form s3://bucket/prefix; set an endpoint by AWS_ENDPOINT_URL_S3")
         return cls(bucket, prefix.rstrip("/"))
 
     def put_once(self, path: str, data: bytes) -> bool:
@@ -91,7 +92,7 @@ class S3Store(Store):
             except ClientError as error:
                 if _code(error) not in _ABSENT:
                     raise
-                if not self._bucket_seen:  # this 404 may as well mean that there is no bucket
+                if not self._bucket_seen:  # this 404 may also mean that the bucket does not exist
                     client.head_bucket(Bucket=self._bucket)
                     self._bucket_seen = True
                 return False
@@ -99,12 +100,12 @@ class S3Store(Store):
 
     def list(self, prefix: str) -> Iterator[str]:
         with self._explain("list", prefix) as client:
-            # Not every server sorts, and those with real folders put "a/c" before "a-b".
+            # Sort here: not every server sorts, and servers with real folders list "a/c" before "a-b".
             yield from sorted(
                 key[len(self._base) :]
                 for page in self._pages(client, prefix)
                 for key in _keys(page)
-                if not key.endswith("/")  # consoles mark "folders" by an empty object of that name
+                if not key.endswith("/")  # web consoles mark a "folder" by an empty object of that name
             )
 
     def names(self, prefix: str) -> builtins.list[str]:
@@ -140,7 +141,7 @@ class S3Store(Store):
                     raise ObjectNotFound(f"no object {path} in {self.url}") from None
                 try:
                     return answer["Body"].read(), answer["ETag"]
-                except _BROKEN_BODY:  # botocore retries a request, but not the reading of its answer
+                except _BROKEN_BODY:  # botocore retries a request, but not reading the body of its answer
                     if attempt + 1 == ATTEMPTS:
                         raise
                     _back_off(attempt)
@@ -157,7 +158,7 @@ class S3Store(Store):
             try:
                 for path in paths:
                     waiting.append((path, pool.submit(self.get, path)))
-                    if len(waiting) >= 4 * THREADS:  # enough to keep the threads busy, few to hold in memory
+                    if len(waiting) >= 4 * THREADS:  # enough to keep the threads busy, few enough for memory
                         yield from _present(*waiting.popleft())
                 while waiting:
                     yield from _present(*waiting.popleft())
@@ -169,32 +170,32 @@ class S3Store(Store):
         return S3Store, (self._bucket, self._base.rstrip("/"))
 
     def _put_conditionally(self, path: str, data: bytes, **condition: str) -> str | None:
-        """The new ETag, or None if the condition did not hold.
+        """Write under a condition, and return the new ETag; None if the condition did not hold.
 
-        A write whose answer was lost is repeated, and would then find its own object in its way:
-        the token, stored with the object, tells ours from others'.
+        A write whose answer was lost is repeated, and may then find the object that its first try wrote.  The
+        token, which is stored with the object, distinguishes our object from others.
         """
         token = uuid.uuid4().hex
-        place = {"Bucket": self._bucket, "Key": self._key(path)}
+        address = {"Bucket": self._bucket, "Key": self._key(path)}
         with self._explain("write", path) as client:
             for attempt in range(ATTEMPTS):
                 try:
-                    answer = client.put_object(**place, Body=data, Metadata={"token": token}, **condition)
+                    answer = client.put_object(**address, Body=data, Metadata={"token": token}, **condition)
                     return str(answer["ETag"])
                 except ClientError as error:
                     if _code(error) == "ConditionalRequestConflict" and attempt + 1 < ATTEMPTS:
-                        _back_off(attempt)  # two writers met inside S3, and it wants to be asked again
+                        _back_off(attempt)  # two writes collided inside S3, which asks for a repeat
                     elif _code(error) not in ("PreconditionFailed", "412", *_ABSENT):
                         raise
                     elif attempt or error.response["ResponseMetadata"].get("RetryAttempts"):
-                        return self._tag_of_own(client, place, token)
+                        return self._tag_of_own(client, address, token)
                     else:
                         return None
         raise AssertionError("the last attempt returns or raises")
 
-    def _tag_of_own(self, client: Any, place: dict[str, str], token: str) -> str | None:
+    def _tag_of_own(self, client: Any, address: dict[str, str], token: str) -> str | None:
         try:
-            found = client.head_object(**place)
+            found = client.head_object(**address)
         except ClientError as error:
             if _code(error) not in _ABSENT:
                 raise
@@ -213,21 +214,17 @@ class S3Store(Store):
 
     @contextmanager
     def _explain(self, action: str, path: str) -> Iterator[Any]:
-        """The client; its errors leave as StoreErrors."""
+        """Yield the client, and turn its errors into StoreErrors."""
         try:
-            yield _client(_aws_settings())
+            yield _client(aws_settings())
         except (BotoCoreError, ClientError) as error:
             where = f"{self.url}/{path}" if path else self.url
-            raise StoreError(f"cannot {action} {where}: {_what_and_mend(error, self._bucket)}") from None
-
-
-def _aws_settings() -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+            raise StoreError(f"cannot {action} {where}: {_problem_and_fix(error, self._bucket)}") from None
 
 
 @lru_cache(maxsize=4)
-def _client(settings: tuple[tuple[str, str], ...]) -> Any:
-    """One client for all stores and threads of a process: it costs 0.1 s, and workers open many stores."""
+def _client(settings: Settings) -> Any:
+    """Return the one client for all stores and threads of a process: it takes 0.1 s, and workers open many stores."""
     tries = int(dict(settings).get("AWS_MAX_ATTEMPTS", ATTEMPTS))
     config = Config(
         retries={"mode": "standard", "total_max_attempts": tries},
@@ -236,27 +233,27 @@ def _client(settings: tuple[tuple[str, str], ...]) -> Any:
         max_pool_connections=2 * THREADS,
     )
     try:
-        return boto3.session.Session().client("s3", config=config)
-    except ValueError as error:  # how botocore refuses a malformed AWS_ENDPOINT_URL
+        return aws_client("s3", config=config)
+    except ValueError as error:  # botocore raises this for a malformed AWS_ENDPOINT_URL
         raise StoreError(f"cannot make an S3 client: {error}; {_CHECK_ENDPOINT}") from None
 
 
 os.register_at_fork(after_in_child=_client.cache_clear)  # connections cannot be shared with a parent
 
 
-def _what_and_mend(error: Exception, bucket: str) -> str:
-    """What went wrong in S3, and what the user can do about it."""
+def _problem_and_fix(error: Exception, bucket: str) -> str:
+    """Describe what went wrong in S3, and what the user can do about it."""
     if isinstance(error, ClientError):
         code = _code(error)
         if code in ("NoSuchBucket", "404"):
-            return f"there is no bucket {bucket}; correct `storage`, or make it: aws s3 mb s3://{bucket}"
+            return f"there is no bucket {bucket}; correct `storage`, or create the bucket: aws s3 mb s3://{bucket}"
         if code in ("AccessDenied", "403", "AllAccessDisabled"):
             return (
                 f"access denied; these credentials need s3:ListBucket on {bucket}, and s3:GetObject, "
                 f"s3:PutObject and s3:DeleteObject on {bucket}/*"
             )
         if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
-            return f"the server refuses these credentials ({code}); set valid ones, or sign in again"
+            return f"the server rejects these credentials ({code}); set valid ones, or sign in again"
         return f"S3 answers {code}: {error.response['Error'].get('Message', '')}; {_RESUME}"
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound)):
         return (

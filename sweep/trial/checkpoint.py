@@ -1,10 +1,10 @@
-"""Resume state of one trial: written beside the training loop, found again after a crash.
+"""Resume state of one trial: written while training continues, and read again after a crash.
 
-    trials/<key>/checkpoint/<n>.pt        a state, complete or absent
-    trials/<key>/checkpoint/latest.json   points at the newest, with its hash; flipped after the write
-    trials/<key>/lease                    whose holder alone writes the two above
+    trials/<key>/checkpoint/<n>.pt        a resume state, either complete or absent
+    trials/<key>/checkpoint/latest.json   path and hash of the newest state; replaced after that state is written
+    trials/<key>/lease                    lease: only its holder writes the two above
 
-Two runs of one trial compute the same, so a lost lease costs resume states, never a result.
+Two runs of one trial compute the same result, so losing the lease costs resume states, never a result.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ State = dict[str, Any]
 
 
 class Checkpoints:
-    """Writes the resume states of one trial, in a thread of its own, at most every `seconds`.
+    """Writer and reader of the resume states of one trial.  Writes run in a thread, at most every `seconds`.
 
     Args:
-        store: where they are kept.
-        key: of the trial.
-        owner: who writes, for the lease.
+        store: store that holds them.
+        key: key of the trial.
+        owner: name of the writer, for the lease.
         seconds: least time between two writes.
         clock: monotonic seconds.
     """
@@ -50,12 +50,15 @@ class Checkpoints:
 
     @property
     def due(self) -> bool:
-        """Whether enough time has passed since the last write, which has ended."""
+        """True if the last write has ended, and enough time has passed since it began."""
         idle = self._writing is None or self._writing.done()
         return idle and self._clock() - self._last >= self._seconds
 
     def load(self) -> State | None:
-        """The newest state, None where there is none.  A damaged one is none: the trial starts anew."""
+        """Return the newest state; None if there is none, or if it is damaged.
+
+        A trial whose state is damaged starts from the beginning.
+        """
         try:
             latest = json.loads(self._store.get(f"{self._folder}/latest.json"))
             data = self._store.get(latest["path"])
@@ -68,23 +71,23 @@ class Checkpoints:
         return state
 
     def write(self, state: State) -> None:
-        """Begin to write a state that nobody changes any more; `finish` waits for it."""
+        """Start to write a state, which must not change any more.  `finish` waits for the end of the write."""
         self.finish()
         self._last = self._clock()
         self._thread = self._thread or ThreadPoolExecutor(1, "checkpoint")
         self._writing = self._thread.submit(self._write, state)
 
     def finish(self) -> None:
-        """Wait for the write under way.
+        """Wait for a write that has not ended yet.
 
         Raises:
-            StoreError: if it failed.
+            StoreError: the write failed.
         """
         if self._writing is not None:
             self._writing.result()
 
     def remove(self) -> None:
-        """Delete all states and the lease, once the trial has a result."""
+        """Delete all states and the lease; call it after the trial's result is stored."""
         self.finish()
         wrote = self._held
         self.close()
@@ -93,7 +96,7 @@ class Checkpoints:
             self._store.delete(self._lease.path)
 
     def close(self) -> None:
-        """Give the lease back."""
+        """Stop the writing thread and release the lease."""
         if self._thread is not None:
             self._thread.shutdown()
         if self._held:

@@ -1,4 +1,4 @@
-"""Where a trial runs: its device, and the most memory that it took there."""
+"""The device of a trial, and the most memory that the trial used there."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sweep.spec.trial import TrialSpec
 
 
 def device_of(spec: TrialSpec) -> torch.device:
-    """Device that a trial's spec names.
+    """Return the device that a trial's spec names, set up for reproducible arithmetic.
 
     Raises:
-        RuntimeError: a GPU was assigned and is not there, with the fix.
+        RuntimeError: the trial was given a GPU, and torch finds none.  The message contains the fix.
     """
     if spec.device == "cpu":
         return torch.device("cpu")
@@ -25,15 +25,16 @@ def device_of(spec: TrialSpec) -> torch.device:
             f"this trial was given a GPU ({spec.device}) and torch finds none (CUDA_VISIBLE_DEVICES {seen}): "
             "check the driver with nvidia-smi, or plan for the CPU with --set trial.gpus=0"
         )
-    torch.backends.cudnn.benchmark = False  # chosen by timing, hence by luck
+    torch.backends.cudnn.benchmark = False  # it would choose kernels by timing, so differently in each run
     torch.backends.cudnn.deterministic = True
-    for products in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
-        products.fp32_precision = "ieee"  # cuDNN's default is TF32; training says what it wants (models.numerics)
+    for operations in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+        # cuDNN's default is TF32.  Training sets its own precision, see models.components.numerics.
+        operations.fp32_precision = "ieee"
     return torch.device("cuda")
 
 
 def hardware(device: torch.device) -> str:
-    """Name of the GPU, or of this machine's processor as far as it says one."""
+    """Return the name of the GPU, or of this machine's processor if the system provides one."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -45,18 +46,21 @@ def hardware(device: torch.device) -> str:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin to measure peak memory anew, since a process runs many trials."""
+    """Start to measure the peak memory of a new trial, since one process runs many trials."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to what is resident now
     except OSError:
-        return  # not Linux, or not allowed: the peak is then the process's, not the trial's
+        return  # not Linux, or no permission: the peak is then that of the process, not of the trial
 
 
 def peak(device: torch.device) -> int | None:
-    """Peak bytes since `reset_peak`: of the GPU's allocator, or resident in this process."""
+    """Return the peak bytes since `reset_peak`; None if unknown.
+
+    On a GPU: bytes of torch's allocator.  On the CPU: bytes resident in this process.
+    """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:

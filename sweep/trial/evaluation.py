@@ -1,7 +1,7 @@
-"""How samples are scored after an epoch: `clean`, or as published code tests.
+"""Scoring of samples after an epoch: `clean`, or in the way in which published code tests.
 
-Together with how the epoch is chosen (`sweep.trial.selection`) this is the audit grid, which says how much of
-a published AUC is protocol.
+Evaluations together with selections (`sweep.trial.selection`: how the epoch is chosen) form the audit
+grid.  The grid shows how much of a published AUC comes from the protocol.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor
 from models.detector import Detector
 from sweep.trial.images import Images
 
-VALIDATION = "validation"  # among what is scored: the validation samples, clean
-LEGACY_BATCH = 64  # as published; legacy scores depend on it
+VALIDATION = "validation"  # name of the clean scores of the validation samples
+LEGACY_BATCH = 64  # batch size of the published code; legacy scores depend on it
 Components = dict[str, npt.NDArray[np.float32]]
-Scoring = Generator[None, None, Components]  # pauses after each batch: a search for codes takes minutes for one
+Scoring = Generator[None, None, Components]  # pauses after each batch: AnoGAN needs minutes for one
 
 
 def clean(detector: Detector, images: Images) -> Scoring:
-    """Score components of N images, float32 [N] each, BatchNorm in evaluation mode."""
+    """Score N images with BatchNorm in evaluation mode; returns score components, float32 [N] each."""
     parts = []
     for start in range(0, len(images), detector.score_batch):
         batch = images[start : start + detector.score_batch]
@@ -36,29 +36,29 @@ def clean(detector: Detector, images: Images) -> Scoring:
 
 
 def finished(scoring: Scoring) -> Components:
-    """What a scoring comes to, where nobody waits for its pauses."""
+    """Run a scoring to its end, ignoring its pauses, and return its components."""
     while True:
         try:
             next(scoring)
         except StopIteration as ended:
-            found: Components = ended.value
-            return found
+            components: Components = ended.value
+            return components
 
 
 def legacy(detector: Detector, images: Images, order: npt.NDArray[np.int64]) -> Scoring:
-    """Score components as GANomaly's and Skip-GANomaly's published code takes them.
+    """Score images in the way in which the published code of GANomaly and Skip-GANomaly tests.
 
-    BatchNorm stays in training mode, so an image's score depends on the 64 that it is scored with, and
-    the running statistics move.  All of it happens to a copy.  An image that would be alone in the last
-    batch, where a batch has no deviation, goes with the batch before.
+    BatchNorm stays in training mode.  So an image's score depends on the other images of its batch of 64,
+    and the running statistics change.  This happens to a copy of the detector.  If the last batch would
+    hold a single image, that image joins the batch before: one image alone has no deviation.
 
     Args:
-        detector: untouched.
-        images: N of them.
-        order: of the images in the loader, a permutation of N.
+        detector: detector to score with; it is not changed.
+        images: N images.
+        order: order of the images in the loader, a permutation of N.
 
     Returns:
-        float32 [N] each, in the order of `images`.
+        Score components, float32 [N] each, in the order of `images`.
     """
     tested = copy.deepcopy(detector)
     arranged = images.reorder(order)
@@ -74,25 +74,34 @@ def legacy(detector: Detector, images: Images, order: npt.NDArray[np.int64]) -> 
 
 
 def loader_order(evaluation: str, labels: npt.NDArray[Any], seed: int) -> npt.NDArray[np.int64]:
-    """Order of test samples in a published loader: normals first, or shuffled by the split's seed."""
+    """Return the order of test samples in a published loader: normals first, or shuffled by the split's seed.
+
+    Args:
+        evaluation: "legacy_ordered" or "legacy_shuffled".
+        labels: 0 normal, 1 abnormal, [N].
+        seed: seed of the split.
+
+    Returns:
+        int64 [N], a permutation.
+    """
     if evaluation == "legacy_ordered":
         return np.argsort(labels, kind="stable")
     return np.random.RandomState([seed, 64]).permutation(len(labels))
 
 
 def sample(labels: npt.NDArray[Any], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Indices of `count` samples, ascending, with the classes' shares kept; all where there are no more.
+    """Return the indices of at most `count` samples, in ascending order.  Keeps the shares of the classes.
 
-    For detectors that need seconds to score one image.
+    It is meant for detectors that need seconds to score one image.
 
     Args:
         labels: 0 normal, 1 abnormal, [N].
-        count: how many at most, and two at least; 0 for all.
-        seed: draws them.
+        count: the most samples to return, and at least two; 0 for all.
+        seed: seed of the random choice.
     """
     if not count or max(2, count) >= len(labels):
         return np.arange(len(labels))
-    count = max(2, count)  # of one class alone there is no AUROC
+    count = max(2, count)  # AUROC needs a sample of each class
     random = np.random.RandomState([seed, count])
     abnormal = min(max(1, round(count * float(np.mean(labels)))), count - 1)
     drawn = [random.permutation(np.flatnonzero(labels == label)) for label in (0, 1)]

@@ -1,4 +1,4 @@
-"""A trial's images, batch by batch: on a GPU where they fit there, else out of the node's shared pages."""
+"""Images of a trial, batch by batch: held on the GPU if they fit there, otherwise read from the node's shared cache."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-HELD_SHARE = 0.25  # of a GPU's free memory, that one set of images may take
+HELD_SHARE = 0.25  # share of a GPU's free memory that one set of images may take
 
 Indices = npt.NDArray[np.int64]
 
 
 class Images:
-    """Some images of a dataset, in some order; a slice of them is a tensor on the trial's device.
+    """Some images of a dataset, in some order.  A slice of them is a tensor on the trial's device.
 
-    A GPU holds all of them as long as they take at most `HELD_SHARE` of its free memory.  In all other
-    cases a batch is copied when it is asked for, from the mapped cache, whose pages all trials of the
-    node share and which may be larger than memory: nobody ever holds a copy of all images.  Both ways
-    give the same tensors.
+    A GPU holds all of them if they take at most `HELD_SHARE` of its free memory.  Otherwise each batch is
+    copied on request from the memory-mapped cache.  All trials of the node share the pages of that cache,
+    which may be larger than memory, and no trial ever holds a copy of all images.  Both ways give the same
+    tensors.
     """
 
     def __init__(self, pages: npt.NDArray[np.uint8], positions: Indices, device: torch.device) -> None:
         """
         Args:
-            pages: uint8 [N, C, S, S], mapped.
-            positions: which of them, [n].
-            device: where batches are wanted.
+            pages: uint8 [N, C, S, S], memory-mapped.
+            positions: positions of the images in `pages`, [n].
+            device: device on which batches are wanted.
         """
-        self._pages = pages.view(np.ndarray)  # a memmap makes an object of its own for every batch
+        self._pages = pages.view(np.ndarray)  # as a memmap, every batch would be a new memmap object
         self._positions = positions
         self._device = device
         self._held = self.whole() if _fits(len(positions) * self._pages[:1].nbytes, device) else None
@@ -40,13 +40,13 @@ class Images:
         return len(self._positions)
 
     def __getitem__(self, chosen: slice) -> Tensor:
-        """uint8 [B, C, S, S]."""
+        """Return the images of a slice, uint8 [B, C, S, S], on the device."""
         if self._held is not None:
             return self._held[chosen] if self._order is None else self._held[self._order[chosen]]
         return torch.from_numpy(self._pages[self._positions[chosen]]).to(self._device)
 
     def reorder(self, order: npt.NDArray[Any]) -> Images:
-        """The same images in another order, none copied.
+        """Return the same images in another order, without copying them.
 
         Args:
             order: a permutation of n.
@@ -60,7 +60,7 @@ class Images:
         return arranged
 
     def whole(self) -> Tensor:
-        """All of them at once, uint8 [n, C, S, S], copied: for detectors that learn from all at once."""
+        """Return a copy of all images, uint8 [n, C, S, S], on the device: for detectors that learn from all at once."""
         return torch.from_numpy(self._pages[self._positions]).to(self._device)
 
 

@@ -1,8 +1,8 @@
-"""How well scores separate abnormal samples (label 1, positive) from normal ones (label 0).
+"""Metrics that measure how well scores separate abnormal samples (label 1, positive) from normal ones (label 0).
 
-A higher score means more abnormal.  All metrics are taken over all scores at once, from integer
-counts at the distinct scores, so they depend neither on the order of the samples nor on how they
-were batched.  Samples of equal score are indistinguishable: they pass a threshold together.
+A higher score means more abnormal.  All metrics are computed over all scores at once, from integer
+counts at the distinct scores.  So they depend neither on the order of the samples nor on the batches.
+Samples of equal score cannot be separated: they pass a threshold together.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Metrics:
     Attributes:
         auroc: area under the ROC curve, in [0, 1]; 0.5 is chance.
         ap: average precision, in (0, 1]; `base_rate` is chance.
-        fpr95: lowest share of normals flagged where at least 95 % of the abnormals are, in [0, 1].
+        fpr95: lowest share of normals that are flagged when at least 95 % of the abnormals are, in [0, 1].
         base_rate: share of abnormals, in (0, 1).
-        n_normal, n_abnormal: samples.
+        n_normal, n_abnormal: numbers of samples.
         ties: share of samples whose score another sample has too, in [0, 1].
-        auroc_se: DeLong's standard error of `auroc`: how far off it may be because the test set is
-            finite; None where there is a single normal or abnormal sample.
+        auroc_se: DeLong's standard error of `auroc`, which measures the error from the finite test set;
+            None if there is a single normal or abnormal sample.
     """
 
     auroc: float
@@ -43,7 +43,7 @@ class Metrics:
 
 
 def evaluate(labels: Labels, scores: Scores) -> Metrics:
-    """All metrics, in one sort.
+    """Return all metrics, computed with one sort.
 
     Args:
         labels: [N], 1 = abnormal, 0 = normal; at least one of each.
@@ -67,20 +67,20 @@ def evaluate(labels: Labels, scores: Scores) -> Metrics:
 
 
 def auroc(labels: Labels, scores: Scores) -> float:
-    """Share of (abnormal, normal) pairs in which the abnormal scores higher; equal counts half.
+    """Return the share of (abnormal, normal) pairs in which the abnormal scores higher; equal counts half.
 
-    The Mann-Whitney statistic over midranks, divided by the number of pairs; exact up to the
-    rounding of that one division.  Arguments and errors as for `evaluate`.
+    This is the Mann-Whitney statistic over midranks, divided by the number of pairs.  It is exact up to
+    the rounding of that one division.  Arguments and errors are those of `evaluate`.
     """
     return _steps(labels, scores).auroc()
 
 
 def influence(labels: Labels, scores: Scores) -> npt.NDArray[np.float64]:
-    """What each sample contributes to the sampling error of the AUROC (DeLong et al. 1988).
+    """Return the contribution of each sample to the sampling error of the AUROC (DeLong et al. 1988).
 
-    The sum of squares is DeLong's variance of the AUROC; the sum of products with another detector's
-    influence on the same samples is their covariance; and the mean of several detectors' influences
-    is that of the mean of their AUROCs.
+    The sum of squares is DeLong's variance of the AUROC.  The sum of products with another detector's
+    influence on the same samples is the covariance of the two AUROCs.  The mean of several detectors'
+    influences is the influence for the mean of their AUROCs.
 
     Args:
         labels, scores: as for `evaluate`, with two samples or more of each label.
@@ -93,7 +93,7 @@ def influence(labels: Labels, scores: Scores) -> npt.NDArray[np.float64]:
     """
     steps = _steps(labels, scores)
     if min(steps.n_normal, steps.n_abnormal) < 2:
-        raise ValueError("one normal or abnormal sample tells nothing of how such samples differ: two are needed")
+        raise ValueError("a single normal or abnormal sample does not show how such samples vary: two are needed")
     abnormal, normal = steps.centred_components()
     positive = _binary(labels).astype(bool)
     order = np.argsort(np.asarray(scores, dtype=np.float64))[::-1]
@@ -107,60 +107,25 @@ def influence(labels: Labels, scores: Scores) -> npt.NDArray[np.float64]:
     return contributions
 
 
-def average_precision(labels: Labels, scores: Scores) -> float:
-    """Sum over thresholds of precision times gain in recall: steps, no interpolation.
-
-    Arguments and errors as for `evaluate`.
-    """
-    return _steps(labels, scores).average_precision()
-
-
-def fpr95(labels: Labels, scores: Scores) -> float:
-    """Lowest false positive rate among thresholds with a true positive rate of 0.95 or more.
-
-    Arguments and errors as for `evaluate`.
-    """
-    return _steps(labels, scores).fpr95()
-
-
 def roc(labels: Labels, scores: Scores) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The ROC curve from (0, 0) to (1, 1), a point for each distinct score from the highest down.
+    """Return the ROC curve from (0, 0) to (1, 1), with one point for each distinct score, highest score first.
 
-    Arguments and errors as for `evaluate`.
+    Arguments and errors are those of `evaluate`.
 
     Returns:
-        False positive rates and true positive rates, [distinct scores + 1] each, in [0, 1], rising.
+        False positive rates and true positive rates, float64 [distinct scores + 1] each, in [0, 1], rising.
     """
     steps = _steps(labels, scores)
     normal, abnormal = (np.concatenate([[0], np.cumsum(counts)]) for counts in (steps.normal, steps.abnormal))
     return normal / steps.n_normal, abnormal / steps.n_abnormal
 
 
-def ties(scores: Scores) -> float:
-    """Share of samples whose score another sample has too, in [0, 1].
-
-    Raises:
-        ValueError: if there are no scores, or one is NaN or infinite.
-    """
-    _, counts = np.unique(_finite(scores), return_counts=True)
-    return float(counts[counts > 1].sum() / counts.sum())
-
-
-def base_rate(labels: Labels) -> float:
-    """Share of abnormals, in (0, 1).
-
-    Raises:
-        ValueError: if a label is neither 0 nor 1, or one of the two is missing.
-    """
-    return float(np.mean(_binary(labels)))
-
-
 @dataclass(frozen=True, eq=False)
 class _Steps:
-    """Samples counted by distinct score, from the highest down.
+    """Counts of samples by distinct score, highest score first.
 
     Attributes:
-        abnormal, normal: int64 [distinct scores], how many have that score.
+        abnormal, normal: int64 [distinct scores], numbers of samples with that score.
     """
 
     abnormal: npt.NDArray[np.int64]
@@ -180,10 +145,10 @@ class _Steps:
         return half_wins / (2 * self.n_normal * self.n_abnormal)
 
     def centred_components(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """DeLong's structural components minus the AUROC, [distinct scores] each.
+        """Return DeLong's structural components minus the AUROC, [distinct scores] each.
 
-        For an abnormal of that score the share of normals that it beats, for a normal the share of
-        abnormals that beat it; equal counts half.
+        For an abnormal with that score: the share of normals with a lower score.  For a normal: the share of
+        abnormals with a higher score.  Equal scores count half.
         """
         beaten = self.n_normal - np.cumsum(self.normal) + self.normal / 2
         beating = np.cumsum(self.abnormal) - self.abnormal / 2
@@ -204,7 +169,7 @@ class _Steps:
         return float((self.abnormal * precision).sum()) / self.n_abnormal
 
     def fpr95(self) -> float:
-        # 19/20 in integers: 0.95 has no exact float, and one sample decides.
+        # Compare with 19/20 in integers: 0.95 has no exact float, and one sample can decide.
         enough = int(np.argmax(20 * np.cumsum(self.abnormal) >= 19 * self.n_abnormal))
         return int(self.normal[: enough + 1].sum()) / self.n_normal
 
@@ -216,7 +181,7 @@ class _Steps:
 def _steps(labels: Labels, scores: Scores) -> _Steps:
     positive, values = _binary(labels), _finite(scores)
     if positive.shape != values.shape:
-        raise ValueError(f"{len(positive)} labels, but {len(values)} scores: they must be as many")
+        raise ValueError(f"{len(positive)} labels, but {len(values)} scores: there must be as many scores as labels")
     order = np.argsort(values)[::-1]
     values, positive = values[order], positive[order]
     lasts = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
@@ -236,7 +201,7 @@ def _binary(labels: Labels) -> npt.NDArray[np.int64]:
             f"shape {values.shape} with {wrong[:5].tolist()}"
         )
     if len(np.unique(values)) < 2:
-        raise ValueError(f"labels must have both 0 (normal) and 1 (abnormal); {len(values)} are all alike")
+        raise ValueError(f"labels must have both 0 (normal) and 1 (abnormal); all {len(values)} are the same")
     return values.astype(np.int64)
 
 

@@ -1,7 +1,7 @@
 """One trial: data, detector, training loop, evaluations, result.  `run_trial(TrialSpec) -> Result`.
 
-The only room that joins `models` and `data`.  It needs torch and a store, and neither Ray nor
-Optuna, so it runs by itself in any process: under a debugger, or on a bare GPU machine.
+`sweep.trial` is the only package that joins `models` and `data`.  It needs torch and a store, but
+neither Ray nor Optuna.  So it runs in any process: under a debugger, or on a bare GPU machine.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import io
 import math
 import platform
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,6 +36,7 @@ from sweep.trial.device import device_of, hardware, peak, reset_peak
 from sweep.trial.evaluation import VALIDATION, Components, Scoring, clean, legacy, loader_order, sample
 from sweep.trial.figure_data import figure_data
 from sweep.trial.images import Images
+from sweep.trial.options import Options, Progress
 from sweep.trial.selection import Selections
 from sweep.trial.timing import IMAGES, scoring_times
 
@@ -46,67 +45,30 @@ FORMAT = 1
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a trial's metrics do not depend on.
-
-    Attributes:
-        cache: folder of prepared images on this node.
-        cache_bytes: that it may have.
-        checkpoint_seconds: least time between two resume states.
-        keep_weights: whether final weights and figures.npz are stored.
-        slice_seconds: how often the training loop hands out a `Progress`.
-        lambda_default: lambda of the metrics in the result; None for a score of one component.
-        owner: who runs it, for the lease on resume states.
-        attempts: earlier tries that ended without a result.
-        provenance: commit, dirty, ray, gpus (share of a GPU that the trial has): recorded as they are.
-    """
-
-    cache: Path
-    cache_bytes: float = math.inf
-    checkpoint_seconds: float = 60.0
-    keep_weights: bool = True
-    slice_seconds: float = 1.0
-    lambda_default: float | None = None
-    owner: str = ""
-    attempts: int = 0
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a running trial is: `epoch` of `epochs` done, `step` of `steps` in the next one; no steps: it scores."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-
-
 class Diverged(Exception):
-    """A loss or a score is NaN or infinite: the training has ended, and its outcome is known."""
+    """Divergence: a loss or a score is NaN or infinite, which ends the training and is a result."""
 
 
 def run_trial(spec: TrialSpec, store: Store, options: Options) -> Generator[Progress, bool | None, Record]:
-    """Run a trial to its result, or go on where its resume state is.
+    """Run a trial to its result, from its resume state if there is one.
 
     Args:
-        spec: the trial; the result's numbers are a function of it alone.
-        store: holds the dataset; takes scores, history, weights, figures.npz, resume state and result.
-        options: what does not change a number.
+        spec: the trial; the numbers of the result are a function of it alone.
+        store: holds the dataset; receives scores, history, weights, figures.npz, resume state and result.
+        options: settings that do not change a number.
 
     Yields:
-        Progress, at least every `options.slice_seconds` while training.  Sending True makes it
+        Progress, at least every `options.slice_seconds` while training.  Sending True makes the trial
         write its resume state and raise `Interrupted`.
 
     Returns:
-        The result record, which stands in the store.
+        The result record that is in the store.
 
     Raises:
-        DataError: the dataset is missing or damaged; the message names the fix.
+        DataError: the dataset is missing or damaged; the message contains the fix.
         ValueError: the spec does not fit the dataset or the detector.
-        RuntimeError: a GPU was assigned and is not there.
-        Interrupted: it was asked to stop.
+        RuntimeError: the trial was given a GPU, and torch finds none.
+        Interrupted: the trial was asked to stop.
     """
     run = _Run(spec, store, options)
     try:
@@ -124,7 +86,7 @@ class _Run:
 
     def __init__(self, spec: TrialSpec, store: Store, options: Options) -> None:
         self.spec, self.store, self.options = spec, store, options
-        self.began = time.perf_counter()  # of all its seconds; moved back by those before a resume
+        self.began = time.perf_counter()  # start of the trial; a resume moves it back by the seconds spent before
         self.device = device_of(spec)
         torch.set_num_threads(spec.numerics.threads)
         reset_peak(self.device)
@@ -135,7 +97,7 @@ class _Run:
         sampled = sample(self.split.test_labels, asked, spec.split_seed)
         self.test, self.test_labels = self.split.test[sampled], self.split.test_labels[sampled]
         self.train_images = Images(self.dataset.images, self.split.train, self.device)
-        torch.manual_seed(spec.seed)  # before anything is built: it draws the initial weights
+        torch.manual_seed(spec.seed)  # must come before `build`, which draws the initial weights
         channels, size = self.dataset.images.shape[1:3]
         self.detector: Detector = build(
             spec.detector,
@@ -149,11 +111,11 @@ class _Run:
         self.detector.to(self.device).to(memory_format=LAYOUTS[spec.numerics.layout])
         self.epochs = int(spec.hyperparameters.get("epochs", 0))
         self.batch_size = min(int(spec.hyperparameters.get("batch_size", 64)), len(self.train_images))
-        self.epoch = self.step = 0  # done
+        self.epoch = self.step = 0  # epochs done, and steps done in the next one
         self.sums: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.selections = Selections()
-        self.evaluated = True  # what there was to evaluate so far
+        self.evaluated = True  # False while the last trained epoch still has to be evaluated
         self.train_seconds = 0.0
         self.cause: str | None = None
         self.timings: list[dict[str, Any]] = []
@@ -208,7 +170,7 @@ class _Run:
                 self._checkpoint(asked=asked)
 
     def _order(self) -> npt.NDArray[np.int64]:
-        """A permutation of all training images for this epoch, which depends on seed and epoch alone."""
+        """Return a permutation of all training images for this epoch, which depends only on seed and epoch."""
         return np.random.RandomState([self.spec.seed, self.epoch]).permutation(len(self.train_images))
 
     def _close_epoch(self, steps: int) -> None:
@@ -222,9 +184,9 @@ class _Run:
     # -- evaluation -----------------------------------------------------------------------------
 
     def evaluate(self) -> Generator[Progress, bool | None, None]:
-        """Score validation and test samples after this epoch, and remember what any selection needs.
+        """Score validation and test samples after this epoch, and keep the scores that any selection needs.
 
-        Interrupted, it begins anew: the resume state is that of the trained epoch.
+        After an interruption it starts again: the resume state is that of the trained epoch.
         """
         self.evaluated = False
         scored: dict[str, Components] = {}
@@ -235,7 +197,7 @@ class _Run:
             images = Images(self.dataset.images, self.test, self.device)
             for evaluation in self.spec.evaluations:
                 if evaluation != "clean" and "clean" in scored and not self.detector.normalises_by_batch:
-                    scored[evaluation] = scored["clean"]  # nothing else could come out, in hours
+                    scored[evaluation] = scored["clean"]  # scoring again may take hours, with the same scores
                 else:
                     scored[evaluation] = yield from self._pace(self._scoring(images, evaluation))
         aurocs = {}
@@ -253,19 +215,19 @@ class _Run:
         self.evaluated = True
 
     def time_scoring(self, timing: Timing) -> Generator[Progress, bool | None, None]:
-        """Time the scoring of test images.  Interrupted, it begins anew."""
+        """Measure the times of scoring test images.  After an interruption it starts again."""
         images = self.dataset.images.view(np.ndarray)[self.test[:IMAGES]]
         self.timings = yield from self._pace(scoring_times(self.detector, images, timing, self.device))
 
     def _pace(self, scoring: Generator[None, None, T]) -> Generator[Progress, bool | None, T]:
-        """Run a scoring to its end, with a sign of life now and then."""
+        """Run a scoring to its end, and yield `Progress` every `options.slice_seconds`."""
         sliced = time.perf_counter()
         while True:
             try:
                 next(scoring)
             except StopIteration as ended:
-                found: T = ended.value
-                return found
+                result: T = ended.value
+                return result
             if time.perf_counter() - sliced >= self.options.slice_seconds:
                 self._checkpoint(asked=(yield Progress(self.epoch, self.epochs, 0, 0)))
                 sliced = time.perf_counter()
@@ -283,16 +245,16 @@ class _Run:
         return bool(self.spec.hyperparameters.get("early_stopping")) and len(self.split.validation) > 0
 
     def _stops_early(self) -> bool:
-        """Whether the validation AUROC has begun to decrease, where the detector asks to stop then."""
-        found = [row["validation_auroc"] for row in self.history if "validation_auroc" in row]
-        return self._may_stop_early and len(found) > 1 and found[-1] < found[-2]
+        """Return True if the validation AUROC has begun to decrease, and the detector is to stop then."""
+        aurocs = [row["validation_auroc"] for row in self.history if "validation_auroc" in row]
+        return self._may_stop_early and len(aurocs) > 1 and aurocs[-1] < aurocs[-2]
 
     # -- resume state ---------------------------------------------------------------------------
 
     def _checkpoint(self, *, asked: bool | None) -> None:
-        """Write the resume state when it is due, beside the training; when it is asked for, at once."""
-        beside = self.spec.timing is None  # what is timed has nothing beside it, no write of a state either
-        if asked or (beside and self.step == 0 and self.checkpoints.due):
+        """Write the resume state: in the background if it is due, or at once before a stop that was asked for."""
+        untimed = self.spec.timing is None  # a background write would disturb the times
+        if asked or (untimed and self.step == 0 and self.checkpoints.due):
             self.checkpoints.write(self._state())
         if asked:
             self.checkpoints.finish()
@@ -329,7 +291,7 @@ class _Run:
     # -- result ---------------------------------------------------------------------------------
 
     def publish(self) -> Record:
-        """Put scores, history, weights and what figures need, then the result, then delete the resume state."""
+        """Store scores, history, weights and data for figures, then the result; then delete the resume state."""
         key, folder = self.spec.key, f"trials/{self.spec.key}"
         if self.selections.chosen and self.cause is None:
             self.store.put(f"{folder}/scores.parquet", _parquet(self._scores()))
@@ -350,7 +312,7 @@ class _Run:
         return result
 
     def _figures(self) -> bytes | None:
-        """figures.npz of the final weights."""
+        """Return figures.npz for the final weights."""
         last = self.selections.chosen["last"].get("clean")
         if last is None:
             return None

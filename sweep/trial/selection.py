@@ -1,4 +1,4 @@
-"""Which epochs of a trial are reported: the last, the best on validation, the best on the test set itself."""
+"""Selection of the reported epochs: the last, the best on validation, and the best on the test set itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Samples = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # ids and labels, [N] each
 
 
 class Selections:
-    """Scores of the epochs that some selection reports, by selection and evaluation.
+    """Scores of the epochs that some selection reports.
 
     Attributes:
         chosen: by selection, then by evaluation: "epoch", "auroc" and "components".
@@ -27,13 +27,19 @@ class Selections:
         self.chosen: dict[str, dict[str, dict[str, Any]]] = {}
 
     def take(self, epoch: int, scored: Mapping[str, Components], aurocs: Mapping[str, float]) -> None:
-        """Take in what was scored after an epoch: by evaluation, and as `VALIDATION` where there is one."""
+        """Record the scores of an epoch, and update the best epochs.
+
+        Args:
+            epoch: number of epochs that were trained.
+            scored: score components by evaluation; those of the validation samples under `VALIDATION`.
+            aurocs: AUROC by the same names.
+        """
         entries = {name: {"epoch": epoch, "auroc": aurocs[name], "components": parts} for name, parts in scored.items()}
         tested = [name for name in scored if name != VALIDATION]
         self.chosen["last"] = entries
         if tested and VALIDATION in aurocs and aurocs[VALIDATION] > self._best("val", VALIDATION):
             self.chosen["val"] = entries
-        for name in tested:  # each evaluation has a best epoch of its own, as published code has
+        for name in tested:  # each evaluation has its own best epoch, as in the published code
             if aurocs[name] > self._best("oracle", name):
                 self.chosen.setdefault("oracle", {})[name] = entries[name]
 
@@ -42,13 +48,13 @@ class Selections:
         return -1.0 if entry is None else float(entry["auroc"])
 
     def each(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(selection, evaluation, entry)."""
+        """Yield (selection, evaluation, entry of `chosen`)."""
         for selection, entries in self.chosen.items():
             for evaluation, entry in entries.items():
                 yield selection, evaluation, entry
 
     def state(self) -> dict[str, Any]:
-        """As nested plain values and tensors, for a resume state."""
+        """Return nested plain values and tensors, for a resume state."""
         return {
             selection: {
                 name: {**e, "components": {n: torch.from_numpy(v) for n, v in e["components"].items()}}
@@ -58,7 +64,7 @@ class Selections:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Inverse of `state`."""
+        """Restore what `state` returned."""
         self.chosen = {
             selection: {
                 name: {**e, "components": {n: v.numpy() for n, v in e["components"].items()}}
@@ -68,11 +74,14 @@ class Selections:
         }
 
     def metrics(self, labels: npt.NDArray[Any], lam: float | None) -> list[dict[str, Any]]:
-        """One entry a selection and evaluation: its epoch, and the metrics of the test samples at lambda.
+        """Return the metrics of the test samples at lambda, one entry for each selection and evaluation.
 
         Args:
-            labels: of the test samples, 0 normal, 1 abnormal.
+            labels: labels of the test samples, 0 normal, 1 abnormal.
             lam: lambda; None for a score of one component.
+
+        Returns:
+            Entries with selection, evaluation, epoch and the fields of `Metrics`.
         """
         return [
             {"selection": selection, "evaluation": evaluation, "epoch": entry["epoch"]}
@@ -82,7 +91,15 @@ class Selections:
         ]
 
     def validation(self, labels: npt.NDArray[Any], lam: float | None) -> dict[str, Any] | None:
-        """Validation AUROC after the last epoch over lambda, `lam` among them; None without validation."""
+        """Return the validation AUROC after the last epoch, by lambda; None without validation samples.
+
+        Args:
+            labels: labels of the validation samples, 0 normal, 1 abnormal.
+            lam: lambda that is added to `LAMBDAS`; None for a score of one component.
+
+        Returns:
+            {"epoch": last epoch, "lambda": lambdas, "auroc": AUROC at each}.
+        """
         last = self.chosen.get("last", {}).get(VALIDATION)
         if last is None:
             return None
@@ -91,10 +108,13 @@ class Selections:
         return {"epoch": last["epoch"], "lambda": lambdas, "auroc": aurocs}
 
     def scores(self, test: Samples, validation: Samples, lam: float | None) -> pa.Table:
-        """scores.parquet: sample_id, label, part, evaluation, epoch, score, and each component of chosen epochs.
+        """Return scores.parquet as a table.
+
+        Its columns are sample_id, label, part, evaluation, epoch, score, and each score component.  It
+        contains the chosen epochs only.
 
         Args:
-            test, validation: ids and labels.
+            test, validation: ids and labels of the samples.
             lam: lambda of `score`; None for a score of one component.
         """
         tables = []
@@ -114,6 +134,6 @@ class Selections:
         return pa.concat_tables(tables)
 
     def _distinct(self) -> Iterator[tuple[str, int, Components]]:
-        """Evaluation, epoch and components, once where several selections chose the same epoch."""
-        found = {(evaluation, entry["epoch"]): entry["components"] for _, evaluation, entry in self.each()}
-        yield from ((evaluation, epoch, components) for (evaluation, epoch), components in found.items())
+        """Yield evaluation, epoch and components, once if several selections chose the same epoch."""
+        chosen = {(evaluation, entry["epoch"]): entry["components"] for _, evaluation, entry in self.each()}
+        yield from ((evaluation, epoch, components) for (evaluation, epoch), components in chosen.items())

@@ -1,8 +1,8 @@
-"""How long scoring takes, for runtime studies.
+"""Times of scoring, for runtime studies.
 
-Timed is what it takes from pixels in the host's memory to score components there: the copy to the device,
-normalisation, the networks in evaluation mode, the copy back.  The device is idle before, and has finished
-after.  Which weights the networks have changes none of it.
+The time starts with pixels in the host's memory and ends with score components there.  It includes the
+copy to the device, normalisation, the networks in evaluation mode, and the copy back.  The device is idle
+before the clock starts, and has finished before it stops.  The values of the weights do not matter.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from models.detector import Detector
 from sweep.spec.trial import Timing
 
-IMAGES = 1024  # that are enough to take in turn
+IMAGES = 1024  # number of test images that are scored in turn
 
 
 def scoring_times(
@@ -29,17 +29,17 @@ def scoring_times(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Generator[None, None, list[dict[str, Any]]]:
-    """Score batches of each size, warm-up first, and time the rest; pauses after each batch.
+    """Score batches of each size, first to warm up, then with the time taken.  Pauses after each batch.
 
     Args:
-        detector: on the device; stays as it is.
+        detector: detector on the device; it is not changed.
         images: uint8 [N, C, S, S], N >= 1, taken in turn, again from the first after the last.
-        timing: which batches, and how many.
-        device: where the detector is.
+        timing: sizes and numbers of batches.
+        device: device of the detector.
         clock: seconds.
 
     Returns:
-        one for each batch size: {"batch_size": B, "seconds": [of each timed batch, in order]}.
+        One entry for each batch size: {"batch_size": B, "seconds": [time of each timed batch, in order]}.
     """
     found = []
     for size in timing.batch_sizes:
@@ -64,6 +64,6 @@ def _seconds(detector: Detector, batch: Tensor, device: torch.device, clock: Cal
 
 
 def _finish(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
+    """Wait until the device has done all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""A trial's detector as its training left it, ready for images that it has never seen."""
+"""The trained detector of a finished trial, ready to score new images."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class TrainedDetector:
-    """A detector with the weights that its trial ended with.
+    """A detector with the final weights of its trial.
 
-    It computes on the GPU where there is one, else on the CPU; scores of the same image on another
-    device, or with another number of threads, differ in their last digits.
+    It computes on the GPU if there is one, otherwise on the CPU.  On another device, or with another number
+    of threads, the scores of an image differ in their last digits.
 
     Attributes:
-        spec: of the trial.
-        lam: lambda of `score`; None where the score has one component.
-        manifest: of the dataset that it was trained on.
+        spec: spec of the trial.
+        lam: lambda of `score`; None if the score has one component.
+        manifest: manifest of the dataset that it was trained on.
         network: the detector itself.
-        device: where it is.
+        device: device of the network.
     """
 
     def __init__(self, spec: TrialSpec, lam: float | None, manifest: Manifest, network: Detector) -> None:
@@ -51,14 +51,14 @@ class TrainedDetector:
         network.to(self.device)
 
     def read(self, folder: str | Path, *, skip_bad: bool = False) -> Unseen:
-        """All images of a folder, prepared as those that the detector was trained on; for many see `batches`.
+        """Read all images of a folder, prepared like the training images; for many images use `batches`.
 
         Args:
-            folder: with images, also in folders of it.
-            skip_bad: leave out what cannot be read, and list it in `skipped`.
+            folder: folder with images, also in its subfolders.
+            skip_bad: leave out images that cannot be read, and list them in `skipped`.
 
         Raises:
-            DataError: there is no such folder, no image in it, or images that cannot be read; lists all.
+            DataError: the folder does not exist, has no image, or has images that cannot be read; lists all.
         """
         parts = list(self.batches(Path(folder), new_images.list_images(Path(folder))))
         skipped = tuple(bad for part in parts for bad in part.skipped)
@@ -68,13 +68,13 @@ class TrainedDetector:
         return Unseen(files, np.concatenate([part.images for part in parts]), skipped)
 
     def batches(self, folder: Path, files: list[str]) -> Iterator[Unseen]:
-        """Images of a folder, some at a time, prepared as those that the detector was trained on."""
+        """Yield images of a folder, some at a time, prepared like the training images."""
         yield from new_images.prepare_images(
             folder, files, self.manifest, min(new_images.CHUNK, self.network.score_batch)
         )
 
     def score(self, images: Pixels) -> npt.NDArray[np.float64]:
-        """Anomaly score of each image, float64 [N]; higher is more abnormal.
+        """Return the anomaly score of each image, float64 [N]; higher is more abnormal.
 
         Args:
             images: uint8 [N, C, S, S] of the dataset's shape, N >= 1.
@@ -85,7 +85,7 @@ class TrainedDetector:
         return combine(self.components(images), self.lam)
 
     def components(self, images: Pixels) -> Components:
-        """What the score is mixed from: "reconstruction" and "latent", or a single "score"; float32 [N] each.
+        """Return the components of the score: "reconstruction" and "latent", or one "score"; float32 [N] each.
 
         Args, Raises:
             as `score`.
@@ -94,7 +94,7 @@ class TrainedDetector:
         return finished(clean(self.network, Images(images, np.arange(len(images)), self.device)))
 
     def reconstruct(self, images: Pixels) -> Pixels | None:
-        """What the detector makes of images, uint8 of their shape; None for one that reconstructs nothing.
+        """Return the detector's reconstructions, uint8 of the images' shape; None if it does not reconstruct.
 
         Args, Raises:
             as `score`.
@@ -113,11 +113,11 @@ class TrainedDetector:
 
 
 def load(store: Store, record: Record, lam: float | None) -> TrainedDetector:
-    """The detector of a finished trial.
+    """Load the detector of a finished trial.
 
     Args:
-        store: that holds its weights and its dataset's manifest.
-        record: its result.
+        store: store that holds its weights and its dataset's manifest.
+        record: result of the trial.
         lam: lambda to score with.
 
     Raises:
@@ -126,7 +126,7 @@ def load(store: Store, record: Record, lam: float | None) -> TrainedDetector:
     """
     spec = TrialSpec.from_dict(record["spec"])
     if record["status"] != "ok":
-        raise UserError(f"trial {spec.key} {record['status']}: {record['cause']}; it left no detector")
+        raise UserError(f"trial {spec.key} {record['status']}: {record['cause']}; it has no trained detector")
     try:
         revision = catalog.detector(spec.detector).revision
     except ValueError as problem:
@@ -134,7 +134,7 @@ def load(store: Store, record: Record, lam: float | None) -> TrainedDetector:
     if revision != spec.revision:
         raise UserError(
             f"trial {spec.key} was trained by revision {spec.revision} of {spec.detector}, this program has revision "
-            f"{revision}, whose numbers are others: launch the sweep again, and use the new trial"
+            f"{revision}, which computes other numbers: launch the sweep again, and use the new trial"
         )
     manifest = stored_manifest(store, spec.dataset, spec.preparation)
     network = build(
@@ -146,7 +146,7 @@ def load(store: Store, record: Record, lam: float | None) -> TrainedDetector:
         dataset=spec.dataset,
         precision=spec.numerics.precision,
     ).to(memory_format=LAYOUTS[spec.numerics.layout])
-    if network.state_dict():  # some learn nothing
+    if network.state_dict():  # some detectors learn nothing
         _fill(network, store, spec.key)
     return TrainedDetector(spec, lam, manifest, network)
 
@@ -157,9 +157,9 @@ def _fill(network: Detector, store: Store, key: str) -> None:
         network.load_weights(safetensors.torch.load(store.get(path)))
     except ObjectNotFound:
         raise UserError(
-            f"trial {key} has no weights in {store.url}: `trial.keep` says which stay, best (one seed of each cell), "
-            "all or none, and trials of a search leave none; what is finished is not trained again, so launch with "
-            f"--set trial.keep=all into another storage, or delete trials/{key} there first"
+            f"trial {key} has no weights in {store.url}: `trial.keep` decides which stay: best (one seed per cell), "
+            "all or none.  Trials of a search keep none.  A finished trial is not trained again, so launch with "
+            f"--set trial.keep=all into another storage, or first delete trials/{key} there"
         ) from None
     except (safetensors.SafetensorError, RuntimeError) as error:
         first = str(error).strip().split("\n")[0]

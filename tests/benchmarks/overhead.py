@@ -63,9 +63,9 @@ def _pool(config: Path) -> tuple[float, int]:
 
     from sweep.launch.prepared import put_missing
     from sweep.plan.expand import expand
-    from sweep.providers.registry import platform
     from sweep.spec.load import load
     from sweep.store import open_store
+    from tests.support.sweeps import platform
 
     began = time.perf_counter()
     sweep = load(config, [])
@@ -80,7 +80,8 @@ def _pool(config: Path) -> tuple[float, int]:
 def _trial(job: tuple[dict[str, Any], str, str]) -> None:
     from sweep.spec.trial import TrialSpec
     from sweep.store import open_store
-    from sweep.trial.run import Options, run_trial
+    from sweep.trial.options import Options
+    from sweep.trial.run import run_trial
 
     fields, storage, cache = job
     for _ in run_trial(TrialSpec.from_dict(fields), open_store(storage), Options(cache=Path(cache))):

@@ -49,9 +49,9 @@ def main() -> None:
 def _finish(config: Path) -> int:
     """Give every trial of the sweep a made-up result; how many there are."""
     from sweep.plan.expand import expand
-    from sweep.providers.registry import platform
     from sweep.spec.load import load
     from sweep.store.ledger import canonical_json
+    from tests.support.sweeps import platform
 
     sweep, draw = load(config, []), random.Random(0)
     fixed = expand(sweep, platform(sweep)).fixed

@@ -23,11 +23,12 @@ CHILD = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from sweep.providers.registry import platform
+from tests.support.sweeps import platform
 from sweep.plan.expand import expand
 from sweep.spec.load import load
 from sweep.store import open_store
-from sweep.trial.run import Options, run_trial
+from sweep.trial.options import Options
+from sweep.trial.run import run_trial
 sweep = load(Path(sys.argv[1]), [f"trial.cpus={sys.argv[2]}"])
 planned = expand(sweep, platform(sweep)).fixed[int(sys.argv[3])]
 run = run_trial(planned.spec, open_store(sweep.storage), Options(Path(sweep.data.cache), lambda_default=0.0))

@@ -21,14 +21,14 @@ import torch
 
 from data.storage.shards import put
 from sweep.plan.expand import expand
-from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.spec.trial import TrialSpec
 from sweep.store import open_store
 from sweep.store.base import Store
-from sweep.trial.run import Options, run_trial
+from sweep.trial.options import Options
+from sweep.trial.run import run_trial
 from tests.benchmarks.measure import arguments, bar, figure, folder, header, middle
-from tests.support.sweeps import write_config
+from tests.support.sweeps import platform, write_config
 
 DEFAULT_SECONDS = 60.0
 CHECKPOINT_BAR, EVALUATION_BAR = 3.0, 10.0  # per cent

@@ -74,10 +74,11 @@ def _plain_loop(place: Path, trials: int) -> tuple[float, float]:
 
     from sweep.launch.prepared import put_missing
     from sweep.plan.expand import expand
-    from sweep.providers.registry import platform
     from sweep.spec.load import load
     from sweep.store import open_store
-    from sweep.trial.run import Options, run_trial
+    from sweep.trial.options import Options
+    from sweep.trial.run import run_trial
+    from tests.support.sweeps import platform
 
     sweep = load(_config(place, trials), [])
     store = open_store(sweep.storage)

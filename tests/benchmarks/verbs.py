@@ -57,10 +57,10 @@ def main() -> None:
 def _finish(config: Path) -> None:
     """Give every trial of a sweep a result record."""
     from sweep.plan.expand import expand
-    from sweep.providers.registry import platform
     from sweep.spec.load import load
     from sweep.store import open_store
     from sweep.store.ledger import Ledger, canonical_json
+    from tests.support.sweeps import platform
 
     sweep = load(config, [])
     fixed = expand(sweep, platform(sweep)).fixed

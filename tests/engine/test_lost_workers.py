@@ -1,4 +1,4 @@
-"""Whose end a lost process was, and how trials hear that they are to stop: what Ray says is made up here."""
+"""Causes of lost processes, and the stop flag of trials; Ray's answers are made up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACTOR = "b529ebd3bfb98b14581c120201000000"
 
 @dataclass
 class Cluster:
-    """What Ray's tables say."""
+    """Made-up tables of Ray about one actor and its node."""
 
     node: dict[str, Any] = field(default_factory=lambda: dict(NODE))
     state: str = "ALIVE"
@@ -80,7 +80,7 @@ def test_a_connection_that_is_cut_is_judged_when_ray_knows(cluster: Cluster) -> 
     assert death.verdict() is None
     assert LostWorker(RayActorError(ACTOR, "it died")).verdict() is None
     cluster.answers = True
-    cluster.state = "DEAD"  # Tune has ended it, or it is: whether its node lives will be known
+    cluster.state = "DEAD"  # ended by Tune, or dead with its node: Ray will know later whether the node is alive
     assert death.verdict() is None
     lose(cluster)
     found = death.verdict()
@@ -97,7 +97,7 @@ def test_on_our_own_node_a_connection_that_is_cut_is_judged_at_once(cluster: Clu
 
 
 def test_ray_names_the_node_of_a_dead_process_and_of_its_owner() -> None:
-    gcs, common = vars(gcs_pb2), vars(common_pb2)  # made by protobuf when they are imported
+    gcs, common = vars(gcs_pb2), vars(common_pb2)  # protobuf makes the classes at import
     died = gcs["ActorTableData"](
         state=gcs["ActorTableData"].DEAD,
         address=common["Address"](node_id=b"n"),
@@ -145,7 +145,7 @@ def test_nodes_without_slots_are_no_workers(cluster: Cluster) -> None:
 
 @dataclass
 class KeyValues:
-    """Ray's key-value store."""
+    """Made-up key-value store of Ray."""
 
     held: dict[bytes, bytes] = field(default_factory=dict)
     asked: int = 0
@@ -178,7 +178,7 @@ def test_ray_is_asked_at_most_once_a_second(values: KeyValues, tmp_path: Path) -
     assert flag.is_set
     values.held.clear()
     now[0] = 9.0
-    assert flag.is_set, "what was said stays said"
+    assert flag.is_set, "a request to stop stays valid"
     assert values.asked == 3
 
 

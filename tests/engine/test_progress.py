@@ -1,4 +1,4 @@
-"""What a running sweep shows: a live table on a terminal, a line now and then elsewhere."""
+"""Progress display: a live table on a terminal, and a line from time to time elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRIAL = {
 
 
 class Screen:
-    """A progress display of ten trials of 60 s on two slots, with a clock of its own."""
+    """Progress display of ten trials of 60 s on two slots, with its own clock."""
 
     def __init__(self, terminal: bool) -> None:
         self.now = 0.0
@@ -33,16 +33,16 @@ class Screen:
         status = SweepStatus((line,), (), frozenset(), {})
         self.progress = Progress(status, 2, console, lambda key: f"show {key}", bool, clock=lambda: self.now)
 
-    def tell(self, event: str, **fields: Any) -> str:
-        """What an event adds to the screen."""
+    def send(self, event: str, **fields: Any) -> str:
+        """Send an event; return what it adds to the screen."""
         before = len(self.file.getvalue())
         self.progress.take({"event": event, **TRIAL, **fields})
         return self.file.getvalue()[before:]
 
     def finish(self, auroc: float = 0.75, seconds: float = 60.0) -> str:
-        started = self.tell("started")
+        started = self.send("started")
         entry = {"selection": "last", "evaluation": "clean", "auroc": auroc}
-        return started + self.tell(
+        return started + self.send(
             "result", record={"status": "ok", "cause": None, "seconds": seconds, "metrics": [entry]}
         )
 
@@ -59,7 +59,7 @@ def pipe() -> Screen:
 
 def test_a_terminal_sees_counts_best_and_rate_at_every_event(terminal: Screen) -> None:
     with terminal.progress:
-        assert "1 running, 9 waiting" in terminal.tell("started")
+        assert "1 running, 9 waiting" in terminal.send("started")
         terminal.now = 60.0
         shown = terminal.finish(auroc=0.8125)
         assert "1 done, 1 running, 8 waiting; 1 trials a minute" in shown
@@ -71,8 +71,8 @@ def test_a_pipe_gets_a_line_now_and_then_and_no_control_characters(pipe: Screen)
     with pipe.progress:
         assert pipe.finish() == ""
         pipe.now = PLAIN_SECONDS
-        said = pipe.finish()
-        assert said == "1 done, 1 running, 8 waiting; 2 trials a minute, about 4 min left\n"
+        line = pipe.finish()
+        assert line == "1 done, 1 running, 8 waiting; 2 trials a minute, about 4 min left\n"
         assert pipe.finish() == ""
     assert "\x1b" not in pipe.file.getvalue()
 
@@ -80,21 +80,21 @@ def test_a_pipe_gets_a_line_now_and_then_and_no_control_characters(pipe: Screen)
 def test_time_left_learns_from_what_trials_took(pipe: Screen) -> None:
     pipe.finish(seconds=6.0)
     pipe.now = PLAIN_SECONDS
-    assert "about 27 s left" in pipe.tell("started")  # nine trials of 6 s on two slots
+    assert "about 27 s left" in pipe.send("started")  # nine trials of 6 s on two slots
 
 
 def test_a_failure_shows_at_once_in_one_line_with_the_command_that_shows_its_log(pipe: Screen) -> None:
     record = {"status": "oom", "cause": "CUDA out of memory"}
-    assert pipe.tell("attempt", record=record, again=True) == (
+    assert pipe.send("attempt", record=record, again=True) == (
         "ganomaly repo_head digits 3 seed 0 oom, tried again: CUDA out of memory   log: show abc\n"
     )
-    assert "given up" in pipe.tell("attempt", record=record, again=False)
+    assert "given up" in pipe.send("attempt", record=record, again=False)
 
 
 def test_a_divergence_is_told(pipe: Screen) -> None:
-    pipe.tell("started")
+    pipe.send("started")
     record = {"status": "diverged", "cause": "loss g is NaN", "seconds": 1.0, "metrics": []}
-    assert "diverged: loss g is NaN" in pipe.tell("result", record=record)
+    assert "diverged: loss g is NaN" in pipe.send("result", record=record)
 
 
 def test_the_table_is_gone_when_it_ends(terminal: Screen) -> None:

@@ -1,4 +1,4 @@
-"""The queue gives out every trial once, fairly, and never holds work back."""
+"""Queue of trials: every trial once, all cells at the same rate, and no slot idle while work is left."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def queue_of(work: Work, ledger: Ledger, **given: Any) -> Queue:
 
 
 def drain(queue: Queue, slots: int = 2, seed: int = 0) -> list[Planned]:
-    """Run everything with made-up results; asserts that no slot idles while work is runnable."""
+    """Run everything with made-up results; assert that no slot is idle while a trial can run."""
     rng = random.Random(seed)
     ran: list[Planned] = []
     live: list[Job] = []
@@ -39,7 +39,7 @@ def drain(queue: Queue, slots: int = 2, seed: int = 0) -> list[Planned]:
         while len(live) < slots and (job := queue.next()) is not None:
             live.append(job)
             ran.append(job.planned)
-        assert live, "the queue is neither finished nor gives out work"
+        assert live, "the queue is not finished, but gives out no work"
         job = live.pop(rng.randrange(len(live)))
         queue.record_result(job.key, result_of(job.planned))
     return ran

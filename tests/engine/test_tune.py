@@ -1,4 +1,4 @@
-"""What becomes of trials whose processes end, without Ray: its tables, and Tune's trials, are made up."""
+"""Handling of trials whose processes end, without Ray: its tables and Tune's trials are made up."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from ray.exceptions import RayActorError
 from sweep.engine.tuner import lost_workers
 from sweep.engine.tuner.tune import MOST_LOSSES, Multiplexer, Standstill, Watch, _resume
 from sweep.engine.tuner_job import TunerJob
-from sweep.providers.registry import platform
 from sweep.spec.load import load
 from sweep.store import open_store
 from sweep.store.attempts import attempt
 from sweep.store.ledger import Ledger
-from tests.support.sweeps import logged, write_config
+from tests.support.sweeps import logged, platform, write_config
 
 ACTOR = "b529ebd3bfb98b14581c120201000000"
 
 
 @dataclass
 class Trial:
-    """As Tune has it."""
+    """Trial with the fields of a trial of Tune."""
 
     trial_id: str
     config: dict[str, Any]
@@ -35,7 +34,7 @@ class Trial:
 
 @dataclass
 class Generation:
-    """A queue of ten trials with what watches them, and what they said."""
+    """Queue of ten trials with its callback, and the events that were written."""
 
     folder: Path
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -45,20 +44,20 @@ class Generation:
         config = write_config(self.folder, [{**logged(), "seeds": 10}], trial={"retries": 0})
         sweep = load(config)
         self.ledger = Ledger(open_store(sweep.storage), sweep.name)
-        orders = TunerJob(
+        tuner_job = TunerJob(
             sweep=sweep.model_dump(mode="json"), platform=asdict(platform(sweep)), quota=100,
             stop_file=str(self.folder / "stop"), stop_key="key", attached=True, scratch=str(self.folder),
             cache="", provenance={}, skip_failed=False, launch=1,
         )  # fmt: skip
         self.searcher: Multiplexer
-        self.searcher, jobs = _resume(orders, sweep, self.ledger, self.say)
-        self.watch = Watch(self.searcher, self.ledger, jobs, self.say)
+        self.searcher, jobs = _resume(tuner_job, sweep, self.ledger, self.emit)
+        self.watch = Watch(self.searcher, self.ledger, jobs, self.emit)
 
-    def say(self, event: str, planned: Any = None, **fields: Any) -> None:
+    def emit(self, event: str, planned: Any = None, **fields: Any) -> None:
         self.events.append((event, fields))
 
     def start(self) -> Trial:
-        """The next trial, on a process."""
+        """Start the next trial on a process."""
         self.given += 1
         config = self.searcher.suggest(f"t{self.given}")
         assert isinstance(config, dict)
@@ -67,7 +66,7 @@ class Generation:
         return trial
 
     def lose(self, trial: Trial, error: Exception) -> None:
-        """Its process is gone."""
+        """Report that the process of a trial is lost."""
         path = self.folder / f"{trial.trial_id}.pkl"
         path.write_bytes(cloudpickle.dumps(error))
         trial.pickled_error_file = str(path)
@@ -85,7 +84,7 @@ def generation(tmp_path: Path) -> Generation:
 
 @pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A node that all processes ran on, which is lost."""
+    """Let all processes run on one node, which is lost; return the node's entry."""
     node: dict[str, Any] = {
         "NodeID": "n",
         "NodeManagerAddress": "10.0.0.7",

@@ -29,7 +29,7 @@ def test_class_means_stand_side_by_side_in_a_fixed_order() -> None:
     (audit,) = audits(GRID + CLEAN)
     assert audit.ways == tuple(WAYS)
     ((line, means),) = audit.lines
-    assert line.detector == "ganomaly", "what was evaluated in one way alone is not audited"
+    assert line.detector == "ganomaly", "a detector with one evaluation only is not audited"
     assert {way: cell.mean for way, cell in means.items()} == pytest.approx(
         {way: value + 0.005 for way, value in WAYS.items()}
     )

@@ -1,4 +1,4 @@
-"""Boards: nothing is averaged that differs, nothing planned disappears, the best is the best."""
+"""Boards: unequal things are never averaged, every planned trial is counted, and the best line is right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def row(value: float | None = 0.8, detector: str = "ganomaly", *, status: str = "ok", **fields: Any) -> Row:
-    """A row as `gather` makes it; without a value it is a hole."""
+    """Return a row like one of `build_rows`; without a value its trial has no result."""
     variant = {"ganomaly": "repo_head", "skip_ganomaly": "repo_head", "anogan": "repo_head"}.get(detector, "plain")
     status = "missing" if value is None and status == "ok" else status
     found: Row = dict.fromkeys(COLUMNS) | {
@@ -38,7 +38,7 @@ def row(value: float | None = 0.8, detector: str = "ganomaly", *, status: str = 
 
 
 def rows(values: Mapping[str, Iterable[float | None]], detector: str = "ganomaly", **fields: Any) -> list[Row]:
-    """Rows by class and seed; None is a hole."""
+    """Return rows by class and seed; None makes a trial without a result."""
     return [
         row(value, detector, abnormal=abnormal, seed=seed, **fields)
         for abnormal, of_seeds in values.items()
@@ -223,7 +223,7 @@ def test_one_class_allows_no_test() -> None:
 
 
 def grid_rows(axis: str, values: Mapping[Any, float], centre: Any = None, **hyperparameters: Any) -> list[Row]:
-    """Rows of a grid's axis, whose last value is the study's default unless another is said to be."""
+    """Return rows of one axis of a grid.  The study's default is `centre`, or the last value."""
     default = [*values][-1] if centre is None else centre
     return [
         row(value, study="nz", kind="grid", axis=axis, setting=f"{axis}={at}", abnormal=abnormal, centre=at == default,
@@ -291,7 +291,7 @@ STATUS = st.sampled_from(["ok", "ok", "ok", "missing", "failed", "diverged"])
 
 @st.composite
 def sweeps(draw: st.DrawFn) -> list[Row]:
-    """A few detectors x classes x seeds, each trial with any end."""
+    """Draw a few detectors x classes x seeds, with any status of each trial."""
     found = []
     for detector in draw(st.sets(st.sampled_from(["ganomaly", "skip_ganomaly", "knn", "constant"]), min_size=1)):
         for abnormal in draw(st.sets(st.sampled_from("0123"), min_size=1)):

@@ -1,4 +1,4 @@
-"""Two detectors on the same cells, against the matrix of all pairs, scipy, and a bootstrap of the images."""
+"""Comparison of two detectors, checked by the matrix of all pairs, scipy, and a bootstrap of the images."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_class_means_test_set_error_is_that_of_drawing_the_images_anew(made:
             wins.append(np.subtract.outer(found_scores[labels == 1], found_scores[labels == 0]) > 0)
         pairs.append((labels, wins[0] - np.mean(wins[1:], axis=0)))
     random, drawn = np.random.default_rng(0), []
-    for _ in range(2_000):  # an image is drawn in all its roles
+    for _ in range(2_000):  # a drawn image counts in all classes, for both detectors
         count = random.multinomial(SAMPLES, [1 / SAMPLES] * SAMPLES)
         weights = [
             (count[labels == 1] / count[labels == 1].sum(), count[labels == 0] / count[labels == 0].sum())
@@ -123,5 +123,5 @@ def test_the_default_variant_is_meant_unless_another_is_said(tmp_path: Path) -> 
     assert compared(made, "ganomaly", "ganomaly untrained").second[2] == "untrained"
     assert compared(made, "knn", "ganomaly").second[2] == "repo_head"
     cell = compared(made, "ganomaly", "ganomaly untrained").cells["0"]
-    assert cell.difference.p == 1.0, "their scores are made up alike"
-    assert cell.seeds is None, "one seed of a detector that is not deterministic says nothing of others"
+    assert cell.difference.p == 1.0, "their invented scores are the same"
+    assert cell.seeds is None, "one seed of a detector that is not deterministic does not show its variation"

@@ -1,4 +1,4 @@
-"""From plan and results to rows: nothing planned is ever missing from them."""
+"""Rows from plan and results: no planned trial is ever missing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def result(trial: Planned, lam: float | None = 0.0, selections: tuple[str, ...] 
 
 
 def scores_table() -> pa.Table:
-    """Two test epochs and a validation part, whose rows must not count."""
+    """Return scores of two test epochs, and of a validation part whose rows must not count."""
     random = np.random.default_rng(0)
     size = 60
     return pa.table(

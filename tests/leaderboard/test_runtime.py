@@ -1,4 +1,7 @@
-"""Runtime studies: what is timed, how often, with nothing beside it; a table of its own, and no place on a board."""
+"""Runtime studies: what they time and how often, with nothing else running.
+
+They have their own table, and are on no board.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,6 @@ from sweep.leaderboard.runtime import Milliseconds, runtimes
 from sweep.plan.cost import Cost
 from sweep.plan.expand import Planned, Work, expand
 from sweep.plan.status import read_status
-from sweep.providers.registry import platform
 from sweep.report.files import RUNTIME_COLUMNS, runtime_csv
 from sweep.report.report import Reporting
 from sweep.spec.load import named_studies, resolve
@@ -36,9 +38,10 @@ from sweep.spec.trial import Timing
 from sweep.store import open_store
 from sweep.store.ledger import Ledger
 from sweep.trial import timing
-from sweep.trial.run import Options, run_trial
+from sweep.trial.options import Options
+from sweep.trial.run import run_trial
 from tests.plan.test_expand import CPU
-from tests.support.sweeps import plan_of, results_of, sweep, write_config
+from tests.support.sweeps import plan_of, platform, results_of, sweep, write_config
 
 STUDY: dict[str, Any] = {"name": "t", "kind": "runtime", "datasets": ["mnist"], "detectors": ["ganomaly", "knn"]}
 BOARD: dict[str, Any] = {**STUDY, "name": "board", "kind": "error_bars"}
@@ -48,7 +51,7 @@ def resolved(*studies: dict[str, Any], **top: Any) -> Sweep:
     return resolve({"storage": "./r", "sweep": {"studies": list(studies)}, **top})
 
 
-def faults_of(*studies: dict[str, Any]) -> str:
+def problems_of(*studies: dict[str, Any]) -> str:
     with pytest.raises(UserError) as raised:
         resolved(*studies)
     return "\n".join(raised.value.problems)
@@ -70,7 +73,7 @@ def finished(running: Generator[Any, Any, Any]) -> Any:
 
 
 class Watched(Detector):
-    """Notes how it is scored."""
+    """A detector that records how it is called."""
 
     def __init__(self) -> None:
         super().__init__(1, 16, None)
@@ -92,7 +95,7 @@ def test_each_batch_size_is_timed_as_often_as_asked_after_the_warm_up_in_evaluat
     asked = Timing(batch_sizes=(1, 4), warmup=2, repetitions=5)
     running = timing.scoring_times(detector, images(8), asked, torch.device("cpu"), lambda: float(next(ticks)))
     found = finished(running)
-    assert found == [{"batch_size": size, "seconds": [1.0] * 5} for size in (1, 4)]  # one tick from begin to end
+    assert found == [{"batch_size": size, "seconds": [1.0] * 5} for size in (1, 4)]  # one tick between start and end
     assert [len(batch) for batch in detector.batches] == [1] * 7 + [4] * 7
     assert all(detector.calm)
     assert detector.training
@@ -145,8 +148,8 @@ def test_how_often_it_is_timed_is_part_of_the_key_and_of_the_cost() -> None:
 
 
 def test_studies_of_other_kinds_are_refused_beside_it() -> None:
-    problem = faults_of(STUDY, BOARD)
-    assert "studies of kind runtime (t) are timed with nothing beside them: give the others (board) a sweep" in problem
+    problem = problems_of(STUDY, BOARD)
+    assert "studies of kind runtime (t) need a sweep in which nothing else runs: move the others (board)" in problem
     assert resolved(STUDY, {**STUDY, "name": "u"}).exclusive
     assert not resolved(BOARD).exclusive
 
@@ -163,11 +166,11 @@ def test_studies_of_other_kinds_are_refused_beside_it() -> None:
     ],
 )
 def test_what_a_runtime_study_cannot_have_is_refused_by_name(key: str, value: Any) -> None:
-    assert key in faults_of({**STUDY, key: value})
+    assert key in problems_of({**STUDY, key: value})
 
 
 def test_other_kinds_have_no_repetitions() -> None:
-    assert "repetitions: only a study of kind runtime has it" in faults_of({**BOARD, "repetitions": 7})
+    assert "repetitions: only a study of kind runtime has this key" in problems_of({**BOARD, "repetitions": 7})
 
 
 def test_its_platform_has_one_slot_whatever_the_machine_has() -> None:
@@ -211,7 +214,7 @@ def test_a_trial_stores_its_times_and_nothing_that_a_board_could_show(
     assert (result["status"], result["metrics"], result["validation"], result["epochs_trained"]) == ("ok", [], None, 0)
     assert result["hardware"]
     kept = {path.split("/")[2] for path in store.list(f"trials/{spec.key}")}
-    assert kept == {"result.json"}  # no resume state either, which would be written beside what is timed
+    assert kept == {"result.json"}  # no resume state either: writing it would disturb the times
     assert Ledger(store, "").result(spec.key) == result
 
 
@@ -239,7 +242,7 @@ def test_a_launch_times_one_detector_after_another_on_one_slot_and_reports_them(
 
 
 def result_of(planned: Planned, **more: Any) -> dict[str, Any]:
-    """1, 2, ..., 5 ms an image, in batches of either size."""
+    """Return a result with 1, 2, ..., 5 ms per image, in batches of either size."""
     times = [{"batch_size": b, "seconds": [b * n / 1000 for n in range(1, 6)]} for b in (1, 64)]
     return {
         "key": planned.key, "spec": planned.spec.to_dict(), "status": "ok", "cause": None, "seconds": 1.0,
@@ -250,7 +253,7 @@ def result_of(planned: Planned, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def timed(tmp_path: Path) -> Iterator[Reporting]:
-    """Of three detectors, two have been timed."""
+    """Return the report of three detectors, two of which have been timed."""
     work = work_of(detectors=["ganomaly", "knn", "egbad"])
     ledger = Ledger(open_store(str(tmp_path / "store")), "test")
     for planned in work.fixed:
@@ -265,14 +268,14 @@ def test_the_table_has_times_the_papers_value_the_hardware_and_why_they_differ(t
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     line = next(line for line in shown.splitlines() if line.startswith("ganomaly"))
     assert line.split("  ")[-1].strip() == "2.79"
-    assert line.count("3.00 (2.00 to 4.00)") == 2  # milliseconds an image, not a batch
+    assert line.count("3.00 (2.00 to 4.00)") == 2  # milliseconds per image, not per batch
     assert next(line for line in shown.splitlines() if line.startswith("egbad")).split()[-3:] == ["-", "-", "8.92"]
-    for said in (
+    for part in (
         "mnist, 32 x 32, A Machine", "over 5 batches", "GANomaly 2018, Table 4, not the same experiment",
-        "theirs an NVIDIA GTX Titan X with PyTorch 0.3.0, ours A Machine with torch 2.14.0",
-        "- there is no result yet",
+        "the paper used an NVIDIA GTX Titan X with PyTorch 0.3.0, we used A Machine with torch 2.14.0",
+        "- no result yet",
     ):  # fmt: skip
-        assert said in shown
+        assert part in shown
 
 
 def test_runtimes_are_on_no_board(timed: Reporting) -> None:

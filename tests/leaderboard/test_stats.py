@@ -1,4 +1,4 @@
-"""Intervals and tests against scipy, against brute force, and by simulation with known truth."""
+"""Intervals and tests, checked by scipy, by brute force, and by simulations with a known truth."""
 
 from __future__ import annotations
 

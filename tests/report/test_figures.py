@@ -1,4 +1,4 @@
-"""Figures: drawn from what there is, the same every time, harmless, and saying what they do not show."""
+"""Figures: drawn from the data that exist, reproducible, safe, with captions that state what is left out."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def figures(found: Sequence[dict[str, Any]], store: dict[str, bytes] | None = No
 
 
 def nothing(path: str) -> None:
-    """A store that is empty."""
+    """Read from an empty store."""
 
 
 def texts(drawing: Drawing) -> list[str]:
-    """Every text of a drawing, in order."""
+    """Return every text of a drawing, in order."""
     root = ElementTree.fromstring(drawing.svg)
     return ["".join(element.itertext()) for element in root.iter(f"{SVG}text")]
 
 
-def stored(found: Sequence[dict[str, Any]], *, two: bool = True, features: int = 120) -> dict[str, bytes]:
-    """What trials of these rows might have left in the store."""
+def make_store(found: Sequence[dict[str, Any]], *, two: bool = True, features: int = 120) -> dict[str, bytes]:
+    """Return a store with made-up scores.parquet and figures.npz for the trials of these rows."""
     store = {}
     for number, one in enumerate(found):
         random = np.random.RandomState(number)
@@ -52,7 +52,7 @@ def stored(found: Sequence[dict[str, Any]], *, two: bool = True, features: int =
         parts = {"reconstruction": random.randn(120) + labels, "latent": random.randn(120)}
         if not two:
             parts = {"score": random.randn(120) + labels}
-        epochs = [one["epoch"], one["epoch"] + 1]  # another epoch that must not be taken
+        epochs = [one["epoch"], one["epoch"] + 1]  # the figures must not use the other epoch
         tables = [
             pa.table(
                 {
@@ -94,9 +94,9 @@ def scene() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Drawing]:
-    """Every figure of the scene."""
+    """Draw every figure of the scene."""
     found = scene()
-    return figures(found, stored(found))
+    return figures(found, make_store(found))
 
 
 def test_everything_that_was_stored_is_drawn(whole: dict[str, Drawing]) -> None:
@@ -111,7 +111,7 @@ def test_everything_that_was_stored_is_drawn(whole: dict[str, Drawing]) -> None:
 
 def test_equal_rows_give_equal_bytes(whole: dict[str, Drawing]) -> None:
     found = scene()
-    again = figures(found, stored(found))
+    again = figures(found, make_store(found))
     assert [name for name in whole if again[name] != whole[name]] == []
 
 
@@ -132,7 +132,7 @@ def test_names_stay_text() -> None:
         for number, name in enumerate(HOSTILE)
         for one in rows({"0": (0.8,)}, epoch=3, lam=0.2)
     ]
-    store = {path: data for path, data in stored(found, features=20).items() if "/2/" in path}
+    store = {path: data for path, data in make_store(found, features=20).items() if "/2/" in path}
     drawn = figures(found, store)
     assert len(drawn) == 5
     for drawing in drawn.values():
@@ -171,7 +171,7 @@ def test_each_axis_of_a_grid_has_a_panel_with_its_values_and_says_what_nz_is() -
     found += [{**one, "detector": "skip_ganomaly", "key": f"skip {one['key']}"} for one in found]
     found += rows({"9": (0.5,)}, "knn")
     (drawing,) = (d for name, d in figures(found).items() if "error" not in name)
-    assert drawing.caption.startswith("Class mean over 0, 1: "), "not of all the board"
+    assert drawing.caption.startswith("Class mean over 0, 1: "), "only the classes of the grid, not all of the board"
     assert {"8", "64", "100", "nz", "ganomaly repo_head", "skip_ganomaly repo_head"} <= set(texts(drawing))
     assert WIDE_NZ in drawing.caption
 
@@ -188,7 +188,7 @@ def test_values_without_a_result_keep_their_place_and_labels_do_not_touch() -> N
 
 def test_the_right_scores_are_read() -> None:
     found = scene()
-    store = stored(found)
+    store = make_store(found)
     leaderboard, only = build(found), board(found)
     trials = load(leaderboard, only, found, only.lines, store.get)
     (first, second) = trials["ganomaly repo_head"]["0"]
@@ -202,12 +202,12 @@ def test_the_right_scores_are_read() -> None:
 
 def test_a_score_of_one_component_has_no_curve_over_lambda() -> None:
     found = [{**one, "lam": None} for one in scene()]
-    drawn = figures(found, {k: v for k, v in stored(found, two=False).items() if k.endswith("parquet")})
+    drawn = figures(found, {k: v for k, v in make_store(found, two=False).items() if k.endswith("parquet")})
     assert "digits-D1-roc" in drawn and "digits-D1-lambda" not in drawn
 
 
-def searched(values: Sequence[float]) -> tuple[Any, Search]:
-    """A search for 40 candidates whose value depends on nz alone."""
+def make_search(values: Sequence[float]) -> tuple[Any, Search]:
+    """Return a planned search of 40 candidates and its state; the value of a candidate depends only on nz."""
     work = work_of(kind="search", candidates=40, space=["nz", "w_adv"], tuning_seeds=1, abnormal=[0, 1],
                    objective="labelled", detectors=["ganomaly"])  # fmt: skip
     (planned,) = work.searches
@@ -224,7 +224,7 @@ def searched(values: Sequence[float]) -> tuple[Any, Search]:
 
 
 def test_a_search_is_drawn_with_what_mattered() -> None:
-    planned, search = searched([0.5 + 0.4 * n / 40 for n in range(40)])
+    planned, search = make_search([0.5 + 0.4 * n / 40 for n in range(40)])
     (drawing,) = draw(build([]), [], [(planned, search)], nothing)
     assert {"history", "importance", "nz", "w_adv", "candidate"} <= set(texts(drawing))
     assert "40 of 40 candidates asked, 40 completed" in drawing.caption
@@ -234,8 +234,8 @@ def test_a_search_is_drawn_with_what_mattered() -> None:
 
 
 def test_a_search_that_has_hardly_begun_claims_no_importance() -> None:
-    planned, search = searched([0.5, 0.6])
+    planned, search = make_search([0.5, 0.6])
     (drawing,) = draw(build([]), [], [(planned, search)], nothing)
     assert "Importance needs" in drawing.caption
-    planned, search = searched([])
+    planned, search = make_search([])
     assert list(draw(build([]), [], [(planned, search)], nothing)) == []

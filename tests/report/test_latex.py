@@ -1,4 +1,4 @@
-"""Tables for a paper: they compile, and no name in them is a command."""
+"""LaTeX tables: they compile, and no name in them is a command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OURS = re.compile(rf"(?:{PLAIN}|{SYMBOL}|\\[{{}}$&#%_]|[?!,]\{{\}}|\{{[][*]\}}|\
 def test_no_name_is_a_command(name: str) -> None:
     text = latex.escape(name)
     assert text.isascii() and text.isprintable()
-    assert OURS.fullmatch(text), "it is made of escapes and of characters that are no command"
+    assert OURS.fullmatch(text), "it has only escapes and characters that are no command"
 
 
 def test_the_tables_compile(tmp_path: Path) -> None:

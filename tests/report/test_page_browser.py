@@ -1,4 +1,4 @@
-"""report.html in a real browser: it renders, sorts and filters, asks nobody for anything, and names stay text."""
+"""report.html in a real browser: it renders, sorts and filters, makes no request, and names stay text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-u
 
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[Chrome]:
-    """Debian's Chromium, without a window; nothing is downloaded."""
+    """Start Debian's Chromium without a window; nothing is downloaded."""
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
         unavailable("no chromium and chromedriver: apt-get install chromium chromium-driver")
@@ -61,7 +61,7 @@ def scene() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page on disk, beside nothing else."""
+    """Write the page into a folder with no other file."""
     found = scene()
     leaderboard = build(found)
     drawings = list(draw(leaderboard, found, (), lambda _: None))
@@ -74,14 +74,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(chrome: Chrome, file: Path) -> Chrome:
     for kind in ("browser", "performance"):
-        log(chrome, kind)  # empties it
+        log(chrome, kind)  # reading empties the log
     chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     visit(chrome, file)
     return chrome
 
 
 def visit(chrome: Chrome, file: Path) -> None:
-    """Open a page; the driver may be done before a large one is, on a busy machine."""
+    """Open a page and wait until it is complete; on a busy machine the driver returns before a large page is."""
     from selenium.webdriver.support.wait import WebDriverWait
 
     chrome.get(file.as_uri())
@@ -94,7 +94,7 @@ def find(chrome: Chrome, selector: str) -> WebElement:
 
 
 def column(chrome: Chrome, selector: str, at: int) -> list[str]:
-    """Texts of one column of a table, hidden lines left out."""
+    """Return the texts of one column of a table, without hidden lines."""
     script = (
         "return [...document.querySelectorAll(arguments[0] + ' tbody tr:not(.heading)')]"
         ".filter(line => !line.hidden).map(line => line.children[arguments[1]].textContent)"
@@ -104,7 +104,7 @@ def column(chrome: Chrome, selector: str, at: int) -> list[str]:
 
 
 def log(chrome: Chrome, kind: str) -> list[dict[str, Any]]:
-    """What the browser has logged since it was last asked."""
+    """Return the entries that the browser has logged since the last call."""
     entries: list[dict[str, Any]] = chrome.get_log(kind)  # type: ignore[no-untyped-call]
     return entries
 
@@ -145,10 +145,10 @@ def test_a_board_sorts_by_number_and_back(opened: Chrome) -> None:
     head = find(opened, "[data-sheet] [data-sort='1']")
     head.click()
     *means, trivial = column(opened, "[data-sheet]:first-of-type", 1)
-    assert trivial.startswith("0.817"), "trivial detectors stay a section of their own"
+    assert trivial.startswith("0.817"), "trivial detectors stay in their own section"
     values = [float(text.lstrip("~").split(" ")[0].rstrip("≈†✗")) for text in means if text[0].isdigit()]
     assert values == sorted(values, reverse=True) and len(values) > 3
-    assert means[-1].startswith("-"), "what has no value is last"
+    assert means[-1].startswith("-"), "a line without a value is last"
     assert find(opened, "[data-sheet] th[aria-sort]").get_attribute("aria-sort") == "descending"
     head.click()
     *again, _ = column(opened, "[data-sheet]:first-of-type", 1)
@@ -164,7 +164,7 @@ def test_the_keyboard_sorts(opened: Chrome, key: str) -> None:
     opened.execute_script("arguments[0].focus()", head)
     head.send_keys(key)
     classes = column(opened, "#trial-table", 5)
-    assert classes == sorted(classes, key=int), "10 stands after 1"
+    assert classes == sorted(classes, key=int), "10 comes after 1"
     assert find(opened, "#trial-table th[aria-sort]").text == "class"
     assert opened.execute_script("return document.activeElement === arguments[0]", head)
 
@@ -242,7 +242,7 @@ COLOURS = (
 
 
 def luminance(colour: str) -> float:
-    """Relative luminance of "rgb(r, g, b)" (WCAG 2)."""
+    """Return the relative luminance of "rgb(r, g, b)" (WCAG 2)."""
     parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

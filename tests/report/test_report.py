@@ -1,4 +1,4 @@
-"""What people and programs read: whole numbers, harmless names, all that was planned."""
+"""Terminal, Markdown, CSV and JSON of a report: complete numbers, safe names, every planned trial."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HOSTILE = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.sa
 )
 
 
-def printed(leaderboard: Leaderboard, width: int) -> str:
+def print_boards(leaderboard: Leaderboard, width: int) -> str:
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
     console.print(terminal(leaderboard, width))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -61,7 +61,7 @@ def printed(leaderboard: Leaderboard, width: int) -> str:
     return text
 
 
-def parsed(text: str) -> list[dict[str, str]]:
+def parse_csv(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
@@ -74,7 +74,7 @@ def test_a_terminal_of_any_width_shows_every_number_whole(width: int) -> None:
     many = [row(0.5 + c / 100 + s / 1000, abnormal=str(c), seed=s) for c in range(10) for s in range(3)]
     for found in (SCENE, many):
         leaderboard = build(found)
-        text = printed(leaderboard, width)
+        text = print_boards(leaderboard, width)
         assert "…" not in text
         assert max(map(len, text.splitlines())) <= width
         for line in leaderboard.boards[0].lines:
@@ -84,20 +84,20 @@ def test_a_terminal_of_any_width_shows_every_number_whole(width: int) -> None:
 
 
 def test_wide_boards_go_on_below_with_the_summary_apart() -> None:
-    text = printed(build([row(abnormal=str(c), seed=s) for c in range(10) for s in range(3)]), 100)
+    text = print_boards(build([row(abnormal=str(c), seed=s) for c in range(10) for s in range(3)]), 100)
     headers = [found.split() for found in text.splitlines() if found.startswith("detector")]
     assert headers[0] == ["detector", "class", "mean", "train", "s"]
     assert [name for header in headers[1:] for name in header[1:]] == [str(c) for c in range(10)]
 
 
 def test_the_board_says_what_is_missing_failed_diverged_supervised_and_unranked() -> None:
-    text = printed(build(SCENE), 140)
+    text = print_boards(build(SCENE), 140)
     assert "0.725±0.318 (2/3)" in text
     assert "0.650±0.635 (2/3)✗" in text
     assert "(2/3)†" in text
     assert "ganomaly repo_head searched‡" in text
     for caption in (
-        "(2/3): seeds there are",
+        "(2/3): seeds with a value",
         "✗ a trial failed",
         "† a trial diverged",
         "‡ supervised",
@@ -109,18 +109,18 @@ def test_the_board_says_what_is_missing_failed_diverged_supervised_and_unranked(
 
 def test_holes_and_what_was_never_planned_are_told_apart() -> None:
     text = markdown(build(rows({"0": (0.8,), "1": (None,)}) + rows({"0": (0.7,)}, "knn")))
-    assert "- there is no result yet" in text and "· not part of its study" in text
+    assert "- no result yet" in text and "· not part of the line's study" in text
     assert re.search(r"\| knn \|.*\| · \|", text)
 
 
 def test_marks_are_explained_only_where_they_occur() -> None:
-    text = printed(build(rows({"0": (0.8, 0.9), "1": (0.8, 0.9)})), 100)
+    text = print_boards(build(rows({"0": (0.8, 0.9), "1": (0.8, 0.9)})), 100)
     assert not set("≈✗†‡~") & set(text)
-    assert "seeds there are" not in text
+    assert "seeds with a value" not in text
 
 
 def test_trivial_detectors_stand_apart_whatever_their_rank() -> None:
-    lines = printed(build(SCENE), 140).splitlines()
+    lines = print_boards(build(SCENE), 140).splitlines()
     order = [found.split()[0] for found in lines if re.match(r"(ganomaly|skip_ganomaly|knn|trivial)", found)]
     assert order[:5] == ["ganomaly", "ganomaly", "skip_ganomaly", "trivial", "knn"]
 
@@ -136,7 +136,7 @@ def test_equal_lines_of_two_studies_are_told_apart() -> None:
 
 
 def skip(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same rows by another detector, half as good."""
+    """Return the same rows for another detector with half the AUROC."""
     return [
         {**one, "detector": "skip_ganomaly", "key": f"skip {one['key']}", "auroc": one["auroc"] / 2} for one in found
     ]
@@ -166,7 +166,7 @@ def test_holes_of_a_grid_are_explained_beside_it() -> None:
     text = markdown(
         build([{**one, "auroc": None, "status": "missing"} if one["hp_nz"] == 32 else one for one in found])
     )
-    assert "| 32 | - (0/1) |" in text and "- there is no result yet" in text and "seeds planned" in text
+    assert "| 32 | - (0/1) |" in text and "- no result yet" in text and "seeds planned" in text
 
 
 def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:
@@ -183,7 +183,7 @@ def test_hyperparameters_that_are_not_the_published_ones_are_among_the_reasons()
     found = build([row(0.9, hp_nz=32, hp_width=64, hp_w_con=50.0, lam=0.9, **cell)])
     reason = "hyperparameters: ours nz=32 instead of 100, lambda=0.9 instead of 0"
     assert reason in markdown(found)
-    assert all(reason in entry["paper_why_different"] for entry in parsed(csv_text([found])))
+    assert all(reason in entry["paper_why_different"] for entry in parse_csv(csv_text([found])))
     assert "hyperparameters" not in markdown(build([row(0.9, hp_nz=100.0, lam=0.0, **cell)]))
 
 
@@ -206,7 +206,7 @@ def test_every_table_that_printed_a_cell_is_beside_it() -> None:
 def test_what_is_alike_is_not_called_different() -> None:
     same = ("oracle", "legacy_ordered")
     found = [row(0.6, dataset="cifar10", protocol="C1", abnormal="frog", selection=same[0], evaluation=same[1])]
-    entry = parsed(csv_text([build(found, *same)]))[0]
+    entry = parse_csv(csv_text([build(found, *same)]))[0]
     assert entry["paper_source"] == "GANomaly 2018, Table 2"
     assert entry["paper_why_different"].startswith("seeds:")
 
@@ -241,7 +241,7 @@ def test_parameters_and_cost_are_columns() -> None:
 def test_stale_trials_are_marked_and_counted() -> None:
     found = [*rows({"0": (0.9, 0.8)}), row(None, status="stale", seed=2)]
     assert "(2/3)§" in markdown(build(found)) and "older revision" in markdown(build(found))
-    assert {e["abnormal"]: e["stale"] for e in parsed(csv_text([build(found)]))} == {"0": "1", "mean": "1"}
+    assert {e["abnormal"]: e["stale"] for e in parse_csv(csv_text([build(found)]))} == {"0": "1", "mean": "1"}
 
 
 def test_a_number_without_an_interval_is_explained() -> None:
@@ -258,15 +258,15 @@ def test_the_best_is_bold_in_markdown() -> None:
 
 def test_a_board_without_results_is_all_holes() -> None:
     holes = build(rows({"0": (None, None, None), "1": (None, None, None)}) + rows({"0": (None,)}, "knn"))
-    assert printed(holes, 100).count("- (0/3)") == 3
+    assert print_boards(holes, 100).count("- (0/3)") == 3
     assert "- (0/3)" in markdown(holes)
-    assert {entry["mean"] for entry in parsed(csv_text([holes]))} == {""}
+    assert {entry["mean"] for entry in parse_csv(csv_text([holes]))} == {""}
 
 
 def test_a_plan_of_nothing_is_said_to_be_one() -> None:
-    assert "Nothing is planned" in printed(build([]), 100)
+    assert "Nothing is planned" in print_boards(build([]), 100)
     assert "Nothing is planned" in markdown(build([]))
-    assert parsed(csv_text([build([])])) == []
+    assert parse_csv(csv_text([build([])])) == []
 
 
 def test_provenance_heads_the_markdown() -> None:
@@ -283,7 +283,7 @@ def test_the_csv_has_its_columns_and_a_line_for_each_cell_and_class_mean() -> No
         "effect,p,p_holm,p_signed_rank,parameters,train_seconds,cpu_hours,gpu_hours,usd,paper_source,"
         "paper_why_different"
     )
-    found = {(e["detector"], e["setting"], e["abnormal"]): e for e in parsed(text)}
+    found = {(e["detector"], e["setting"], e["abnormal"]): e for e in parse_csv(text)}
     assert len(found) == 4 * 4
     cell = found[("ganomaly", "", "5")]
     assert float(cell["mean"]) == pytest.approx(0.725)
@@ -294,7 +294,7 @@ def test_the_csv_has_its_columns_and_a_line_for_each_cell_and_class_mean() -> No
 
 
 def test_a_class_mean_without_a_complete_seed_is_not_quoted() -> None:
-    found = parsed(csv_text([build(rows({"0": (0.8, None), "1": (None, 0.6)}))]))
+    found = parse_csv(csv_text([build(rows({"0": (0.8, None), "1": (None, 0.6)}))]))
     assert [(e["abnormal"], e["mean"] != "", e["n"]) for e in found] == [
         ("0", True, "1"), ("1", True, "1"), ("mean", False, "0"),
     ]  # fmt: skip
@@ -310,7 +310,7 @@ def hostile_rows(names: tuple[str, str, str]) -> list[dict[str, Any]]:
 @given(st.tuples(HOSTILE, HOSTILE, HOSTILE))
 def test_names_cannot_break_the_csv_or_become_formulas(names: tuple[str, str, str]) -> None:
     text = csv_text([build(hostile_rows(names))])
-    found = parsed(text)
+    found = parse_csv(text)
     assert len(found) == 4 == len(text.splitlines()) - 1
     for entry in found:
         assert None not in entry
@@ -334,7 +334,7 @@ def test_names_cannot_break_a_markdown_table(names: tuple[str, str, str]) -> Non
 @settings(max_examples=50, deadline=None)
 @given(st.tuples(HOSTILE, HOSTILE, HOSTILE))
 def test_names_cannot_command_the_terminal(names: tuple[str, str, str]) -> None:
-    text = printed(build(hostile_rows(names)), 100)
+    text = print_boards(build(hostile_rows(names)), 100)
     assert all(character.isprintable() or character == "\n" for character in text)
 
 
@@ -344,7 +344,7 @@ def test_files_are_written_with_everything_in_them(tmp_path: Path) -> None:
     names = ["leaderboard.csv", "leaderboard.json", "leaderboard.md", "leaderboard.tex", "results.parquet"]
     assert [path.name for path in paths] == names
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
-    shown = parsed(paths[0].read_text())
+    shown = parse_csv(paths[0].read_text())
     assert {(e["selection"], e["metric"]) for e in shown} == {
         (s, m) for s in ("last", "oracle") for m in ("auroc", "ap", "fpr95")
     }

@@ -1,4 +1,4 @@
-"""A bundle holds what it was made from; whatever was changed in it is named; hostile ones are refused."""
+"""A bundle holds all data of its report; every later change is reported, and hostile files are refused."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return MadeUp(folder).bundle(folder / "b'ü.zip")
 
 
-def changed(packed: Path, folder: Path, change: Callable[[Files], None], *, relist: bool) -> Path:
-    """The bundle with other contents; relisted, its list says that they are as packed."""
+def write_changed(packed: Path, folder: Path, change: Callable[[Files], None], *, relist: bool) -> Path:
+    """Write a copy of the bundle with changed contents; with `relist`, bundle.json lists the new hashes."""
     with zipfile.ZipFile(packed) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     change(files)
@@ -68,12 +68,12 @@ def with_column(data: bytes, name: str, change: Callable[[Any], Any]) -> bytes:
 
 
 def first_scores(files: Files) -> str:
-    """The first detector of one score alone: its scores have no components to be checked against."""
+    """Return the first scores file without components, whose scores cannot be checked against components."""
     return min(n for n, d in files.items() if n.startswith("scores/") and "latent" not in table_of(d).column_names)
 
 
-def raised(values: list[Any]) -> list[Any]:
-    """The lowest number becomes the highest."""
+def raise_lowest(values: list[Any]) -> list[Any]:
+    """Replace the lowest number by one above the highest."""
     low = int(np.argmin(values))
     return [*values[:low], max(values) + 1, *values[low + 1 :]]
 
@@ -82,7 +82,7 @@ def test_an_honest_bundle_is_recomputed_to_the_last_cell(packed: Path) -> None:
     found = verify(Bundle(packed))
     assert found.differences == ()
     assert (found.trials, found.rows) == (12, 24)
-    assert found.cells == 2 * 3 * 2 * 4, "selections, metrics, detectors, classes and their mean"
+    assert found.cells == 2 * 3 * 2 * 4, "selections x metrics x detectors x (classes and their mean)"
 
 
 def test_equal_reports_make_equal_bundles(packed: Path, tmp_path: Path) -> None:
@@ -95,11 +95,11 @@ def test_a_single_changed_score_is_found_and_its_cells_are_named(packed: Path, t
 
     def change(files: Files) -> None:
         where.append(first_scores(files))
-        files[where[0]] = with_column(files[where[0]], "score", raised)
+        files[where[0]] = with_column(files[where[0]], "score", raise_lowest)
 
-    found = verify(Bundle(changed(packed, tmp_path, change, relist=relist))).differences
+    found = verify(Bundle(write_changed(packed, tmp_path, change, relist=relist))).differences
     key = where[0][7:-8]
-    assert any("auroc is" in line and "by its scores" in line and key in line for line in found)
+    assert any("auroc is" in line and "but the scores give" in line and key in line for line in found)
     assert any(line.startswith("leaderboard.csv: knn plain digits D1") for line in found)
     assert any("SHA-256" in line for line in found) != relist
 
@@ -109,17 +109,17 @@ def test_a_changed_score_that_changes_no_rank_is_found_by_its_hash(packed: Path,
         name = first_scores(files)
         files[name] = with_column(files[name], "score", lambda v: [max(v) + 1 if x == max(v) else x for x in v])
 
-    (only,) = verify(Bundle(changed(packed, tmp_path, change, relist=False))).differences
-    assert "is not what was packed" in only
+    (only,) = verify(Bundle(write_changed(packed, tmp_path, change, relist=False))).differences
+    assert "was changed after packing" in only
 
 
 def test_a_score_that_is_no_mixture_of_its_components_is_found(packed: Path, tmp_path: Path) -> None:
     def change(files: Files) -> None:
         name = min(n for n, d in files.items() if n.startswith("scores/") and "latent" in table_of(d).column_names)
-        files[name] = with_column(files[name], "score", raised)
+        files[name] = with_column(files[name], "score", raise_lowest)
 
-    found = verify(Bundle(changed(packed, tmp_path, change, relist=True))).differences
-    assert any("1 of 60 scores are not lambda" in line for line in found)
+    found = verify(Bundle(write_changed(packed, tmp_path, change, relist=True))).differences
+    assert any("1 of 60 scores are not their components mixed with lambda" in line for line in found)
 
 
 def in_rows(name: str, value: Any) -> Callable[[Files], None]:
@@ -152,21 +152,21 @@ MEAN = "knn,plain,digits,D1,mean,last,clean,auroc"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (in_rows("auroc", 0.99), "auroc is 0.99, "),
-        (in_rows("auroc_se", 0.0), "auroc_se is 0.0, "),
-        (in_rows("seed", 7), "seed is 7 in its row, 0 in the trial's record"),
-        (in_rows("status", "diverged"), "status is diverged in its row, ok in the trial's record"),
-        (in_rows("hp_epochs", 99), "hp_epochs is 99 in its row"),
+        (in_rows("auroc", 0.99), "auroc is 0.99 in the row but the scores give "),
+        (in_rows("auroc_se", 0.0), "auroc_se is 0.0 in the row but the scores give "),
+        (in_rows("seed", 7), "seed is 7 in the row but 0 in the trial's record"),
+        (in_rows("status", "diverged"), "status is diverged in the row but ok in the trial's record"),
+        (in_rows("hp_epochs", 99), "hp_epochs is 99 in the row"),
         (without_first_row, "leaderboard.csv: "),
-        (without_scores, "no scores, so its rows cannot be recomputed"),
-        (in_text("results.json", '"epochs":', '"epocs":'), "its key is not that of its spec"),
+        (without_scores, "the bundle has no scores, so the rows cannot be recomputed"),
+        (in_text("results.json", '"epochs":', '"epocs":'), "the key is not that of the trial's spec"),
         (in_text("leaderboard.csv", f"{MEAN},0.", f"{MEAN},1."), MEAN.replace(",", " ")),
     ],
 )  # fmt: skip
 def test_whatever_else_was_changed_is_named(
     packed: Path, tmp_path: Path, change: Callable[[Files], None], message: str
 ) -> None:
-    found = verify(Bundle(changed(packed, tmp_path, change, relist=True))).differences
+    found = verify(Bundle(write_changed(packed, tmp_path, change, relist=True))).differences
     assert any(message in line for line in found), found
 
 
@@ -176,8 +176,8 @@ def test_a_trial_left_out_everywhere_is_missed(packed: Path, tmp_path: Path) -> 
         rows = [row for row in table.to_pylist() if (row["detector"], row["seed"]) != ("ganomaly", 2)]
         files["results.parquet"] = bytes_of(pa.Table.from_pylist(rows, table.schema))
 
-    found = verify(Bundle(changed(packed, tmp_path, change, relist=True)))
-    assert sum("planned, and no row says what became of it" in line for line in found.differences) == 3
+    found = verify(Bundle(write_changed(packed, tmp_path, change, relist=True)))
+    assert sum("the trial is planned, but the bundle has no row of it" in line for line in found.differences) == 3
 
 
 def members(path: Path, *entries: tuple[str, bytes], packing: int = zipfile.ZIP_DEFLATED) -> Path:
@@ -195,7 +195,7 @@ def test_a_path_that_no_bundle_has_is_refused_and_nothing_is_written(name: str, 
     inside = tmp_path / "inside"
     inside.mkdir()
     path = members(inside / "x.zip", (name, b"x"))
-    with pytest.raises(UserError, match="no bundle has a file"):
+    with pytest.raises(UserError, match="it has an unexpected file"):
         Bundle(path)
     assert [found.name for found in tmp_path.rglob("*")] == ["inside", "x.zip"]
     assert not NAMES.fullmatch(name)
@@ -204,14 +204,14 @@ def test_a_path_that_no_bundle_has_is_refused_and_nothing_is_written(name: str, 
 def test_a_bomb_is_refused_before_it_is_unpacked(packed: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="would unpack from"):
         Bundle(members(tmp_path / "bomb.zip", ("results.json", bytes(2**26))))
-    with pytest.raises(UserError, match="packed in a way"):
+    with pytest.raises(UserError, match="compressed by a method that no bundle uses"):
         Bundle(members(tmp_path / "lzma.zip", ("results.json", b"{}"), packing=zipfile.ZIP_LZMA))
 
     def lies(files: Files) -> None:
         files["results.json"] = b"[" * 1_000_000
 
-    with pytest.raises(UserError, match="no readable JSON"):
-        verify(Bundle(changed(packed, tmp_path, lies, relist=True)))
+    with pytest.raises(UserError, match="is not readable JSON"):
+        verify(Bundle(write_changed(packed, tmp_path, lies, relist=True)))
 
 
 @pytest.mark.parametrize(
@@ -231,14 +231,14 @@ def test_a_table_that_unpacks_to_too_much_is_refused(
     def change(files: Files) -> None:
         files[first_scores(files)] = bytes_of(table)
 
-    found = verify(Bundle(changed(packed, tmp_path, change, relist=True))).differences
+    found = verify(Bundle(write_changed(packed, tmp_path, change, relist=True))).differences
     assert any("is refused" in line for line in found)
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"no zip at all"])
 def test_what_is_no_zip_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.zip").write_bytes(data)
-    with pytest.raises(UserError, match="is no bundle, or not all of one"):
+    with pytest.raises(UserError, match="is not a bundle, or it is incomplete"):
         Bundle(tmp_path / "x.zip")
     with pytest.raises(UserError, match="cannot be read"):
         Bundle(tmp_path / "absent.zip")
@@ -264,7 +264,7 @@ def test_a_detector_of_somebodys_own_is_not_imported(packed: Path, tmp_path: Pat
         body["spec"]["sweep"]["studies"][0]["detectors"] = ["antigravity:Class"]
         files["bundle.json"] = json.dumps(body).encode()
 
-    found = verify(Bundle(changed(packed, tmp_path, change, relist=False)))
+    found = verify(Bundle(write_changed(packed, tmp_path, change, relist=False)))
     assert "antigravity" not in sys.modules
     assert found.differences == () and "antigravity:Class" in found.notes[0]
 
@@ -286,15 +286,20 @@ def test_the_command_packs_verifies_and_names_what_differs(tmp_path: Path) -> No
     assert run.returncode == 0, run.stderr
     assert "knn plain against ganomaly repo_head" in run.stdout and "12 trials" in run.stderr
     run = sweep("verify", tmp_path / "b.zip")
-    assert (run.returncode, run.stdout.strip()) == (0, "12 trials, 24 rows, 48 cells recomputed: all as the scores say")
+    assert (run.returncode, run.stdout.strip()) == (
+        0,
+        "12 trials, 24 rows, 48 cells recomputed: all agree with the scores",
+    )
 
     def change(files: Files) -> None:
-        files[first_scores(files)] = with_column(files[first_scores(files)], "score", raised)
+        files[first_scores(files)] = with_column(files[first_scores(files)], "score", raise_lowest)
 
-    run = sweep("verify", changed(tmp_path / "b.zip", tmp_path, change, relist=True))
-    assert run.returncode == 1 and "by its scores" in run.stdout
+    run = sweep("verify", write_changed(tmp_path / "b.zip", tmp_path, change, relist=True))
+    assert run.returncode == 1 and "the scores give" in run.stdout
     run = sweep("verify", made.config)
-    assert run.returncode == 1 and "is no bundle, or not all of one" in run.stderr and "Traceback" not in run.stderr
+    assert (
+        run.returncode == 1 and "is not a bundle, or it is incomplete" in run.stderr and "Traceback" not in run.stderr
+    )
 
 
 def test_a_retrained_trial_is_what_was_recorded(tmp_path: Path) -> None:
@@ -309,7 +314,7 @@ def test_a_retrained_trial_is_what_was_recorded(tmp_path: Path) -> None:
 
 def test_a_retrained_trial_that_lands_elsewhere_is_outside() -> None:
     row = dict.fromkeys(("detector", "variant", "abnormal", "seed"), "x") | {"auroc": 0.9, "auroc_se": 0.01}
-    assert not compare(row, 0.8, [0.9], []).inside, "one seed: as far as its test set allows"
+    assert not compare(row, 0.8, [0.9], []).inside, "one seed: the interval is that of the test set"
     assert compare(row, 0.91, [0.9], []).inside
-    assert compare(row, 0.8, [0.9, 0.8, 0.7], []).inside, "more seeds: as far as they lie apart"
+    assert compare(row, 0.8, [0.9, 0.8, 0.7], []).inside, "more seeds: the interval comes from their spread"
     assert "OUTSIDE" in compare(row, 0.1, [0.9, 0.8, 0.7], ["on gpu"]).text()

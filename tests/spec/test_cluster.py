@@ -1,4 +1,4 @@
-"""Keys of `cluster:` by provider: every problem at once, each with its place and what is legal."""
+"""Keys of `cluster:` by provider: all problems are reported at once, each with its key and the legal values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sweep.spec.sweep import Sweep
 from tests.support.aws_sweeps import STUDY, sweep_on_aws
 
 
-def faults_of(**sections: Any) -> list[str]:
+def problems_of(**sections: Any) -> list[str]:
     raw = {"storage": "s3://b/p", "budget": {"max_hours": 1}, "sweep": {"name": "n", "studies": [STUDY]}, **sections}
     with pytest.raises(UserError) as caught:
         resolve(raw)
@@ -71,12 +71,12 @@ def faults_of(**sections: Any) -> list[str]:
     ],
 )
 def test_a_fault_of_the_cluster_says_what_is_legal(cluster: Any, message: str) -> None:
-    problems = faults_of(cluster=cluster)
+    problems = problems_of(cluster=cluster)
     assert any(message in problem for problem in problems), problems
 
 
 def test_what_a_cloud_needs_is_asked_for_beside_all_other_faults() -> None:
-    problems = faults_of(cluster={"provider": "aws", "max_worker": 1}, storage="./here", budget={})
+    problems = problems_of(cluster={"provider": "aws", "max_worker": 1}, storage="./here", budget={})
     places = sorted(problem.partition(":")[0] for problem in problems)
     assert places == ["budget.max_hours", "cluster", "storage"]
 
@@ -91,7 +91,7 @@ def test_what_a_cloud_needs_is_asked_for_beside_all_other_faults() -> None:
     ],
 )
 def test_a_storage_that_other_machines_cannot_see_is_a_fault(cluster: dict[str, Any], storage: str) -> None:
-    (problem,) = faults_of(cluster=cluster, storage=storage)
+    (problem,) = problems_of(cluster=cluster, storage=storage)
     assert problem.startswith(f"storage: must be s3://bucket/prefix on {cluster['provider']}, or an absolute folder")
     for legal in ("s3://b/p", "/nfs/results"):
         raw = {"cluster": cluster, "storage": legal, "sweep": {"name": "n", "studies": [STUDY]}}

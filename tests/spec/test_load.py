@@ -1,4 +1,4 @@
-"""A YAML says exactly what is run, and all that is wrong with it is said at once."""
+"""A YAML file determines exactly what runs, and all of its problems are reported at once."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def sweep_of(study: dict[str, Any], **top: Any) -> Sweep:
     return resolve({"storage": "./r", "sweep": {"studies": [{**STUDY, **study}]}, **top})
 
 
-def faults_of(raw: dict[str, Any]) -> list[str]:
+def problems_of(raw: dict[str, Any]) -> list[str]:
     with pytest.raises(UserError) as caught:
         resolve(raw)
     return caught.value.problems
 
 
-def faults_in_study(**keys: Any) -> list[str]:
-    return faults_of({"storage": "./r", "sweep": {"studies": [{**STUDY, **keys}]}})
+def problems_in_study(**keys: Any) -> list[str]:
+    return problems_of({"storage": "./r", "sweep": {"studies": [{**STUDY, **keys}]}})
 
 
 def test_all_faults_are_reported_at_once_each_with_its_place() -> None:
-    problems = faults_of(
+    problems = problems_of(
         {
             "storage": "./r",
             "sweeep": 1,
@@ -100,12 +100,12 @@ def test_all_faults_are_reported_at_once_each_with_its_place() -> None:
     ],
 )
 def test_each_fault_says_what_is_legal(keys: dict[str, Any], message: str) -> None:
-    problems = faults_in_study(**keys)
+    problems = problems_in_study(**keys)
     assert any(message in problem for problem in problems), problems
 
 
 def test_a_value_of_no_legal_kind_is_one_fault_with_every_kind() -> None:
-    problems = faults_of({"storage": "./r", "trial": {"gpus": "two"}, "sweep": {"study": "quickstart"}})
+    problems = problems_of({"storage": "./r", "trial": {"gpus": "two"}, "sweep": {"study": "quickstart"}})
     (problem,) = problems
     assert problem.startswith("trial.gpus: input should be 'auto', or a valid number") and problem.endswith(
         ", is 'two'"
@@ -113,7 +113,7 @@ def test_a_value_of_no_legal_kind_is_one_fault_with_every_kind() -> None:
 
 
 def test_a_mistyped_key_of_the_sweep_finds_those_that_no_study_has() -> None:
-    (problem,) = faults_of({"storage": "./r", "sweep": {"study": "quickstart", "studys": 1}})
+    (problem,) = problems_of({"storage": "./r", "sweep": {"study": "quickstart", "studys": 1}})
     assert "did you mean 'study'" in problem and "studies" in problem
 
 
@@ -124,7 +124,7 @@ def test_a_named_study_takes_the_keys_of_the_sweep() -> None:
 
 
 def test_a_fault_in_a_key_of_the_sweep_is_reported_once_and_there() -> None:
-    problems = faults_of({"storage": "./r", "sweep": {"study": "quickstart", "datasets": ["digts"]}})
+    problems = problems_of({"storage": "./r", "sweep": {"study": "quickstart", "datasets": ["digts"]}})
     assert len(problems) == 1
     assert problems[0].startswith("sweep.datasets: unknown dataset 'digts'")
 
@@ -160,7 +160,7 @@ def test_an_override_that_cannot_be_laid_over_is_a_fault(tmp_path: Path, assignm
     [
         ("storage: [", "c.yaml:1:11: not valid YAML"),
         ("a: 1\na: 2\n", "'a' is given twice"),
-        ("- 1\n", "must hold keys and values"),
+        ("- 1\n", "must contain keys and values"),
         ("", "storage: must be"),
         ("storage: x\nsweep: 3\n", "sweep: must be given"),
     ],
@@ -179,12 +179,12 @@ def test_a_missing_file_is_a_fault_that_lists_those_there() -> None:
 
 
 def test_a_sweep_on_s3_needs_a_name_of_its_own() -> None:
-    problems = faults_of({"storage": "s3://b/p", "sweep": {"study": "quickstart"}})
+    problems = problems_of({"storage": "s3://b/p", "sweep": {"study": "quickstart"}})
     assert problems == ["sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1"]
 
 
 def test_studies_need_different_names() -> None:
-    problems = faults_of({"storage": "./r", "sweep": {"studies": [STUDY, STUDY]}})
+    problems = problems_of({"storage": "./r", "sweep": {"studies": [STUDY, STUDY]}})
     assert any("used twice: s" in problem for problem in problems)
 
 
@@ -229,17 +229,17 @@ def test_merging_replaces_lists_and_merges_mappings() -> None:
             {"kind": "search", "space": ["nz"], "hyperparameters": {"ganomaly": {"lambda": 0.85}}},
             "lambda 0.85",
         ),
-        ({"datasets": [[1]]}, "holds [1]"),
+        ({"datasets": [[1]]}, "contains [1]"),
         ({"seeds": 100000}, "at most 1000 seeds"),
     ],
 )
 def test_what_could_only_fail_later_is_refused_now(keys: dict[str, Any], message: str) -> None:
-    problems = faults_in_study(**keys)
+    problems = problems_in_study(**keys)
     assert any(message in problem for problem in problems), problems
 
 
 def test_a_size_that_no_detector_takes_is_refused() -> None:
-    problems = faults_of({"storage": "./r", "data": {"size": 17}, "sweep": {"study": "quickstart"}})
+    problems = problems_of({"storage": "./r", "data": {"size": 17}, "sweep": {"study": "quickstart"}})
     assert len(problems) == 1
     assert problems[0].startswith("data.size: input should be 16, 32")
 
@@ -248,9 +248,9 @@ def test_datasets_of_one_study_may_differ_in_their_classes() -> None:
     sweep = sweep_of({"datasets": ["digits", "xray_synthetic"], "abnormal": "all"})
     assert set(sweep.studies[0].abnormal) == {*"0123456789", "gun", "gun-parts", "knife"}
     assert Sweep.model_validate(sweep.model_dump(mode="json")) == sweep
-    (problem,) = faults_in_study(datasets=["digits", "xray_synthetic"], abnormal=["gun"])
+    (problem,) = problems_in_study(datasets=["digits", "xray_synthetic"], abnormal=["gun"])
     assert "digits has unknown class 'gun'" in problem
-    assert len(faults_in_study(datasets=["digits", "xray_synthetic"], abnormal=[1, "gun", "bomb"])) == 2
+    assert len(problems_in_study(datasets=["digits", "xray_synthetic"], abnormal=[1, "gun", "bomb"])) == 2
 
 
 def test_all_classes_are_hunted_unless_some_are_named() -> None:

@@ -1,4 +1,4 @@
-"""A user's own image folders in the YAML: declared, planned, stored, trained on."""
+"""The user's own image folders in the YAML: declared, planned, stored, trained on."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ from sweep.errors import UserError
 from sweep.launch.prepared import put_missing
 from sweep.plan import datasets
 from sweep.plan.expand import expand
-from sweep.providers.registry import platform
 from sweep.spec.load import load, resolve
 from sweep.spec.schema import text
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
 from tests.support.image_folders import ANIMALS, MVTEC, PUBLISHED, write_images
-from tests.support.sweeps import ROOT, environment, plan_of, sweep
+from tests.support.sweeps import ROOT, environment, plan_of, platform, sweep
 
 STUDY = {"name": "own", "kind": "error_bars", "detectors": ["knn"], "seeds": 1}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three sets, each in the layout of its name."""
+    """Return a folder with three datasets, each in the layout of its name."""
     write_images(tmp_path / "bottle", MVTEC)
     write_images(tmp_path / "animals", ANIMALS)
     write_images(tmp_path / "mine", PUBLISHED)
@@ -135,7 +134,7 @@ def test_a_search_that_reports_other_classes_than_it_tuned_on_cannot_hunt_all_of
     search = {"kind": "search", "detectors": ["ganomaly"], "objective": "transfer"}
     found = problems(body(folder, bottles(folder), abnormal=["hole", "any"], **search))
     assert found == [
-        "sweep.studies[0]: abnormal: any is every class, so none is left that was not tuned on; name classes"
+        "sweep.studies[0]: abnormal: any is every class, so none is left that is not used for tuning; name classes"
     ]
 
 
@@ -152,7 +151,7 @@ def test_own_sets_are_listed_as_their_folders_are_until_they_are_stored(folder: 
 
 
 def put(found: Sweep, name: str) -> list[str]:
-    """Lines that the verb prints."""
+    """Put a dataset into the store, and return the lines that the command prints."""
     console = Console(file=io.StringIO(), width=200)
     cli_datasets.put(found, name, console)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined, no-any-return]
@@ -184,7 +183,7 @@ def test_a_stored_set_is_planned_verified_and_listed_without_its_folder(folder: 
     assert cli_datasets.verify(after, ["bottles"], Console(file=io.StringIO()))
     shard = next((folder / "store/datasets/bottles").rglob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    assert not cli_datasets.verify(after, ["bottles"], Console(file=io.StringIO()), repair=True)  # from what?
+    assert not cli_datasets.verify(after, ["bottles"], Console(file=io.StringIO()), repair=True)  # no folder
     write_images(folder / "bottle", MVTEC)
     assert cli_datasets.verify(after, ["bottles"], Console(file=io.StringIO()), repair=True)
     entry = next(entry for entry in cli_datasets.listing(after) if entry["name"] == "bottles")
@@ -194,18 +193,18 @@ def test_a_stored_set_is_planned_verified_and_listed_without_its_folder(folder: 
 
 
 def test_what_verify_cannot_judge_it_does_not_call_damaged(folder: Path) -> None:
-    told = io.StringIO()
+    output = io.StringIO()
     settings = resolve(body(folder, bottles(folder)))
-    assert cli_datasets.verify(settings, [], Console(file=told)) and "no dataset is stored" in told.getvalue()
+    assert cli_datasets.verify(settings, [], Console(file=output)) and "no dataset is stored" in output.getvalue()
     put(settings, "bottles")
     manifest = next((folder / "store/datasets/bottles").rglob("manifest.json"))
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "format": 99}))
-    assert not cli_datasets.verify(settings, ["bottles"], Console(file=told), repair=True)
-    assert ": of a newer version" in told.getvalue() and "damaged" not in told.getvalue()
+    assert not cli_datasets.verify(settings, ["bottles"], Console(file=output), repair=True)
+    assert ": of a newer version" in output.getvalue() and "damaged" not in output.getvalue()
     assert {entry["fingerprint"] for entry in cli_datasets.listing(settings)} == {None, "of a newer version"}
     manifest.unlink()
-    assert not cli_datasets.verify(settings, ["bottles"], Console(file=told)) and ": unfinished" in told.getvalue()
-    assert cli_datasets.verify(settings, ["bottles"], Console(file=told), repair=True)
+    assert not cli_datasets.verify(settings, ["bottles"], Console(file=output)) and ": unfinished" in output.getvalue()
+    assert cli_datasets.verify(settings, ["bottles"], Console(file=output), repair=True)
 
 
 def test_what_another_configuration_stored_is_listed_and_verified(folder: Path) -> None:
@@ -220,16 +219,16 @@ def test_put_says_what_was_skipped_and_what_stands_in_both_splits(folder: Path) 
     (folder / "bottle/train/good/000.png").write_bytes(b"no image")
     shutil.copy(folder / "bottle/train/good/001.png", folder / "bottle/test/good/copy.png")
     raw = body(folder, bottles(folder))
-    with pytest.raises(UserError, match=r"000\.png: is no image"):
+    with pytest.raises(UserError, match=r"000\.png: is not an image"):
         put(resolve(raw), "bottles")
     raw["data"]["on_bad"] = "skip"
-    said = put(resolve(raw), "bottles")[1:]
+    warnings = put(resolve(raw), "bottles")[1:]
     (stored,) = (
         path for path in Path(raw["storage"]).glob("datasets/bottles/*/manifest.json") if "000.png" in path.read_text()
     )
-    assert said == [
+    assert warnings == [
         f"  skipped 1 that could not be read, all listed in {stored}:",
-        "    train/good/000.png: is no image, or of an unknown kind",
+        "    train/good/000.png: is not an image, or an image of an unknown kind",
         "  warning: 1 images of the test split stand in the train split, too, pixel for pixel",
     ]
 
@@ -258,7 +257,7 @@ def test_a_plan_of_own_sets_loads_neither_numpy_nor_torch(folder: Path) -> None:
         "except SystemExit: pass\n"
         "print([name for name in ('numpy', 'torch', 'PIL', 'pyarrow', 'ray') if name in sys.modules])"
     )
-    for _ in range(2):  # from the folder, then from the store
+    for _ in range(2):  # first planned from the folder, then from the store
         command = [sys.executable, "-c", code, str(config)]
         done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
         assert "2 trials = 0 done" in done.stdout, done.stderr
@@ -286,7 +285,7 @@ def test_the_readmes_example_is_put_planned_and_trained(folder: Path) -> None:
     planned = expand(asked, platform(asked)).fixed
     assert plan_of(config)["trials"] == len({trial.key for trial in planned})
     key = next(trial.key for trial in planned if (trial.dataset, trial.detector) == ("animals", "knn"))
-    ran = sweep("trial", config, key, "--set", f"data.cache={folder / 'cache'}", "--json")  # puts what is missing
+    ran = sweep("trial", config, key, "--set", f"data.cache={folder / 'cache'}", "--json")  # puts the dataset first
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert (result["status"], result["spec"]["protocol"]) == ("ok", "C1")

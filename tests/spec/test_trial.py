@@ -27,7 +27,7 @@ EXAMPLE = TrialSpec(
     scoring_revision=1,
     abnormal="2",
 )
-PINNED = {  # these keys name results in people's stores: they must never change
+PINNED = {  # users' stores hold results under these keys, so they must never change
     "d12d491953aecf7525fd": EXAMPLE,
     "3b2e70ebb2f13554b77b": dataclasses.replace(EXAMPLE, seed=1, split_seed=7, eval_every=0, evaluations=()),
     "739504ab0bff79687d09": dataclasses.replace(

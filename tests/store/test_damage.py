@@ -1,4 +1,4 @@
-"""A store with damaged objects: whoever reads one is told which it is and what fixes it."""
+"""A store with damaged objects: reading one raises an error that names the object and the fix."""
 
 from __future__ import annotations
 

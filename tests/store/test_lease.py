@@ -1,4 +1,4 @@
-"""Leases over every store: one holder at a time, and who may take over from whom."""
+"""Leases over every kind of store: one holder at a time, and the rules for taking a lease over."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATH = "sweeps/s/lease"
 
 
 class Clock:
-    """A monotonic clock that tests move."""
+    """Monotonic clock that a test sets."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -40,12 +40,12 @@ def local(folder_url: str) -> Store:
 
 
 def edit(store: Store, **fields: Any) -> None:
-    """Change what the lease object says."""
+    """Change fields of the lease object."""
     store.put(PATH, json.dumps({**json.loads(store.get(PATH)), **fields}).encode())
 
 
 def from_elsewhere(store: Store, owner: str = "other", clock: Callable[[], float] = time.monotonic) -> Lease:
-    """A lease held by a living process of another machine."""
+    """Return a lease that a living process of another machine holds."""
     lease = Lease(store, PATH, owner, ttl_seconds=30, clock=clock)
     lease.acquire()
     edit(store, machine="another boot", host="elsewhere")
@@ -116,7 +116,7 @@ def test_a_killed_holder_is_dead_even_before_its_parent_has_noticed(local: Store
     holder = script(HOLDER, pickle.dumps(local).hex())
     assert holder.stdout and holder.stdout.readline() == "held\n"
     holder.kill()
-    assert holder.stdout.read() == ""  # its end of the pipe is closed: the process has ended, unreaped
+    assert holder.stdout.read() == ""  # its end of the pipe is closed: the process has ended, but is not reaped
     stat = Path(f"/proc/{holder.pid}/stat")
     while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] not in "ZX":
         time.sleep(0.001)
@@ -127,7 +127,7 @@ def test_a_killed_holder_is_dead_even_before_its_parent_has_noticed(local: Store
 def test_a_process_id_that_was_given_to_another_process_does_not_keep_the_lease(local: Store) -> None:
     Lease(local, PATH, "dead").acquire()
     if json.loads(local.get(PATH))["process_start"] is None:
-        pytest.skip("this system does not tell when a process started")
+        pytest.skip("this system does not show when a process started")
     edit(local, process_start=1)
     assert Lease(local, PATH, "ours").acquire()
 
@@ -144,7 +144,7 @@ def test_a_holder_elsewhere_is_taken_over_after_its_lifetime_on_our_own_clock(st
     from_elsewhere(store)
     clock = Clock()
     ours = Lease(store, PATH, "ours", ttl_seconds=5, clock=clock)
-    for seconds in (0, 10, 29.9):  # its lifetime counts, not ours
+    for seconds in (0, 10, 29.9):  # the holder's lifetime counts, not ours
         clock.now = 1000 + seconds
         with pytest.raises(Held):
             ours.acquire()
@@ -258,7 +258,7 @@ def test_a_holder_that_could_not_renew_for_its_lifetime_counts_as_lost_until_it_
 def test_a_renewal_that_came_through_although_it_seemed_to_fail_keeps_the_lease(local: Store) -> None:
     lease = Lease(local, PATH, "holder")
     lease.acquire()
-    edit(local, beat=1)  # what a request leaves whose answer was lost in an outage
+    edit(local, beat=1)  # as if a request succeeded, but its answer was lost in an outage
     assert lease.renew()
     assert not lease.is_lost
     assert lease.renew()
@@ -318,7 +318,7 @@ def test_an_outage_while_it_is_held_is_survived(local: Store) -> None:
     lease = Lease(local, PATH, "ours", ttl_seconds=0.3)
     file, kept, loop = (Path(local.url) / name for name in (PATH, "kept", "loop"))
     loop.parent.mkdir()
-    loop.symlink_to("lease")  # once it has that name it leads to itself, and every call fails
+    loop.symlink_to("lease")  # after the renaming below it points to itself, and every call fails
     with lease.hold():
         kept.hardlink_to(file)
         loop.rename(file)

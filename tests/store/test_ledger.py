@@ -1,4 +1,4 @@
-"""Records are written once, found again, and never changed; over every kind of store."""
+"""Records are written once, can be read back, and never change; over every kind of store."""
 
 from __future__ import annotations
 

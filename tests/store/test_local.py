@@ -1,4 +1,4 @@
-"""What only a store in a folder can get wrong."""
+"""Properties that only a store in a folder can violate."""
 
 from __future__ import annotations
 

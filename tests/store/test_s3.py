@@ -1,4 +1,4 @@
-"""What only a store in S3 can get wrong."""
+"""Properties that only a store in S3 can violate."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def every_call(store: Store) -> list[Callable[[], object]]:
 
 
 class Faults(ThreadingHTTPServer):
-    """A proxy before an S3 server that treats each request as the next of `problems` says, then passes all.
+    """A proxy before an S3 server that disturbs requests in the order of `problems`, and then passes all.
 
-    "409", "503": answered so, unasked.  "lose": passed on, but the answer is lost.  "cut": half of
-    the answer's body is lost.
+    "409", "503": the proxy answers so without asking the server.  "lose": the request reaches the server,
+    but the answer is lost.  "cut": half of the answer's body is lost.
     """
 
     daemon_threads = True
@@ -134,7 +134,7 @@ class _Passing(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _pass  # noqa: N815 (the names that http.server calls)
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: the test says what went wrong."""
+        """Log nothing: a failing test shows what went wrong."""
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_a_server_that_stays_down_ends_in_a_message_that_says_how_to_go_on(
 
 
 def test_a_forked_child_and_its_parent_use_the_store_side_by_side(seaweed_url: str) -> None:
-    store = open_store(seaweed_url)  # which keeps connections open; moto does not
+    store = open_store(seaweed_url)  # SeaweedFS keeps connections open, moto does not
     forker = script(FORKER, pickle.dumps(store).hex())
     assert forker.communicate(timeout=60)[0] == "True\n"
     assert list(store.list("")) == sorted(["before", *(f"{who}/{n}" for who in ("child", "parent") for n in range(20))])

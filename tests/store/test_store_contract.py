@@ -1,4 +1,4 @@
-"""One contract over every store: folders, moto, SeaweedFS."""
+"""One contract for every store: folders, moto, SeaweedFS."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_get_many_keeps_the_order_and_leaves_absent_ones_out(store: Store) -> No
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """A store against a dictionary."""
+    """A store compared with a dictionary."""
 
     fresh: Callable[[], Store]
     paths = st.builds("/".join, st.tuples(st.sampled_from(["a", "a-b", "ü"]), st.sampled_from(["x", "y y"])))
@@ -358,7 +358,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("", "legal are"),
         ("gs://bucket/x", "legal are"),
@@ -368,8 +368,8 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         ("/dev/null/runs", "Not a directory"),
     ],
 )
-def test_an_address_of_no_store_is_refused_with_the_mend(url: str, says: str) -> None:
-    with pytest.raises(StoreError, match=says) as caught:
+def test_an_address_of_no_store_is_refused_with_the_mend(url: str, message: str) -> None:
+    with pytest.raises(StoreError, match=message) as caught:
         open_store(url)
     assert_no_chain(caught.value)
 

@@ -1,4 +1,4 @@
-"""Evaluations leave no trace; legacy ones depend on batch mates as published code does; selections are fair."""
+"""Evaluations change no state, legacy scores depend on the batch as in published code, selections are right."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZE = 16
 
 
 def trained(name: str) -> Detector:
-    """A small detector after a few steps on random images."""
+    """Return a small detector after a few steps on random images."""
     torch.manual_seed(0)
     info = find(name)
     values = resolve(info, info.default_variant, {"width": 4, "nz": 6})
@@ -76,7 +76,7 @@ def test_clean_scores_ignore_the_order_and_legacy_ones_do_not(detector: Detector
 
 
 def test_legacy_scores_are_the_published_loops(detector: Detector) -> None:
-    """Batches of 64 through networks in training mode, one after the other."""
+    """Compare with networks in training mode that score batches of 64, one after the other."""
     data, order = images(150), np.random.RandomState(2).permutation(150)
     found = finished(legacy(detector, taken(data), order))
     plain = trained("ganomaly" if type(detector).__name__ == "GANomaly" else "skip_ganomaly")

@@ -1,4 +1,4 @@
-"""figures.npz: small, the same every time, of the right samples, and taken without a trace."""
+"""figures.npz is small, the same every time, contains the right samples, and leaves the detector unchanged."""
 
 from __future__ import annotations
 

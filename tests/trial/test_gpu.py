@@ -1,6 +1,6 @@
-"""Training on a GPU: near the CPU's numbers, in the arithmetic asked for, and never waited for within an epoch.
+"""Training on a GPU: numbers near the CPU's, the requested arithmetic, and no waiting for the GPU within an epoch.
 
-Collected only where nvidia-smi is there (`conftest.py`).
+These tests are collected only if nvidia-smi exists (`conftest.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPPING = [case[:2] for case in CASES if detector(case[0]).trains_by_epoch and 
 
 @pytest.fixture(autouse=True)
 def gpu() -> Iterator[None]:
-    """As a trial sets it up."""
+    """Set the GPU up like a trial does, and restore its settings afterwards."""
     if not torch.cuda.is_available():
         unavailable("nvidia-smi is there, and torch finds no GPU")
     matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
@@ -37,7 +37,7 @@ def gpu() -> Iterator[None]:
 
 @pytest.fixture(params=STEPPING, ids="-".join)
 def named(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """A detector and its variant that is trained batch by batch."""
+    """Return a detector that is trained batch by batch, and its variant."""
     name, variant = request.param
     return name, variant
 
@@ -58,7 +58,7 @@ def test_a_step_does_not_wait_for_the_gpu(named: tuple[str, str], precision: str
     data = images(8).to("cuda")
     order = torch.randperm(8).to("cuda")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls the mode a prototype
+        warnings.simplefilter("ignore")  # torch warns that this mode is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
         made.train_step(made.normalise(data[order]))
@@ -104,4 +104,4 @@ def test_float32_is_not_tf32_and_tf32_is() -> None:
         with arithmetic(precision, "cuda"):
             worst[precision] = float((layer(x) - exact).detach().abs().max())
     assert 20 * worst["float32"] < worst["tf32"]
-    assert float((layer(x) - exact).detach().abs().max()) < 2 * worst["float32"]  # scores, outside of training
+    assert float((layer(x) - exact).detach().abs().max()) < 2 * worst["float32"]  # as scores are computed

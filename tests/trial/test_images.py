@@ -1,4 +1,4 @@
-"""Batches out of shared pages and out of a copy on the device are the same."""
+"""Batches from shared pages and from a copy on the device are the same."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from data.storage.shards import put
 from sweep.plan.expand import expand
-from sweep.providers.registry import platform
 from sweep.spec.load import resolve
 from sweep.spec.trial import TrialSpec
 from sweep.store import open_store
 from sweep.trial import images
 from sweep.trial.images import Images
-from sweep.trial.run import Options, run_trial
+from sweep.trial.options import Options
+from sweep.trial.run import run_trial
+from tests.support.sweeps import platform
 
 CPU = torch.device("cpu")
 PAGES = np.random.RandomState(0).randint(0, 256, (40, 1, 4, 4)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A trial is a pure function of its spec; neither a crash nor a test row changes what it learns."""
+"""A trial is a pure function of its spec; neither a crash nor a test sample changes what it learns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from sweep.store.attempts import Interrupted
 from sweep.store.base import Store
 from sweep.store.ledger import Record
 from sweep.trial import metrics
-from sweep.trial.run import Options, run_trial
+from sweep.trial.options import Options
+from sweep.trial.run import run_trial
 from tests.plan.test_expand import work_of
 
 SMALL = {"epochs": 3, "width": 4, "nz": 8, "batch_size": 64, "lr": 1e-3}
@@ -39,7 +40,7 @@ SMALL = {"epochs": 3, "width": 4, "nz": 8, "batch_size": 64, "lr": 1e-3}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that holds digits of 16 x 16, to be copied."""
+    """Return a store that holds digits of 16 x 16, to be copied."""
     folder = tmp_path_factory.mktemp("prepared")
     shards.put(open_store(str(folder)), "digits", size=16, root=None)
     return folder
@@ -52,7 +53,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(prepared: Path, tmp_path: Path) -> Store:
-    """A store of its own for a test, with the prepared digits."""
+    """Return a separate store for one test, with the prepared digits."""
     import shutil
 
     shutil.copytree(prepared / "datasets", tmp_path / "store" / "datasets")
@@ -69,7 +70,7 @@ def spec_of(detector: str = "ganomaly", *, validated: bool = False, **changes: A
 
 
 def finish(spec: TrialSpec, store: Store, cache: Path, lam: float | None = 0.0, **options: Any) -> Record:
-    """Run a trial to its end."""
+    """Run a trial to its end, and return its result."""
     running = run_trial(spec, store, Options(cache=cache, lambda_default=lam, **options))
     while True:
         try:
@@ -80,7 +81,7 @@ def finish(spec: TrialSpec, store: Store, cache: Path, lam: float | None = 0.0, 
 
 
 def numbers(result: Record) -> dict[str, Any]:
-    """What of a result is a function of its spec."""
+    """Return the part of a result that is a function of its spec."""
     return {name: result[name] for name in ("key", "spec", "status", "metrics", "validation", "split_hash")}
 
 
@@ -97,7 +98,7 @@ def test_the_same_spec_gives_the_same_bits(detector: str, prepared: Path, cache:
     for n in range(2):
         shutil.copytree(prepared / "datasets", tmp_path / str(n) / "datasets")
         store = open_store(str(tmp_path / str(n)))
-        torch.rand(n + 1)  # whatever ran before in this process
+        torch.rand(n + 1)  # like earlier work in this process, which must not matter
         results.append(numbers(finish(spec, store, cache, lam)))
         weights.append(stored(store, spec, "weights.safetensors"))
         scores.append(stored(store, spec, "scores.parquet"))
@@ -144,9 +145,9 @@ def test_seed_and_split_seed_change_different_things(store: Store, cache: Path) 
         (2, "ganomaly", "repo_head"),
         (5, "ganomaly", "repo_head"),
         (9, "ganomaly", "repo_head"),
-        (1, "ganomaly", "paper"),  # before and while its learning rate falls
+        (1, "ganomaly", "paper"),  # this and the next: before and while its learning rate falls
         (45, "ganomaly", "paper"),
-        (9, "skip_ganomaly", "repo_2018"),  # which draws noise in every step
+        (9, "skip_ganomaly", "repo_2018"),  # this variant draws noise in every step
     ],
 )
 def test_an_interrupted_trial_goes_on_as_if_it_had_never_stopped(
@@ -309,7 +310,7 @@ def test_early_stopping_looks_at_validation_alone(store: Store, cache: Path) -> 
     assert sorted(validation[:-1]) == validation[:-1]
     assert {entry["epoch"] for entry in result["metrics"] if entry["selection"] == "last"} == {len(validation)}
     free = spec_of(hyperparameters=wild)
-    assert finish(free, store, cache)["epochs_trained"] == 12, "without validation nothing says when"
+    assert finish(free, store, cache)["epochs_trained"] == 12, "without validation there is no early stopping"
 
 
 def test_scoring_that_takes_long_is_sampled_and_may_be_interrupted(store: Store, cache: Path) -> None:
@@ -321,7 +322,7 @@ def test_scoring_that_takes_long_is_sampled_and_may_be_interrupted(store: Store,
     store.delete_tree(f"trials/{spec.key}")
     options = Options(cache=cache, lambda_default=0.9, slice_seconds=0.0)
     running = run_trial(spec, store, options)
-    while next(running).steps:  # until it says that it scores
+    while next(running).steps:  # no steps: the trial scores
         pass
     with pytest.raises(Interrupted):
         running.send(True)
@@ -360,7 +361,7 @@ def test_an_evaluation_changes_nothing_that_training_depends_on(store: Store, ca
 
 
 class Exploding(GANomaly):
-    """Its second epoch's losses are not finite."""
+    """A detector whose losses are not finite from the second epoch on."""
 
     lam = 0.0
     steps = 0
@@ -406,7 +407,7 @@ def test_a_gpu_that_is_not_there_is_a_clear_failure(store: Store, cache: Path) -
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Trials set the number of threads; other tests keep theirs."""
+    """Restore the number of threads, which trials set, for the other tests."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

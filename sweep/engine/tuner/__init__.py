@@ -1,1 +1,1 @@
-"""The child process that drives Ray Tune; nothing else here imports Ray Tune."""
+"""The tuner: a child process that drives Ray Tune, and the only part of `sweep.engine` that imports it."""

@@ -1,13 +1,13 @@
-"""A generation: the process that drives one Tuner, on a Ray of its own or on one that it attaches to.
+"""Entry point of the tuner process, which runs one generation of trials on its own Ray cluster or on a running one.
 
-Started by `sweep.engine.tuner_process`, with the environment that it sets, as
+`sweep.engine.tuner_process` starts it, with the environment that it needs, as
 
-    python -m sweep.engine.tuner SCRATCH EVENTS CPUS GPUS    starts Ray on this machine, and ends it
-    python -m sweep.engine.tuner SCRATCH EVENTS HOST:PORT    attaches to the Ray cluster there
+    python -m sweep.engine.tuner SCRATCH EVENTS CPUS GPUS    starts Ray on this machine, and stops it at the end
+    python -m sweep.engine.tuner SCRATCH EVENTS HOST:PORT    attaches to the Ray cluster at this address
 
-Ray starts at once; orders are read from standard input when they come.  Says what happens as JSON lines on
-the file descriptor EVENTS; ends when its quota of trials is used up, when nothing is left, when the stop
-file appears, or when standard input ends without orders.
+Ray starts at once; then the process waits for a `TunerJob` as JSON on standard input.  It writes events as JSON lines
+to the file descriptor EVENTS.  It ends when its quota of trials is used up, when no trial is left, when the stop file
+appears, or when standard input ends without a job.
 """
 
 from __future__ import annotations
@@ -28,25 +28,31 @@ from sweep.engine.tuner_job import TunerJob
 
 
 def main(scratch: str, events: int, *where: str) -> None:
-    """Start Ray or attach to it, run the generation, leave Ray."""
+    """Start Ray or attach to it, run the generation, and disconnect from Ray.
+
+    Args:
+        scratch: folder for files of Ray and Tune.
+        events: file descriptor for the events.
+        where: CPUs and GPUs of a new Ray cluster, or HOST:PORT of a running one.
+    """
     attached = len(where) == 1
     if attached:
         _leave_signals_to_parent()
     pipe = _standard_input()
     tuning = threading.Thread(target=importlib.import_module, args=["sweep.engine.tuner.tune"])
-    tuning.start()  # importing Tune takes as long as Ray's processes take to start
+    tuning.start()  # the import of Tune takes as long as the start of Ray, so both run in parallel
     if attached:
         ray.init(address=where[0], log_to_driver=False, logging_level=logging.ERROR)
     else:
         _start(scratch, *map(int, where))
     tuning.join()
     try:
-        with pipe, os.fdopen(events, "w", buffering=1) as said:
+        with pipe, os.fdopen(events, "w", buffering=1) as output:
             text = pipe.read()
             if text:
                 from sweep.engine.tuner.tune import run
 
-                run(TunerJob(**json.loads(text)), said)
+                run(TunerJob(**json.loads(text)), output)
     finally:
         ray.shutdown()
 
@@ -54,32 +60,32 @@ def main(scratch: str, events: int, *where: str) -> None:
 def _start(scratch: str, cpus: int, gpus: int) -> None:
     ray_patches.start_bare()
     ray.init(
-        address="local",  # a cluster of our own, whatever RAY_ADDRESS says
+        address="local",  # a new cluster, even if RAY_ADDRESS is set
         num_cpus=cpus,
         num_gpus=gpus,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        object_store_memory=100 * 2**20,  # results are small; images are mapped from the node's cache
+        object_store_memory=100 * 2**20,  # enough: results are small, and images are memory-mapped files
         _temp_dir=f"{scratch}/ray",
     )
 
 
 def _leave_signals_to_parent() -> None:
-    """It ends this process in order, by the stop file, or kills it.
+    """Block SIGINT, SIGTERM and SIGUSR1, because the parent stops this process by the stop file, or kills it.
 
-    Job systems signal whole families at once.  Ray and Tune would each do something of their own, so no
-    thread takes these signals; processes that are started would not either, and here none is.
+    Job systems send signals to a whole process family at once, and Ray and Tune would each react in their own way.
+    So no thread receives these signals.  Child processes would inherit the block, but an attached tuner starts none.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
 
 
 def _standard_input() -> TextIO:
-    """Ours alone: Ray's processes would inherit it, and hold it open."""
+    """Return a private copy of standard input and close the original: Ray's processes would keep it open."""
     pipe = os.fdopen(os.dup(0))
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     return pipe
 
 

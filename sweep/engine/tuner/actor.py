@@ -1,4 +1,4 @@
-"""The process on a worker that runs one trial after another, as Ray Tune's Trainable."""
+"""Ray Tune's Trainable: a process on a worker that runs one trial after another."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import threading
 import time
 from collections.abc import Generator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from models import catalog as detectors
 from sweep.engine.tuner.stop_flag import POLL_SECONDS, flag, leaving
 from sweep.spec.trial import TrialSpec
 from sweep.store import open_store
@@ -23,35 +21,46 @@ from sweep.store.attempts import Interrupted, Status, attempt, is_out_of_memory
 from sweep.store.base import StoreError
 from sweep.store.ledger import Ledger, Record
 
-HUNG_EXIT = 86
+HUNG_EXIT = 86  # exit status of a process that ends itself because its trial hangs
 
 
 class Preempted(Exception):
-    """This machine is about to be taken away; the trial goes on elsewhere from its resume state."""
+    """Notice that this machine will be taken away; the trial goes on elsewhere from its resume state."""
 
 
 class TrialActor(tune.Trainable):
-    """A process that runs one trial after another; work begins in `step`.
+    """Process that runs one trial after another.
 
-    Tune may run `setup` on an actor that it then discards, so nothing happens there.
+    The work begins in `step`, because Tune may call `setup` on an actor that it then discards.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Store the job of a new process; called by Tune."""
         self._job: dict[str, Any] = json.loads(config["job"])
         self._run: Generator[Any, bool | None, Record] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the job of the next trial in the same process; called by Tune."""
         self.cleanup()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
+        """Run the trial until it has something to report; called by Tune until "done" is True.
+
+        Returns:
+            "outcome" and its fields.  The outcomes are "running", "result", "attempt" (the trial failed), "interrupted"
+            (stopped on request; its resume state is stored if it had begun) and "storage" (the store failed).
+
+        Raises:
+            Preempted: this machine will be taken away.
+        """
         job = self._job
         leave = leaving()
         ask = leave or flag(job["stop_file"], job["stop_key"]).is_set
-        importlib.import_module("sweep.trial.run")  # torch: seconds of a worker's first step, which is no hang
+        importlib.import_module("sweep.trial.run")  # before the watchdog: a first import of torch takes seconds
         begun = self._run is not None
-        with _watched(job):
+        with _Watchdog(job):
             try:
                 if self._run is None:
                     if ask:
@@ -71,7 +80,7 @@ class TrialActor(tune.Trainable):
             except StoreError as error:
                 self._run = None
                 return {"outcome": "storage", "cause": str(error), "done": True}
-            except Exception as error:  # noqa: BLE001  (whatever a trial raises is an attempt with its cause)
+            except Exception as error:  # noqa: BLE001  (any error of a trial becomes an attempt)
                 self._run = None
                 status: Status = "oom" if is_out_of_memory(error) else "failed"
                 record = attempt(status, error=error, job=job)
@@ -79,30 +88,32 @@ class TrialActor(tune.Trainable):
         return {"outcome": "running"}
 
     def _preemption(self, begun: bool) -> Preempted:
-        """What to raise, which ends this process: Tune must not give it another trial."""
+        """Return the exception to raise.  It ends this process, because Tune must not give it another trial."""
         if begun:
-            with suppress(StoreError):  # the resume state stands, or the trial would have met the same store
-                _last_words(self._job, attempt("preempted", job=self._job, cause="this machine is being taken away"))
+            with suppress(StoreError):  # the resume state is stored already; only this record would be missing
+                _put_attempt(self._job, attempt("preempted", job=self._job, cause="this machine is being taken away"))
         else:
-            time.sleep(POLL_SECONDS)  # where Ray does not know of the notice yet, it may place trials here again
+            time.sleep(POLL_SECONDS)  # Ray may not know of the notice yet, and would start trials here again at once
         return Preempted("this machine is being taken away")
 
     def cleanup(self) -> None:
+        """Close a trial that is still running; called by Tune."""
         if self._run is not None:
             self._run.close()
             self._run = None
 
 
 def _begin(job: Mapping[str, Any]) -> Generator[Any, bool | None, Record]:
-    from sweep.trial.run import Options, run_trial  # torch: two seconds of a worker's start, none of the driver's
+    from sweep.trial.options import make_options
+    from sweep.trial.run import run_trial  # imports torch, which the tuner process does not need
 
     spec = TrialSpec.from_dict(job["spec"])
-    options = Options(
-        cache=Path(job["cache"]).expanduser(),
+    options = make_options(
+        spec,
+        job["cache"],
         cache_bytes=job["cache_bytes"],
         checkpoint_seconds=job["checkpoint_seconds"],
         keep_weights=job["keep_weights"],
-        lambda_default=detectors.detector(spec.detector).variant(spec.variant).lam,
         owner=f"{job['sweep']} trial {spec.key}",
         attempts=job["attempts"],
         provenance=job["provenance"],
@@ -110,13 +121,13 @@ def _begin(job: Mapping[str, Any]) -> Generator[Any, bool | None, Record]:
     return run_trial(spec, open_store(job["storage"]), options)
 
 
-def _last_words(job: Mapping[str, Any], record: Record) -> None:
-    """Put an attempt from here, since whoever runs the generation will only see this process end."""
+def _put_attempt(job: Mapping[str, Any], record: Record) -> None:
+    """Record an attempt from this process, because the tuner process only sees that this process ends."""
     Ledger(open_store(job["storage"]), job["sweep"]).put_attempt(job["key"], record)
 
 
-class _watched:  # noqa: N801  (a context manager, named as it reads)
-    """Ends this process when a step takes longer than `hang_seconds`, with its stack on record."""
+class _Watchdog:
+    """Context manager that records the stack and ends this process if the block takes longer than `hang_seconds`."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         self._job = job
@@ -133,6 +144,6 @@ class _watched:  # noqa: N801  (a context manager, named as it reads)
         try:
             frame = sys._current_frames().get(thread)
             cause = f"no progress for {self._job['hang_seconds']:g} s"
-            _last_words(self._job, attempt("hung", job=self._job, cause=cause, frame=frame))
+            _put_attempt(self._job, attempt("hung", job=self._job, cause=cause, frame=frame))
         finally:
             os._exit(HUNG_EXIT)

@@ -1,8 +1,8 @@
-"""Why a trial's process is gone: by itself, which is a failure, or with its machine, which is none.
+"""Classification of a lost trial process: the trial crashed (a failure), or its machine went away (a preemption).
 
-Ray's error says it only where the machine was drained before.  Else Ray is asked which node the process ran
-on, and whether that node lives; after a cut connection it knows only when the node has missed its health
-checks, so an answer may take a minute.  Only our own node is known to live.
+Ray's error gives the reason only if the machine was drained before.  Otherwise this module asks Ray on which node the
+process ran, and whether that node is alive.  After a cut connection Ray does not know this until the node has missed
+its health checks, which may take a minute.  Only the node of this process is known to be alive.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from sweep.engine.tuner.actor import Preempted
 
-PATIENCE_SECONDS = 90.0  # a node that does not answer is dead after about a minute by Ray's defaults
-# Of an actor with a cut connection "dead" may be Tune's own doing, who ends what has failed; a node that lost its
-# power is known to be dead half a minute later.
+PATIENCE_SECONDS = 90.0  # Ray's default: a node is dead after about a minute without an answer
+# After a cut connection, state "DEAD" of an actor proves nothing, because Tune itself ends an actor that has failed.
+# Ray learns about half a minute later that a node without power is dead.
 DEAD_PATIENCE_SECONDS = 45.0
 
 
 class LossCause(NamedTuple):
-    """Whose end it was.
+    """Cause of the loss of a process.
 
     Attributes:
-        of: "process"; "machine", lost or drained; "notice", heeded by the trial itself.
-        cause: one line; "" where the error says it.
+        of: "process" (the trial crashed), "machine" (lost or drained), or "notice" (the trial itself left a machine
+            that will be taken away).
+        cause: one line; "" if the error contains the cause.
     """
 
     of: Literal["process", "machine", "notice"]
@@ -36,18 +37,18 @@ class LossCause(NamedTuple):
 
 @dataclass
 class LostWorker:
-    """A process that is gone, of which it may not be known yet why.
+    """Process that was lost, perhaps for a reason that is not known yet.
 
     Attributes:
-        error: what Tune was told.
-        since: reading of the monotonic clock.
+        error: error that Ray gave to Tune.
+        since: monotonic seconds at which the loss was noticed.
     """
 
     error: Exception
     since: float = field(default_factory=time.monotonic)
 
     def verdict(self) -> LossCause | None:
-        """Why, None while Ray does not know."""
+        """Return the cause of the loss; None while Ray does not know it."""
         if isinstance(self.error, RayTaskError) and isinstance(self.error.cause, Preempted):
             return LossCause("notice")
         actor = getattr(self.error, "actor_id", None)
@@ -63,9 +64,9 @@ class LostWorker:
         except RayError:
             return None if patient else LossCause("process")
         if node is not None and not node["Alive"]:
-            why = " ".join(str(node.get("DeathReasonMessage") or "").split())
+            reason = " ".join(str(node.get("DeathReasonMessage") or "").split())
             return LossCause(
-                "machine", f"the machine {node['NodeManagerAddress']} was lost{f' ({why})' if why else ''}"
+                "machine", f"the machine {node['NodeManagerAddress']} was lost{f' ({reason})' if reason else ''}"
             )
         if not isinstance(self.error, ActorUnavailableError) or _on_our_node(table):
             return LossCause("process")
@@ -75,28 +76,34 @@ class LostWorker:
 
 
 def _node(actor: dict[str, Any]) -> dict[str, Any] | None:
-    """Entry of the node that a process ran on, None where Ray has none."""
+    """Return Ray's entry of the node that a process ran on; None if Ray has none."""
     wanted = actor.get("Address", {}).get("NodeID")
     return next((node for node in cluster.node_table() if node["NodeID"] == wanted), None)
 
 
 def _on_our_node(actor: dict[str, Any]) -> bool:
-    """Whether a process ran where its owner does, who asks, and whose node therefore lives."""
+    """Return True if a process ran on the node of its owner, which is this process, so that the node is alive."""
     node = actor.get("Address", {}).get("NodeID")
     return bool(node) and node == actor.get("OwnerAddress", {}).get("NodeID")
 
 
 def workers() -> list[dict[str, Any]]:
-    """Nodes that have slots, by address: whether any lives there, or all that were are lost, and what they offer."""
+    """List the nodes that run trials, by address.
+
+    Returns:
+        For each address: "name", "alive" (False if all nodes there were lost), and "cpus" and "gpus" of the nodes that
+        are alive.  Empty if Ray does not answer.
+    """
     try:
         nodes = cluster.node_table()
     except RayError:
         return []
-    offering = [node for node in nodes if node["Resources"].get("CPU") or not node["Alive"]]  # the dead offer nothing
-    found: dict[str, dict[str, Any]] = {}
+    # A dead node lists no resources, so its CPUs cannot be tested.
+    offering = [node for node in nodes if node["Resources"].get("CPU") or not node["Alive"]]
+    by_address: dict[str, dict[str, Any]] = {}
     for node in offering:
-        at = found.setdefault(node["NodeManagerAddress"], {"alive": False, "cpus": 0, "gpus": 0})
+        at = by_address.setdefault(node["NodeManagerAddress"], {"alive": False, "cpus": 0, "gpus": 0})
         at["alive"] = at["alive"] or node["Alive"]
         for name, resource in (("cpus", "CPU"), ("gpus", "GPU")):
             at[name] += int(node["Resources"].get(resource, 0)) if node["Alive"] else 0
-    return [{"name": address, **at} for address, at in found.items()]
+    return [{"name": address, **at} for address, at in by_address.items()]

@@ -1,7 +1,7 @@
-"""Where Ray 2.60 stands in the way: what is changed in it while it runs, and why.
+"""Patches of Ray 2.60, with the reason for each.
 
-Each change reaches into private parts, so it is made for the version that it was read in alone; with
-any other, Ray is as it comes: slower to start, and less forgiving of a lack of memory.
+They change private parts of Ray, so they are applied only to the version whose code was read for them.  Any other
+version runs unchanged: it starts more slowly, and a lack of memory can end all trials instead of one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ KNOWN = ray.__version__.startswith("2.60.")
 
 
 def start_bare() -> None:
-    """Make `ray.init` start what runs trials on this machine, and nothing else.
+    """Make `ray.init` start only the processes that run trials on this machine.
 
-    It starts the dashboard's server (with `include_dashboard=False`, too), the autoscaler and the
-    forwarder of logs as well: a Python process each, without use here, and half of the 5 s that
-    `ray.init` takes on 2 cores.
+    Otherwise it also starts the dashboard's server (even with `include_dashboard=False`), the autoscaler and the log
+    forwarder.  Each is a Python process without use here.  Together they take half of the 5 s of `ray.init` on 2 cores.
     """
 
     def no_dashboard(self: Any, **_: Any) -> None:
@@ -37,9 +36,9 @@ def start_bare() -> None:
 def take_waiting_workers() -> None:
     """Let trials run in the workers that Ray has started in advance.
 
-    Tune asks for an environment of its own, a few variables, so Ray starts other processes (1.6 s)
-    and the waiting ones stay idle.  Ours have their variables from the process that started Ray; those of
-    a cluster that others started have not, so it is left as it comes there.
+    Tune requests a separate environment with a few variables.  So Ray starts other processes (1.6 s), and the waiting
+    ones stay idle.  Workers of a Ray cluster that the tuner started have these variables already.  Workers of a cluster
+    that others started do not, so this patch must not be applied there.
     """
     from ray.tune.execution.class_cache import _ActorClassCache
 
@@ -53,11 +52,11 @@ def take_waiting_workers() -> None:
 
 
 def survive_memory_monitor() -> None:
-    """Make a trial that Ray's memory monitor kills fail alone.
+    """Let only one trial fail when Ray's memory monitor kills its process.
 
-    The error of such a kill is neither an actor's nor a task's, which ends the whole `Tuner.fit`
-    (`_actor_task_failed`: "Caught unexpected exception").  Shown as an actor's error it is one
-    trial's, like any death.
+    The error of such a kill is neither an actor's nor a task's.  It therefore ends the whole `Tuner.fit`
+    (`_actor_task_failed`: "Caught unexpected exception").  Converted to an actor's error, it is the error of one trial,
+    like that of any other lost process.
     """
     from ray.air.execution._internal.actor_manager import RayActorManager
     from ray.exceptions import RayActorError, RayError, RayTaskError

@@ -1,7 +1,8 @@
-"""How a generation's trials hear that they are to write their resume state and end.
+"""Signals that ask trials to write their resume state and end.
 
-Two causes.  All are asked to stop: a file says so where the generation runs, and Ray's key-value store on
-every other node.  Or a node is about to be taken away: the machine's watcher leaves a notice on it.
+There are two causes.  A launch stops all trials: the stop file appears on the machine of the tuner process, and a key
+in Ray's key-value store informs every other node.  Or a machine will be taken away: its guard writes a notice file
+there.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from ray.exceptions import RayError
 from ray.experimental.internal_kv import internal_kv_get_gcs_client
 
 NAMESPACE = b"anomaly-sweep"
-POLL_SECONDS = 1.0  # between two looks of one process at Ray's key-value store
-ANSWER_SECONDS = 2.0  # a head that is gone must not hold trials up
+POLL_SECONDS = 1.0  # time between two reads of Ray's key-value store by one process
+ANSWER_SECONDS = 2.0  # timeout of a read, so that a lost head does not delay trials
 NOTICE_FILE = "/run/sweep/interrupted"
 
 
 class StopFlag:
-    """Whether this process's trials are asked to stop.
+    """Request to stop, as seen by the trials of one process.
 
     Args:
-        file: says so by being there, on the machine where the generation runs.
-        key: of Ray's key-value store.
-        clock: monotonic seconds.
+        file: path of the stop file, which exists on the machine of the tuner process once a stop is requested.
+        key: key in Ray's key-value store, which is then set for all nodes.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, file: str, key: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,14 +40,17 @@ class StopFlag:
 
     @property
     def is_set(self) -> bool:
-        """Ray is asked at most once a second; a head that does not answer has not asked for anything."""
+        """True once a stop is requested.
+
+        Ray's store is read at most once per second.  If the head does not answer, nothing was requested.
+        """
         self._asked = self._asked or os.path.exists(self._file)
         if not self._asked and self._clock() >= self._look_at:
-            self._asked = self._is_set()
+            self._asked = self._read_key()
             self._look_at = self._clock() + POLL_SECONDS
         return self._asked
 
-    def _is_set(self) -> bool:
+    def _read_key(self) -> bool:
         client = internal_kv_get_gcs_client()
         try:
             return (
@@ -58,29 +62,34 @@ class StopFlag:
 
 @lru_cache(maxsize=1)
 def flag(file: str, key: str) -> StopFlag:
-    """One for all trials of a generation in this process."""
+    """Return the flag that all trials of a generation share in this process."""
     return StopFlag(file, key)
 
 
 def leaving() -> bool:
-    """Whether the machine that this process runs on is about to be taken away."""
+    """Return True if the machine of this process will be taken away soon."""
     return os.path.exists(os.environ.get("SWEEP_NOTICE_FILE", NOTICE_FILE))
 
 
 @contextmanager
 def announce(file: str, key: str) -> Iterator[None]:
-    """While the block runs, say on every node what the file says here, as soon as it is there."""
+    """Set the key in Ray's key-value store as soon as the stop file exists, while the block runs.
+
+    Args:
+        file: path of the stop file.
+        key: key to set; it is deleted at the end.
+    """
     client = internal_kv_get_gcs_client()
     ended = threading.Event()
 
-    def announce() -> None:
+    def watch_file() -> None:
         while not ended.wait(POLL_SECONDS / 4):
             if os.path.exists(file):
-                with suppress(RayError):  # again, then
+                with suppress(RayError):  # the next round tries again
                     client.internal_kv_put(key.encode(), b"stop", True, NAMESPACE)
                     return
 
-    thread = threading.Thread(target=announce, name="stop flag", daemon=True)
+    thread = threading.Thread(target=watch_file, name="stop flag", daemon=True)
     thread.start()
     try:
         yield

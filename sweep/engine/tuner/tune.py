@@ -1,8 +1,8 @@
-"""Plan + queue -> Ray Tune: one Tuner per generation, in a process of its own.
+"""One generation of trials on Ray Tune, in its own process.
 
-With `sweep.engine.tuner.actor` the only room that knows Ray Tune.  Tune places trials, reuses their processes and
-tells of those that died; what is to be run, tried again or forgotten is decided by `sweep.engine.queue` from the
-ledger, and Tune's own experiment state is scratch that nobody restores.
+Only this module and `sweep.engine.tuner.actor` use Ray Tune.  Tune places trials on nodes, reuses their processes, and
+reports processes that died.  `sweep.engine.queue` decides from the ledger which trials run or are tried again.  Tune's
+own experiment state is temporary, and nothing is restored from it.
 """
 
 from __future__ import annotations
@@ -35,33 +35,46 @@ from sweep.store.attempts import Status, attempt, failed_before, failures
 from sweep.store.base import StoreError
 from sweep.store.ledger import Ledger, Record
 
-LISTING_SECONDS = 10.0  # between two lists of the cluster's nodes
-MOST_LOSSES = 10  # of one trial's machine in a generation, before the trial itself is suspected
-Say = Callable[..., None]  # (event, planned trial or None, **fields)
+LISTING_SECONDS = 10.0  # time between two events that list the cluster's nodes
+MOST_LOSSES = 10  # a trial that loses more machines than this in a generation counts as failed: it may be the cause
+Emit = Callable[..., None]  # (event, planned trial or None, **fields)
 
 
 class Multiplexer(Searcher):
-    """The queue as a Tune searcher: every trial of every study and search comes from here."""
+    """Tune searcher that takes every trial of every study and search from the queue.
 
-    def __init__(self, orders: TunerJob, queue: Queue, ledger: Ledger, jobs: _Jobs, say: Say) -> None:
+    Args:
+        tuner_job: parameters of the generation.
+        queue: trials to run.
+        ledger: ledger of the sweep, for failed attempts.
+        jobs: planned trials and numbers of attempts.
+        emit: writes an event.
+
+    Attributes:
+        queue: trials to run.
+        stopped: why the generation cannot go on; None if it can.
+    """
+
+    def __init__(self, tuner_job: TunerJob, queue: Queue, ledger: Ledger, jobs: _Jobs, emit: Emit) -> None:
         super().__init__()
-        self.queue, self._ledger, self._jobs, self._say = queue, ledger, jobs, say
-        self._orders = orders
+        self.queue, self._ledger, self._jobs, self._emit = queue, ledger, jobs, emit
+        self._tuner_job = tuner_job
         self._given = 0
         self._keys: dict[str, str] = {}
         self.stopped: str | None = None
-        self._alike: dict[str, set[str]] = {}
+        self._failed_by_cause: dict[str, set[str]] = {}  # cause -> keys
         self._succeeded = False
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """Tune's limiter passes everything through, and shows that many pending trials to an autoscaler."""
+        """Return True: Tune's limiter then passes every trial, and shows an autoscaler that many pending trials."""
         del max_concurrent
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # FINISHED is text
-        if self.stopped or os.path.exists(self._orders.stop_file):
+        """Return the configuration of the next trial, FINISHED if there is none, or None if there may be one later."""
+        if self.stopped or os.path.exists(self._tuner_job.stop_file):
             return Searcher.FINISHED
-        if self._given >= self._orders.quota:
+        if self._given >= self._tuner_job.quota:
             return Searcher.FINISHED
         try:
             job = self.queue.next()
@@ -75,12 +88,13 @@ class Multiplexer(Searcher):
         return {"job": self._jobs.encode(job.planned)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Heartbeats say nothing that the queue needs."""
+        """Ignore intermediate results, which the queue does not need."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Report the outcome of a trial whose process is alive to the queue and the ledger."""
         key = self._keys.get(trial_id)
         if key is None or error or not result or "outcome" not in result:
-            return  # `Watch` hears of processes that died, with their cause
+            return  # `Watch` handles processes that died, because it gets the cause
         outcome = result["outcome"]
         if outcome == "result":
             self._finish(key, json.loads(result["record"]))
@@ -93,17 +107,23 @@ class Multiplexer(Searcher):
             self.give_back(key)
 
     def give_back(self, key: str) -> None:
-        """A try was cut short and leaves no record: the trial goes on, later or elsewhere."""
+        """Handle an attempt that was cut short: it leaves no record, and the trial goes on later or elsewhere."""
         self.queue.record_interruption(key)
-        self._say("interrupted", self._jobs.planned[key])
+        self._emit("interrupted", self._jobs.planned[key])
 
     def _finish(self, key: str, record: Record) -> None:
         self._succeeded = True
         self.queue.record_result(key, record)
-        self._say("result", self._jobs.planned[key], record=record)
+        self._emit("result", self._jobs.planned[key], record=record)
 
     def fail(self, key: str, record: Record, *, recorded: bool = False) -> None:
-        """A try ended without a result: append the attempt, then try again or give up."""
+        """Handle an attempt that ended without a result: record it, then try the trial again or give it up.
+
+        Args:
+            key: key of the trial.
+            record: record of the attempt.
+            recorded: True if the trial's own process has put the record into the ledger.
+        """
         if not recorded:
             try:
                 self._ledger.put_attempt(key, record)
@@ -114,57 +134,66 @@ class Multiplexer(Searcher):
         self._jobs.attempts[key] = self._jobs.attempts.get(key, 0) + 1
         if record["status"] == "preempted":
             self.queue.record_interruption(key)
-            self._say("attempt", self._jobs.planned[key], record=record, again=True)
+            self._emit("attempt", self._jobs.planned[key], record=record, again=True)
             return
         again = self.queue.record_failure(key)
-        self._say("attempt", self._jobs.planned[key], record=record, again=again)
-        alike = self._alike.setdefault(record["cause"], set())
+        self._emit("attempt", self._jobs.planned[key], record=record, again=again)
+        alike = self._failed_by_cause.setdefault(record["cause"], set())
         alike.add(key)
         limit = self._jobs.sweep.trial.stop_after_failures
         if not self._succeeded and limit and len(alike) >= limit:
             self.stopped = f"the first {len(alike)} trials failed alike: {record['cause']}"
 
     def save(self, checkpoint_path: str) -> None:
-        """Tune insists on a file; the ledger is what is restored from."""
+        """Write a placeholder, because Tune requires a file; a later launch restores its state from the ledger."""
         Path(checkpoint_path).write_text("ledger")
 
     def restore(self, checkpoint_path: str) -> None:
+        """Raise AssertionError: nothing calls this."""
         raise AssertionError("Tune's experiment state is never restored")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Tune pickles its configuration to disk, for a restore that never comes
+        return {}  # Tune pickles its configuration to disk for a restore, which never happens here
 
 
 class Watch(tune.Callback):
-    """What Tune alone knows: when a trial begins, and when its process is gone.
+    """Tune callback that learns when a trial starts and when its process is lost.
 
-    Killed, out of memory, hung, or lost with its machine: each is an attempt with its cause.
+    A process that was killed, ran out of memory, hung, or was lost with its machine gives an attempt with its cause.
     """
 
     def __init__(
-        self, searcher: Multiplexer, ledger: Ledger, jobs: _Jobs, say: Say, clock: Callable[[], float] = time.monotonic
+        self,
+        searcher: Multiplexer,
+        ledger: Ledger,
+        jobs: _Jobs,
+        emit: Emit,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._searcher, self._ledger, self._jobs, self._say, self._clock = searcher, ledger, jobs, say, clock
-        self._running: set[str] = set()  # keys
-        self._unsettled: list[tuple[dict[str, Any], LostWorker]] = []
+        self._searcher, self._ledger, self._jobs, self._emit, self._clock = searcher, ledger, jobs, emit, clock
+        self._running: set[str] = set()  # keys of running trials
+        self._unsettled: list[tuple[dict[str, Any], LostWorker]] = []  # lost processes whose cause is not known yet
         self._losses: Counter[str] = Counter()
         self._listed_at = -math.inf
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Report the start of a trial."""
         key = json.loads(trial.config["job"])["key"]
         self._running.add(key)
-        self._say("started", self._jobs.planned[key])
+        self._emit("started", self._jobs.planned[key])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Remove a trial from the running ones; `Multiplexer` handles its outcome."""
         self._running.discard(json.loads(trial.config["job"])["key"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Handle a lost process: take the attempt that the process itself recorded, else find the cause."""
         job = json.loads(trial.config["job"])
         try:
             known = self._ledger.attempts_of(job["key"])
         except StoreError:
-            known = []  # `fail` will meet the same store, and stop
-        if len(known) > self._jobs.attempts.get(job["key"], 0):  # it wrote its own last words
+            known = []  # `fail` will find the same error of the store, and stop
+        if len(known) > self._jobs.attempts.get(job["key"], 0):  # the process itself has recorded this attempt
             self._running.discard(job["key"])
             self._searcher.fail(job["key"], known[-1], recorded=True)
             return
@@ -172,18 +201,24 @@ class Watch(tune.Callback):
         self._settle()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Look again at lost processes, and list the cluster's nodes every `LISTING_SECONDS`."""
         self._settle()
         if self._clock() - self._listed_at >= LISTING_SECONDS:
             self._listed_at = self._clock()
-            self._say("nodes", nodes=workers())
+            self._emit("nodes", nodes=workers())
 
     @property
     def running(self) -> int:
-        """Trials that run, or ran on a machine of which nobody knows yet whether it is lost."""
+        """Number of trials that run, or ran on a machine that may be lost."""
         return len(self._running)
 
     def close(self, patient: bool) -> None:
-        """Settle what is open; impatient, trials whose end nobody can explain yet go on at the next launch."""
+        """Settle all lost processes at the end of the generation.
+
+        Args:
+            patient: True to wait until every cause is known.  False to leave the other trials as interrupted, so that
+                the next launch continues them.
+        """
         while self._unsettled and patient:
             time.sleep(1.0)
             self._settle()
@@ -191,81 +226,90 @@ class Watch(tune.Callback):
             self._searcher.give_back(job["key"])
 
     def _settle(self) -> None:
-        for job, death in list(self._unsettled):
-            verdict = death.verdict()
-            if verdict is not None:
-                self._unsettled.remove((job, death))
-                self._judge(job, death.error, verdict)
+        for job, lost in list(self._unsettled):
+            loss = lost.verdict()
+            if loss is not None:
+                self._unsettled.remove((job, lost))
+                self._handle_loss(job, lost.error, loss)
 
-    def _judge(self, job: dict[str, Any], error: Exception, verdict: LossCause) -> None:
+    def _handle_loss(self, job: dict[str, Any], error: Exception, loss: LossCause) -> None:
         key = job["key"]
         begun = key in self._running
         self._running.discard(key)
-        if verdict.of == "process":
+        if loss.of == "process":
             status: Status = "oom" if "OutOfMemory" in str(error) else "failed"
             self._searcher.fail(key, attempt(status, error=error, job=job))
         elif not begun:
             self._searcher.queue.record_interruption(key)
-        elif verdict.of == "notice":
+        elif loss.of == "notice":
             self._searcher.give_back(key)
         else:
             self._losses[key] += 1
-            poison = self._losses[key] > MOST_LOSSES
+            suspect = self._losses[key] > MOST_LOSSES
             self._searcher.fail(
-                key, attempt("failed" if poison else "preempted", error=error, cause=verdict.cause, job=job)
+                key, attempt("failed" if suspect else "preempted", error=error, cause=loss.cause, job=job)
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # as `Multiplexer`
+        return {}  # see `Multiplexer.__getstate__`
 
 
 class Standstill(tune.Stopper):
-    """Ends the Tuner when all are asked to stop and nothing runs.
+    """Tune stopper that ends the Tuner when a stop is requested and no trial runs.
 
-    Trials that wait for a machine would wait for as long as none comes.
+    Otherwise trials that wait for a machine would wait until one comes.
     """
 
     def __init__(self, stop_file: str, watch: Watch) -> None:
         self._stop_file, self._watch = stop_file, watch
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return False: no single trial is stopped here."""
         return False
 
     def stop_all(self) -> bool:
+        """Return True if the Tuner must end."""
         return not self._watch.running and os.path.exists(self._stop_file)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # as `Multiplexer`
+        return {}  # see `Multiplexer.__getstate__`
 
 
 def _error_of(trial: Any) -> Exception:
-    """What Tune was told of a death; `Trial.get_pickled_error` looks where it is copied to later."""
+    """Return the error of a lost process; `Trial.get_pickled_error` reads a copy that does not exist yet."""
     if trial.pickled_error_file is None:
-        return RuntimeError("the process ended without a word")
+        return RuntimeError("the process ended without an error message")
     error: Exception = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
     return error
 
 
 class _Jobs:
-    """Planned trials as what an actor is given."""
+    """Planned trials, encoded as parameters of an actor.
 
-    def __init__(self, orders: TunerJob, sweep: Sweep, attempts: dict[str, int]) -> None:
+    Attributes:
+        sweep: spec of the sweep.
+        attempts: number of attempts by key.
+        planned: encoded trials by key.
+    """
+
+    def __init__(self, tuner_job: TunerJob, sweep: Sweep, attempts: dict[str, int]) -> None:
         self.sweep, self.attempts = sweep, attempts
         self.planned: dict[str, Planned] = {}
         self._common = {
             "sweep": sweep.name,
-            "launch": orders.launch,
+            "launch": tuner_job.launch,
             "storage": sweep.storage,
-            "stop_file": orders.stop_file,
-            "stop_key": orders.stop_key,
-            "cache": orders.cache,
+            "stop_file": tuner_job.stop_file,
+            "stop_key": tuner_job.stop_key,
+            "cache": tuner_job.cache,
             "cache_bytes": sweep.data.cache_gb * 1e9,
             "checkpoint_seconds": sweep.trial.checkpoint_seconds,
             "hang_seconds": sweep.trial.hang_seconds,
-            "provenance": {**orders.provenance, "ray": ray.__version__, "gpus": orders.platform["gpus"]},
+            "provenance": {**tuner_job.provenance, "ray": ray.__version__, "gpus": tuner_job.platform["gpus"]},
         }
 
     def encode(self, planned: Planned) -> str:
+        """Return the JSON that an actor gets for a trial."""
         self.planned[planned.key] = planned
         return json.dumps(
             {
@@ -278,56 +322,58 @@ class _Jobs:
         )
 
 
-def run(orders: TunerJob, events: TextIO) -> None:
-    """Run trials until none is left, the quota is used up, or it is stopped; Ray has been started.
+def run(tuner_job: TunerJob, events: TextIO) -> None:
+    """Run trials until none is left, the quota is used up, or a stop is requested.  Ray is running already.
 
     Args:
-        orders: what to run.
-        events: takes what happens, as JSON lines.
+        tuner_job: what to run.
+        events: receives events as JSON lines: "ready", "started", "result", "attempt", "interrupted", "nodes", "ended".
     """
     ray_patches.survive_memory_monitor()
-    if not orders.attached:
+    if not tuner_job.attached:
         ray_patches.take_waiting_workers()
-    sweep = Sweep.model_validate(orders.sweep)
-    platform = orders.resolved_platform()
+    sweep = Sweep.model_validate(tuner_job.sweep)
+    platform = tuner_job.resolved_platform()
 
-    def say(event: str, planned: Planned | None = None, **fields: Any) -> None:
+    def emit(event: str, planned: Planned | None = None, **fields: Any) -> None:
         trial = {} if planned is None else _names(planned)
         events.write(json.dumps({"event": event, "time": time.time(), **trial, **fields}) + "\n")
 
     ledger = Ledger(open_store(sweep.storage), sweep.name)
     try:
-        searcher, jobs = _resume(orders, sweep, ledger, say)
+        searcher, jobs = _resume(tuner_job, sweep, ledger, emit)
     except StoreError as error:
-        say("ended", finished=False, stopped=f"the store failed: {error}")
+        emit("ended", finished=False, stopped=f"the store failed: {error}")
         return
-    say("ready")
-    watch = Watch(searcher, ledger, jobs, say)
-    with announce(orders.stop_file, orders.stop_key):
-        _tuner(orders, platform, searcher, watch).fit()
-        watch.close(patient=searcher.stopped is None and not os.path.exists(orders.stop_file))
-    say("ended", finished=searcher.queue.finished, stopped=searcher.stopped)
+    emit("ready")
+    watch = Watch(searcher, ledger, jobs, emit)
+    with announce(tuner_job.stop_file, tuner_job.stop_key):
+        _tuner(tuner_job, platform, searcher, watch).fit()
+        watch.close(patient=searcher.stopped is None and not os.path.exists(tuner_job.stop_file))
+    emit("ended", finished=searcher.queue.finished, stopped=searcher.stopped)
 
 
-def _resume(orders: TunerJob, sweep: Sweep, ledger: Ledger, say: Say) -> tuple[Multiplexer, _Jobs]:
-    """The queue as the ledger leaves it."""
-    work = expand(sweep, orders.resolved_platform())
+def _resume(tuner_job: TunerJob, sweep: Sweep, ledger: Ledger, emit: Emit) -> tuple[Multiplexer, _Jobs]:
+    """Make the queue from the plan and the state of the ledger."""
+    work = expand(sweep, tuner_job.resolved_platform())
     index = ledger.index()
     tried = ledger.attempts(index, index.attempts.keys() - index.finished)
-    jobs = _Jobs(orders, sweep, {key: len(records) for key, records in tried.items()})
+    jobs = _Jobs(tuner_job, sweep, {key: len(records) for key, records in tried.items()})
     queue = Queue(
         work,
         ledger,
         index.finished,
         sample_cost(work, work.fixed, ledger, index.finished).seconds,
         retries=sweep.trial.retries,
-        tries={key: failures(records, orders.launch) for key, records in tried.items()},
-        skip={key for key, records in tried.items() if orders.skip_failed and failed_before(records, orders.launch)},
+        tries={key: failures(records, tuner_job.launch) for key, records in tried.items()},
+        skip={
+            key for key, records in tried.items() if tuner_job.skip_failed and failed_before(records, tuner_job.launch)
+        },
     )
-    return Multiplexer(orders, queue, ledger, jobs, say), jobs
+    return Multiplexer(tuner_job, queue, ledger, jobs, emit), jobs
 
 
-def _tuner(orders: TunerJob, platform: Platform, searcher: Multiplexer, watch: Watch) -> tune.Tuner:
+def _tuner(tuner_job: TunerJob, platform: Platform, searcher: Multiplexer, watch: Watch) -> tune.Tuner:
     resources = {"cpu": platform.cpus, "gpu": platform.gpus}
     return tune.Tuner(
         tune.with_resources(TrialActor, {name: amount for name, amount in resources.items() if amount}),
@@ -341,11 +387,11 @@ def _tuner(orders: TunerJob, platform: Platform, searcher: Multiplexer, watch: W
         ),
         run_config=tune.RunConfig(
             name="generation",
-            storage_path=f"{orders.scratch}/tune",
+            storage_path=f"{tuner_job.scratch}/tune",
             verbose=0,
             callbacks=[watch],
-            stop=Standstill(orders.stop_file, watch),
-            failure_config=tune.FailureConfig(max_failures=0),  # the queue tries again, and counts
+            stop=Standstill(tuner_job.stop_file, watch),
+            failure_config=tune.FailureConfig(max_failures=0),  # the queue counts failures and tries again
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )

@@ -1,6 +1,6 @@
-"""Figures of a leaderboard, as SVG and PDF, from rows and from what trials stored.
+"""Figures of a leaderboard as SVG and PDF, drawn from its rows and from files that trials stored.
 
-matplotlib is loaded here and nowhere else; a verb imports this when figures are asked for.
+Only this package loads matplotlib; a command imports it when figures are requested.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from sweep.report.sheet import line_label
 
 __all__ = ["Drawing", "draw"]
 
-BOARDS = 6  # that get figures of their own
-SEARCHES = 8
+BOARDS = 6  # maximum number of boards with figures
+SEARCHES = 8  # maximum number of searches with a figure
 
 
 def draw(
@@ -27,31 +27,34 @@ def draw(
     searched: Sequence[tuple[PlannedSearch, Search]],
     read: samples.Read,
 ) -> Iterator[Drawing]:
-    """Every figure that there is something to draw of.
+    """Draw every figure for which there are data.
 
     Args:
-        leaderboard: of the rows.
-        rows: of `sweep.leaderboard.rows.gather`.
-        searched: searches as they stand.
-        read: an object of the store by path, None where there is none.
+        leaderboard: leaderboard of the rows.
+        rows: rows of `sweep.leaderboard.rows.build_rows`.
+        searched: planned searches, each with its present state.
+        read: returns the object of the store at a path, or None if there is none.
+
+    Yields:
+        Finished figures: those of each board, then one for each search.
     """
     with use_style():
         for board in leaderboard.boards[:BOARDS]:
             yield from _board(leaderboard, board, rows, read)
-        for planned, found in searched[:SEARCHES]:
-            yield from searches.search(planned, found)
+        for planned, state in searched[:SEARCHES]:
+            yield from searches.search(planned, state)
 
 
 def _board(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], read: samples.Read) -> Iterator[Drawing]:
-    telling = sorted(board.lines, key=lambda line: (line.trivial, line.variant == "untrained"))
-    lines = telling[:LINES]  # those that have learned first, as they stand on the board
-    looked = looks(line_label(line, board.lines) for line in (*board.lines[:LINES], *lines))
-    yield from boards.error_bars(leaderboard, board, looked)
+    ordered = sorted(board.lines, key=lambda line: (line.trivial, line.variant == "untrained"))
+    lines = ordered[:LINES]  # trained detectors first, in the order of the board
+    line_looks = looks(line_label(line, board.lines) for line in (*board.lines[:LINES], *lines))
+    yield from boards.error_bars(leaderboard, board, line_looks)
     yield from boards.against_hyperparameters(leaderboard, board)
     trials = samples.load(leaderboard, board, rows, lines, read)
-    yield from samples.roc_curves(leaderboard, board, trials, looked)
-    yield from samples.against_lambda(leaderboard, board, trials, looked)
+    yield from samples.roc_curves(leaderboard, board, trials, line_looks)
+    yield from samples.against_lambda(leaderboard, board, trials, line_looks)
     yield from samples.histograms(leaderboard, board, trials)
-    abnormal, found = networks.find_kept(board, rows, lines, read)
-    yield from networks.tsne(board, abnormal, found)
-    yield from networks.reconstructions(board, abnormal, found)
+    abnormal, kept = networks.find_kept(board, rows, lines, read)
+    yield from networks.tsne(board, abnormal, kept)
+    yield from networks.reconstructions(board, abnormal, kept)

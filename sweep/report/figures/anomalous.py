@@ -1,4 +1,4 @@
-"""An image sheet: the most anomalous of new images, with what the detector makes of them."""
+"""Image sheet: the most anomalous of new images, with their reconstructions by the detector."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from sweep.console import printable
 from sweep.report.figures.networks import GAP, mosaic
-from sweep.report.figures.style import WIDTH, Drawing, canvas, printable, save
+from sweep.report.figures.style import WIDTH, Drawing, canvas, save
 
 COLUMNS = 8
-LETTERS = 15  # of a file's name below its image
+LETTERS = 15  # maximum length of a file's name below its image
 ROWS = ("original", "reconstruction", "difference")
 
 
@@ -25,15 +26,15 @@ def most_anomalous(
     detector: str,
     count: int,
 ) -> Drawing:
-    """The sheet, within `styled`.
+    """Draw the image sheet; call within `use_style`.
 
     Args:
-        files: names of the images, the most anomalous first, [K].
-        scores: [K] or more.
+        files: names of the K images, the most anomalous first.
+        scores: float64 [K] or longer, in the order of `files`.
         images: uint8 [K, C, S, S].
-        made: what the detector makes of them, of the same shape; None where it reconstructs nothing.
-        detector: which one, for the caption.
-        count: images that were scored.
+        made: reconstructions by the detector, uint8 [K, C, S, S]; None if it does not reconstruct.
+        detector: description of the detector for the caption.
+        count: number of images that were scored.
     """
     strips = -(-len(files) // COLUMNS)
     shown = ROWS if made is not None else ROWS[:1]
@@ -45,7 +46,7 @@ def most_anomalous(
         axes.imshow(
             mosaic(images[chosen], None if made is None else made[chosen]), interpolation="nearest", aspect="equal"
         )
-        axes.set_xlim(-0.5, COLUMNS * pitch - GAP - 0.5)  # a short strip has images of the same size
+        axes.set_xlim(-0.5, COLUMNS * pitch - GAP - 0.5)  # keeps the size of the images in a strip that is not full
         names = [f"{strip * COLUMNS + n + 1}: {scores[strip * COLUMNS + n]:.4g}\n{_short(file)}"
                  for n, file in enumerate(files[chosen])]  # fmt: skip
         axes.set_xticks([pitch * n + side / 2 for n in range(len(names))], names, fontsize=6)
@@ -55,7 +56,7 @@ def most_anomalous(
         for spine in axes.spines.values():
             spine.set_visible(False)
     title = f"The {len(files)} most anomalous of {count:,} images"
-    caption = f"By {detector}.  Below each image its rank, score and name."
+    caption = f"Scored by {detector}.  Below each image: its rank, score and name."
     if made is not None:
         caption += "  Difference: absolute, mean over channels, from dark (0) to bright (half of the range or more)."
     figure.suptitle(title, x=0.01, ha="left", fontsize=9)

@@ -1,4 +1,4 @@
-"""Figures of a leaderboard's own numbers: error bars by class, AUROC against a hyperparameter."""
+"""Figures of a board's numbers: error bars by class, and a metric against a hyperparameter."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from sweep.console import printable
 from sweep.leaderboard.board import METRICS, Board, Cell, Grid, Leaderboard
-from sweep.report.figures.style import INK, LINES, WIDTH, Drawing, Look, canvas, legend, looks, printable, save
+from sweep.report.figures.style import INK, LINES, WIDTH, Drawing, Look, canvas, legend, looks, save
 from sweep.report.sheet import averaged_over, board_title, line_label, value_text
 from sweep.report.sheets import WIDE_NZ
 
 Looks = Mapping[str, Look]
-LABEL_INCHES = 0.25  # that the label of a tick takes
+LABEL_INCHES = 0.25  # minimum distance between two tick labels
 
 
-def error_bars(leaderboard: Leaderboard, board: Board, looked: Looks) -> Iterator[Drawing]:
-    """Each class, and the class mean, with error bars over seeds."""
+def error_bars(leaderboard: Leaderboard, board: Board, line_looks: Looks) -> Iterator[Drawing]:
+    """Draw each class, and the class mean, with error bars over seeds."""
     lines = board.lines[:LINES]
     if not lines:
         return
@@ -31,23 +32,22 @@ def error_bars(leaderboard: Leaderboard, board: Board, looked: Looks) -> Iterato
         cells = [*(line.cells.get(abnormal, Cell()) for abnormal in board.classes), line.mean]
         shift = (number - (len(lines) - 1) / 2) * step
         shown = [(at + shift + 0.4 * (at == len(groups) - 1), cell) for at, cell in enumerate(cells)]
-        _points(axes, [(x, cell) for x, cell in shown if cell.mean is not None], looked[label], label, joined=False)
+        _points(axes, [(x, cell) for x, cell in shown if cell.mean is not None], line_looks[label], label, joined=False)
     axes.axvline(len(groups) - 1.3, color=INK, linewidth=0.8, alpha=0.5)
     axes.set_xticks([*range(len(groups) - 1), len(groups) - 0.6], [printable(group) for group in groups])
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("abnormal class")
     measure(axes, leaderboard.metric)
     legend(figure, axes)
-    caption = (
-        "Mean over seeds and its 95 % t-interval (none for a single seed); the dashed line is chance."
-        + _left_out(len(board.lines))
+    caption = "Mean over seeds with its 95 % t-interval (none for a single seed).  Dashed: chance." + _left_out(
+        len(board.lines)
     )
     name = f"{board.dataset}-{board.protocol}-error-bars"
     yield save(name, f"{board_title(leaderboard, board)}: by abnormal class", caption, figure)
 
 
 def against_hyperparameters(leaderboard: Leaderboard, board: Board) -> Iterator[Drawing]:
-    """One figure a study: a panel for each hyperparameter varied, a line for each detector."""
+    """Draw one figure per grid study: a panel for each varied hyperparameter, a line for each detector."""
     studies: dict[str, dict[str, list[Grid]]] = {}
     for grid in board.grids:
         studies.setdefault(grid.study, {}).setdefault(grid.axis, []).append(grid)
@@ -57,20 +57,20 @@ def against_hyperparameters(leaderboard: Leaderboard, board: Board) -> Iterator[
 
 def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mapping[str, list[Grid]]) -> Drawing:
     names = dict.fromkeys(f"{g.detector} {g.variant}" for grids in axes_of.values() for g in grids)
-    looked = looks(names)
+    line_looks = looks(names)
     columns = min(2, len(axes_of))
     rows = math.ceil(len(axes_of) / columns)
     figure, panels = canvas(rows, columns, WIDTH, 0.7 + 2.4 * rows, sharey=True)
     flat = [panel for row in panels for panel in row]
     for panel, (axis, grids) in zip(flat, axes_of.items(), strict=False):
-        place = _scale(panel, [line.value for grid in grids for line in grid.lines], WIDTH / columns)
+        position = _scale(panel, [line.value for grid in grids for line in grid.lines], WIDTH / columns)
         for grid in grids[:LINES]:
             name = f"{grid.detector} {grid.variant}"
             measured = [(line.value, line.mean.mean, line.mean) for line in grid.lines if line.mean.mean is not None]
-            _points(panel, [(place(value), cell) for value, _, cell in measured], looked[name], name, joined=True)
+            _points(panel, [(position(value), c) for value, _, c in measured], line_looks[name], name, joined=True)
             for value, mean, _ in measured:
                 if value == grid.default:
-                    ring(panel, place(value), mean, looked[name])
+                    ring(panel, position(value), mean, line_looks[name])
         panel.set_xlabel(printable(axis))
     for panel in flat[len(axes_of) :]:
         panel.remove()
@@ -78,11 +78,11 @@ def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mappin
         measure(panel, leaderboard.metric, named=number % columns == 0, classes=True)
     entries = {label: handle for p in flat[: len(axes_of)] for handle, label in zip(*p.get_legend_handles_labels())}  # noqa: B905
     figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=4, handlelength=3.0)
-    hunted = {abnormal for grids in axes_of.values() for g in grids for line in g.lines for abnormal in line.cells}
+    included = {abnormal for grids in axes_of.values() for g in grids for line in g.lines for abnormal in line.cells}
     caption = (
-        f"{averaged_over([c for c in board.classes if c in hunted])}: mean over seeds and its 95 % t-interval; one "
-        "value varied at a time around the default, which is ringed.  Chosen from this figure, a value would be "
-        "chosen on the test set."
+        f"{averaged_over([c for c in board.classes if c in included])}: mean over seeds with its 95 % t-interval.  "
+        "One hyperparameter varies at a time around the default, which is ringed.  A value chosen from this figure "
+        "would be chosen on the test set."
     )
     if "nz" in axes_of and any(grid.detector == "skip_ganomaly" for grid in axes_of["nz"]):
         caption += f"  {WIDE_NZ}"
@@ -92,7 +92,7 @@ def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mappin
 
 
 def ring(axes: Axes, x: float, y: float, look: Look) -> None:
-    """Mark where a line stands by default."""
+    """Draw a ring around one point of a line, such as its default."""
     axes.plot([x], [y], "o", markersize=12, fillstyle="none", color=look.colour)
 
 
@@ -113,7 +113,7 @@ def _points(axes: Axes, points: Sequence[tuple[float, Cell]], look: Look, label:
 
 
 def measure(axes: Axes, metric: str, *, named: bool = True, classes: bool = False) -> None:
-    """Label the y axis, keep it within what the metric can be, and draw chance where it is known."""
+    """Label the y axis, limit it to the metric's range, and draw chance for AUROC."""
     if named:
         axes.set_ylabel(f"{METRICS[metric]}{', class mean' if classes else ''}")
     low, high = axes.get_ylim()
@@ -123,7 +123,7 @@ def measure(axes: Axes, metric: str, *, named: bool = True, classes: bool = Fals
 
 
 def _scale(axes: Axes, values: Sequence[Any], width: float) -> Any:
-    """Scale the x axis, `width` inches wide, to the values and tick those; returns where a value stands."""
+    """Scale the x axis (`width` inches wide) to the values, with a tick at each; return a function value -> x."""
     distinct = list(dict.fromkeys(values))
     numbers = [v for v in distinct if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(distinct):
@@ -143,20 +143,20 @@ def _scale(axes: Axes, values: Sequence[Any], width: float) -> Any:
 
 
 def _apart(axes: Axes, numbers: Sequence[float], width: float) -> list[str]:
-    """Labels of ascending numbers, empty where one would touch the next that is shown."""
-    places = axes.xaxis.get_transform().transform(np.array(numbers, dtype=float))
-    reach = (places[-1] - places[0]) or 1.0
+    """Return labels of ascending numbers; a label that would touch the next one shown is empty."""
+    positions = axes.xaxis.get_transform().transform(np.array(numbers, dtype=float))
+    reach = (positions[-1] - positions[0]) or 1.0
     labels, right = [""] * len(numbers), np.inf
     for at in reversed(range(len(numbers))):
-        if (right - places[at]) / reach * width >= LABEL_INCHES:
-            labels[at], right = f"{numbers[at]:g}", places[at]
+        if (right - positions[at]) / reach * width >= LABEL_INCHES:
+            labels[at], right = f"{numbers[at]:g}", positions[at]
     return labels
 
 
-def _reach(axes: Axes, places: Sequence[float]) -> None:
-    """Keep room for values that have no result yet."""
-    axes.update_datalim([(place, 0.0) for place in places], updatey=False)
+def _reach(axes: Axes, positions: Sequence[float]) -> None:
+    """Extend the x axis to all values, including those without a result yet."""
+    axes.update_datalim([(position, 0.0) for position in positions], updatey=False)
 
 
 def _left_out(lines: int) -> str:
-    return "" if lines <= LINES else f"  The best {LINES} of {lines} lines are drawn."
+    return "" if lines <= LINES else f"  Only the best {LINES} of {lines} lines are drawn."

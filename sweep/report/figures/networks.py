@@ -1,6 +1,6 @@
-"""Figures of what networks made of images: discriminator features by t-SNE, reconstructions.
+"""Figures of what networks compute from images: discriminator features by t-SNE, and reconstructions.
 
-Drawn from each trial's figures.npz (`sweep.trial.figure_data`), of the trial that a cell has kept.
+The data are figures.npz (`sweep.trial.figure_data`) of the trial whose files are kept in a cell.
 """
 
 from __future__ import annotations
@@ -12,35 +12,40 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sweep.console import printable
 from sweep.leaderboard.board import NAME, Board, Entry
 from sweep.leaderboard.rows import Row
 from sweep.report.figures.samples import Read
-from sweep.report.figures.style import ABNORMAL, NORMAL, WIDTH, Drawing, canvas, printable, save
+from sweep.report.figures.style import ABNORMAL, NORMAL, WIDTH, Drawing, canvas, save
 from sweep.report.sheet import line_label
 from sweep.store.ledger import reading
 
-PANELS = 3  # detectors that are drawn
+PANELS = 3  # maximum number of detectors in a figure
 PERPLEXITY = 30.0
-ITERATIONS = 500  # of t-SNE; beyond, nothing moves that an eye would see
+ITERATIONS = 500  # t-SNE iterations; more of them change nothing visible
 Kept = Mapping[str, npt.NDArray[Any]]  # arrays of one figures.npz
 
 
 def find_kept(board: Board, rows: Sequence[Row], lines: Sequence[Entry], read: Read) -> tuple[str, dict[str, Kept]]:
-    """The first class of the board that any line has figures.npz of, and those by line; ("", {}) without any."""
+    """Find the first class of the board for which a line has figures.npz.
+
+    Returns:
+        The class and the arrays by line, for at most `PANELS` lines; ("", {}) if there is no such file.
+    """
     names = {line.name: line_label(line, board.lines) for line in lines}
     for abnormal in board.classes:
-        found: dict[str, Kept] = {}
+        kept: dict[str, Kept] = {}
         for row in sorted(rows, key=lambda row: (row["split_seed"], row["seed"])):
             label = names.get(tuple(row[column] for column in NAME))
-            here = (row["dataset"], row["protocol"], row["abnormal"]) == (board.dataset, board.protocol, abnormal)
-            if here and row["status"] == "ok" and label is not None and label not in found and len(found) < PANELS:
+            in_class = (row["dataset"], row["protocol"], row["abnormal"]) == (board.dataset, board.protocol, abnormal)
+            if in_class and row["status"] == "ok" and label is not None and label not in kept and len(kept) < PANELS:
                 path = f"trials/{row['key']}/figures.npz"
                 data = read(path)
                 if data is not None:
-                    found[label] = _arrays(path, data)
-        if found:
-            ordered = [names[line.name] for line in lines if names[line.name] in found]
-            return abnormal, {label: found[label] for label in ordered}
+                    kept[label] = _arrays(path, data)
+        if kept:
+            ordered = [names[line.name] for line in lines if names[line.name] in kept]
+            return abnormal, {label: kept[label] for label in ordered}
     return "", {}
 
 
@@ -49,9 +54,9 @@ def _arrays(path: str, data: bytes) -> Kept:
         return {name: file[name] for name in file.files}
 
 
-def tsne(board: Board, abnormal: str, found: Mapping[str, Kept]) -> Iterator[Drawing]:
-    """Discriminator features of normal and abnormal test samples in the plane, a panel for each detector."""
-    shown = {label: arrays for label, arrays in found.items() if len(arrays.get("features", ())) > 3 * PERPLEXITY}
+def tsne(board: Board, abnormal: str, kept: Mapping[str, Kept]) -> Iterator[Drawing]:
+    """Draw discriminator features of normal and abnormal test samples in two dimensions, a panel for each detector."""
+    shown = {label: arrays for label, arrays in kept.items() if len(arrays.get("features", ())) > 3 * PERPLEXITY}
     if not shown:
         return
     columns = min(len(shown), PANELS)
@@ -73,8 +78,8 @@ def tsne(board: Board, abnormal: str, found: Mapping[str, Kept]) -> Iterator[Dra
     counts = sorted({len(arrays["features"]) for arrays in shown.values()})
     caption = (
         f"t-SNE (perplexity {PERPLEXITY:g}, seeded) of the discriminator's features of {' or '.join(map(str, counts))} "
-        f"test samples, {abnormal} abnormal, last epoch, one seed; features longer than 1,024 are projected at random "
-        "first.  Distances between clusters mean nothing in such a picture; it is no evidence of detection."
+        f"test samples, {abnormal} abnormal, last epoch, one seed.  Features longer than 1,024 are first projected at "
+        "random.  In t-SNE, distances between clusters have no meaning; this figure is no evidence of detection."
     )
     title = f"{board.dataset} {board.protocol}: discriminator features, {abnormal} abnormal"
     yield save(f"{board.dataset}-{board.protocol}-features", title, caption, figure)
@@ -87,14 +92,14 @@ def _embed(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if not features.std():
         return np.zeros((len(features), 2), np.float32)
     model = TSNE(perplexity=PERPLEXITY, init="pca", max_iter=ITERATIONS, random_state=0, n_jobs=1)
-    with threadpool_limits(1):  # beside other work, threads that wait for each other take a hundred times as long
+    with threadpool_limits(1):  # several threads are a hundred times slower if other work runs on the machine
         points: npt.NDArray[np.float32] = model.fit_transform(features / features.std())
     return points
 
 
-def reconstructions(board: Board, abnormal: str, found: Mapping[str, Kept]) -> Iterator[Drawing]:
-    """Originals, reconstructions and their differences of the easiest and hardest samples, one figure a detector."""
-    for label, arrays in found.items():
+def reconstructions(board: Board, abnormal: str, kept: Mapping[str, Kept]) -> Iterator[Drawing]:
+    """Draw the easiest and hardest samples with reconstructions and differences, one figure for each detector."""
+    for label, arrays in kept.items():
         if "originals" in arrays and len(arrays["originals"]):
             yield _strips(board, abnormal, label, arrays)
 
@@ -110,20 +115,20 @@ def _strips(board: Board, abnormal: str, label: str, arrays: Kept) -> Drawing:
         pitch = side + GAP
         axes.set_yticks([pitch * n + side / 2 for n in range(3)], ["original", "reconstruction", "difference"])
         normal = int((labels == 0).sum())
-        places = [pitch * normal / 2, pitch * (normal + len(labels)) / 2]
+        positions = [pitch * normal / 2, pitch * (normal + len(labels)) / 2]
         names = ["normal, low score", f"{abnormal} (abnormal), high score"]
         if rank == "hardest":
             names = ["normal, high score", f"{abnormal} (abnormal), low score"]
-        axes.set_xticks(places, [printable(name) for name in names])
+        axes.set_xticks(positions, [printable(name) for name in names])
         axes.set_title(f"{rank} {len(labels)}")
         axes.tick_params(length=0)
         axes.grid(visible=False)
         for spine in axes.spines.values():
             spine.set_visible(False)
     caption = (
-        "The test samples that are ranked best and worst: normals of the lowest and highest score, abnormals of the "
-        "highest and lowest.  Last epoch, one seed; difference: absolute, mean over channels, from dark (0) to bright "
-        "(half of the pixels' range or more)."
+        "Easiest: normal samples with the lowest scores, abnormal samples with the highest.  Hardest: normal samples "
+        "with the highest scores, abnormal samples with the lowest.  Last epoch, one seed.  Difference: absolute, mean "
+        "over channels, from dark (0) to bright (half of the pixels' range or more)."
     )
     title = f"{board.dataset} {board.protocol}: reconstructions by {label}, {abnormal} abnormal"
     return save(f"{board.dataset}-{board.protocol}-reconstructions-{label}", title, caption, figure)
@@ -133,13 +138,14 @@ GAP = 2  # pixels between images
 
 
 def mosaic(original: npt.NDArray[np.uint8], made: npt.NDArray[np.uint8] | None) -> npt.NDArray[np.float64]:
-    """Images side by side over their reconstructions and differences, if there are any; see-through between them.
+    """Arrange images in a row, with rows of reconstructions and differences below; gaps are transparent.
 
     Args:
-        original, made: [K, C, S, S].
+        original: uint8 [K, C, S, S].
+        made: reconstructions, uint8 [K, C, S, S]; None for a mosaic of the images alone.
 
     Returns:
-        RGBA in [0, 1], [H, W, 4].
+        RGBA in [0, 1], float64 [H, W, 4].
     """
     from matplotlib import colormaps
 
@@ -149,13 +155,13 @@ def mosaic(original: npt.NDArray[np.uint8], made: npt.NDArray[np.uint8] | None) 
         rows += [_rgb(made.astype(float) / 255), colormaps["cividis"](np.clip(difference, 0, 1))[..., :3]]
     count, side = len(original), original.shape[-1]
     pitch = side + GAP
-    found = np.zeros((len(rows) * pitch - GAP, max(1, count * pitch - GAP), 4))
+    pixels = np.zeros((len(rows) * pitch - GAP, max(1, count * pitch - GAP), 4))
     for row, images in enumerate(rows):
         for column, image in enumerate(images):
-            found[row * pitch :, column * pitch :][:side, :side] = np.dstack([image, np.ones((side, side))])
-    return found
+            pixels[row * pitch :, column * pitch :][:side, :side] = np.dstack([image, np.ones((side, side))])
+    return pixels
 
 
 def _rgb(images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """[K, C, S, S] to [K, S, S, 3]."""
+    """Convert [K, C, S, S] with C = 1 or 3 to [K, S, S, 3]."""
     return np.moveaxis(np.broadcast_to(images, (len(images), 3, *images.shape[2:])), 1, 3)

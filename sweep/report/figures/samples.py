@@ -1,4 +1,4 @@
-"""Figures of single samples' scores: histograms, ROC curves, AUROC against lambda."""
+"""Figures of per-sample scores: histograms, ROC curves, AUROC against lambda."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import numpy as np
 import numpy.typing as npt
 
 from models.scoring import LAMBDAS, combine
+from sweep.console import printable
 from sweep.leaderboard.board import NAME, Board, Entry, Leaderboard
-from sweep.leaderboard.rows import Row
+from sweep.leaderboard.rows import Row, select_scores
 from sweep.leaderboard.stats import interval
 from sweep.report.figures.boards import measure, ring
-from sweep.report.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, legend, printable, save
+from sweep.report.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, legend, save
 from sweep.report.sheet import board_title, line_label
 from sweep.store.ledger import reading
 from sweep.trial.metrics import auroc, roc
 
-Read = Callable[[str], bytes | None]  # an object of the store by path, None where there is none
-MOST_FILES = 240  # of scores that the figures of one board read
+Read = Callable[[str], bytes | None]  # path -> object of the store, or None if there is none
+MOST_FILES = 240  # maximum number of scores.parquet files that are read for one board
 ROC_LINES = 6
 HISTOGRAM_LINES, HISTOGRAM_CLASSES = 4, 5
-RATES = np.linspace(0.0, 1.0, 201)
+RATES = np.linspace(0.0, 1.0, 201)  # false positive rates at which ROC curves are averaged
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Test samples of one trial, as the board's selection and evaluation scored them.
+    """Test samples of one trial, scored under the board's selection and evaluation.
 
     Attributes:
-        row: of the trial.
-        labels: [N], 0 normal, 1 abnormal.
-        components: [N] each.
+        row: row of the trial.
+        labels: int64 [N], 0 normal, 1 abnormal.
+        components: float32 [N] each; "reconstruction" and "latent" where stored, else "score".
     """
 
     row: Row
@@ -42,21 +43,22 @@ class Scored:
 
     @property
     def scores(self) -> npt.NDArray[np.float64]:
+        """Anomaly scores [N], mixed with the lambda of the row."""
         return combine(self.components, self.row["lam"])
 
 
-Trials = Mapping[str, Mapping[str, Sequence[Scored]]]  # by line and class, seeds in order
+Trials = Mapping[str, Mapping[str, Sequence[Scored]]]  # line -> class -> trials, ordered by seed
 
 
 def load(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], lines: Sequence[Entry], read: Read) -> Trials:
-    """Scores of the lines' trials; of a board too large for `MOST_FILES`, those of the first seeds."""
+    """Load the scores of the lines' trials; if they are more than `MOST_FILES`, those of the first seeds only."""
     wanted = {line.name: line_label(line, board.lines) for line in lines}
     cells: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         name = tuple(row[column] for column in NAME)
-        here = (row["dataset"], row["protocol"]) == (board.dataset, board.protocol)
+        on_board = (row["dataset"], row["protocol"]) == (board.dataset, board.protocol)
         chosen = (row["selection"], row["evaluation"]) == (leaderboard.selection, leaderboard.evaluation)
-        if here and chosen and row["status"] == "ok" and name in wanted:
+        if on_board and chosen and row["status"] == "ok" and name in wanted:
             cells.setdefault((wanted[name], row["abnormal"]), []).append(row)
     each = max(1, MOST_FILES // max(1, len(cells)))
     found: dict[str, dict[str, list[Scored]]] = {}
@@ -69,7 +71,6 @@ def load(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], lines: Seq
 
 
 def _read_scores(row: Row, read: Read) -> Scored | None:
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     path = f"trials/{row['key']}/scores.parquet"
@@ -78,10 +79,7 @@ def _read_scores(row: Row, read: Read) -> Scored | None:
         return None
     with reading(path):
         table = pq.read_table(io.BytesIO(data))
-    wanted = pc.equal(table["part"], "test")
-    for name in ("evaluation", "epoch"):
-        wanted = pc.and_(wanted, pc.equal(table[name], row[name]))
-    table = table.filter(wanted)
+    table = select_scores(table, row["evaluation"], row["epoch"])
     names = [name for name in ("reconstruction", "latent") if name in table.column_names] or ["score"]
     if not len(table):
         return None
@@ -89,7 +87,7 @@ def _read_scores(row: Row, read: Read) -> Scored | None:
 
 
 def histograms(leaderboard: Leaderboard, board: Board, trials: Trials) -> Iterator[Drawing]:
-    """Scores of normal and abnormal test samples, a panel for each detector and class."""
+    """Draw histograms of the scores of normal and abnormal test samples, a panel for each detector and class."""
     lines = list(trials)[:HISTOGRAM_LINES]
     classes = [abnormal for abnormal in board.classes if any(abnormal in trials[line] for line in lines)]
     classes = classes[:HISTOGRAM_CLASSES]
@@ -126,15 +124,15 @@ def histograms(leaderboard: Leaderboard, board: Board, trials: Trials) -> Iterat
     handles, labels = next(axes for axes in panels[0] if axes.has_data()).get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2)
     caption = (
-        "Densities of the anomaly score over test samples, first seed; each panel has a scale of its own, its last "
-        "bin holds the highest 0.5 %; the number is the AUROC.  " + _left_out(lines, classes, board)
+        "Density of the anomaly score over test samples, first seed.  Each panel has its own scale.  The last bin "
+        "holds the highest 0.5 %.  The number is the AUROC.  " + _left_out(lines, classes, board)
     )
     title = f"{board_title(leaderboard, board)}: scores"
     yield save(f"{board.dataset}-{board.protocol}-scores", title, caption, figure)
 
 
 def roc_curves(leaderboard: Leaderboard, board: Board, trials: Trials, looks: Mapping[str, Look]) -> Iterator[Drawing]:
-    """ROC curves, a panel for each class."""
+    """Draw ROC curves, a panel for each class."""
     lines = list(trials)[:ROC_LINES]
     classes = [abnormal for abnormal in board.classes if any(abnormal in trials[line] for line in lines)][:10]
     if not classes:
@@ -167,7 +165,7 @@ def roc_curves(leaderboard: Leaderboard, board: Board, trials: Trials, looks: Ma
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=3, handlelength=3.0)
-    caption = "True positive rate averaged over seeds at each false positive rate; dashed: chance.  " + _left_out(
+    caption = "True positive rate, averaged over seeds at each false positive rate.  Dashed: chance.  " + _left_out(
         lines, classes, board
     )
     yield save(f"{board.dataset}-{board.protocol}-roc", f"{board_title(leaderboard, board)}: ROC", caption, figure)
@@ -181,7 +179,7 @@ def _sensitivity(scored: Scored) -> npt.NDArray[np.float64]:
 def against_lambda(
     leaderboard: Leaderboard, board: Board, trials: Trials, looks: Mapping[str, Look]
 ) -> Iterator[Drawing]:
-    """AUROC of the class mean against lambda, of every line whose score has two components."""
+    """Draw the class mean of AUROC against lambda, for every line whose score has two components."""
     if leaderboard.metric != "auroc":
         return
     lines = {
@@ -193,30 +191,33 @@ def against_lambda(
         return
     figure, [[axes]] = canvas(1, 1, WIDTH, 3.2)
     for line, cells in lines.items():
-        counts = [_class_means(cells, lam) for lam in LAMBDAS]
-        means = [interval(values) for values in counts]
+        by_lambda = [_class_means(cells, lam) for lam in LAMBDAS]
+        means = [interval(values) for values in by_lambda]
         look = looks[line]
         axes.errorbar(
             LAMBDAS, [m.mean for m in means], yerr=[m.half_width or 0.0 for m in means], label=printable(line),
             color=look.colour, marker=look.marker, linestyle=look.dash, markersize=4, elinewidth=0.9,
         )  # fmt: skip
-        taken = next(iter(cells.values()))[0].row["lam"]
-        ring(axes, taken, interval(_class_means(cells, taken)).mean, look)
+        shown = next(iter(cells.values()))[0].row["lam"]  # lambda of the board
+        ring(axes, shown, interval(_class_means(cells, shown)).mean, look)
     measure(axes, leaderboard.metric, classes=True)
     axes.set_xlabel("lambda, the share of the reconstruction term in the score")
     legend(figure, axes, columns=3)
     caption = (
-        "From stored score components, without training again; mean over seeds of the class mean, 95 % t-interval; "
-        "ringed: the lambda that the board shows (of a searched line, the first class's).  Components stand on scales "
-        "of their own, so equal lambdas of two detectors do not mean the same.  Chosen here, lambda would be chosen on "
-        "the test set."
+        "Computed from stored score components, without new training: mean over seeds of the class mean, with its "
+        "95 % t-interval.  Ringed: the lambda that the board uses (for a searched line, that of the first class).  "
+        "Components have different scales, so equal lambdas of two detectors do not mean the same.  A lambda chosen "
+        "from this figure would be chosen on the test set."
     )
     title = f"{board_title(leaderboard, board)}: against lambda"
     yield save(f"{board.dataset}-{board.protocol}-lambda", title, caption, figure)
 
 
 def _class_means(cells: Mapping[str, Sequence[Scored]], lam: float) -> list[float]:
-    """AUROC averaged over classes, by seed; only seeds that every class has."""
+    """Return the AUROC averaged over classes for each seed that every class has.
+
+    Without such a seed, return one value: the mean over all trials.
+    """
     by_unit = [
         {(s.row["split_seed"], s.row["seed"]): auroc(s.labels, combine(s.components, lam)) for s in of_class}
         for of_class in cells.values()
@@ -227,7 +228,7 @@ def _class_means(cells: Mapping[str, Sequence[Scored]], lam: float) -> list[floa
 
 
 def _left_out(lines: Sequence[str], classes: Sequence[str], board: Board) -> str:
-    """What of the board a figure leaves out."""
+    """Name the part of the board that a figure draws, if it leaves out any line or class."""
     parts = []
     if len(lines) < len(board.lines):
         parts.append(f"{len(lines)} of {len(board.lines)} lines")

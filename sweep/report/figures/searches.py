@@ -1,4 +1,4 @@
-"""Figures of searches, from the ledger's records: history, importance, parallel coordinates."""
+"""Figures of searches, drawn from the ledger's records: history, importance, parallel coordinates."""
 
 from __future__ import annotations
 
@@ -11,47 +11,48 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sweep.console import printable
 from sweep.plan.expand import PlannedSearch
 from sweep.plan.search import Candidate, Search
-from sweep.report.figures.style import COLOURS, INK, WIDTH, Drawing, printable, save
+from sweep.report.figures.style import COLOURS, INK, WIDTH, Drawing, save
 
-FEWEST = 4  # complete candidates from which an importance is worth a bar
+FEWEST = 4  # minimum number of complete candidates for importances
 LAMBDA = "lambda"
 
 
-def search(planned: PlannedSearch, found: Search) -> Iterator[Drawing]:
-    """One figure for an Optuna study: how it went, what mattered, what was tried."""
-    seen = [(number, candidate) for number, candidate in enumerate(found.candidates) if candidate.seen]
+def search(planned: PlannedSearch, state: Search) -> Iterator[Drawing]:
+    """Draw one figure for an Optuna study: its history, the importance of hyperparameters, and all candidates."""
+    seen = [(number, candidate) for number, candidate in enumerate(state.candidates) if candidate.seen]
     if not seen:
         return
     figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     grid = figure.add_gridspec(2, 2)
-    _history(figure.add_subplot(grid[0, 0]), found, seen)
-    measured = _importance(figure.add_subplot(grid[0, 1]), found, seen)
-    _parallel(figure.add_subplot(grid[1, :]), found, seen)
+    _history(figure.add_subplot(grid[0, 0]), state, seen)
+    has_importance = _importance(figure.add_subplot(grid[0, 1]), state, seen)
+    _parallel(figure.add_subplot(grid[1, :]), state, seen)
     first = planned.tuning[0]
     classes = ", ".join(dict.fromkeys(p.abnormal for p in planned.reports))
     tuned = ", ".join(dict.fromkeys(p.abnormal for p in planned.tuning))
-    complete = sum(candidate.complete(found.spec.instances) for _, candidate in seen)
+    complete = sum(candidate.complete(state.spec.instances) for _, candidate in seen)
     caption = (
-        f"{len(found.candidates)} of {found.spec.candidates} candidates asked, {complete} completed.  Value: "
-        f"validation AUROC, mean over {found.spec.instances} trainings (class {tuned}; tuning seeds) at the lambda "
-        f"that suits the candidate best; a pruned one (x) has the mean of the trainings that it got.  "
+        f"{len(state.candidates)} of {state.spec.candidates} candidates asked, {complete} completed.  Value: "
+        f"validation AUROC, mean over {state.spec.instances} trainings (class {tuned}; tuning seeds) at the "
+        f"candidate's best lambda.  An incomplete candidate (x) has the mean over its finished trainings.  "
     )
     caption += (
-        "Importance: PED-ANOVA over complete candidates, of the trained hyperparameters; it says which mattered for "
-        "being among the best tenth, and little with few candidates."
-        if measured
-        else f"Importance needs {FEWEST} complete candidates of different values."
+        "Importance: PED-ANOVA over complete candidates, for the hyperparameters of training.  It shows which ones "
+        "decide whether a candidate is among the best tenth, and is unreliable with few candidates."
+        if has_importance
+        else f"Importance needs at least {FEWEST} complete candidates with different values."
     )
     title = f"search {first.study}: {first.detector} {first.variant} on {first.dataset}, reported on {classes}"
     name = f"{first.dataset}-{first.protocol}-search-{first.study}-{first.detector}-{first.variant}-{classes}"
     yield save(name, title, caption, figure)
 
 
-def _history(axes: Axes, found: Search, seen: Sequence[tuple[int, Candidate]]) -> None:
-    values = {number: found.value(number)[0] for number, _ in seen}
-    whole = [number for number, candidate in seen if candidate.complete(found.spec.instances)]
+def _history(axes: Axes, state: Search, seen: Sequence[tuple[int, Candidate]]) -> None:
+    values = {number: state.value(number)[0] for number, _ in seen}
+    whole = [number for number, candidate in seen if candidate.complete(state.spec.instances)]
     partial = [number for number in values if number not in whole]
     axes.plot(whole, [values[n] for n in whole], "o", color=COLOURS[0], label="complete")
     axes.plot(partial, [values[n] for n in partial], "x", color=COLOURS[1], label="pruned or failed")
@@ -63,9 +64,9 @@ def _history(axes: Axes, found: Search, seen: Sequence[tuple[int, Candidate]]) -
     axes.legend(loc="best")
 
 
-def _importance(axes: Axes, found: Search, seen: Sequence[tuple[int, Candidate]]) -> bool:
-    """Bars, if there is enough to measure them by."""
-    importance = importances(found, seen)
+def _importance(axes: Axes, state: Search, seen: Sequence[tuple[int, Candidate]]) -> bool:
+    """Draw importances as bars; return False if there are too few candidates to measure them."""
+    importance = importances(state, seen)
     axes.set_title("importance")
     if not importance:
         axes.set_axis_off()
@@ -77,40 +78,48 @@ def _importance(axes: Axes, found: Search, seen: Sequence[tuple[int, Candidate]]
     return True
 
 
-def importances(found: Search, seen: Sequence[tuple[int, Candidate]]) -> dict[str, float]:
-    """Importance by trained hyperparameter, adding up to 1; none where too little is known."""
-    complete = [number for number, candidate in seen if candidate.complete(found.spec.instances)]
-    values = {number: found.value(number)[0] for number in complete}
-    if len(complete) < FEWEST or len(set(values.values())) < 2 or not found.spec.space:
+def importances(state: Search, seen: Sequence[tuple[int, Candidate]]) -> dict[str, float]:
+    """Return the PED-ANOVA importance of each hyperparameter of training.
+
+    Args:
+        state: the search.
+        seen: (number, candidate) of the candidates with a value.
+
+    Returns:
+        Importances that sum to 1; empty with fewer than `FEWEST` complete candidates, or if all have one value.
+    """
+    complete = [number for number, candidate in seen if candidate.complete(state.spec.instances)]
+    values = {number: state.value(number)[0] for number in complete}
+    if len(complete) < FEWEST or len(set(values.values())) < 2 or not state.spec.space:
         return {}
     import optuna
 
     from sweep.plan.search import distribution
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ranges = {name: distribution(given) for name, given in found.spec.space.items()}
+    ranges = {name: distribution(given) for name, given in state.spec.space.items()}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the evaluator itself: 2026-11
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the evaluator causes it, 2026-11
         study = optuna.create_study(direction="maximize")
         for number in complete:
-            params = {name: found.candidates[number].params[name] for name in ranges}
+            params = {name: state.candidates[number].params[name] for name in ranges}
             study.add_trial(optuna.trial.create_trial(value=values[number], params=params, distributions=ranges))
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-        measured = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {name: value for name, value in measured.items() if math.isfinite(value)}
+        importance = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {name: value for name, value in importance.items() if math.isfinite(value)}
 
 
-def _parallel(axes: Axes, found: Search, seen: Sequence[tuple[int, Candidate]]) -> None:
-    """Each candidate as a line over its hyperparameters, each on a scale of its own; the best in front."""
+def _parallel(axes: Axes, state: Search, seen: Sequence[tuple[int, Candidate]]) -> None:
+    """Draw each candidate as a line over its hyperparameters, each with its own scale; the best is in front."""
     from matplotlib import colormaps
 
-    names = [*found.spec.space, *([LAMBDA] if found.spec.lambdas != (None,) else [])]
+    names = [*state.spec.space, *([LAMBDA] if state.spec.lambdas != (None,) else [])]
     rows = [
-        [*(candidate.params[name] for name in found.spec.space), *([found.value(number)[1]] if LAMBDA in names else [])]
+        [*(candidate.params[name] for name in state.spec.space), *([state.value(number)[1]] if LAMBDA in names else [])]
         for number, candidate in seen
     ]
-    values = np.array([found.value(number)[0] for number, _ in seen])
-    heights = np.array([_heights([row[at] for row in rows], _log(found, name)) for at, name in enumerate(names)]).T
+    values = np.array([state.value(number)[0] for number, _ in seen])
+    heights = np.array([_heights([row[at] for row in rows], _log(state, name)) for at, name in enumerate(names)]).T
     order = np.argsort(values, kind="stable")
     ranks = np.linspace(0.25, 0.95, len(values)) if len(values) > 1 else [0.95]
     for rank, at in zip(ranks, order, strict=True):
@@ -136,15 +145,15 @@ def _parallel(axes: Axes, found: Search, seen: Sequence[tuple[int, Candidate]]) 
     axes.grid(visible=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_title("parallel coordinates: darker is better, the best solid", pad=20)
+    axes.set_title("parallel coordinates: darker is better, the best is solid", pad=20)
 
 
-def _log(found: Search, name: str) -> bool:
-    return bool(found.spec.space.get(name, {}).get("log"))
+def _log(state: Search, name: str) -> bool:
+    return bool(state.spec.space.get(name, {}).get("log"))
 
 
 def _heights(values: Sequence[object], log: bool) -> list[float]:
-    """Positions in [0, 1]; names stand in alphabetical order."""
+    """Map values to positions in [0, 1]: numbers linearly or by logarithm, names in alphabetical order."""
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         order = sorted({str(value) for value in values})
         return [order.index(str(value)) / max(1, len(order) - 1) for value in values]

@@ -1,7 +1,7 @@
-"""One style for every figure: colours that the colour-blind tell apart, shapes that survive a grey print.
+"""One style for every figure: colours for colour-blind readers, and shapes that survive a grey print.
 
-Colours are Okabe and Ito's without yellow and black, which vanish on white and on black paper.  Every
-line has a marker and a dash of its own as well.
+The colours are those of Okabe and Ito without yellow and black, which are invisible on a white or a black page.
+Every line also has its own marker and dash pattern.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK = "#010203"  # of text and axes; a page puts its own text colour in its place
+from sweep.console import printable
+
+INK = "#010203"  # colour of text and axes; the HTML page replaces it by its own text colour
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = (
@@ -31,11 +33,11 @@ DASHES: tuple[Any, ...] = (
     "-.",
 )
 NORMAL, ABNORMAL = COLOURS[0], COLOURS[1]
-LINES = len(COLOURS)  # that one figure shows at most
-WIDTH = 7.6  # inches of a figure across the page
+LINES = len(COLOURS)  # maximum number of lines in one figure
+WIDTH = 7.6  # inches: a figure as wide as the page
 
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
+    "svg.fonttype": "none",  # text stays text: small files, searchable, readable by a screen reader
     "pdf.fonttype": 42,
     "text.parse_math": False,  # names come from users
     "font.size": 9.0,
@@ -66,7 +68,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one line is drawn, wherever it is drawn."""
+    """Colour, marker and dash pattern of one line, the same in every figure."""
 
     colour: str
     marker: str
@@ -78,10 +80,10 @@ class Drawing:
     """A finished figure.
 
     Attributes:
-        name: file stem.
-        title: what is shown, a few words.
-        caption: how it was made and what it does not say.
-        svg, pdf: files; equal bytes for equal contents.
+        name: file name without its extension.
+        title: a few words on what is shown.
+        caption: how the figure was made, and its limits.
+        svg, pdf: bytes of the files; equal figures give equal bytes.
     """
 
     name: str
@@ -92,17 +94,20 @@ class Drawing:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name in order: the first ones differ in everything, the next in shape."""
-    found = {}
+    """Assign a look to each name, in order.
+
+    The first `LINES` differ in colour, marker and dash; later ones repeat the colours with other shapes.
+    """
+    assigned = {}
     for number, name in enumerate(dict.fromkeys(names)):
         shape = (number + 3 * (number // LINES)) % LINES
-        found[name] = Look(COLOURS[number % LINES], MARKERS[shape], DASHES[shape])
-    return found
+        assigned[name] = Look(COLOURS[number % LINES], MARKERS[shape], DASHES[shape])
+    return assigned
 
 
 @contextmanager
 def use_style() -> Iterator[None]:
-    """Our style, and nothing of the user's matplotlibrc."""
+    """Use this style within the block, and ignore the user's matplotlibrc."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -110,14 +115,23 @@ def use_style() -> Iterator[None]:
 
 
 def canvas(rows: int, columns: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with rows x columns axes; within `styled`."""
+    """Make a figure with rows x columns axes; call within `use_style`.
+
+    Args:
+        rows, columns: numbers of panels.
+        width, height: inches.
+        shared: `sharex`, `sharey` of matplotlib's `subplots`.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     return figure, [list(row) for row in axes]
 
 
 def save(name: str, title: str, caption: str, figure: Figure) -> Drawing:
-    """Save a figure, within `styled`; no date, no random names, so equal figures are equal bytes."""
+    """Save a figure as SVG and PDF; call within `use_style`.
+
+    The files have no date and no random ids, so equal figures give equal bytes.
+    """
     stem = slug(name)
     with matplotlib.rc_context({"svg.hashsalt": stem}):
         svg, pdf = io.BytesIO(), io.BytesIO()
@@ -127,17 +141,12 @@ def save(name: str, title: str, caption: str, figure: Figure) -> Drawing:
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend above all axes; nothing where nothing has a label."""
+    """Put one legend above all axes, if anything has a label."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=3.0)
 
 
 def slug(name: str) -> str:
-    """A file name without surprises."""
+    """Return a file name of at most 120 letters, digits, ".", "_" and "-"."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:120] or "figure"
-
-
-def printable(text: str) -> str:
-    """Without line breaks and what XML forbids."""
-    return "".join(character if character.isprintable() else " " for character in text)

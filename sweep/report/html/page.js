@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const STEP = 50; // rows of the trials' table that one press of "Show more" adds
+  const STEP = 50; // rows that one press of "Show more" adds to the table of trials
   const HEADS = {
     abnormal: "class", split_seed: "split seed", auroc: "AUROC", ap: "AP", fpr95: "FPR95",
     train_seconds: "train s", lam: "lambda",
@@ -19,11 +19,11 @@
   };
 
   const element = (tag, text, parent, className) => {
-    const made = document.createElement(tag);
-    if (text !== undefined && text !== null) made.textContent = text; // never markup: names come from data
-    if (className) made.className = className;
-    if (parent) parent.append(made);
-    return made;
+    const node = document.createElement(tag);
+    if (text !== undefined && text !== null) node.textContent = text; // text, never markup: names come from data
+    if (className) node.className = className;
+    if (parent) parent.append(node);
+    return node;
   };
 
   const shown = (name, value) => {
@@ -33,17 +33,17 @@
     return String(value);
   };
 
-  // Empty values last, whichever way; numbers by size, names as people count.
-  const names = new Intl.Collator(undefined, { numeric: true });
+  // Empty values come last in both orders; numbers sort by size, names so that "10" follows "9".
+  const collator = new Intl.Collator(undefined, { numeric: true });
   const compare = (a, b, sign) => {
     if (a === b) return 0;
     if (a === null || a === undefined || a === "") return 1;
     if (b === null || b === undefined || b === "") return -1;
-    return sign * (typeof a === "number" && typeof b === "number" ? a - b : names.compare(String(a), String(b)));
+    return sign * (typeof a === "number" && typeof b === "number" ? a - b : collator.compare(String(a), String(b)));
   };
 
-  // Mark the column of a button as sorted; a second press turns the order round.
-  const turn = (button, first) => {
+  // Mark the column of a button as sorted and return the sign of the order; a second press reverses the order.
+  const toggleSort = (button, first) => {
     const head = button.closest("th");
     const before = head.getAttribute("aria-sort");
     for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
@@ -61,22 +61,22 @@
     for (const button of sheet.querySelectorAll("[data-sort]")) {
       button.addEventListener("click", () => {
         const at = Number(button.dataset.sort);
-        const sign = turn(button, at === 0 ? "ascending" : "descending");
+        const sign = toggleSort(button, at === 0 ? "ascending" : "descending");
         const value = (line) => {
           const cell = line.children[at];
           if (at === 0) return cell.textContent;
           return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
         };
         for (const body of sheet.querySelectorAll("tbody")) {
-          const own = lines.filter((line) => line.parentNode === body);
-          own.sort((a, b) => compare(value(a), value(b), sign));
-          body.append(...own);
+          const section = lines.filter((line) => line.parentNode === body); // trivial detectors stay a separate section
+          section.sort((a, b) => compare(value(a), value(b), sign));
+          body.append(...section);
         }
       });
     }
     const filter = sheet.querySelector("[data-filter]");
     if (filter) {
-      const said = sheet.querySelector("[data-count]");
+      const output = sheet.querySelector("[data-count]");
       filter.addEventListener("input", () => {
         const wanted = words(filter);
         let left = 0;
@@ -85,7 +85,7 @@
           line.hidden = !wanted.every((word) => name.includes(word));
           left += line.hidden ? 0 : 1;
         }
-        said.textContent = wanted.length ? `${left} of ${lines.length}` : "";
+        output.textContent = wanted.length ? `${left} of ${lines.length}` : "";
       });
     }
   }
@@ -93,35 +93,35 @@
   // -- all trials ---------------------------------------------------------------------------------
 
   const fill = (body, rows, columns) => {
-    const made = document.createDocumentFragment();
+    const fragment = document.createDocumentFragment();
     for (const row of rows) {
-      const line = element("tr", null, made);
+      const line = element("tr", null, fragment);
       for (const [at, name] of columns.entries()) {
         const cell = element(at === 0 ? "th" : "td", shown(name, get(row, name)), line);
         if (at === 0) cell.scope = "row";
         if (TEXT.has(name)) cell.classList.add(name === "key" ? "code" : "text");
       }
     }
-    body.append(made);
+    body.append(fragment);
   };
 
   const table = document.getElementById("trial-table");
   const body = table.tBodies[0];
   const filter = document.getElementById("trial-filter");
-  const said = document.getElementById("trial-count");
+  const output = document.getElementById("trial-count");
   const more = document.getElementById("trial-more");
   let order = Array.from({ length: count }, (_, row) => row);
   let left = order;
   let drawn = 0;
   let sorted = null; // [column, sign]
-  let haystacks = null; // built when first filtered
+  let haystacks = null; // lower-case text of each row, built when the filter is first used
 
   const show = () => {
     fill(body, left.slice(drawn, drawn + STEP), OVERVIEW);
     drawn = Math.min(left.length, drawn + STEP);
     more.hidden = drawn >= left.length;
-    const which = left.length === count ? "" : ` of ${count.toLocaleString("en")}`;
-    said.textContent = `${left.length.toLocaleString("en")}${which} trials, ${drawn.toLocaleString("en")} shown`;
+    const total = left.length === count ? "" : ` of ${count.toLocaleString("en")}`;
+    output.textContent = `${left.length.toLocaleString("en")}${total} trials, ${drawn.toLocaleString("en")} shown`;
   };
 
   const refresh = () => {
@@ -143,7 +143,7 @@
     const button = element("button", HEADS[name] || name.replace("_", " "), cell);
     button.type = "button";
     button.addEventListener("click", () => {
-      const sign = turn(button, TEXT.has(name) ? "ascending" : "descending");
+      const sign = toggleSort(button, TEXT.has(name) ? "ascending" : "descending");
       sorted = [name, sign];
       order = Array.from({ length: count }, (_, row) => row);
       order.sort((a, b) => compare(get(a, sorted[0]), get(b, sorted[0]), sorted[1]) || a - b);
@@ -156,7 +156,7 @@
     show();
     const next = body.rows[at];
     if (next) {
-      next.tabIndex = -1;
+      next.tabIndex = -1; // keyboard focus goes to the first new row
       next.focus({ preventScroll: true });
     }
   });

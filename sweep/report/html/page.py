@@ -1,8 +1,7 @@
-"""report.html: one page that needs nothing but itself.
+"""The self-contained page report.html: verdict, tables, figures, every trial and provenance.
 
-Verdict, tables, figures, every trial, provenance.  Opens from disk; loads nothing.  All text from data is
-escaped by the template, or set as text by the script; the page's own policy forbids any other script, and
-any request.
+The page opens from disk and loads nothing.  All text from data is escaped by the template, or set as text by
+the script.  The page's content security policy forbids every other script and every request.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from sweep.report.html.verdict import Account, account, verdicts
 from sweep.report.sheet import Sheet
 from sweep.report.sheets import sheets
 
-TRIALS = 20_000  # that the page holds; results.parquet has all
-FIGURE_BYTES = 12 * 2**20  # of SVG that the page holds; the files have all
-FILTERED = 8  # lines from which a table has a filter
-SMALL = 3  # columns up to which a grid's tables stand side by side
-LABEL = "detector"  # of a table whose lines have names
+TRIALS = 20_000  # maximum number of trials in the page; results.parquet has all
+FIGURE_BYTES = 12 * 2**20  # maximum bytes of SVG in the page; figures/ has all
+FILTERED = 8  # a table with this many lines gets a filter
+SMALL = 3  # a grid's table with at most this many columns leaves room for a second one next to it
+LABEL = "detector"  # first column heading of a table whose lines are named by detector
 TRIAL_COLUMNS = (
     "study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "split_seed", "seed", "status",
     "epoch", "auroc", "ap", "fpr95", "train_seconds", "attempts", "device", "revision", "lam", "key",
@@ -44,10 +43,11 @@ class Shown:
     """One cell of a table.
 
     Attributes:
-        text: what stands there.
-        bold: the best of its column.
-        value: what it is sorted by; None sorts last.
-        line, abnormal: what trials it stands for; None where it stands for none.
+        text: displayed text.
+        bold: True for the best of its column.
+        value: sort key; None sorts last.
+        line: number of the line whose trials the cell opens; None if it opens none.
+        abnormal: abnormal class of those trials; None for all classes.
     """
 
     text: str
@@ -59,19 +59,19 @@ class Shown:
 
 @dataclass(frozen=True)
 class Table:
-    """A sheet with what a page adds: values to sort by, trials to look at."""
+    """A sheet with what the page adds: sort keys, and the trials behind each number."""
 
     sheet: Sheet
     sections: tuple[tuple[str, tuple[tuple[str, tuple[Shown, ...]], ...]], ...]
 
     @property
     def has_filter(self) -> bool:
-        """Whether it has a filter of names."""
+        """True if the table gets a filter by name."""
         return self.sheet.label == LABEL and sum(len(lines) for _, lines in self.sections) >= FILTERED
 
     @property
     def small(self) -> bool:
-        """Whether it leaves room for another beside it."""
+        """True if the table is narrow enough for another one next to it."""
         return self.sheet.label != LABEL and len(self.sheet.columns) <= SMALL
 
 
@@ -86,17 +86,17 @@ def page(
     built: Build | None = None,
     timed: Sequence[Runtime] = (),
 ) -> str:
-    """The page as text.
+    """Render report.html as text.
 
     Args:
-        rows: of `sweep.leaderboard.rows.gather`.
-        leaderboard: of the rows; its selection, evaluation and metric are what the page shows.
-        drawings: of `sweep.report.figures.draw`.
-        provenance: what `sweep.leaderboard.rows.provenance` says.
-        spec: resolved spec of the latest launch, shown whole.
-        trial_command: shows a trial, its key following.
-        built: of `sweep.leaderboard.board.builder` for the rows, where it was made already.
-        timed: of `sweep.leaderboard.runtime.runtimes`.
+        rows: rows of `sweep.leaderboard.rows.build_rows`.
+        leaderboard: leaderboard of these rows; the page shows its selection, evaluation and metric.
+        drawings: figures of `sweep.report.figures.draw`.
+        provenance: result of `sweep.leaderboard.rows.provenance`.
+        spec: resolved spec of the latest launch, shown in full.
+        trial_command: command that shows a trial when the trial's key is appended.
+        built: `sweep.leaderboard.board.builder` of these rows, if the caller has one already.
+        timed: result of `sweep.leaderboard.runtime.runtimes`.
     """
     import jinja2
     from jinja2.utils import htmlsafe_json_dumps
@@ -109,7 +109,7 @@ def page(
     template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
     trials, lines = _trials(rows, leaderboard)
     inlined, left_out = _inline(drawings)
-    found = account(rows, leaderboard)
+    totals = account(rows, leaderboard)
     return template.render(
         name=str((provenance or {}).get("sweep", "sweep")),
         script=script,
@@ -118,8 +118,8 @@ def page(
         metric=METRICS[leaderboard.metric],
         leaderboard=leaderboard,
         verdicts=verdicts(leaderboard),
-        account=found,
-        cost=_duration(found),
+        account=totals,
+        cost=_duration(totals),
         tables=list(_tables(rows, leaderboard, lines, built or builder(rows), timed)),
         timed=len(timed),
         untimed=sum(not runtime.times for runtime in timed),
@@ -155,7 +155,7 @@ def _tables(
 
 
 def _table(sheet: Sheet, numbers: Mapping[tuple[str, ...], int]) -> Table:
-    """With the number of each line whose trials the page holds."""
+    """Add to each cell its sort key, and the number of its line if the page holds that line's trials."""
     sections = []
     for heading, lines in sheet.sections:
         shown = []
@@ -170,34 +170,33 @@ def _table(sheet: Sheet, numbers: Mapping[tuple[str, ...], int]) -> Table:
 
 
 def _value(text: str) -> float | None:
-    """The number that a cell begins with; a time in seconds."""
-    found = _NUMBER.match(text)
-    return None if found is None else float(found.group(1).replace(",", "")) * _SECONDS[found.group(2)]
+    """Return the number at the start of a cell's text, times in seconds; None if there is no number."""
+    match = _NUMBER.match(text)
+    return None if match is None else float(match.group(1).replace(",", "")) * _SECONDS[match.group(2)]
 
 
 # -- trials -----------------------------------------------------------------------------------------
 
 
 def _trials(rows: Sequence[Row], leaderboard: Leaderboard) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """Trials by column, each value stored once; and the number of each line.
+    """Encode the trials column by column, each distinct value once, and number the lines of the boards.
 
     Returns:
-        {"columns": {name: {"values": [...], "codes": [...]}}, "lines": [[...]], "line": [...], "settings":
-        [{...}], "setting": [...], "planned": count}, and lines by (study, detector, variant, setting, dataset,
-        protocol).
+        {"columns": {name: {"values": [...], "codes": [...]}}, "line": [...], "settings": [{...}], "setting": [...],
+        "planned": count}, and the number of each line by (study, detector, variant, setting, dataset, protocol).
     """
     chosen = [r for r in rows if (r["selection"], r["evaluation"]) == (leaderboard.selection, leaderboard.evaluation)]
-    kept = chosen[:TRIALS]
+    listed = chosen[:TRIALS]
     lines: dict[tuple[str, ...], int] = {}
     settings: dict[tuple[tuple[str, Any], ...], int] = {}
     of_line, of_setting = [], []
-    for row in kept:
+    for row in listed:
         name = (*(row[column] for column in NAME), row["dataset"], row["protocol"])
         of_line.append(lines.setdefault(name, len(lines)))
         values = tuple((k[3:], v) for k, v in row.items() if k.startswith("hp_") and v is not None)
         of_setting.append(settings.setdefault(values, len(settings)))
     return {
-        "columns": {name: _encode([row.get(name) for row in kept]) for name in TRIAL_COLUMNS},
+        "columns": {name: _encode([row.get(name) for row in listed]) for name in TRIAL_COLUMNS},
         "line": of_line,
         "settings": [dict(values) for values in settings],
         "setting": of_setting,
@@ -219,7 +218,7 @@ def _short(value: Any) -> Any:
 
 
 def _inline(drawings: Sequence[Drawing]) -> tuple[list[tuple[Drawing, Any]], list[Drawing]]:
-    """Drawings with their SVG as markup, up to `FIGURE_BYTES`; and those beyond."""
+    """Split the drawings: those within `FIGURE_BYTES`, each with its SVG as markup, and those left out."""
     from markupsafe import Markup
 
     room = FIGURE_BYTES
@@ -227,49 +226,52 @@ def _inline(drawings: Sequence[Drawing]) -> tuple[list[tuple[Drawing, Any]], lis
     for drawing in drawings:
         room -= len(drawing.svg)
         if room >= 0:
-            shown.append((drawing, Markup(embeddable(drawing.svg.decode()))))  # noqa: S704  (ours, its texts escaped)
+            shown.append((drawing, Markup(embeddable(drawing.svg.decode()))))  # noqa: S704  (made here, texts escaped)
         else:
             left_out.append(drawing)
     return shown, left_out
 
 
 def embeddable(svg: str) -> str:
-    """An SVG file of matplotlib's as an element of a page: text in the page's colour, no ids but those referred to."""
+    """Turn an SVG file of matplotlib into an element of a page.
+
+    Text takes the colour of the page, and only ids that are referred to stay, so that ids of two figures do not clash.
+    """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<title>.*?</title>", "", body, count=1, flags=re.DOTALL)
     referred = set(re.findall(r'(?:url\(#|href="#)([^")]+)', body))
-    body = re.sub(r' id="([^"]*)"', lambda found: found.group(0) if found.group(1) in referred else "", body)
+    body = re.sub(r' id="([^"]*)"', lambda match: match.group(0) if match.group(1) in referred else "", body)
     body = re.sub(r'^<svg[^>]*?viewBox="([^"]*)"[^>]*>', _head, body, count=1, flags=re.DOTALL)
     return body.replace(INK, "currentColor")
 
 
-def _head(found: re.Match[str]) -> str:
+def _head(match: re.Match[str]) -> str:
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {names} viewBox="{found.group(1)}" aria-hidden="true" focusable="false">'
+    return f'<svg {names} viewBox="{match.group(1)}" aria-hidden="true" focusable="false">'
 
 
 # -- provenance -------------------------------------------------------------------------------------
 
 
 def _fingerprints(rows: Sequence[Row]) -> list[tuple[str, str, int, str]]:
-    """(dataset and protocol, fingerprint of the images, number of different splits, versions)."""
-    found: dict[tuple[str, str], dict[str, set[str]]] = {}
+    """List (dataset and protocol, fingerprint of the images, number of distinct splits, versions), sorted."""
+    by_data: dict[tuple[str, str], dict[str, set[str]]] = {}
     for row in rows:
         if row["fingerprint"]:
-            place = found.setdefault((f"{row['dataset']} {row['protocol']}", row["fingerprint"]), {})
-            place.setdefault("split", set()).add(str(row["split_hash"]))
-            made = [str(found_on) for found_on in (row["hardware"] or row["device"], row["numerics"]) if found_on]
+            entry = by_data.setdefault((f"{row['dataset']} {row['protocol']}", row["fingerprint"]), {})
+            entry.setdefault("split", set()).add(str(row["split_hash"]))
+            made = [str(value) for value in (row["hardware"] or row["device"], row["numerics"]) if value]
             made += [f"{name} {row[name]}" for name in ("torch", "ray") if row[name]]
             made += [f"commit {row['commit'][:12]}{' with changes' if row['dirty'] else ''}"] if row["commit"] else []
-            place.setdefault("made", set()).add(", ".join(made))
+            entry.setdefault("made", set()).add(", ".join(made))
     return [
-        (where, print_, len(v["split"]), "; ".join(sorted(v["made"]))) for (where, print_), v in sorted(found.items())
+        (data, print_, len(v["split"]), "; ".join(sorted(v["made"]))) for (data, print_), v in sorted(by_data.items())
     ]
 
 
-def _duration(found: Account) -> str:
-    seconds = found.train_seconds
+def _duration(totals: Account) -> str:
+    seconds = totals.train_seconds
     for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What a leaderboard comes to in a few sentences: who wins, by how much, is it noise, what it cost, what is missing."""
+"""Summary of a leaderboard in a few sentences: the winner, its lead, noise, cost and missing trials."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from sweep.leaderboard.rows import Row
 from sweep.leaderboard.stats import ALPHA, holm, paired_t
 from sweep.report.sheet import line_label, value_text
 
-NAMED = 6  # lines or holes that a sentence spells out
-FEW = 6  # classes below which a test over them has next to no power
-HOW = "paired t over classes, Holm, 5 %; classes share training images, so it is approximate"
+NAMED = 6  # maximum number of lines named in a sentence
+FEW = 6  # a test over fewer classes than this has almost no power
+HOW = "paired t test over classes, Holm-corrected, 5 % level; approximate, because classes share training images"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one board.
+    """Summary of one board, or of one grid study on a board.
 
     Attributes:
-        title: dataset and protocol.
-        headline: who wins, or why nobody does.
-        sentences: by how much, whether that is noise, what the trivial detectors say.
+        title: dataset and protocol; for a grid also the study.
+        headline: the winner, or why there is none; for a grid, how many values differ from the default.
+        sentences: the lead, whether it may be noise, and the comparison with the trivial detectors.
     """
 
     title: str
@@ -32,15 +32,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Account:
-    """What a report's trials came to.
+    """Totals over the trials of a report.
 
     Attributes:
-        trials: planned and reported.
-        by_status: of those, how many are "ok", "diverged", "failed", "stale", "missing".
-        train_seconds: of training, in all; trials that two studies share count once.
-        usd: what they cost, None where no price is known.
-        devices: that they ran on.
-        holes: lines of a board with trials that have no value, and how many.
+        trials: number of planned trials that are reported.
+        by_status: number of these trials that are "ok", "diverged", "failed", "stale" or "missing".
+        train_seconds: total seconds of training; a trial that two studies share counts once.
+        usd: total cost in dollars; None if no price is known.
+        devices: devices that the trials ran on.
+        holes: (text that names a line of a board, number of its trials without a result), for each line with any.
     """
 
     trials: int
@@ -57,12 +57,12 @@ class Account:
 
 
 def verdicts(leaderboard: Leaderboard) -> tuple[Verdict, ...]:
-    """One for each board that has lines, and for each study of a grid on a board, in order."""
+    """Return one verdict for each board that has lines, and for each grid study on a board, in order."""
     found = []
     for board in leaderboard.boards:
         found += [_verdict(leaderboard.metric, board)] if board.lines else []
         for study in dict.fromkeys(grid.study for grid in board.grids):
-            found.append(_of_grids(leaderboard.metric, board, study))
+            found.append(_grid_verdict(leaderboard.metric, board, study))
     return tuple(found)
 
 
@@ -74,16 +74,16 @@ def _verdict(metric: str, board: Board) -> Verdict:
     first = ranked[0]
     name = line_label(first, board.lines)
     classes = _count(len(board.classes), "abnormal class", "es")
-    sentences = [f"{METRICS[metric]} over {classes}, class mean: {_mean(first)}."]
+    sentences = [f"{METRICS[metric]}, class mean over {classes}: {_mean(first)}."]
     if len(ranked) > 1:
         sentences.append(_margin(board, ranked))
     sentences.append(_noise(board, ranked))
     learned = next((line for line in ranked if not line.trivial and line.gap is not None), None)
     if learned is not None and learned.gap is not None:
         better = (learned.gap > 0) != (metric in LOWER_IS_BETTER)
-        whose = "It" if learned is first else f"The best detector that learns, {line_label(learned, board.lines)},"
+        subject = "It" if learned is first else f"The best non-trivial detector, {line_label(learned, board.lines)},"
         sentences.append(
-            f"{whose} is {abs(learned.gap):.3f} {'better' if better else 'worse'} than the best trivial detector."
+            f"{subject} is {abs(learned.gap):.3f} {'better' if better else 'worse'} than the best trivial detector."
         )
     unranked = len(board.lines) - len(ranked)
     if unranked:
@@ -94,46 +94,46 @@ def _verdict(metric: str, board: Board) -> Verdict:
 def _margin(board: Board, ranked: Sequence[Entry]) -> str:
     first, second = ranked[0], ranked[1]
     ahead = abs((first.mean.counted or 0.0) - (second.mean.counted or 0.0))
-    chance = ", divergence counting as chance" if first.mean.diverged or second.mean.diverged else ""
+    chance = ", with diverged trials counted as chance" if first.mean.diverged or second.mean.diverged else ""
     p = "" if second.p_holm is None else f"; p = {second.p_holm:.2g} after Holm's correction"
     return f"It is {ahead:.3f} ahead of {line_label(second, board.lines)} ({_mean(second)}){chance}{p}."
 
 
 def _noise(board: Board, ranked: Sequence[Entry]) -> str:
     if not board.tested:
-        return "Whether that is noise was not tested: a test needs two classes and two ranked detectors."
+        return "The result was not tested for noise: a test needs at least two classes and two ranked detectors."
     others = [line_label(line, board.lines) for line in ranked[1:] if line.contender]
     if not others:
-        return f"More than noise: all {len(ranked) - 1} others are significantly worse ({HOW})."
+        return f"More than noise: every other ranked line ({len(ranked) - 1}) is significantly worse ({HOW})."
     named = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
-    text = f"It may be noise: not significantly worse {'is' if len(others) == 1 else 'are'} {named} ({HOW})."
+    text = f"It may be noise: {named} {'is' if len(others) == 1 else 'are'} not significantly worse ({HOW})."
     if len(board.classes) < FEW:
-        weak = f"Over {len(board.classes)} classes only large differences can be told"
-        text += f"  {weak}; --compare A B asks seeds and test set."
+        weak = f"Over {len(board.classes)} classes a test detects only large differences"
+        text += f"  {weak}; --compare A B also tests over seeds and over the test set."
     return text
 
 
-def _of_grids(metric: str, board: Board, study: str) -> Verdict:
-    """Whether values of a hyperparameter differ from the default by more than noise."""
+def _grid_verdict(metric: str, board: Board, study: str) -> Verdict:
+    """Summarize a grid study: which values of a hyperparameter differ from the default by more than noise."""
     sentences, tested, differing = [], 0, 0
     grids = [grid for grid in board.grids if grid.study == study]
     for grid in grids:
-        said, of_grid, beyond = _grid(grid, metric)
-        sentences.append(said)
-        tested, differing = tested + of_grid, differing + beyond
+        sentence, tested_here, differing_here = _grid(grid, metric)
+        sentences.append(sentence)
+        tested, differing = tested + tested_here, differing + differing_here
     axes = ", ".join(dict.fromkeys(grid.axis for grid in grids))
     headline = f"{axes}: nothing to test yet"
     if tested:
         tried = "the one value tested" if tested == 1 else f"{differing or 'none'} of {tested} values tested"
         differ = "does not differ" if (tested, differing) == (1, 0) else "differs" if differing < 2 else "differ"
         headline = f"{axes}: {tried} {differ} from the default"
-        sentences.append(f"Tested: {HOW}, each against the default.")
+        sentences.append(f"Test of each value against the default: {HOW}.")
     sentences.append("A value chosen from these numbers would be chosen on the test set.")
     return Verdict(f"{board.dataset} {board.protocol}, {study}", headline, tuple(sentences))
 
 
 def _grid(grid: Grid, metric: str) -> tuple[str, int, int]:
-    """What is said of one grid, how many of its values were tested, and how many differ from its default."""
+    """Return a sentence on one grid, the number of values tested, and the number that differ from the default."""
     name = f"{grid.detector} {grid.variant}, {grid.axis}"
     ranked = [line for line in grid.lines if line.ranked]
     waiting = len(grid.lines) - len(ranked)
@@ -163,7 +163,7 @@ def _mean(line: Entry) -> str:
     text = "-" if cell.mean is None else f"{cell.mean:.3f}"
     if cell.half_width is not None:
         return f"{text} ± {cell.half_width:.3f} over {cell.n} seeds"
-    return f"{text} from {_count(cell.n, 'seed')}, hence without interval"
+    return f"{text} from {_count(cell.n, 'seed')}, without an interval"
 
 
 def _count(number: int, word: str, plural: str = "s") -> str:
@@ -171,11 +171,11 @@ def _count(number: int, word: str, plural: str = "s") -> str:
 
 
 def account(rows: Sequence[Row], leaderboard: Leaderboard) -> Account:
-    """Count the trials that a leaderboard is made of.
+    """Count the trials of a leaderboard.
 
     Args:
-        rows: of `sweep.leaderboard.rows.gather`.
-        leaderboard: of the rows; says which selection and evaluation count.
+        rows: rows of `sweep.leaderboard.rows.build_rows`.
+        leaderboard: leaderboard of these rows; only rows of its selection and evaluation count.
     """
     shown = [r for r in rows if (r["selection"], r["evaluation"]) == (leaderboard.selection, leaderboard.evaluation)]
     seconds = {row["key"]: row["train_seconds"] or 0.0 for row in shown}

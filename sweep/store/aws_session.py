@@ -1,0 +1,34 @@
+"""One boto3 session for all clients of AWS in a process.
+
+A session reads AWS's descriptions of its services, which takes up to a second.  boto3 itself costs half a second and is
+imported with the first session.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import lru_cache
+from typing import Any
+
+Settings = tuple[tuple[str, str], ...]
+_LOCK = threading.Lock()  # a session makes one client at a time
+
+
+def aws_settings() -> Settings:
+    """Return the environment variables that configure AWS; another value needs another session."""
+    return tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+
+
+def aws_client(service: str, **options: Any) -> Any:
+    """Return a new client of one service of AWS; options as for `boto3.session.Session.client`."""
+    with _LOCK:
+        return aws_session(aws_settings()).client(service, **options)
+
+
+@lru_cache(maxsize=4)
+def aws_session(settings: Settings) -> Any:  # noqa: ARG001  (the key of the cache)
+    """Return the session for these settings, made once."""
+    import boto3
+
+    return boto3.session.Session()
