@@ -1,8 +1,8 @@
-"""Which datasets exist: names, classes, sizes and protocols.
+"""Catalog of all datasets: names, classes, sizes and protocols.
 
-The standard library alone is needed here, so that plans and help texts cost no import of numpy.
-A new source is one module with `read(root) -> Source` and one entry of `DATASETS`; a user's own set is one
-of `data.sources.layouts`, under a name of his.
+This module imports the standard library alone, so that plans and help texts do not have to import numpy.
+To add a source, write one module with `read(root) -> Source` and one entry of `DATASETS`.  A user's own dataset has one
+of the layouts of `data.sources.layouts`, and a name that the user chooses.
 """
 
 from __future__ import annotations
@@ -19,40 +19,41 @@ from data.sources.layouts import ANY, Classes, Contents, Layout
 if TYPE_CHECKING:
     from data.sources.base import Source
 
-PROTOCOL_REVISION = 1  # raised whenever `data.protocols` puts any sample on another side
+PROTOCOL_REVISION = 1  # must be raised whenever `data.protocols` moves any sample to another side
 
 SIZES = (8, 16, 32, 64, 128, 256)  # 4 * 2^k: every detector halves an image down to 4 x 4
 DECIMAL_DIGITS = tuple("0123456789")
 BY_SOURCE = ("M0", "C0", "F0")  # protocols that keep the source's own split
 FIRST_IS_NORMAL = ("F0", "P1")  # protocols in which the first class is normal and all others are not
-OWN_SIZE = 64  # of a user's own images, unless he says otherwise: as the papers' X-ray patches
+OWN_SIZE = 64  # default side of a user's own images in pixels: the size of the papers' X-ray patches
 
 
 class UnknownDataset(ValueError):
-    """No dataset has this name; the message lists the names, the nearest first."""
+    """No dataset has this name; the message lists the legal names, the nearest first."""
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known about a dataset before any image is read.
+    """Facts about a dataset that are known before any image is read.
 
     Attributes:
-        name: as users write it.
-        source: module with `read(root) -> data.source.Source`.
+        name: name of the dataset, as users write it.
+        source: module with `read(root) -> data.sources.base.Source`.
         classes: class names; a sample's label is an index into them.
-        channels: 1 grey, 3 RGB.
+        channels: 1 for grey, 3 for RGB.
         sizes: legal side lengths of the square prepared images, in pixels.
-        default_size: side length unless the user says otherwise.
-        images: how many there are, for estimates of cost.
-        protocols: ids understood by `data.protocols.split`, without the "v" of validation.
+        default_size: side length unless the user sets another one, in pixels.
+        images: number of images, for estimates of cost.
+        protocols: ids that `data.protocols.split` accepts, without the "v" of validation.
         default_protocol: one of `protocols`.
-        needs_root: whether files are read from (or downloaded into) the folder `data.root`.
-        revision: raised whenever reading or resizing changes a pixel; part of the preparation id.
-        interpolation: how images are resized to the prepared size.
-        description, licence, citation: for people; go into the manifest.
-        layout: of image folders; None for sources that read files of their own kind.
-        counts: images of each class as published, where only those who have the set can count.
-        access: who has it, where not everybody can.
+        needs_root: True if files are read from (or downloaded into) the folder `data.root`.
+        revision: number that is raised whenever reading or resizing changes a pixel; part of the preparation id.
+        interpolation: filter that resizes images to the prepared size, such as "bilinear".
+        description: one line for users.
+        licence, citation: texts for users; they go into the manifest.
+        layout: layout of the image folders; None for sources that read files of another kind.
+        counts: published number of images of each class, for datasets that only a few people have.
+        access: the people that have the dataset, if it is not public.
     """
 
     name: str
@@ -76,23 +77,25 @@ class DatasetInfo:
 
     @property
     def abnormal(self) -> tuple[str, ...]:
-        """Classes that can be hunted: every one, but for a class that is always normal."""
+        """Classes that can be the abnormal class: all of them, except a class that is always normal."""
         return self.classes[1:] if self.default_protocol in FIRST_IS_NORMAL else self.classes
 
     @property
     def huntable(self) -> tuple[str, ...]:
-        """`abnormal`, and `ANY` where several classes are never normal."""
+        """Legal abnormal classes: those of `abnormal`, plus `ANY` if several classes are never normal."""
         together = self.default_protocol in FIRST_IS_NORMAL and len(self.abnormal) > 1
         return (*self.abnormal, ANY) if together else self.abnormal
 
     def preparation(self, size: int) -> str:
-        """Id of how images are prepared: everything that decides their pixels and who is in, given the source.
+        """Return the id of a preparation.
+
+        For one source, the id changes with everything that decides which images are in the dataset and their pixels.
 
         Args:
             size: side length of the square prepared images, in pixels.
 
         Returns:
-            For instance "s32-bilinear-1": 32 x 32 pixels, bilinear, first revision.
+            the id, such as "s32-bilinear-1": 32 x 32 pixels, bilinear, first revision.
 
         Raises:
             ValueError: if the size is not legal for this dataset.
@@ -120,7 +123,7 @@ DATASETS: dict[str, DatasetInfo] = {
             needs_root=False,
             revision=1,
             interpolation="bilinear",
-            description="1,797 real handwritten digits of 8 x 8 pixels; comes with scikit-learn",
+            description="1,797 real handwritten digits of 8 x 8 pixels; part of scikit-learn",
             licence="CC BY 4.0",
             citation="E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, "
             "UCI Machine Learning Repository, 1998, doi:10.24432/C50P49",
@@ -167,7 +170,7 @@ DATASETS: dict[str, DatasetInfo] = {
             needs_root=True,
             revision=1,
             interpolation="bilinear",
-            description="60,000 + 10,000 photographs of clothes, grey, of 28 x 28 pixels",
+            description="60,000 + 10,000 grey photographs of clothes of 28 x 28 pixels",
             licence="MIT",
             citation="H. Xiao, K. Rasul and R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking "
             "Machine Learning Algorithms, 2017, arXiv:1708.07747",
@@ -221,8 +224,9 @@ DATASETS: dict[str, DatasetInfo] = {
             layout=Classes(
                 root="uba", classes=("normal", "gun", "gun-parts", "knife"), normal="normal", groups="folder"
             ),
-            access="private to its authors and never released; counted as in Skip-GANomaly's text, 230,275 patches "
-            "with 107,472 normal ones, which adds up; GANomaly's has 230,275 normal ones besides 122,803 abnormal",
+            access="private to its authors and was never released. Its counts here are those of Skip-GANomaly's text, "
+            "which add up: 230,275 patches, of which 107,472 are normal. GANomaly's text has 230,275 normal patches "
+            "plus 122,803 abnormal ones",
         ),
         DatasetInfo(
             name="ffob",
@@ -242,7 +246,7 @@ DATASETS: dict[str, DatasetInfo] = {
             licence="restricted",
             citation="UK Home Office, OSCT Borders X-ray Image Library, 2016",
             layout=Classes(root="ffob", classes=("normal", "full-weapon"), normal="normal", groups="folder"),
-            access="given out by the UK Home Office to few",
+            access="restricted: the UK Home Office gives it to few users",
         ),
         DatasetInfo(
             name="xray_synthetic",
@@ -257,7 +261,7 @@ DATASETS: dict[str, DatasetInfo] = {
             needs_root=False,
             revision=1,
             interpolation="bilinear",
-            description="patches of 160 rendered dual-energy scans of bags, a stand-in for private sets",
+            description="patches of 160 rendered dual-energy scans of bags, a substitute for private datasets",
             licence="MIT",
             citation="rendered by this program; no real scan is in it",
         ),
@@ -266,19 +270,25 @@ DATASETS: dict[str, DatasetInfo] = {
 
 
 def dataset(name: str) -> DatasetInfo:
-    """The dataset of this name.
+    """Return the catalog entry of a dataset.
 
     Raises:
-        UnknownDataset: if there is none; lists the names, the nearest first.
+        UnknownDataset: if no dataset has this name; the message lists the legal names, the nearest first.
     """
     if name not in DATASETS:
         nearest = sorted(DATASETS, key=lambda known: -SequenceMatcher(None, known, name.lower()).ratio())
-        raise UnknownDataset(f"unknown dataset {name!r}; known are {', '.join(nearest)}")
+        raise UnknownDataset(f"unknown dataset {name!r}: use one of {', '.join(nearest)}")
     return DATASETS[name]
 
 
 def own(name: str, layout: Layout, contents: Contents) -> DatasetInfo:
-    """A user's own set, given what it holds."""
+    """Return an entry like those of the catalog for a user's own dataset.
+
+    Args:
+        name: name of the dataset, as the user writes it.
+        layout: layout of its folder.
+        contents: classes, number of images and protocols that `contents` found in the folder.
+    """
     return DatasetInfo(
         name=name,
         source=layout.source,
@@ -300,22 +310,22 @@ def own(name: str, layout: Layout, contents: Contents) -> DatasetInfo:
 
 
 def contents(layout: Layout) -> Contents:
-    """What a folder holds, from names alone.
+    """Return the classes, number of images and protocols of a dataset's folder, without opening an image.
 
     Raises:
-        DataError: if it cannot be read, or is not laid out so; lists all problems.
+        DataError: if the folder cannot be read or has another layout; the message lists all problems.
     """
-    found: Contents = import_module(layout.source).contents(layout)
-    return found
+    listed: Contents = import_module(layout.source).contents(layout)
+    return listed
 
 
 def open_source(info: DatasetInfo, root: Path | None, skip_bad: bool = False) -> Source:
-    """The images of a dataset.
+    """Open the source of a dataset's images.
 
     Args:
-        info: of the dataset.
-        root: the folder `data.root`; None where the user gave none.
-        skip_bad: go on without images that cannot be read, where a source can.
+        info: catalog entry of the dataset.
+        root: the folder `data.root`; None if the user gave none.
+        skip_bad: True to skip images that cannot be read, if the source supports it.
 
     Raises:
         DataError: if the source cannot be read.
@@ -330,9 +340,10 @@ def open_source(info: DatasetInfo, root: Path | None, skip_bad: bool = False) ->
         folder = None if root is None else root / info.layout.root
         if folder is None or not folder.is_dir():
             raise DataError(
-                f"{info.name} is {info.access}; whoever has it sets data.root to a folder in which it lies as "
-                f"{', '.join(f'{info.layout.root}/{title}' for title in info.classes)} (in them a folder for each "
-                f"scan, whose images then stay together){'' if folder is None else f'; {folder} is no folder'}"
+                f"{info.name} is {info.access}. If you have it, set data.root to a folder that contains "
+                f"{', '.join(f'{info.layout.root}/{title}' for title in info.classes)}. Inside these, use one folder "
+                "for each scan, so that all its images are on one side of every split"
+                f"{'' if folder is None else f'. {folder} is not a folder'}"
             )
         source = module.read(replace(info.layout, root=str(folder)), skip_bad)
     return source

@@ -1,4 +1,4 @@
-"""What can be wrong with stored or read data, said so that a person can fix it."""
+"""Problems of data that is read or stored; each message names the fix."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 
 class DataError(ValueError):
-    """Images cannot be read or stored as asked; the message says what, where and the fix."""
+    """Images cannot be read or stored as requested; the message names the problem, its location and the fix."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One shard that is not what its manifest says.
+    """One shard that is missing, or whose content differs from its manifest.
 
     Attributes:
-        path: of the shard in the store.
+        path: path of the shard in the store.
         expected: sha256 in the manifest.
-        found: sha256 of what stands there, None where nothing does.
-        expected_bytes, found_bytes: lengths; a shorter one is a truncated shard.
+        found: sha256 of the stored content; None if the shard is missing.
+        expected_bytes, found_bytes: lengths in bytes; a shard with fewer bytes than expected is truncated.
     """
 
     path: str
@@ -36,5 +36,5 @@ class Fault:
 
 
 def fix(name: str) -> str:
-    """The command that writes a dataset's missing or damaged shards again."""
+    """Return the fix for a dataset's missing or damaged shards: the command that writes them again."""
     return f"fix: python -m sweep data put {name} CONFIG"

@@ -1,22 +1,24 @@
-"""Who is trained, validated and tested on: a pure function of content, class and split seed.
+"""Splits of a dataset into train, validation and test: a pure function of content, abnormal class and split seed.
 
 M0, M1, C0, C1 and D1 are the splits of the published code (samet-akcay/ganomaly, lib/data.py), which
-tests on all abnormal samples, those of the source's training split included:
+tests on all abnormal samples, including those of the source's training split:
 
     M0, C0        train: normals of the train split.  Test: normals of the test split, all abnormals.
-    M1, C1, D1    both splits merged; train: 80 % of the normals.  Test: the others, all abnormals.
+    M1, C1, D1    both splits merged; train: 80 % of the normals.  Test: the other normals, all abnormals.
 
-Of image folders and patches the first class is the only normal one, and one other is hunted, or `any`:
+In image folders and patches, the first class is the only normal one.  One other class is the abnormal class; `any`
+stands for all of them together:
 
-    F0    train: normals of the train split.  Test: normals of the test split, the hunted class.
-    P1    both splits merged; train: 80 % of the normals.  Test: the others, the hunted class.
+    F0    train: normals of the train split.  Test: normals of the test split, the abnormal class.
+    P1    both splits merged; train: 80 % of the normals.  Test: the other normals, the abnormal class.
 
-Samples of one group, such as the patches of one scan, are never on two sides.  A draw by seed draws groups,
-those that hold the same other classes among each other, so that 80 % of each kind of scan are trained on;
-what else a group on the training side holds is left out of the test.
+Samples of one group, such as the patches of one scan, are never on two sides.  A protocol that draws by seed draws
+whole groups.  It draws separately among groups that contain the same non-normal classes, so that training gets 80 % of
+each kind of scan.  Abnormal samples of a group on the training side are left out of the test.
 
-With validation a share of the training normals and of the test's abnormals moves there, the
-protocol's id gains a "v", and nobody else changes sides.
+With validation, a share of the training normals and of the abnormal test samples moves to the validation side, and
+the protocol's id gains a "v".  Normal test samples that share a group with a moved abnormal sample are left out.  All
+other samples stay on their sides.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from data.sources.layouts import ANY
 from data.storage.loader import Dataset
 
 TRAIN_SHARE = 0.8
-VALIDATION_STREAM = 1  # second word of the seed of the carving: draws apart from the split's own
+VALIDATION_STREAM = 1  # second word of the seed that draws the validation side, so that it differs from the split's own
 SEEDS = 2**32
 
 Indices = npt.NDArray[np.int64]
@@ -45,13 +47,13 @@ Sides = tuple[Indices, Indices]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Positions in the dataset's arrays of who is on which side; a sample is on at most one.
+    """Sides of a split, as positions in the dataset's arrays; a sample is on at most one side.
 
     Attributes:
-        train: int64 [n], normals only.
-        test: int64 [m], normals first.
+        train: int64 [n], positions of the training samples; normals only.
+        test: int64 [m], positions of the test samples; normals first.
         test_labels: uint8 [m], 1 = abnormal.
-        validation: int64 [k], normals first; empty without validation.
+        validation: int64 [k], positions of the validation samples; normals first; empty without validation.
         validation_labels: uint8 [k], 1 = abnormal.
         hash: 64 hexadecimal digits over content, protocol, class, seed, shares and sides.
     """
@@ -71,20 +73,20 @@ def split(
     split_seed: int,
     validation: tuple[float, float] | None,
 ) -> Split:
-    """Splits a dataset, one class being abnormal.
+    """Split a dataset into train, validation and test, with one abnormal class.
 
     Args:
         dataset: an open dataset.
-        protocol: one of its protocols, with a "v" appended exactly if validation is asked for.
-        abnormal: name of the class that is held out of training; where the first class is the only normal
-            one, "any" stands for all others together.
+        protocol: one of its protocols, plus a "v" if and only if `validation` is given.
+        abnormal: name of the class that is held out of training.  If the first class is the only normal
+            one, "any" stands for all other classes together.
         split_seed: from 0 to 2^32 - 1.
-        validation: share of the training normals, and of the test's abnormals, that validate (of their
-            groups, where they have any); both inside (0, 1).
+        validation: share of the training normals, and share of the abnormal test samples, that move to the
+            validation side; both in (0, 1).  They are shares of groups if the samples have groups.
 
     Raises:
-        ValueError: if an argument is not legal, a side would be empty, or a group lies on both sides of the
-            source's own split; lists what is legal.
+        ValueError: if an argument is not legal, a side would be empty, or a group is on both sides of the
+            source's own split; the message lists the legal values.
     """
     rule = _rule(dataset, protocol, validation)
     if not 0 <= split_seed < SEEDS:
@@ -95,14 +97,14 @@ def split(
     groups = _group_numbers(dataset)
     train, test_normal = rule(dataset, is_normal, split_seed, groups)
     test_abnormal = _positions(dataset, is_abnormal)
-    test_abnormal = test_abnormal[~_meets(test_abnormal, train, groups)]
+    test_abnormal = test_abnormal[~_shares_group(test_abnormal, train, groups)]
     validation_normal = validation_abnormal = np.empty(0, np.int64)
     _refuse_empty(dataset, protocol, abnormal, train, test_normal, test_abnormal)
     if validation is not None:
         random = np.random.RandomState([split_seed, VALIDATION_STREAM])
         train, validation_normal = _carve(train, validation[0], random, "training normals", groups)
-        test_abnormal, validation_abnormal = _carve(test_abnormal, validation[1], random, "test's abnormals", groups)
-        test_normal = test_normal[~_meets(test_normal, validation_abnormal, groups)]
+        test_abnormal, validation_abnormal = _carve(test_abnormal, validation[1], random, "test abnormals", groups)
+        test_normal = test_normal[~_shares_group(test_normal, validation_abnormal, groups)]
         _refuse_empty(dataset, protocol, abnormal, train, test_normal, test_abnormal)
     test = np.concatenate([test_normal, test_abnormal])
     validated = np.concatenate([validation_normal, validation_abnormal])
@@ -117,32 +119,35 @@ def split(
     )
 
 
-def _by_source(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:  # noqa: ARG001 (a rule)
-    """The source's own split; the seed draws nothing but the validation."""
+def _split_by_source(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:  # noqa: ARG001
+    """Split the normals as the source does; the split seed is not needed here."""
     train, test = (np.flatnonzero(normal & (dataset.source_split == part)) for part in ("train", "test"))
-    torn = test[_meets(test, train, groups)]
-    if len(torn):
-        names = sorted(set(dataset.groups[torn].tolist()))
+    shared = test[_shares_group(test, train, groups)]
+    if len(shared):
+        names = sorted(set(dataset.groups[shared].tolist()))
         raise ValueError(
             f"{dataset.name} has {len(names)} groups on both sides of its own split, such as {names[0]!r}: "
-            "use a protocol that draws the sides"
+            "use a protocol that draws the sides by seed"
         )
     return train, test
 
 
-def _by_seed(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:
-    """80 % of all normals, drawn as the published code draws them, which knows no groups."""
+def _split_by_seed(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:
+    """Draw 80 % of all normals for training, or 80 % of their groups.
+
+    Without groups the draw is that of the published code, which has none.
+    """
     merged = _positions(dataset, normal)
     random = np.random.RandomState(split_seed)
     if not (dataset.groups[merged] != "").any():
         return _draw_sides(merged, random)
     units, unit_of = _units(groups[merged])
     sides = zip(*(_draw_sides(kind, random) for kind in _kinds(dataset, normal, groups, units)), strict=True)
-    place = np.empty(len(units), np.int64)  # in the order of the draw
+    rank = np.empty(len(units), np.int64)  # rank of each unit in the order of the draw
     train, test = (np.concatenate([np.empty(0, np.int64), *drawn]) for drawn in sides)
-    place[np.concatenate([train, test])] = np.arange(len(units))
-    ordered = np.argsort(place[unit_of], kind="stable")
-    count = np.count_nonzero(place[unit_of] < len(train))
+    rank[np.concatenate([train, test])] = np.arange(len(units))
+    ordered = np.argsort(rank[unit_of], kind="stable")
+    count = np.count_nonzero(rank[unit_of] < len(train))
     return merged[ordered[:count]], merged[ordered[count:]]
 
 
@@ -154,10 +159,10 @@ def _draw_sides(candidates: Indices, random: np.random.RandomState) -> Sides:
 
 
 def _kinds(dataset: Dataset, normal: Mask, groups: Indices, units: Indices) -> list[Indices]:
-    """Positions of the units that hold the same classes beside normal ones, for each such set of classes."""
+    """Return the positions of the units by kind; units of one kind contain the same non-normal classes."""
     others: dict[int, set[int]] = {}
     rest = np.flatnonzero(~normal)
-    mixed = rest[_meets(rest, units, groups)]
+    mixed = rest[_shares_group(rest, units, groups)]
     for group, label in zip(groups[mixed].tolist(), dataset.labels[mixed].tolist(), strict=True):
         others.setdefault(group, set()).add(label)
     kinds: dict[frozenset[int], list[int]] = {}
@@ -168,13 +173,13 @@ def _kinds(dataset: Dataset, normal: Mask, groups: Indices, units: Indices) -> l
 
 Rule = Callable[[Dataset, Mask, int, Indices], Sides]
 RULES: dict[str, Rule] = {
-    "D1": _by_seed, "M0": _by_source, "M1": _by_seed, "C0": _by_source, "C1": _by_seed,
-    "F0": _by_source, "P1": _by_seed,
+    "D1": _split_by_seed, "M0": _split_by_source, "M1": _split_by_seed, "C0": _split_by_source, "C1": _split_by_seed,
+    "F0": _split_by_source, "P1": _split_by_seed,
 }  # fmt: skip
 
 
 def legal_protocols(dataset: Dataset) -> tuple[str, ...]:
-    """As the catalog says, of a user's own set as its manifest says."""
+    """Return the legal protocols of a dataset: from the catalog, or from the manifest of a user's own dataset."""
     return DATASETS[dataset.name].protocols if dataset.name in DATASETS else dataset.protocols
 
 
@@ -191,19 +196,22 @@ def _rule(dataset: Dataset, protocol: str, validation: tuple[float, float] | Non
 
 def _abnormal(dataset: Dataset, abnormal: str, first_is_normal: bool) -> Mask:
     legal = dataset.classes[1:] if first_is_normal else dataset.classes
-    hunted: Mask
+    is_abnormal: Mask
     if first_is_normal and abnormal == ANY:
-        hunted = dataset.labels != 0
+        is_abnormal = dataset.labels != 0
     elif abnormal in legal:
-        hunted = dataset.labels == dataset.classes.index(abnormal)
+        is_abnormal = dataset.labels == dataset.classes.index(abnormal)
     else:
         names = ", ".join([*legal, ANY] if first_is_normal else legal)
         raise ValueError(f"{dataset.name} has no class {abnormal!r}: use one of {names}")
-    return hunted
+    return is_abnormal
 
 
 def _group_numbers(dataset: Dataset) -> Indices:
-    """int64 [N]: position of the first sample of each one's group, its own where it is a group of its own."""
+    """Return a number for the group of each sample: the position of the group's first sample, int64 [N].
+
+    A sample without a group is a group of its own, so its number is its own position.
+    """
     numbers = np.arange(len(dataset.labels))
     grouped = np.flatnonzero(dataset.groups != "")
     if len(grouped):
@@ -213,7 +221,7 @@ def _group_numbers(dataset: Dataset) -> Indices:
 
 
 def _units(groups: Indices) -> tuple[Indices, Indices]:
-    """Groups in order of their first sample, and of each sample the position of its group among them."""
+    """Return the distinct groups in order of their first samples, and for each sample the position of its group."""
     positions = np.arange(len(groups))
     first = np.zeros(groups.max(initial=0) + 1, np.int64)
     first[groups[::-1]] = positions[::-1]
@@ -221,8 +229,8 @@ def _units(groups: Indices) -> tuple[Indices, Indices]:
     return groups[begins], (np.cumsum(begins) - 1)[first[groups]]
 
 
-def _meets(side: Indices, other: Indices, groups: Indices) -> Mask:
-    """Who of a side shares a group with the other side; bool, as long as the side."""
+def _shares_group(side: Indices, other: Indices, groups: Indices) -> Mask:
+    """Return a mask over a side, bool [len(side)]: True if the sample shares a group with the other side."""
     taken = np.zeros(len(groups), np.bool_)
     taken[groups[other]] = True
     return taken[groups[side]]
@@ -231,29 +239,30 @@ def _meets(side: Indices, other: Indices, groups: Indices) -> Mask:
 def _refuse_empty(
     dataset: Dataset, protocol: str, abnormal: str, train: Indices, test_normal: Indices, test_abnormal: Indices
 ) -> None:
-    for side, who in (
+    for side, title in (
         (test_abnormal, f"samples of the abnormal class {abnormal!r}"),
         (train, "training normals"),
         (test_normal, "test normals"),
     ):
         if not len(side):
-            raise ValueError(f"{dataset.name} has no {who} under {protocol}; samples: {_counts(dataset)}")
+            raise ValueError(f"{dataset.name} has no {title} under {protocol}; samples: {_counts(dataset)}")
 
 
 def _positions(dataset: Dataset, chosen: Mask) -> Indices:
-    """Positions of the chosen, those of the source's train split first."""
+    """Return the positions of the chosen samples; those of the source's train split come first."""
     parts = ("train", "test", "all")
     return np.concatenate([np.flatnonzero(chosen & (dataset.source_split == part)) for part in parts])
 
 
-def _carve(side: Indices, share: float, random: np.random.RandomState, who: str, groups: Indices) -> Sides:
-    """Who stays and who validates, whole groups at a time; both keep their order."""
+def _carve(side: Indices, share: float, random: np.random.RandomState, title: str, groups: Indices) -> Sides:
+    """Draw whole groups for validation; return the samples that stay and those that move, both in their order."""
     units, unit_of = _units(groups[side])
     count = int(share * len(units))
     if not (0 < share < 1 and count):
-        of = who if len(units) == len(side) else f"groups of {who}"
+        whole = title if len(units) == len(side) else f"groups of {title}"
         raise ValueError(
-            f"validation share {share} of {len(units)} {of} is not legal: use at least 1/{len(units)} and less than 1"
+            f"validation share {share} of {len(units)} {whole} is not legal: "
+            f"use at least 1/{len(units)} and less than 1"
         )
     drawn = np.zeros(len(units), np.bool_)
     drawn[random.permutation(len(units))[:count]] = True

@@ -1,1 +1,1 @@
-"""Detectors: pure torch, no files, no network, nothing of the rest of the application."""
+"""Detectors in pure torch; this package uses no files, no network, and no other part of the application."""

@@ -1,11 +1,11 @@
-"""Autoencoder: GANomaly's first encoder and its decoder, trained to copy normal images and nothing else.
+"""Autoencoder: GANomaly's first encoder and its decoder, trained only to reconstruct normal images.
 
-What GANomaly has beyond it is the adversary, the second encoder and the distance between codes: what those
-add, GANomaly must show against this.  So initial weights, loss (L_con, the mean |x - x^|), optimiser and
-defaults are GANomaly's.  Its score is the loss itself, image by image.
+GANomaly also has a discriminator, a second encoder and the distance between codes.  This baseline shows how much these
+parts add.  So initial weights, loss (L_con, the mean |x - x^|), optimiser and defaults are GANomaly's.  The score is
+the loss of each single image.
 
-Images are scaled to [-1, 1] on every dataset, MNIST included: the published GANomaly scales that to values
-beyond the decoder's (-1, 1), where no copy can be exact.
+Images are scaled to [-1, 1] on every dataset, including MNIST.  The published GANomaly scales MNIST to values beyond
+the decoder's range (-1, 1), which no reconstruction can reach.
 
 Parameters at nz 100, width 64: 32x32x1 2,133,632; 32x32x3 2,137,728; 64x64x3 7,153,280.
 """
@@ -44,21 +44,21 @@ class Autoencoder(Detector):
         self.optimiser = Adam(self.network.parameters(), lr=h.lr, betas=(h.beta1, 0.999))
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
-        """One step of Adam on the mean |x - x^|."""
+        """Make one step of Adam on the mean |x - x^|."""
         con = self.reconstruction_loss(batch, self.network(batch))
         networks.differentiate(con, self.network)
         self.optimiser.step()
         return {"con": con}
 
     def reconstruction_loss(self, x: Tensor, fake: Tensor) -> Tensor:
-        """L_con, GANomaly's eq. 2."""
+        """Compute L_con, GANomaly's eq. 2."""
         return functional.l1_loss(fake, x)
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
-        """Mean |x - x^| over pixels, [B]."""
+        """Compute the mean |x - x^| over pixels, [B]."""
         return {"score": (batch - self.network(batch)).abs().flatten(1).mean(1)}
 
     def reconstruction(self, batch: Tensor) -> Tensor:
-        """x^."""
-        copied: Tensor = self.network(batch)
-        return copied
+        """Return the reconstruction x^."""
+        fake: Tensor = self.network(batch)
+        return fake

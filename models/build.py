@@ -1,4 +1,4 @@
-"""Make a detector from its name and hyperparameters."""
+"""Construction of a detector from its name and hyperparameters."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ def build(
     dataset: str = "",
     precision: str = "float32",
 ) -> Detector:
-    """The detector that a trial's spec names, on the CPU; seed torch first.
+    """Build the detector that a trial's spec names, on the CPU.
+
+    The caller seeds torch first, because initial weights are drawn here.
 
     Args:
         spec_detector: catalog name, or `package.module:Class`.
         channels: 1 or 3.
-        size: 16, 32, 64, 128 or 256.
-        hyperparameters: by name, as `models.catalog.resolve` gives them; missing ones are defaults.
-        variant: of the detector.
+        size: height and width of the images in pixels: 16, 32, 64, 128 or 256.
+        hyperparameters: values by name, as `models.catalog.resolve` returns them; defaults replace missing ones.
+        variant: variant of the detector.
         dataset: catalog name of the dataset.
-        precision: arithmetic of its training steps, one of `models.components.numerics.PRECISIONS`.
+        precision: arithmetic of the training steps, one of `models.components.numerics.PRECISIONS`.
 
     Raises:
-        ValueError: on anything that is not legal, with what is.
+        ValueError: if an argument is not legal; the message lists the legal values.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is not legal: one of {', '.join(PRECISIONS)}")
+        raise ValueError(f"precision={precision!r} is not legal: use one of {', '.join(PRECISIONS)}")
     info: DetectorInfo = find_detector(spec_detector)
     info.variant(variant)
     values = info.hyperparameters(**resolve_values(info.hyperparameters, hyperparameters))

@@ -1,7 +1,7 @@
-"""The detectors by name: variants, revisions, cost hints.
+"""Catalog of detectors: names, variants, revisions and estimates of their cost.
 
-Standard library only: planning a sweep imports this and no torch.  The code of a detector lives in
-the module that its `implementation` names.
+This module imports the standard library alone, so that planning a sweep does not load torch.  The code of a detector is
+in the module that its `implementation` names.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from models.defaults import (
 )
 from models.hyperparameters import Hyperparameter, NoHyperparameters, Scalar, describe, nearest_first, resolve_values
 
-SCORING_REVISION = 1  # of how components are made, combined and judged; raised when scores change
+SCORING_REVISION = 1  # must be raised whenever the computation or combination of components, or the metrics, change
 
 
 class UnknownDetector(ValueError):
-    """No such detector; the message lists those that exist, the nearest name first."""
+    """No detector has this name; the message lists the legal names, the nearest first."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A named rendering of one detector.
+    """A named version of a detector, such as its paper or one state of its published code.
 
     Attributes:
-        lam: lambda, the share of the reconstruction term in the score; None where the score has
+        lam: lambda, the share of the reconstruction term in the score; None if the score has
             one component.
-        doc: one line.
-        overrides: hyperparameters whose default differs here; a study may say otherwise.
-        on: the same, by dataset, where the source has values for each.
-        fixed: hyperparameters that make this variant what it is; a study's values do not reach them.
+        doc: one line for users.
+        overrides: hyperparameters with another default in this variant; a study may set other values.
+        on: the same by dataset, if the paper or code has different values for some datasets.
+        fixed: hyperparameters that define this variant; a study cannot change them.
     """
 
     lam: float | None = None
@@ -52,21 +52,21 @@ class Variant:
 
 @dataclass(frozen=True)
 class DetectorInfo:
-    """What the rest of the application knows of a detector without loading torch.
+    """Facts about a detector that are known without loading torch.
 
     Attributes:
         name: catalog name, or `package.module:Class`.
         implementation: `package.module:Class` of its code.
-        revision: raised whenever its numbers change.
+        revision: number that is raised whenever the detector's numbers change.
         hyperparameters: frozen dataclass of the training hyperparameters.
-        variants: by name; the first is the default.
-        deterministic: the seed changes nothing, one run per split says all.
-        eval_every: epochs between evaluations unless a study says otherwise; 0, after the last alone, where
-            scoring takes longer than training.
-        trivial: a baseline that learns next to nothing, always on the board.
+        variants: variants by name; the first is the default.
+        deterministic: True if results do not depend on the seed, so that one trial per split is enough.
+        eval_every: epochs between evaluations unless a study sets another number; 0 evaluates after the last
+            epoch only, for detectors that score more slowly than they train.
+        trivial: True for a baseline that learns almost nothing; it is always on the board.
         cost: seconds on one CPU core: `cost.epoch(...)` and `cost.score(...)`.
-        doc: one line.
-        paper: where it comes from.
+        doc: one line for users.
+        paper: paper that describes the detector.
     """
 
     name: str
@@ -83,41 +83,46 @@ class DetectorInfo:
 
     @property
     def default_variant(self) -> str:
+        """Name of the first variant."""
         return next(iter(self.variants))
 
     @property
     def trains_by_epoch(self) -> bool:
-        """Whether it trains batch by batch over epochs; else it is fitted to all images at once."""
+        """True if it trains batch by batch over epochs; False if it is fitted to all images at once."""
         return any(parameter.name == "epochs" for parameter in self.fields)
 
     @property
     def fields(self) -> tuple[Hyperparameter, ...]:
+        """All hyperparameters, with their ranges."""
         return describe(self.hyperparameters)
 
     def variant(self, name: str) -> Variant:
-        """The variant of that name.
+        """Return the variant with this name.
 
         Raises:
-            ValueError: listing the variants there are.
+            ValueError: if there is none; the message lists the variants.
         """
         if name not in self.variants:
             raise ValueError(f"{self.name} has no variant {name}: {nearest_first(name, self.variants)}")
         return self.variants[name]
 
     def default(self, variant: str, name: str) -> Scalar | None:
-        """Value of a hyperparameter, or of lambda, that no study touches; None where datasets differ in it, or without.
+        """Return the value of a hyperparameter, or of "lambda", in a variant if no study sets it.
+
+        Returns:
+            the value; None if it differs between datasets, or the detector has no such hyperparameter.
 
         Raises:
             ValueError: as `variant`.
         """
         chosen = self.variant(variant)
         defaults = {parameter.name: parameter.default for parameter in self.fields}
-        differing: dict[str, None] = dict.fromkeys(name for own in chosen.on.values() for name in own)
+        differing: dict[str, None] = dict.fromkeys(name for values in chosen.on.values() for name in values)
         return {"lambda": chosen.lam, **defaults, **chosen.overrides, **differing, **chosen.fixed}.get(name)
 
 
 UNTRAINED = {"epochs": 0}
-PLAIN = {"plain": Variant(doc="as it stands")}
+PLAIN = {"plain": Variant(doc="the only variant")}
 
 
 def _catalog(*infos: DetectorInfo) -> dict[str, DetectorInfo]:
@@ -137,12 +142,12 @@ DETECTORS = _catalog(
                 lam=0.0,
                 doc="the paper's equations and training details",
                 overrides={"lr": 2e-3},
-                on={"cifar10": {"epochs": 25}, "uba": {"epochs": 25}},  # of FFOB the text does not speak
+                on={"cifar10": {"epochs": 25}, "uba": {"epochs": 25}},  # the text gives no number for FFOB
             ),
             "untrained": Variant(lam=0.0, doc="initial weights, never trained", fixed=UNTRAINED),
         },
         cost=cost.Cost(cost.ganomaly_training, cost.ganomaly_scoring),
-        doc="encoder-decoder-encoder; scores the distance between the two codes",
+        doc="encoder-decoder-encoder; its score is the distance between the two codes",
         paper="Akcay, Atapour-Abarghouei, Breckon: GANomaly, ACCV 2018, arXiv:1805.06725",
     ),
     DetectorInfo(
@@ -154,7 +159,7 @@ DETECTORS = _catalog(
             "repo_head": Variant(lam=0.9, doc="the published code's last state"),
             "repo_2018": Variant(
                 lam=0.0,
-                doc="the code of November 2018: noisy input, D trained by features, score of features alone",
+                doc="the code of November 2018: noisy input, D trained on features, score from features alone",
                 overrides={"w_con": 1.0},
             ),
             "paper": Variant(
@@ -165,7 +170,7 @@ DETECTORS = _catalog(
             "untrained": Variant(lam=0.9, doc="initial weights, never trained", fixed=UNTRAINED),
         },
         cost=cost.Cost(cost.skip_ganomaly_training, cost.skip_ganomaly_scoring),
-        doc="U-Net and discriminator; scores pixel and feature distance",
+        doc="U-Net and discriminator; its score is a distance in pixels and features",
         paper="Akcay, Atapour-Abarghouei, Breckon: Skip-GANomaly, IJCNN 2019, arXiv:1901.08954",
     ),
     DetectorInfo(
@@ -174,11 +179,11 @@ DETECTORS = _catalog(
         revision=1,
         hyperparameters=AnoGANHyperparameters,
         variants={
-            "dcgan": Variant(lam=0.9, doc="the paper's method, without official code, on GANomaly's DCGAN blocks"),
-            "untrained": Variant(lam=0.9, doc="initial weights, never trained; searched all the same", fixed=UNTRAINED),
+            "dcgan": Variant(lam=0.9, doc="the paper's method (no official code exists) on GANomaly's DCGAN blocks"),
+            "untrained": Variant(lam=0.9, doc="initial weights, never trained; the search is made", fixed=UNTRAINED),
         },
         cost=cost.Cost(cost.anogan_training, cost.anogan_scoring),
-        doc="GAN; scores how near a search comes to the image in pixels and features",
+        doc="GAN; its score is the distance, in pixels and features, to the nearest generated image found by a search",
         paper="Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs: AnoGAN, IPMI 2017, arXiv:1703.05921",
     ),
     DetectorInfo(
@@ -187,11 +192,11 @@ DETECTORS = _catalog(
         revision=1,
         hyperparameters=EGBADHyperparameters,
         variants={
-            "repo": Variant(lam=0.9, doc="the published code's losses and optimisers, networks for any size"),
+            "repo": Variant(lam=0.9, doc="the published code's losses and optimisers, with networks for any size"),
             "untrained": Variant(lam=0.9, doc="initial weights, never trained", fixed=UNTRAINED),
         },
         cost=cost.Cost(cost.egbad_training, cost.egbad_scoring),
-        doc="BiGAN; scores pixel and feature distance to the decoded code of the image",
+        doc="BiGAN; its score is the distance, in pixels and features, to the image decoded from the image's code",
         paper="Zenati, Foo, Lecouat, Manek, Chandrasekhar: EGBAD, 2018, arXiv:1802.06222",
     ),
     DetectorInfo(
@@ -200,11 +205,11 @@ DETECTORS = _catalog(
         revision=1,
         hyperparameters=AutoencoderHyperparameters,
         variants={
-            "plain": Variant(doc="trained by the reconstruction loss alone"),
+            "plain": Variant(doc="trained on the reconstruction loss alone"),
             "untrained": Variant(doc="initial weights, never trained", fixed=UNTRAINED),
         },
         cost=cost.Cost(cost.autoencoder_training, cost.autoencoder_scoring),
-        doc="GANomaly's encoder and decoder without adversary; scores pixel distance",
+        doc="GANomaly's encoder and decoder without a discriminator; its score is a distance in pixels",
     ),
     DetectorInfo(
         name="constant",
@@ -215,7 +220,7 @@ DETECTORS = _catalog(
         cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
         deterministic=True,
         trivial=True,
-        doc="the same score for every image: what an AUROC of 0.5 by ties looks like",
+        doc="the same score for every image, hence an AUROC of 0.5 by ties",
     ),
     DetectorInfo(
         name="total_variation",
@@ -226,7 +231,7 @@ DETECTORS = _catalog(
         cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
         deterministic=True,
         trivial=True,
-        doc="mean difference of neighbouring pixels: how busy an image is",
+        doc="mean difference of neighbouring pixels, a measure of an image's complexity",
     ),
     DetectorInfo(
         name="pixel_mean",
@@ -265,10 +270,11 @@ DETECTORS = _catalog(
 
 
 def detector(name: str) -> DetectorInfo:
-    """The detector of a catalog name, or of a user's own `package.module:Class`, which is imported.
+    """Return the detector of a catalog name, or import a user's own detector, `package.module:Class`.
 
     Raises:
-        UnknownDetector: with what is wrong, and the legal names, nearest first.
+        UnknownDetector: if there is no such detector, or the class is not a detector.  The message names the
+            problem; for a catalog name it lists the legal names, the nearest first.
     """
     if ":" in name:
         return _own_detector(name)
@@ -279,16 +285,16 @@ def detector(name: str) -> DetectorInfo:
 
 
 def resolve(info: DetectorInfo, variant: str, overrides: Mapping[str, object]) -> dict[str, Scalar]:
-    """All training hyperparameters of a variant, `overrides` laid over its defaults.
+    """Return all training hyperparameters of a variant: its defaults, with `overrides` applied.
 
-    A variant's `fixed` values win over `overrides`: one study may set the epochs of every variant,
-    and `untrained` stays untrained.
+    A variant's `fixed` values have priority over `overrides`: if a study sets the epochs of all variants,
+    `untrained` still has 0 epochs.
 
     Returns:
-        every hyperparameter by name, coerced to its field's type.
+        every hyperparameter by name, converted to its field's type.
 
     Raises:
-        ValueError: listing all problems: unknown variant, unknown names, illegal values.
+        ValueError: if the variant or a name is unknown, or a value is not legal; the message lists all problems.
     """
     problems = []
     chosen = Variant()
@@ -310,7 +316,7 @@ def load_class(implementation: str) -> Any:
     """Import `package.module:Class`.
 
     Raises:
-        UnknownDetector: if there is no such module or no such class in it.
+        UnknownDetector: if the module cannot be imported, or has no such class.
     """
     module, _, attribute = implementation.partition(":")
     try:
@@ -323,10 +329,10 @@ def load_class(implementation: str) -> Any:
 
 def _own_detector(name: str) -> DetectorInfo:
     loaded = load_class(name)
-    from models.detector import Detector  # torch: only the user's own class needs it here
+    from models.detector import Detector  # imported here because it loads torch, which catalog names do not need
 
     if not (isinstance(loaded, type) and issubclass(loaded, Detector)):
-        raise UnknownDetector(f"{name} is no detector: it must be a subclass of models.detector.Detector")
+        raise UnknownDetector(f"{name} is not a detector: it must be a subclass of models.detector.Detector")
     try:
         describe(loaded.Hyperparameters)
     except ValueError as problem:

@@ -1,6 +1,6 @@
 """Constant: every image gets the same score.
 
-The floor of any board: AUROC 0.5 by ties alone, average precision the base rate.
+This is the lowest baseline of every board: its AUROC is 0.5 by ties alone, its average precision is the base rate.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from models.detector import Detector
 
 
 class Constant(Detector):
-    """Scores 0 whatever it sees."""
+    """Baseline with score 0 for every image."""
 
     def fit(self, images: Tensor) -> None:
-        """Nothing to learn."""
+        """Check the images; there is nothing to learn."""
         self.check_images(images)
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
-        """0 for each image."""
+        """Return 0 for each image."""
         return {"score": batch.new_zeros(len(batch))}

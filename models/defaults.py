@@ -1,6 +1,7 @@
-"""Training hyperparameters of each detector: defaults, which are the published codes', legal and search ranges.
+"""Training hyperparameters of each detector: defaults, legal ranges and search ranges.
 
-Standard library only, so that planning a sweep loads no torch.
+The defaults are those of the published code.  This module imports the standard library alone, so that planning a sweep
+does not load torch.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ CODE: dict[str, Any] = {"low": 1, "high": 4096, "search": {"low": 8, "high": 512
 
 @dataclass(frozen=True)
 class NetworkHyperparameters:
-    """What every network here has that is trained by epochs; defaults are GANomaly's code's."""
+    """Hyperparameters of all networks that are trained by epochs; the defaults are those of GANomaly's code."""
 
     epochs: int = hyperparameter(
         15, "passes over the training images", low=0, high=10_000, search={"low": 5, "high": 30, "log": False}
     )
     batch_size: int = hyperparameter(
         64,
-        "images a step; an epoch's last, smaller batch is dropped",
+        "images per step; an epoch's last, smaller batch is dropped",
         low=1,
         high=4096,
         search={"choices": [32, 64, 128]},
@@ -51,12 +52,12 @@ class AutoencoderHyperparameters(NetworkHyperparameters):
 
 @dataclass(frozen=True)
 class AdversarialHyperparameters(NetworkHyperparameters):
-    """What GANomaly and Skip-GANomaly share; defaults are the published codes'."""
+    """Hyperparameters that GANomaly and Skip-GANomaly share; the defaults are those of the published code."""
 
     w_adv: float = hyperparameter(1.0, "weight of the adversarial loss", **WEIGHT)
     w_con: float = hyperparameter(50.0, "weight of the reconstruction loss", **WEIGHT)
     early_stopping: bool = hyperparameter(
-        False, "stop when the validation AUROC starts to decrease; without validation never"
+        False, "stop when the validation AUROC starts to decrease; no effect without validation"
     )
 
 
@@ -71,7 +72,7 @@ class GANomalyHyperparameters(AdversarialHyperparameters):
 class SkipGANomalyHyperparameters(AdversarialHyperparameters):
     """Training hyperparameters of Skip-GANomaly.
 
-    Its option and the paper say 15 epochs, its CIFAR-10 script 25: the two that agree win.
+    The default of 15 epochs is that of the published code's option and of the paper; its CIFAR-10 script has 25.
     """
 
     nz: int = hyperparameter(100, "length of the discriminator's features f(x)", **CODE)
@@ -80,28 +81,29 @@ class SkipGANomalyHyperparameters(AdversarialHyperparameters):
 
 @dataclass(frozen=True)
 class AnoGANHyperparameters(NetworkHyperparameters):
-    """Hyperparameters of AnoGAN: of its DCGAN, then of the search for each image's latent code."""
+    """Hyperparameters of AnoGAN: those of its DCGAN, then those of the search for each image's latent code."""
 
     steps: int = hyperparameter(
         500,
-        "Adam steps of the search for the latent code of an image",
+        "steps of Adam in the search for an image's latent code",
         low=0,
         high=100_000,
         search={"low": 100, "high": 1000, "log": True},
     )
     restarts: int = hyperparameter(
-        1, "searches from different starts, of which the best counts", low=1, high=1000, search={"choices": [1, 2, 4]}
+        1, "searches from different starts; the best one counts", low=1, high=1000, search={"choices": [1, 2, 4]}
     )
     max_test: int = hyperparameter(
-        2000, "test images that are scored, drawn by the split seed; 0 for all", low=0, high=10**9
+        2000, "number of test images to score, drawn by the split seed; 0 for all", low=0, high=10**9
     )
 
 
 @dataclass(frozen=True)
 class EGBADHyperparameters(NetworkHyperparameters):
-    """Training hyperparameters of EGBAD, as its code for MNIST has them; the epochs are its paper's.
+    """Training hyperparameters of EGBAD; the defaults are those of its code for MNIST, the epochs those of its paper.
 
-    At this learning rate 15 epochs, which do for the other adversarial detectors, teach next to nothing.
+    At its learning rate, the networks learn almost nothing in 15 epochs, which are enough for the other adversarial
+    detectors.
     """
 
     epochs: int = hyperparameter(
@@ -109,7 +111,7 @@ class EGBADHyperparameters(NetworkHyperparameters):
     )
     batch_size: int = hyperparameter(
         100,
-        "images a step; an epoch's last, smaller batch is dropped",
+        "images per step; an epoch's last, smaller batch is dropped",
         low=1,
         high=4096,
         search={"choices": [50, 100, 200]},
@@ -128,11 +130,12 @@ class EGBADHyperparameters(NetworkHyperparameters):
 class PCAHyperparameters:
     """Hyperparameters of the principal-component baseline.
 
-    16, because digits are 8x8 images enlarged: 64 components leave nothing but rounding.
+    The default is 16 because the images of `digits` are enlarged from 8x8 pixels: 64 components would reconstruct them
+    except for rounding.
     """
 
     components: int = hyperparameter(
-        16, "principal components kept", low=1, high=4096, search={"low": 4, "high": 256, "log": True}
+        16, "number of principal components", low=1, high=4096, search={"low": 4, "high": 256, "log": True}
     )
 
 
@@ -142,7 +145,7 @@ class KNNHyperparameters:
 
     neighbours: int = hyperparameter(
         5,
-        "nearest training images averaged over",
+        "number of nearest training images whose distances are averaged",
         low=1,
         high=1000,
         search={"low": 1, "high": 50, "log": True},

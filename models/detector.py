@@ -1,12 +1,12 @@
-"""What every detector is: the base class, how one is built, what its state is.
+"""Base class of all detectors: construction, training, scoring and state.
 
-A detector of your own subclasses `Detector` and goes into a sweep as `package.module:Class`:
+To add a detector of your own, write a subclass of `Detector` and name it in a sweep as `package.module:Class`:
 
-- with an `epochs` hyperparameter it is trained batch by batch: write `step`, and `begin_epoch` if
-  epochs differ;
-- without, it is handed all training images once: write `fit`;
-- either way write `components`, the parts of its anomaly score;
-- where it has them, `discriminator_features` and `reconstruction`, which figures are drawn from.
+- If it has a hyperparameter `epochs`, it is trained batch by batch: write `step`, and `begin_epoch` if
+  epochs differ.
+- If it has none, it gets all training images at once: write `fit`.
+- In both cases write `components`, which returns the components of its anomaly score.
+- Optionally write `discriminator_features` and `reconstruction`, from which figures are drawn.
 
 Weights, buffers and every optimiser that is an attribute (`models.components.adam.Adam`, or torch's) are saved and
 resumed without more code.
@@ -29,15 +29,16 @@ from models.hyperparameters import CHANNELS, SIZES, NoHyperparameters
 class Detector(nn.Module):
     """An anomaly detector for images [B, channels, size, size].
 
-    Seed torch before building one: initial weights are drawn in the constructor.
+    Seed torch before building one, because the constructor draws initial weights.
 
     Attributes:
         Hyperparameters: frozen dataclass; fields of type bool, int, float or str with defaults.
-        revision, lam, deterministic: of a user's own detector, what `models.catalog.DetectorInfo` and
-            its `Variant` say of the built-in ones.  `lam` is lambda, the share of "reconstruction"
-            in the score, None where `components` gives a single "score".
-        score_batch: images that are scored at once, which changes no score; fewer where one takes seconds.
-        mean, std: of the pixels in [0, 1], for `normalise`; 0.5 and 0.5 give [-1, 1].
+        revision, lam, deterministic: for a user's own detector, the values that built-in detectors have in
+            `models.catalog.DetectorInfo` and `models.catalog.Variant`.  `lam` is lambda, the share of
+            "reconstruction" in the score; None if `components` returns a single "score".
+        score_batch: number of images that are scored at once; it does not change scores.  It is smaller for
+            detectors that need seconds per image.
+        mean, std: mean and deviation of pixels in [0, 1], for `normalise`; 0.5 and 0.5 give [-1, 1].
         precision: arithmetic of `train_step`, one of `models.components.numerics.PRECISIONS`.
     """
 
@@ -53,24 +54,24 @@ class Detector(nn.Module):
     def __init__(
         self, channels: int, size: int, hyperparameters: Any, variant: str = "plain", dataset: str = ""
     ) -> None:
-        """Check and keep what the networks are built from.
+        """Check and store the arguments.
 
         Args:
             channels: 1 or 3.
             size: height and width in pixels: 16, 32, 64, 128 or 256.
             hyperparameters: instance of `Hyperparameters`.
-            variant: which rendering of the detector.
-            dataset: its catalog name, for variants that treat one dataset in a way of its own.
+            variant: variant of the detector.
+            dataset: catalog name of the dataset, for variants that treat one dataset differently.
 
         Raises:
-            ValueError: if channels or size are not legal, listing the legal ones.
+            ValueError: if channels or size are not legal; the message lists the legal values.
         """
         super().__init__()
         problems = []
         if channels not in CHANNELS:
-            problems.append(f"channels={channels} is not legal: one of {', '.join(map(str, CHANNELS))}")
+            problems.append(f"channels={channels} is not legal: use one of {', '.join(map(str, CHANNELS))}")
         if size not in SIZES:
-            problems.append(f"size={size} is not legal: one of {', '.join(map(str, SIZES))}")
+            problems.append(f"size={size} is not legal: use one of {', '.join(map(str, SIZES))}")
         if problems:
             raise ValueError("; ".join(problems))
         self.channels = channels
@@ -80,7 +81,7 @@ class Detector(nn.Module):
         self.dataset = dataset
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Pixels as the networks take them.
+        """Scale pixels to the range that the networks expect.
 
         Args:
             images: uint8 [B, channels, size, size], on any device.
@@ -89,17 +90,17 @@ class Detector(nn.Module):
             float32 of the same shape on the same device: (pixel / 255 - mean) / std.
 
         Raises:
-            ValueError: on another dtype or shape.
+            ValueError: if the images have another dtype or shape.
         """
         self.check_images(images)
         return images.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
 
     def check_images(self, images: Tensor) -> None:
-        """Refuse what is not uint8 [B, channels, size, size] with B >= 1, by a ValueError."""
+        """Raise a ValueError unless the images are uint8 [B, channels, size, size] with B >= 1."""
         self._check(images, torch.uint8)
 
     def fit(self, images: Tensor) -> None:
-        """Learn from all training images at once: detectors without an `epochs` hyperparameter.
+        """Learn from all training images at once, in detectors without the hyperparameter `epochs`.
 
         Args:
             images: uint8 [N, channels, size, size], N >= 1.
@@ -107,26 +108,28 @@ class Detector(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} is trained by epochs: call train_step")
 
     def begin_epoch(self, epoch: int) -> None:
-        """Prepare for an epoch, such as by its learning rate; does nothing unless a detector says otherwise.
+        """Prepare for an epoch, for example set its learning rate; the base class does nothing.
 
-        The training loop calls it before the first step of every epoch, and again when it resumes
-        within one: what it sets must depend on the epoch and the hyperparameters alone.
+        The training loop calls it before the first step of every epoch, and again when it resumes in
+        the middle of an epoch.  So all that it sets must depend on the epoch and the hyperparameters alone.
 
         Args:
-            epoch: 0, 1, ...
+            epoch: number of the epoch: 0, 1, ...
         """
 
     def train_step(self, batch: Tensor) -> dict[str, Tensor]:
-        """One optimiser step in training mode: detectors with an `epochs` hyperparameter.
+        """Make one training step, in detectors with the hyperparameter `epochs`.
+
+        The call does not wait for the device.
 
         Args:
-            batch: float32 [B, channels, size, size] as `normalise` gives it.
+            batch: float32 [B, channels, size, size], as `normalise` returns it.
 
         Returns:
-            scalar losses by name, detached, on the batch's device; nothing waits for the device.
+            scalar losses by name, detached, on the batch's device.
 
         Raises:
-            ValueError: on another dtype or shape.
+            ValueError: if the batch has another dtype or shape.
         """
         self._check(batch, torch.float32)
         self.train()
@@ -134,19 +137,19 @@ class Detector(nn.Module):
             return {name: loss.detach() for name, loss in self.step(batch).items()}
 
     def score(self, batch: Tensor) -> dict[str, Tensor]:
-        """Score components of each image; higher is more abnormal.
+        """Compute the score components of each image; higher is more abnormal.
 
-        In evaluation mode and without gradients, so an image's score does not depend on its batch
-        mates, and nothing in the detector changes.
+        The detector is in evaluation mode and computes no gradients.  So the score of an image does not
+        depend on the other images of the batch, and the detector does not change.
 
         Args:
-            batch: float32 [B, channels, size, size] as `normalise` gives it, B >= 1.
+            batch: float32 [B, channels, size, size], as `normalise` returns it, B >= 1.
 
         Returns:
-            float32 [B] each: "reconstruction" and "latent", or a single "score".
+            "reconstruction" and "latent", or a single "score"; float32 [B] each.
 
         Raises:
-            ValueError: on another dtype or shape.
+            ValueError: if the batch has another dtype or shape.
         """
         self._check(batch, torch.float32)
         with self.evaluating():
@@ -154,7 +157,7 @@ class Detector(nn.Module):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """In evaluation mode and without gradients; every module's mode is as before at the end."""
+        """Switch to evaluation mode without gradients for the `with` block, then restore every module's mode."""
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
@@ -165,9 +168,10 @@ class Detector(nn.Module):
                 module.training = mode
 
     def score_in_training_mode(self, batch: Tensor) -> dict[str, Tensor]:
-        """`score` as published code takes it: BatchNorm normalises by the batch, and its statistics move.
+        """Compute scores as published code does: BatchNorm normalises by the batch and updates its statistics.
 
-        Scores depend on batch mates, and the detector is changed: for a copy.  Dropout stays off.
+        Dropout stays off.  A score depends on the other images of the batch, and the call changes the
+        detector, so call it on a copy.
 
         Args, Returns, Raises:
             as `score`.
@@ -181,84 +185,100 @@ class Detector(nn.Module):
 
     @property
     def normalises_by_batch(self) -> bool:
-        """Whether `score_in_training_mode` differs from `score` at all."""
+        """True if the detector has BatchNorm, so that `score_in_training_mode` differs from `score`."""
         return any(True for _ in self._batch_norms())
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
-        """What `train_step` does, to be written by a detector: losses, gradients, optimiser steps."""
+        """Compute losses and gradients and make the optimiser steps of `train_step`; each detector implements it.
+
+        The detector is in training mode.
+
+        Args:
+            batch: float32 [B, channels, size, size], as `normalise` returns it.
+
+        Returns:
+            scalar losses by name.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no training step: call fit")
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
-        """What `score` does, to be written by a detector; must draw no random number."""
+        """Compute the components that `score` returns; each detector implements it, without drawing random numbers.
+
+        Args, Returns:
+            as `score`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no components to score by")
 
     def discriminator_features(self, batch: Tensor) -> Tensor | None:
-        """What the discriminator judges by, float32 [B, F]; None for a detector without one.
+        """Return the discriminator's features, float32 [B, F]; None for a detector without a discriminator.
 
-        For figures, within `evaluating`; must draw no random number.
+        Figures are drawn from them.  Call it inside `evaluating`; it must not draw random numbers.
 
         Args:
-            batch: float32 [B, channels, size, size] as `normalise` gives it.
+            batch: float32 [B, channels, size, size], as `normalise` returns it.
         """
         return None
 
     def reconstruction(self, batch: Tensor) -> Tensor | None:
-        """What the detector makes of images, of the batch's shape and scale; None for one that makes none.
+        """Return reconstructed images with the batch's shape and scale; None for a detector that makes none.
 
-        For figures, within `evaluating`; must draw no random number.
+        Figures are drawn from them.  Call it inside `evaluating`; it must not draw random numbers.
 
         Args:
-            batch: float32 [B, channels, size, size] as `normalise` gives it.
+            batch: float32 [B, channels, size, size], as `normalise` returns it.
         """
         return None
 
     def counters(self) -> dict[str, int]:
-        """Events worth a column in the history, counted since the start; waits for the device."""
+        """Return counts of events since the start of training, each a column of the history; waits for the device."""
         return {}
 
     def training_state(self) -> dict[str, Any]:
-        """A copy of all that the next step depends on, except torch's global random state.
+        """Return a copy of everything on which the next step depends, except torch's global random state.
 
         Returns:
-            nested dicts of tensors and plain values: `torch.load(..., weights_only=True)` reads it.
+            nested dicts of tensors and plain values, which `torch.load(..., weights_only=True)` can read.
         """
-        optimisers = {name: _copy(found.state_dict()) for name, found in self._optimisers().items()}
+        optimisers = {name: _copy(optimiser.state_dict()) for name, optimiser in self._optimisers().items()}
         return {"weights": _copy(dict(self.state_dict())), "optimisers": optimisers}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `training_state` was taken, bit for bit; the detector must be built alike."""
+        """Restore a `training_state`, so that training continues bit for bit.
+
+        The detector must be built with the same arguments as the one that gave the state.
+        """
         self.load_weights(state["weights"])
         for name, optimiser in self._optimisers().items():
             optimiser.load_state_dict(_copy(state["optimisers"][name]))
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over the `state_dict` of a detector that was built alike, e.g. to score with it.
+        """Load the `state_dict` of a detector that was built with the same arguments, for example to score with it.
 
         Raises:
-            RuntimeError: it is that of another network; names each difference.
+            RuntimeError: if the weights belong to another network; the message names each difference.
         """
         for name, buffer in self.named_buffers():
             if name in weights and buffer.shape != weights[name].shape:
-                buffer.data = buffer.new_empty(weights[name].shape)  # `fit` chose the shape
+                buffer.data = buffer.new_empty(weights[name].shape)  # `fit` decides the shape of some buffers
         self.load_state_dict(weights)
 
     def _batch_norms(self) -> Iterator[nn.Module]:
         return (module for module in self.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
 
     def _optimisers(self) -> dict[str, Adam | torch.optim.Optimizer]:
-        return {n: found for n, found in vars(self).items() if isinstance(found, Adam | torch.optim.Optimizer)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Adam | torch.optim.Optimizer)}
 
     def _check(self, images: Tensor, dtype: torch.dtype) -> None:
         shape = (self.channels, self.size, self.size)
         if images.dtype != dtype or images.dim() != 4 or tuple(images.shape[1:]) != shape or not len(images):
             raise ValueError(
-                f"{type(self).__name__} takes {dtype} images [B, {self.channels}, {self.size}, {self.size}]"
-                f" with B >= 1, got {images.dtype} {list(images.shape)}"
+                f"{type(self).__name__} needs {dtype} images [B, {self.channels}, {self.size}, {self.size}]"
+                f" with B >= 1, but got {images.dtype} {list(images.shape)}"
             )
 
 
 def _copy(state: Any) -> Any:
-    """`state` with every tensor cloned, so that training on does not change it."""
+    """Return a copy of nested state with every tensor cloned, so that further training does not change it."""
     if isinstance(state, Tensor):
         return state.detach().clone()
     if isinstance(state, Mapping):

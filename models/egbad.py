@@ -1,35 +1,37 @@
-"""EGBAD: efficient GAN-based anomaly detection, by a bidirectional GAN.
+"""EGBAD: efficient GAN-based anomaly detection, with a bidirectional GAN.
 
-Paper: Zenati, Foo, Lecouat, Manek, Chandrasekhar, 2018 (arXiv:1802.06222).  A BiGAN (Donahue, Krähenbühl,
-Darrell, arXiv:1605.09782) learns an encoder E beside the generator G: its discriminator tells pairs
-(x, E(x)) of normal images from pairs (G(z), z), so that E comes to undo G.  An abnormal image ends far
-from G(E(x)), which one pass tells where AnoGAN searches.  Published code:
+Paper: Zenati, Foo, Lecouat, Manek, Chandrasekhar, 2018 (arXiv:1802.06222).  A BiGAN (Donahue, Krähenbühl, Darrell,
+arXiv:1605.09782) learns an encoder E in addition to the generator G.  Its discriminator learns to separate pairs
+(x, E(x)) of normal images from pairs (G(z), z), so that E becomes the inverse of G.  For an abnormal image, x is far
+from G(E(x)).  This needs one pass through the networks, where AnoGAN needs a search.  Published code:
 github.com/houssamzenati/Efficient-GAN-Anomaly-Detection, folder `bigan`.
 
-`repo` takes that code's losses, their order, its optimisers (Adam 1e-5, beta1 0.5, batches of 100), nz
-200, the weights that it tests by and its score.  Its networks are for 28x28x1 alone; the natural
-extension to other sizes is made of GANomaly's blocks:
+`repo` has that code's losses, their order, its optimisers (Adam 1e-5, beta1 0.5, batches of 100), nz 200, the weights
+with which it tests, and its score.  Its networks are for 28x28x1 alone; here GANomaly's blocks extend them to other
+sizes:
 
-- E is GANomaly's encoder: 4x4 kernels for 3x3, more channels, no fully connected layer;
-- G is GANomaly's decoder: a transposed convolution for the two fully connected layers of 1024 and 6272;
-- D sees images through the trunk of GANomaly's D: LeakyReLU 0.2 for 0.1, more channels, no dropout;
-- D's branch for codes, the layer that joins both and ends in f, and the logit are the published ones;
-- convolutions have no biases; BatchNorm is torch's, momentum 0.1 and epsilon 1e-5 for 0.01 and 1e-3.
+- E is GANomaly's encoder: 4x4 kernels instead of 3x3, more channels, no fully connected layer.
+- G is GANomaly's decoder: a transposed convolution instead of two fully connected layers of 1024 and 6272.
+- D's branch for images is the trunk of GANomaly's D: LeakyReLU 0.2 instead of 0.1, more channels, no dropout.
+- D's branch for codes, the layer that joins both branches and gives f, and the logit are the published ones.
+- Convolutions have no biases.  BatchNorm is torch's: momentum 0.1 and epsilon 1e-5 instead of 0.01 and 1e-3.
 
-Deviations of ours in the training:
+This training differs from the published one as follows:
 
-- The published code teaches G and E by another batch and another z than D; here all learn from the same,
-  so E(x) and G(z) are computed once.  D is passed through anew for G and E, because it has learned in
-  between; (x, E(x)) and (G(z), z) stay two batches, because BatchNorm makes it matter.
-- There, G's running statistics are moved by G(E(x)) too, which no loss needs, and D's by D's own step
-  alone; here each pass of the training moves them, and no others are made.
-- 100 epochs are the paper's; the code leaves them to its user.
+- The published code trains G and E on another batch and another z than D.  Here all three learn from the same ones,
+  so that E(x) and G(z) are computed once.  G's and E's losses need another pass through D, because D has changed in
+  between.  (x, E(x)) and (G(z), z) are separate batches, because BatchNorm would otherwise mix their statistics.
+- In the published code, G(E(x)), which no loss needs, also updates G's running statistics, and only D's own step
+  updates those of D.  Here every pass of the training updates them, and there are no other passes.
+- The number of epochs, 100, is the paper's; in the published code the user chooses it.
 
-Scores are taken with the averages of all weights, exponential with decay 0.999 a step, as published;
-BatchNorm's running statistics, averages already, are taken as they are, also as published.  The averages
-begin at the initial weights, of which a share of 0.999^steps remains: 37 % after 1,000 steps, 1 % after
-4,600, so few images need many epochs.  The published code judges scores by average precision alone, and
-trained on most of the normal images that it tests on; a detector has no say in either.
+Scores use averages of all weights, exponential with decay 0.999 per step, as published.  BatchNorm's running
+statistics, which are averages already, are used unchanged, also as published.  The averages start at the initial
+weights, of which a share of 0.999^steps remains: 37 % after 1,000 steps, 1 % after 4,600.  So a small training set
+needs many epochs.
+
+The published code evaluates scores by average precision alone, and trained on most of the normal images on which it
+tests.  Both are outside a detector, and are not reproduced here.
 
 Parameters at nz 200, width 64: 32x32x1 E 1,476,352 G 1,476,480 D 5,480,705; 32x32x3 E 1,478,400
 G 1,478,528 D 5,482,753; 64x64x3 E 4,395,776 G 4,395,904 D 11,775,233.
@@ -49,13 +51,13 @@ from models.components.networks import decoder, encoder
 from models.defaults import EGBADHyperparameters
 from models.detector import Detector
 
-SLOPE = 0.1  # of the LeakyReLUs that are the published ones
-DECAY = 0.999  # of the averages, a step
+SLOPE = 0.1  # negative slope of the LeakyReLUs in the published layers
+DECAY = 0.999  # decay of the averages per step
 CODE_FEATURES, FEATURES = 512, 1024
 
 
 class PairDiscriminator(nn.Module):
-    """D(x, z), the logit that a pair is (image, its code), and f(x, z), the features that it is judged by."""
+    """Discriminator of pairs: computes features f(x, z) and, from them, the logit D(x, z) that z is the code of x."""
 
     def __init__(self, size: int, channels: int, width: int, nz: int) -> None:
         super().__init__()
@@ -63,25 +65,25 @@ class PairDiscriminator(nn.Module):
         self.codes = nn.Sequential(
             nn.Flatten(), nn.Linear(nz, CODE_FEATURES), nn.LeakyReLU(SLOPE, inplace=True), nn.Dropout(0.5)
         )
-        pixels = 16 * (width * size // 8)  # of the trunk's 4x4 map
+        pixels = 16 * (width * size // 8)  # number of values in the trunk's 4x4 map
         self.joint = nn.Sequential(
             nn.Linear(pixels + CODE_FEATURES, FEATURES), nn.LeakyReLU(SLOPE, inplace=True), nn.Dropout(0.5)
         )
         self.classifier = nn.Linear(FEATURES, 1)
 
     def features(self, x: Tensor, code: Tensor) -> Tensor:
-        """Images [B, C, S, S] and `codes(z)` [B, 512] to f(x, z) [B, 1024]."""
+        """Return f(x, z) [B, 1024] of images [B, C, S, S] and `codes(z)` [B, 512]."""
         f: Tensor = self.joint(torch.cat([self.images(x), code], 1))
         return f
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        """Images [B, C, S, S] and codes [B, nz, 1, 1] to the logits [B] of D(x, z)."""
+        """Return the logits [B] of D(x, z) of images [B, C, S, S] and codes [B, nz, 1, 1]."""
         logits: Tensor = self.classifier(self.features(x, self.codes(z)))
         return logits.flatten()
 
 
 class EGBAD(Detector):
-    """EGBAD; variants `repo` and `untrained`."""
+    """EGBAD with the variants `repo` and `untrained`."""
 
     Hyperparameters = EGBADHyperparameters
 
@@ -109,7 +111,7 @@ class EGBAD(Detector):
         self.averaged = nn.ModuleList(copy.deepcopy(network) for network in self.learned).requires_grad_(False)
 
     def step(self, batch: Tensor) -> dict[str, Tensor]:
-        """D's step, then G's and E's, both against the D that has learned."""
+        """Make D's step, then G's and E's steps, both against the updated D."""
         x = batch
         z = torch.randn(len(x), self.nz, 1, 1, device=x.device)
         code, fake = self.encoder(x), self.generator(z)
@@ -130,13 +132,13 @@ class EGBAD(Detector):
 
     @torch.no_grad()
     def average(self) -> None:
-        """Move the averages a step: weights by 1 - decay, running statistics all the way."""
+        """Update the averages: weights by a share of 1 - decay; running statistics are copied."""
         for average, network in zip(self.averaged, self.learned, strict=True):
             torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - DECAY)
             torch._foreach_copy_(list(average.buffers()), list(network.buffers()))
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
-        """||x - G(E(x))||_1 and ||f(x, E(x)) - f(G(E(x)), E(x))||_1, sums as in the paper's score."""
+        """Compute ||x - G(E(x))||_1 and ||f(x, E(x)) - f(G(E(x)), E(x))||_1; they are sums, as in the paper's score."""
         encode, generate, discriminator = self.averaged
         assert isinstance(discriminator, PairDiscriminator)
         z = encode(batch)
@@ -149,18 +151,18 @@ class EGBAD(Detector):
         }
 
     def discriminator_features(self, batch: Tensor) -> Tensor:
-        """f(x, E(x))."""
+        """Return the features f(x, E(x))."""
         encode, _, discriminator = self.averaged
         assert isinstance(discriminator, PairDiscriminator)
         return discriminator.features(batch, discriminator.codes(encode(batch)))
 
     def reconstruction(self, batch: Tensor) -> Tensor:
-        """G(E(x))."""
+        """Return the reconstruction G(E(x))."""
         encode, generate, _ = self.averaged
         fake: Tensor = generate(encode(batch))
         return fake
 
 
 def _cross_entropy(logits: Tensor, target: float) -> Tensor:
-    """Mean of -log sigmoid(logit) (target 1) or -log(1 - sigmoid(logit)) (target 0)."""
+    """Compute the mean of -log sigmoid(logit) (target 1) or -log(1 - sigmoid(logit)) (target 0)."""
     return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))

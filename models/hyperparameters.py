@@ -1,6 +1,6 @@
-"""Typed training hyperparameters: declared once beside their default, checked all at once.
+"""Typed training hyperparameters: each is declared once, with its default, and all are checked together.
 
-Standard library only, so that planning a sweep loads no torch.
+This module imports the standard library alone, so that planning a sweep does not load torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ METADATA = ("doc", "low", "high", "choices", "search")
 
 @dataclass(frozen=True)
 class NoHyperparameters:
-    """Of a detector that has nothing to set."""
+    """Hyperparameters of a detector that has none."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Hyperparameter:
     """One field of a detector's hyperparameters.
 
     Attributes:
-        name, type, default: of the field; the type is bool, int, float or str.
-        doc: one line.
-        low, high: legal range, both ends included; None for no end.
-        choices: the only legal values; empty for any within the range.
-        search: range for a search as plain data: {"low", "high", "log"} or {"choices"}; None where
-            searching makes no sense.
+        name, type, default: name, type and default of the field; the type is bool, int, float or str.
+        doc: one line for users.
+        low, high: legal range, both ends included; None for no limit.
+        choices: the only legal values; empty if every value in the range is legal.
+        search: range for a search as plain data: {"low", "high", "log"} or {"choices"}; None for a
+            hyperparameter that should not be searched.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Hyperparameter:
     search: Mapping[str, Any] | None = None
 
     def coerce(self, value: object) -> Scalar:
-        """`value` as this field's type, within its legal range.
+        """Convert a value to this field's type and check its range.
 
-        Text that reads as a number is one: YAML takes `2e-4` for text.
+        Text that can be read as a number is converted, because YAML reads `2e-4` as text.
 
         Raises:
-            ValueError: naming the field, the value and the legal ones.
+            ValueError: if the value is not legal; the message names the field, the value and the legal values.
         """
         coerced = _as_type(value, self.type)
         if coerced is None or not self._is_legal(coerced):
@@ -59,7 +59,7 @@ class Hyperparameter:
         return coerced
 
     def legal(self) -> str:
-        """The legal values in words, e.g. "an integer from 1 to 4096"."""
+        """Return the legal values in words, such as "an integer from 1 to 4096"."""
         if self.choices:
             return "one of " + ", ".join(str(choice) for choice in self.choices)
         noun = {bool: "true or false", int: "an integer", float: "a number", str: "text"}[self.type]
@@ -85,31 +85,31 @@ def hyperparameter(
     choices: tuple[Scalar, ...] = (),
     search: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A field of a hyperparameter dataclass; the arguments are those of `Hyperparameter`."""
+    """Declare a field of a dataclass of hyperparameters; the arguments are the attributes of `Hyperparameter`."""
     metadata = {"doc": doc, "low": low, "high": high, "choices": choices, "search": search}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def describe(hyperparameters: type[Any]) -> tuple[Hyperparameter, ...]:
-    """Every hyperparameter of a dataclass, in order; fields without metadata have no range.
+    """Return all hyperparameters of a dataclass, in order; fields without metadata have no range.
 
     Raises:
-        ValueError: if the class is no frozen dataclass, or a field has no default or another type
-            than bool, int, float, str.
+        ValueError: if the class is not a frozen dataclass, or a field has no default, or its type is not
+            bool, int, float or str.
     """
-    if hyperparameters not in _described:  # a plan of many trials asks once per trial
+    if hyperparameters not in _described:  # a cache, because a plan calls this once per trial
         _described[hyperparameters] = _describe(hyperparameters)
     return _described[hyperparameters]
 
 
 def resolve_values(hyperparameters: type[Any], overrides: Mapping[str, object]) -> dict[str, Scalar]:
-    """Defaults with `overrides`, coerced and checked.
+    """Return the defaults with `overrides` applied, converted to the fields' types and checked.
 
     Returns:
         every field by name, in the dataclass's order.
 
     Raises:
-        ValueError: listing every unknown name and every illegal value at once.
+        ValueError: if a name is unknown or a value is not legal; the message lists all problems.
     """
     known = {field.name: field for field in describe(hyperparameters)}
     problems = [
@@ -127,14 +127,14 @@ def resolve_values(hyperparameters: type[Any], overrides: Mapping[str, object]) 
 
 
 def nearest_first(name: str, legal: Iterable[str]) -> str:
-    """The legal names as one line, those that look like `name` first."""
+    """Return the legal names as one line; those that are similar to `name` come first."""
     names = list(legal)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return "legal are " + (", ".join([*near, *(other for other in names if other not in near)]) or "none")
+    return "legal names are " + (", ".join([*near, *(other for other in names if other not in near)]) or "none")
 
 
 def _as_type(value: object, kind: type[Any]) -> Scalar | None:
-    """`value` as `kind` if nothing is lost by that, else None."""
+    """Convert `value` to `kind`; return None if that is impossible or would lose information."""
     if kind is str:
         return value if isinstance(value, str) else None
     if kind is bool:
@@ -162,16 +162,16 @@ def _describe(hyperparameters: type[Any]) -> tuple[Hyperparameter, ...]:
     if not hyperparameters.__dataclass_params__.frozen:  # type: ignore[attr-defined]  # absent from typeshed
         raise ValueError(f"hyperparameters {name} must be frozen: write @dataclass(frozen=True)")
     hints = get_type_hints(hyperparameters)
-    found = []
+    described = []
     for field in dataclasses.fields(hyperparameters):
         if hints[field.name] not in TYPES or field.default is dataclasses.MISSING:
             raise ValueError(f"{name}.{field.name} needs a default and one of the types bool, int, float, str")
         known = {key: value for key, value in field.metadata.items() if key in METADATA}
-        found.append(Hyperparameter(field.name, hints[field.name], field.default, **known))
-    return tuple(found)
+        described.append(Hyperparameter(field.name, hints[field.name], field.default, **known))
+    return tuple(described)
 
 
 CHANNELS = (1, 3)
 
 
-SIZES = (16, 32, 64, 128, 256)  # 4 * 2^k, what networks that halve their map down to 4x4 can take
+SIZES = (16, 32, 64, 128, 256)  # 4 * 2^k, because networks halve their maps down to 4x4

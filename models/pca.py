@@ -1,6 +1,6 @@
-"""PCA: squared distance to the plane of the leading principal components.
+"""PCA: squared distance to the subspace of the leading principal components.
 
-The linear autoencoder.  What a deep one adds, it must show against this.
+PCA is the linear autoencoder: this baseline shows how much a deep autoencoder adds.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from torch.nn import functional
 from models.defaults import PCAHyperparameters
 from models.detector import Detector
 
-LARGEST = 3072  # pixels or images whose products with each other are decomposed: 32 * 32 * 3
-CHUNK = 4096  # images held in floating point at once
+LARGEST = 3072  # largest side of a matrix that is decomposed: 32 * 32 * 3
+CHUNK = 4096  # images that are in floating point at once
 
 
 class PCA(Detector):
-    """Scores the mean squared residual over pixels in [-1, 1], after projection.
+    """Baseline whose score is the mean squared residual after projection, over pixels in [-1, 1].
 
-    Up to 3072 pixels the covariance of all training images is decomposed.  Beyond, the products of
-    at most 3072 training images, evenly spaced, with each other: the same plane where there are no
-    more.  Fewer images than components leave fewer components.
+    For images of up to 3072 pixels, the covariance of the pixels over all training images is decomposed.
+    For larger images, the products of at most 3072 training images, evenly spaced, with each other are
+    decomposed; the subspace is the same if there are no more images than that.  If there are not more
+    training images than components, there are fewer components.
     """
 
     Hyperparameters = PCAHyperparameters
@@ -42,7 +43,7 @@ class PCA(Detector):
         self.register_buffer("basis", torch.zeros(0, pixels, dtype=torch.float64))
 
     def fit(self, images: Tensor) -> None:
-        """Mean and basis of [N, C, S, S], in float64."""
+        """Compute mean and basis of images [N, C, S, S], in float64."""
         self.check_images(images)
         pixels = images[0].numel()
         if pixels > LARGEST:
@@ -56,18 +57,18 @@ class PCA(Detector):
             self.basis = self._basis_from_covariance(images, components)
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
-        """Mean squared residual, [B]."""
+        """Compute the mean squared residual, [B]."""
         centred = self._center(batch)
         residual = centred - (centred @ self.basis.T) @ self.basis
         return {"score": residual.square().mean(1).to(torch.float32)}
 
     def reconstruction(self, batch: Tensor) -> Tensor:
-        """The projection onto the plane."""
+        """Return the projection onto the subspace."""
         projected = (self._center(batch) @ self.basis.T) @ self.basis + self.average
         return projected.to(batch.dtype).view_as(batch)
 
     def _basis_from_covariance(self, images: Tensor, components: int) -> Tensor:
-        """Leading eigenvectors of the pixels' covariance, [components, pixels]."""
+        """Return the leading eigenvectors of the pixels' covariance, [components, pixels]."""
         covariance = self.average.new_zeros(len(self.average), len(self.average))
         for part in torch.split(images, CHUNK):
             centred = self._center(self.normalise(part))
@@ -77,7 +78,7 @@ class PCA(Detector):
         return leading.T.contiguous()
 
     def _basis_from_products(self, images: Tensor, components: int) -> Tensor:
-        """The same from the images' products with each other, of which there are fewer."""
+        """Return the same eigenvectors from the products of the images, a smaller matrix for large images."""
         centred = self._center(self.normalise(images))
         values, vectors = torch.linalg.eigh(centred @ centred.T)
         kept = vectors[:, values > values[-1] * 1e-12][:, -components:] if components else vectors[:, :0]

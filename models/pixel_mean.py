@@ -1,6 +1,6 @@
 """Pixel mean: squared distance to the mean training image.
 
-A detector that does no better has learned nothing but what the average image looks like.
+A detector that is not better than this baseline has learned no more than the average image.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from models.detector import Detector
 
 
 class PixelMean(Detector):
-    """Scores mean (x - m)^2 over pixels in [-1, 1], m being the mean of the training images."""
+    """Baseline whose score is the mean (x - m)^2 over pixels in [-1, 1]; m is the mean of the training images."""
 
     average: Tensor
 
@@ -23,11 +23,11 @@ class PixelMean(Detector):
         self.register_buffer("average", torch.zeros(channels, size, size))
 
     def fit(self, images: Tensor) -> None:
-        """The mean of [N, C, S, S], summed in integers, so in any order the same."""
+        """Compute the mean of images [N, C, S, S]; sums are integers, so they do not depend on the order."""
         self.check_images(images)
         total = images.sum(0, dtype=torch.int64)
         self.average.copy_(total.to(torch.float64) / len(images) / 127.5 - 1)
 
     def components(self, batch: Tensor) -> dict[str, Tensor]:
-        """Mean squared distance to the average, [B]."""
+        """Compute the mean squared distance to the average, [B]."""
         return {"score": (batch - self.average).square().flatten(1).mean(1)}

@@ -1,7 +1,7 @@
-"""Anomaly scores from score components, and the lambdas that are looked at.
+"""Anomaly scores from score components, and the values of lambda that are evaluated.
 
-What `models.detector.Detector.score` returns is stored raw, so that lambda can be chosen, and any
-metric made again, without training.
+The components that `models.detector.Detector.score` returns are stored unchanged, so that lambda can be chosen, and any
+metric computed again, without training.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# Where validation AUROC is recorded, so that a search can choose lambda without training again.
-# Dense at both ends, because the two components are on scales of their own.
+# Validation AUROC is recorded at these values, so that a search can choose lambda without training again.
+# They are dense at both ends, because the two components have different scales.
 LAMBDAS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 
 
 def combine(components: Mapping[str, npt.ArrayLike], lam: float | None) -> npt.NDArray[np.float64]:
-    """The anomaly score A = lambda R + (1 - lambda) L of each image, in float64.
+    """Compute the anomaly score A = lambda R + (1 - lambda) L of each image, in float64.
 
-    A part of weight zero is left out, so that its NaN or infinity cannot spoil the score.
+    A component of weight zero is left out, because its NaN or infinity would make the score NaN.
 
     Args:
-        components: [N] each: "reconstruction" R and "latent" L, or a single "score".
+        components: "reconstruction" R and "latent" L, or a single "score"; [N] each.
         lam: lambda in [0, 1]; None for a single "score".
 
+    Returns:
+        float64 [N]; higher is more abnormal.
+
     Raises:
-        ValueError: if lambda and components do not go together.
+        ValueError: if lambda does not fit the components.
     """
     import numpy as np
 
@@ -37,8 +40,8 @@ def combine(components: Mapping[str, npt.ArrayLike], lam: float | None) -> npt.N
         return parts["score"]
     if lam is None or set(parts) != {"reconstruction", "latent"} or not 0 <= lam <= 1:
         raise ValueError(
-            f"lambda={lam} and components {sorted(parts)} do not go together: a number from 0 to 1 weighs"
-            " 'reconstruction' against 'latent', none is for a single 'score'"
+            f"lambda={lam} does not fit the components {sorted(parts)}: 'reconstruction' and 'latent' need a number"
+            " from 0 to 1, a single 'score' needs none"
         )
     if lam == 0:
         return parts["latent"]

@@ -1,4 +1,4 @@
-"""A detector of one's own: a denoising autoencoder, `tests.own_detector:DenoisingAutoencoder`."""
+"""Example of a user's own detector: a denoising autoencoder, `tests.own_detector:DenoisingAutoencoder`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.detector import Detector
 
 
 class DenoisingAutoencoder(Detector):
-    """Learns to remove noise from normal images; scores what it cannot restore."""
+    """Autoencoder that learns to remove noise from normal images; its score is the squared error of its output."""
 
     @dataclass(frozen=True)
     class Hyperparameters:

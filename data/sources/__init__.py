@@ -1,1 +1,1 @@
-"""Where images come from: image folders, torchvision's files, packages."""
+"""Sources of images: image folders, files as torchvision stores them, and packages."""

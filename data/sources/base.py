@@ -1,4 +1,4 @@
-"""What a source of images hands over: samples in its own order."""
+"""Interface of a source of images: it gives samples in an order of its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data.errors import DataError
 
-if TYPE_CHECKING:  # plans list folders without numpy
+if TYPE_CHECKING:  # plans list folders, and must not import numpy
     import numpy as np
     import numpy.typing as npt
 
@@ -18,14 +18,14 @@ Plain = str | int | float | bool | None | Sequence["Plain"] | Mapping[str, "Plai
 
 
 class Sample(NamedTuple):
-    """One image as its source has it.
+    """One image as its source gives it.
 
     Attributes:
         image: uint8 [C, H, W].
         label: index into the dataset's classes.
-        source: file (or function) that it was read from.
-        split: the source's own split: "train", "test", or "all" where it has none.
-        sample_id: unique in the dataset.
+        source: file (or function) that the image was read from.
+        split: side in the source's own split: "train", "test", or "all" if it has none.
+        sample_id: id of the sample, unique in the dataset.
         group: samples of one group, such as the patches of one scan, stay on one side of every split;
             "" for a sample that is a group of its own.
     """
@@ -39,11 +39,11 @@ class Sample(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """What could not be read, in the place of its samples, where the user chose to go on without it.
+    """One item that could not be read, given in place of its samples if the user chose to skip such items.
 
     Attributes:
         source: the file.
-        reason: what is wrong with it.
+        reason: the problem with the file.
     """
 
     source: str
@@ -52,18 +52,18 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """All samples of a dataset, read item by item; most often an item is one image file with one sample.
+    """All samples of a dataset, which are read item by item; most often an item is one image file with one sample.
 
     Attributes:
         count: number of items, known before any is read.
-        read: (first, stop) -> what items first to stop - 1 give, in source order.  Any range may be
-            read, again, and by several threads at once: shards are prepared side by side, and a
-            killed `put` goes on from the middle.
-        samples_per_item: how many an item gives, about, where shards are to be cut.
-        identity: differs whenever `read` may give something else, and costs no reading of images: a `put`
-            that finds its own identity in the store need not prepare anything again; see `stamp`.
-            "" where nobody can tell.
-        parameters: plain values that say how it was read, for the manifest.
+        read: function (first, stop) -> samples and skipped items of items first to stop - 1, in source order.
+            Any range may be read, repeatedly, and by several threads at once: shards are prepared in
+            parallel, and the next `put` after a killed one starts in the middle.
+        samples_per_item: approximate number of samples that an item gives; decides the size of shards.
+        identity: text that changes whenever `read` may give something else, computed without reading images.
+            A `put` that finds the same identity in the store does not prepare the images again; see `stamp`.
+            "" if no such text is known.
+        parameters: plain values that describe how the images were read, for the manifest.
     """
 
     count: int
@@ -73,29 +73,29 @@ class Source:
     parameters: Mapping[str, Plain] = field(default_factory=dict)
 
     def samples(self, first: int = 0, stop: int | None = None) -> Iterator[Sample]:
-        """As `read`, for who wants all of them.
+        """Yield the samples of a range of items, of all items by default; no item may be skipped.
 
         Raises:
-            DataError: on the first that cannot be read.
+            DataError: at the first item that cannot be read.
         """
-        for found in self.read(first, self.count if stop is None else stop):
-            if isinstance(found, Skipped):
-                raise DataError(f"{found.source}: {found.reason}")
-            yield found
+        for item in self.read(first, self.count if stop is None else stop):
+            if isinstance(item, Skipped):
+                raise DataError(f"{item.source}: {item.reason}")
+            yield item
 
 
 def stamp(files: Iterable[Path], *settings: object) -> str:
-    """An identity of files by path, size and time of their last change, as rsync compares them.
+    """Return an identity of files from their paths, sizes and modification times, which rsync compares too.
 
     Args:
-        files: that a source reads, in its order.
-        settings: whatever else decides what it gives, by `repr`.
+        files: files that a source reads, in its order.
+        settings: all other values that decide what the source gives; their `repr` is used.
 
     Raises:
-        OSError: if one of them is not there.
+        OSError: if a file does not exist.
     """
-    found = hashlib.sha256(repr(settings).encode())
+    digest = hashlib.sha256(repr(settings).encode())
     for path in files:
         status = path.stat()
-        found.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
-    return found.hexdigest()
+        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()

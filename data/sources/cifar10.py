@@ -1,7 +1,7 @@
-"""Source of `cifar10`: the original pickled batches, as torchvision lays them out or downloads them.
+"""Source of `cifar10`: the original pickled batches, in torchvision's folder or downloaded by it.
 
-A pickle can run code when it is read.  These are read by an unpickler that makes arrays, texts and numbers
-and refuses everything else, so any copy may be read, also one whose check sums are not the published ones.
+A pickle can run code when it is read.  The unpickler here makes arrays, texts and numbers, and refuses everything else.
+So it is safe to read any copy, even one whose checksums are not the published ones.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ CIFAR10 = Published(
     files=tuple(name for names in FILES.values() for name in names),
 )
 BATCH_IMAGES = 10_000
-LONGEST_BATCH = 64 * 2**20  # bytes; a published one has 31 million
+LONGEST_BATCH = 64 * 2**20  # bytes; a published batch has 31 million
 SHAPE = (3, 32, 32)
-HARMLESS = {  # what the published pickles name; older and newer numpy place it differently
+HARMLESS = {  # names in the published pickles; old and new versions of numpy have one of them in different modules
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("numpy.core.multiarray", "_reconstruct"),
@@ -41,18 +41,18 @@ HARMLESS = {  # what the published pickles name; older and newer numpy place it 
 
 
 def read(root: Path | None) -> Source:
-    """CIFAR-10's five training batches, then its test batch, each in the order of its file.
+    """Open CIFAR-10: its five training batches, then its test batch, each in the order of its file.
 
     Args:
-        root: folder that holds `cifar-10-batches-py/` or the batches themselves; where it holds
+        root: folder that contains `cifar-10-batches-py/` or the batches themselves.  If it contains
             neither, torchvision downloads them into it.
 
     Raises:
         DataError: if there is no root, a file is damaged or would run code, or the download fails.
     """
     folder = CIFAR10.folder(root)
-    batch = lru_cache(maxsize=6)(lambda name: read_batch(folder / name))  # as many as threads may ask for at once
-    places = [
+    batch = lru_cache(maxsize=6)(lambda name: read_batch(folder / name))  # all six: threads read several at once
+    rows = [
         (split, name, number * BATCH_IMAGES, row)
         for split, names in FILES.items()
         for number, name in enumerate(names)
@@ -60,18 +60,21 @@ def read(root: Path | None) -> Source:
     ]
 
     def samples(first: int, stop: int) -> Iterator[Sample]:
-        for split, name, before, row in places[first:stop]:
+        for split, name, before, row in rows[first:stop]:
             images, labels = batch(name)
             yield Sample(images[row], int(labels[row]), name, split, f"{split}-{before + row:05d}")
 
-    return Source(len(places), samples, identity=stamp(folder / name for name in CIFAR10.files))
+    return Source(len(rows), samples, identity=stamp(folder / name for name in CIFAR10.files))
 
 
 def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Images uint8 [N, 3, 32, 32] and labels int64 [N] of a pickled batch.
+    """Read a pickled batch.
+
+    Returns:
+        images uint8 [N, 3, 32, 32] and labels int64 [N].
 
     Raises:
-        DataError: naming the file and what is wrong with it.
+        DataError: if the file is not such a batch; the message names the file and the problem.
     """
     try:
         with path.open("rb") as file:
@@ -95,11 +98,11 @@ def read_batch(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]
 
 
 class _Unpickler(pickle.Unpickler):
-    """Makes arrays and plain values alone."""
+    """Unpickler that makes arrays and plain values, and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in HARMLESS:
-            raise DataError(f"it asks for {module}.{name}, which a batch of CIFAR-10 has no use for: not read")
+            raise DataError(f"it asks for {module}.{name}, which a batch of CIFAR-10 does not need; it is not read")
         return super().find_class(module, name)
 
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from data.sources.base import Sample, Source
 
-WHITE = 16  # the original counts inked pixels in blocks of 4 x 4
+WHITE = 16  # largest value of a pixel: the original images count inked pixels in blocks of 4 x 4
 
 
-def read(root: Path | None = None) -> Source:  # noqa: ARG001 (all sources are read alike)
-    """All digits in scikit-learn's order.
+def read(root: Path | None = None) -> Source:  # noqa: ARG001 (all sources have this parameter)
+    """Open all digits, in scikit-learn's order.
 
     Args:
-        root: not used, nothing is read from disk but the package itself.
+        root: not used; the images come with the package scikit-learn.
     """
     import sklearn
     from sklearn.datasets import load_digits

@@ -1,4 +1,4 @@
-"""Source of `fashion_mnist`: four IDX files of MNIST's names, as torchvision lays them out or downloads them."""
+"""Source of `fashion_mnist`: four IDX files with MNIST's names, in torchvision's folder or downloaded by it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FASHION_MNIST = replace(
 
 
 def read(root: Path | None) -> Source:
-    """Fashion-MNIST's train split, then its test split, each in the order of its files.
+    """Open Fashion-MNIST: its train split, then its test split, each in the order of its files.
 
     Args:
-        root: folder that holds `FashionMNIST/raw/`, its files plain or .gz; where it does not,
+        root: folder that contains `FashionMNIST/raw/`, with plain or .gz files.  If it does not,
             torchvision downloads them into it.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Image folders: the layouts `folder`, `classes` and `mvtec`, each file one sample.
+"""Image folders: the layouts `folder`, `classes` and `mvtec`, in which each file is one sample.
 
-Names decide everything but pixels, and are listed without numpy, for plans.  Samples come in the order
-train, test, within them by class, within a class by path.
+The names of files and folders decide everything except pixels.  They are listed without numpy, because plans need them.
+Samples are sorted: train before test, then by class, then by path.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", "
 SPLITS = ("train", "test")
 FOLDERS = {"train": {"0.normal": "normal"}, "test": {"0.normal": "normal", "1.abnormal": "abnormal"}}
 GOOD = "good"
-TAKEN = {ANY: "all abnormal ones together", "mean": "the mean over classes in tables"}
-FAULTS = 20  # told at once: a folder of the wrong kind has one for each of its files
+TAKEN = {ANY: "all abnormal classes together", "mean": "the mean over classes in tables"}
+PROBLEMS_SHOWN = 20  # limit, because a folder of the wrong kind has a problem for each of its files
 
 
 class Part(NamedTuple):
     """A folder whose images are all of one class.
 
     Attributes:
-        path: below the root, "/"-separated.
+        path: path below the root, "/"-separated.
         split: "train", "test" or "all".
         title: name of the class.
     """
@@ -40,13 +40,13 @@ class Part(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """An image file.
+    """One image file.
 
     Attributes:
-        path: below the root, "/"-separated; the sample's id.
+        path: path below the root, "/"-separated; it is also the sample's id.
         split: "train", "test" or "all".
         label: index of the class.
-        group: as `data.sources.base.Sample` has it.
+        group: as in `data.sources.base.Sample`.
     """
 
     path: str
@@ -56,25 +56,29 @@ class Listed(NamedTuple):
 
 
 def contents(layout: Layout) -> Contents:
-    """What the folder holds.
+    """Return the classes, number of images and protocols of a folder.
 
     Raises:
-        DataError: if it is not laid out so, or a class has no image; lists all problems.
+        DataError: if the folder has another layout, or a class has no image; the message lists all problems.
     """
     return _list(layout)[0]
 
 
 def read(layout: Layout, skip_bad: bool) -> Source:
-    """All images, train before test.
+    """Open the images of a folder, train before test.
+
+    Args:
+        layout: layout of the folder.
+        skip_bad: True to skip bad images instead of raising.
 
     Raises:
-        DataError: as `contents`; and, while samples are read, for an image that is bad.
+        DataError: as `contents`.  Reading samples raises it for a bad image, unless `skip_bad` is True.
     """
     from data.sources import image_files
     from data.sources.base import Source, stamp
 
     assert isinstance(layout, ImageFiles)
-    found, files = _list(layout)
+    listed, files = _list(layout)
     root = _root(layout)
 
     def samples(first: int, stop: int) -> Iterator[Sample | Skipped]:
@@ -85,9 +89,9 @@ def read(layout: Layout, skip_bad: bool) -> Source:
             )  # fmt: skip
 
     try:
-        identity = stamp((root / file.path for file in files), layout, found.classes, skip_bad)
+        identity = stamp((root / file.path for file in files), layout, listed.classes, skip_bad)
     except OSError:
-        identity = ""  # a link to nowhere: it is bad when it is read
+        identity = ""  # a broken link: reading it will give a bad image
     return Source(
         len(files),
         samples,
@@ -103,8 +107,8 @@ def _list(layout: Layout) -> tuple[Contents, list[Listed]]:
     problems: list[str] = []
     classes, protocols, parts = PARTS[type(layout)](layout, root, problems)
     problems += [
-        f"{root}: a class cannot be named {name}, which stands for {it}"
-        for name, it in TAKEN.items()
+        f"{root}: a class cannot be named {name}, because that name means {meaning}"
+        for name, meaning in TAKEN.items()
         if name in classes
     ]
     files: list[Listed] = []
@@ -115,11 +119,11 @@ def _list(layout: Layout) -> tuple[Contents, list[Listed]]:
         grouped = isinstance(layout, Classes) and layout.groups == "folder"
         label = classes.index(part.title)
         files += [Listed(path, part.split, label, _group(path, part.path) if grouped else "") for path in paths]
-    for name in sorted(_torn(files)):
-        problems.append(f"{root}: folder {name} stands in train and in test: its images shall stay on one side")
+    for name in sorted(_split_groups(files)):
+        problems.append(f"{root}: folder {name} is in train and in test, but its images must be on one side")
     if problems:
-        more = [f"... and {len(problems) - FAULTS:,} more"] if len(problems) > FAULTS else []
-        raise DataError("\n".join([*problems[:FAULTS], *more]))
+        more = [f"... and {len(problems) - PROBLEMS_SHOWN:,} more"] if len(problems) > PROBLEMS_SHOWN else []
+        raise DataError("\n".join([*problems[:PROBLEMS_SHOWN], *more]))
     return Contents(tuple(classes), len(files), protocols), files
 
 
@@ -128,7 +132,7 @@ def _root(layout: Layout) -> Path:
 
 
 def _folders(root: Path, below: str, problems: list[str]) -> list[str]:
-    """Names of the folders in a folder, hidden ones left out."""
+    """Return the names of the folders in a folder, without hidden ones; append problems to `problems`."""
     try:
         with os.scandir(root / below) as entries:
             names = [entry.name for entry in entries if os.path.isdir(entry.path)]
@@ -139,35 +143,40 @@ def _folders(root: Path, below: str, problems: list[str]) -> list[str]:
 
 
 def image_paths(root: Path, below: str, problems: list[str]) -> list[str]:
-    """Images in a folder below the root ("": the root itself) and in its folders, hidden ones left out, by name.
+    """List the images in a folder and its subfolders; hidden files and folders are left out.
+
+    Args:
+        root: folder to which paths are relative.
+        below: folder to search, below the root; "" for the root itself.
+        problems: list to which problems are appended.
 
     Returns:
-        paths below the root, "/"-separated; what is wrong goes into `problems`.
+        paths below the root, "/"-separated and sorted.
     """
 
-    def unreadable(error: OSError) -> None:
+    def record_problem(error: OSError) -> None:
         problems.append(f"{error.filename}: cannot be read: {error.strerror}")
 
-    found = []
-    for folder, folders, names in os.walk(root / below, onerror=unreadable):
+    paths = []
+    for folder, folders, names in os.walk(root / below, onerror=record_problem):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = Path(folder).relative_to(root).as_posix()
         for name in names:
             if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
-                found.append(f"{inside}/{name}".removeprefix("./"))
-    problems += [f"{root / below}: the name {name!r} is not UTF-8" for name in found if not name.isprintable()
+                paths.append(f"{inside}/{name}".removeprefix("./"))
+    problems += [f"{root / below}: the name {name!r} is not UTF-8" for name in paths if not name.isprintable()
                and any("\ud800" <= letter <= "\udfff" for letter in name)]  # fmt: skip
-    return sorted(found)
+    return sorted(paths)
 
 
 def _group(path: str, part: str) -> str:
-    """Name of the folder inside the class folder; "" for an image that lies in the class folder itself."""
+    """Return the name of the image's folder inside the class folder; "" for an image in the class folder itself."""
     inner, slash, _ = path.removeprefix(f"{part}/").partition("/")
     return inner if slash else ""
 
 
-def _torn(files: list[Listed]) -> set[str]:
-    """Groups on both sides of the folder's own split."""
+def _split_groups(files: list[Listed]) -> set[str]:
+    """Return the groups that are on both sides of the folder's own split."""
     train, test = ({file.group for file in files if file.split == split} for split in SPLITS)
     return (train & test) - {""}
 
@@ -180,7 +189,7 @@ def _published_parts(layout: Layout, root: Path, problems: list[str]) -> Parts: 
     for split in SPLITS:
         there = _folders(root, split, problems)
         problems += [f"{root / split}: has no folder {name}" for name in FOLDERS[split] if there and name not in there]
-        problems += [f"{root / split / name}: is none of {', '.join(FOLDERS[split])}" for name in there
+        problems += [f"{root / split / name}: is not one of {', '.join(FOLDERS[split])}" for name in there
                    if name not in FOLDERS[split]]  # fmt: skip
     return ["normal", "abnormal"], ("F0", "P1"), [] if problems else parts
 
@@ -192,7 +201,7 @@ def _mvtec(layout: Layout, root: Path, problems: list[str]) -> Parts:  # noqa: A
                    if GOOD not in there]  # fmt: skip
         problems += [f"{root / 'train' / name}: only {GOOD} can be trained on" for name in train if name != GOOD]
         if not set(test) - {GOOD}:
-            problems.append(f"{root / 'test'}: has no folder of a defect beside {GOOD}")
+            problems.append(f"{root / 'test'}: has no folder of a defect in addition to {GOOD}")
     classes = [GOOD, *(name for name in test if name != GOOD)]
     parts = [Part(f"train/{GOOD}", "train", GOOD), *(Part(f"test/{name}", "test", name) for name in classes)]
     return classes, ("F0", "P1"), [] if problems else parts
@@ -207,12 +216,12 @@ def _classes(layout: Layout, root: Path, problems: list[str]) -> Parts:
     classes = list(layout.classes) or sorted(every)
     if layout.normal is not None:
         if layout.normal not in classes:
-            problems.append(f"normal: {layout.normal!r} is none of the classes {', '.join(classes)}")
+            problems.append(f"normal: {layout.normal!r} is not one of the classes {', '.join(classes)}")
         classes = [layout.normal, *(name for name in classes if name != layout.normal)]
     if len(set(classes)) < len(classes):
-        problems.append(f"classes: {', '.join(classes)} names one more than once")
+        problems.append(f"classes: {', '.join(classes)} has a name more than once")
     if not problems and len(classes) < 2:
-        problems.append(f"{root}: needs a folder for each of two classes or more, has {', '.join(every) or 'none'}")
+        problems.append(f"{root}: needs at least two classes, each with a folder; it has {', '.join(every) or 'none'}")
     parts = [Part(f"{part}/{name}".lstrip("/"), part or "all", name)
              for part, names in inside.items() for name in classes if name in names or not split]  # fmt: skip
     by_source, by_seed = ("C0", "C1") if layout.normal is None else ("F0", "P1")

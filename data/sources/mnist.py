@@ -1,4 +1,4 @@
-"""Source of `mnist`: the four original IDX files, as torchvision lays them out or downloads them."""
+"""Source of `mnist`: the four original IDX files, in torchvision's folders; torchvision downloads missing ones."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ MNIST = Published(
     foreign="FashionMNIST",
 )
 SIDE = 28
-UNSIGNED_BYTE = 0x08  # third byte of an IDX file: the type of its entries
+UNSIGNED_BYTE = 0x08  # type of the entries, the third byte of an IDX file
 
 
 def read(root: Path | None) -> Source:
-    """MNIST's train split, then its test split, each in the order of its files.
+    """Open MNIST: its train split, then its test split, each in the order of its files.
 
     Args:
-        root: folder that holds `MNIST/raw/`, `raw/` or the IDX files themselves, plain or .gz;
-            where it holds none of them, torchvision downloads them into it.
+        root: folder that contains `MNIST/raw/`, `raw/` or the IDX files themselves, plain or .gz.
+            If it contains none of them, torchvision downloads them into it.
 
     Raises:
         DataError: if there is no root, a file is damaged, or the download fails.
@@ -45,19 +45,27 @@ def read(root: Path | None) -> Source:
 
 
 def read_idx_files(published: Published, root: Path | None) -> Source:
-    """`read` for any dataset that comes in four files like MNIST's."""
+    """Open a dataset whose four IDX files have the names and sizes of MNIST's.
+
+    Args:
+        published: names and folders of its files.
+        root: as in `read`.
+
+    Raises:
+        DataError: as `read`.
+    """
     folder = published.folder(root)
     splits = {split: _read_split(published, folder, split) for split in FILES}
-    places = [(split, position) for split, (_, labels) in splits.items() for position in range(len(labels))]
+    positions = [(split, position) for split, (_, labels) in splits.items() for position in range(len(labels))]
 
     def samples(first: int, stop: int) -> Iterator[Sample]:
-        for split, position in places[first:stop]:
+        for split, position in positions[first:stop]:
             images, labels = splits[split]
             sample_id = f"{split}-{position:05d}"
             yield Sample(images[position, np.newaxis], int(labels[position]), FILES[split][0], split, sample_id)
 
     files = [published.path(folder, name) for name in published.files]
-    return Source(len(places), samples, identity=stamp(files))
+    return Source(len(positions), samples, identity=stamp(files))
 
 
 def _read_split(published: Published, folder: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -71,19 +79,22 @@ def _read_split(published: Published, folder: Path, split: str) -> tuple[npt.NDA
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """The array of an IDX file of unsigned bytes, plain or gzip-compressed (suffix .gz).
+    """Read the array of an IDX file of unsigned bytes, plain or gzip-compressed (suffix .gz).
 
     Args:
-        path: of the file.
-        shape: that it must have.
+        path: path of the file.
+        shape: shape that the array must have.
+
+    Returns:
+        uint8 array of that shape.
 
     Raises:
-        DataError: if it cannot be read, or its magic number, dimensions or length differ from
-            what the shape asks for; names the file, what was expected and what was found.
+        DataError: if the file cannot be read, or its magic number, dimensions or length do not fit the shape.
+            The message names the file, the expected value and the value found.
     """
     header = 4 + 4 * len(shape)
     expected = header + int(np.prod(shape))
-    content = _content(path, expected + 1)  # no more, whatever a .gz unpacks to
+    content = _content(path, expected + 1)  # a limit, because a small .gz file may unpack to any size
     magic = bytes((0, 0, UNSIGNED_BYTE, len(shape)))
     if content[:4] != magic:
         raise DataError(f"{path}: expected an IDX file with magic {magic.hex()}, found {content[:4].hex()}")
@@ -104,7 +115,7 @@ def _content(path: Path, limit: int) -> bytes:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return file.read(limit)
     except EOFError as error:
-        raise DataError(f"{path}: truncated: expected a whole gzip file") from error
+        raise DataError(f"{path}: truncated: expected a complete gzip file") from error
     except (OSError, zlib.error) as error:
         raise DataError(f"{path}: expected a readable file: {error}") from error
 

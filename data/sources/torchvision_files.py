@@ -1,4 +1,4 @@
-"""Files of published datasets: where torchvision lays them out, and its download where they are missing."""
+"""Files of published datasets: the folders in which torchvision keeps them, and its download of missing files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from data.errors import DataError
 
 @dataclass(frozen=True)
 class Published:
-    """A dataset that comes in files of given names.
+    """A published dataset that consists of files with known names.
 
     Attributes:
-        name: of the dataset.
+        name: name of the dataset.
         torchvision: name of its class in `torchvision.datasets`.
-        folders: where its files may lie below `data.root`, first where torchvision lays them.
+        folders: folders below `data.root` that may contain its files; torchvision's own folder is first.
         files: names of all files.
-        suffixes: that each of them may have.
-        foreign: name of a folder in which files of these names are another dataset's.
+        suffixes: suffixes that each file may have.
+        foreign: name of a folder whose files have the same names but belong to another dataset.
     """
 
     name: str
@@ -29,16 +29,19 @@ class Published:
     foreign: str = ""
 
     def folder(self, root: Path | None) -> Path:
-        """The folder that has all files; torchvision downloads them where none has.
+        """Return the folder that has all files; if no folder has, download them with torchvision.
 
         Args:
-            root: the folder `data.root`; None where the user gave none.
+            root: the folder `data.root`; None if the user gave none.
 
         Raises:
-            DataError: if there is no root, or they are in no folder and cannot be downloaded.
+            DataError: if there is no root, or no folder has all files and they cannot be downloaded.
         """
         if root is None:
-            raise DataError(f"{self.name} is read from a folder: set data.root to where its files are, or shall be")
+            raise DataError(
+                f"{self.name} is read from a folder: set data.root to a folder that has its files, or into which they "
+                "can be downloaded"
+            )
         folders = [root / folder for folder in self.folders]
         whole = [folder for folder in folders if not self._missing(folder)]
         if not whole:
@@ -46,7 +49,7 @@ class Published:
         return whole[0] if whole else folders[0]
 
     def path(self, folder: Path, file: str) -> Path:
-        """A file in a folder that has all."""
+        """Return the path of a file in a folder that has all files."""
         return self._candidates(folder, file)[0]
 
     def _missing(self, folder: Path) -> list[str]:
@@ -65,9 +68,9 @@ class Published:
             getattr(datasets, self.torchvision)(root=str(root), download=True)
         except (ImportError, OSError, RuntimeError) as error:
             plain = ", plain or .gz" if ".gz" in self.suffixes else ""
-            told = " ".join(str(error).split())  # torchvision's has a line for each mirror
+            reason = " ".join(str(error).split())  # torchvision's message has a line for each mirror
             raise DataError(
                 f"{self.name} is not under data.root = {root} (missing in {nearest}: "
-                f"{', '.join(self._missing(nearest))}), and torchvision cannot download it there: {told}; "
+                f"{', '.join(self._missing(nearest))}), and torchvision cannot download it there: {reason}; "
                 f"put these files there{plain}, or set data.root to the folder that has them"
             ) from error

@@ -1,1 +1,1 @@
-"""Prepared datasets as Parquet shards: written once, read through a cache on each node."""
+"""Storage of prepared datasets as Parquet shards, which are written once and read through a cache on each node."""

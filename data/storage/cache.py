@@ -1,7 +1,8 @@
-"""A node's folder of prepared datasets: each copy is there whole or not at all, and the least used ones go.
+"""A node's cache of prepared datasets: every copy is complete, and the least recently used ones are evicted.
 
-Who writes or removes a copy holds the lock file beside it, which stays.  Who reads one holds a shared lock
-on a file of the copy itself for as long as it is open.  The kernel frees the locks of processes that die.
+A process that writes or removes a copy holds the lock file next to it, which is never deleted.  A process that reads
+a copy holds a shared lock on a file of the copy itself as long as the copy is open.  The kernel releases the locks of
+processes that end.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from pathlib import Path
 
 from data.errors import DataError
 
-USED = "content.json"  # in a copy, written last; touched whenever it is opened
+USED = "content.json"  # a copy's last file to be written; its time is set whenever the copy is opened
 
 
 @dataclass(frozen=True)
 class Copy:
-    """The place of one dataset's copy in a cache, which may be empty.
+    """One dataset's copy in a cache, which may not exist yet.
 
     Attributes:
         cache: folder on a local disk.
-        name: of the copy.
+        name: name of the copy.
     """
 
     cache: Path
@@ -34,38 +35,41 @@ class Copy:
 
     @property
     def folder(self) -> Path:
-        """Where the whole copy stands."""
+        """Folder of the complete copy."""
         return self.cache / self.name
 
     @property
     def beside(self) -> Path:
-        """Where it is written; what stands here without a lock belongs to a process that died."""
+        """Temporary folder in which the copy is written; if no process has the lock, a killed process left it."""
         return self.cache / f"{self.name}.building"
 
     def pin(self) -> int | None:
-        """A descriptor that keeps the copy from being evicted until it is closed; None where none is whole."""
+        """Return a file descriptor that prevents eviction of the copy until it is closed.
+
+        Returns None if there is no complete copy.
+        """
         try:
-            use = os.open(self.folder / USED, os.O_RDONLY | os.O_CLOEXEC)
+            pin = os.open(self.folder / USED, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        fcntl.flock(use, fcntl.LOCK_SH)  # waits for who is removing it
-        return use
+        fcntl.flock(pin, fcntl.LOCK_SH)  # waits for a process that is removing the copy
+        return pin
 
-    def is_used_by(self, use: int) -> bool:
-        """Whether the descriptor is of the copy that stands there now, and not of one that is gone."""
+    def is_used_by(self, pin: int) -> bool:
+        """Return True if the descriptor belongs to the present copy, and not to one that was removed since."""
         try:
-            return os.path.samestat(os.fstat(use), os.stat(self.folder / USED))
+            return os.path.samestat(os.fstat(pin), os.stat(self.folder / USED))
         except FileNotFoundError:
             return False
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Nobody else writes or removes the copy meanwhile; waits until that is so."""
+        """Wait for, and hold, the lock that keeps all other processes from writing or removing the copy."""
         with _lock(f"{self.folder}.lock", fcntl.LOCK_EX):
             yield
 
     def remove_unused(self) -> bool:
-        """Removes the copy unless somebody has it open or writes it; returns whether it is gone."""
+        """Remove the copy unless a process has it open or writes it; return True if it is removed."""
         try:
             with _lock(f"{self.folder}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), ExitStack() as stack:
                 if (self.folder / USED).exists():
@@ -77,15 +81,15 @@ class Copy:
             return False
 
     def size(self) -> int:
-        """Bytes of its files, half-written ones included."""
+        """Return the size of the copy's files in bytes, incomplete ones included."""
         total = 0
-        for place in (self.folder, self.beside):
+        for folder in (self.folder, self.beside):
             with suppress(FileNotFoundError):
-                total += sum(file.stat().st_size for file in place.iterdir())
+                total += sum(file.stat().st_size for file in folder.iterdir())
         return total
 
     def last_used(self) -> float:
-        """When it was last opened, in seconds; 0 for one that is not whole."""
+        """Return the time when the copy was last opened, in seconds since the epoch; 0 if it is not complete."""
         try:
             return (self.folder / USED).stat().st_mtime
         except FileNotFoundError:
@@ -93,15 +97,15 @@ class Copy:
 
 
 def make_room(wanted: Copy, need: int, limit: float) -> None:
-    """Removes other copies that nobody has open, the least recently used first, where room is short.
+    """Remove other copies that no process has open, the least recently used first, until there is room.
 
-    Room is short while all copies and `need` bytes more are above the limit, or the disk has less than
-    these left.  What is in use stays, so it may remain short.
+    There is room if all copies plus `need` bytes are within the limit, and the disk has `need` bytes free.
+    Copies in use are not removed, so there may be too little room in the end.
 
     Args:
-        wanted: the copy that room is made for.
-        need: its bytes, about.
-        limit: bytes that all copies of this cache may have.
+        wanted: the copy that needs the room.
+        need: estimate of its size in bytes.
+        limit: limit of the size of all copies of this cache, in bytes.
     """
     names = (lock.name.removesuffix(".lock") for lock in wanted.cache.glob("*.lock"))
     others = sorted((Copy(wanted.cache, name) for name in names if name != wanted.name), key=Copy.last_used)
@@ -116,7 +120,7 @@ def make_room(wanted: Copy, need: int, limit: float) -> None:
 
 @contextmanager
 def explain_disk_errors(cache: Path) -> Iterator[None]:
-    """What the disk refuses becomes a DataError that says the fix."""
+    """Turn an error of the disk into a DataError whose message names the fix."""
     try:
         yield
     except OSError as error:
@@ -135,6 +139,6 @@ def _lock(path: str, how: int) -> Iterator[None]:
         fcntl.flock(lock, how)
         yield
     finally:
-        # Closing alone would leave the lock to a child that was forked meanwhile.
+        # Unlock before closing: a child that was forked in between would otherwise keep the lock.
         fcntl.flock(lock, fcntl.LOCK_UN)
         os.close(lock)

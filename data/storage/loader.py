@@ -1,4 +1,4 @@
-"""Store to arrays: each node decodes a dataset once; every trial on it shares the same pages."""
+"""Store to arrays: each node decodes a dataset once, and all its trials share the same pages of memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from data.storage.parquet import decode
 from data.storage.shards import fetch, problem, shard_paths, stored_manifest
 
 ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups")
-ROW_BYTES = 256  # of the columns beside the images, about
+ROW_BYTES = 256  # estimate for the columns other than the images, per row
 
 Array = npt.NDArray[Any]
 
@@ -35,21 +35,21 @@ Array = npt.NDArray[Any]
 class Dataset:
     """A prepared dataset; all arrays are in source order and have N rows.
 
-    The arrays are read-only mappings of the node's cache.  Their pages are shared by all processes of
-    the node, come from disk when they are touched and go again when memory is short, so a set may be
-    larger than memory; and only what a trial looks at is read.  While a Dataset lives, its copy is not
-    evicted.
+    The arrays are read-only mappings of files in the node's cache.  All processes of the node share their
+    pages.  The kernel reads a page from disk when a trial touches it, and drops it when memory is short.  So
+    a dataset may be larger than memory, and only the pages that a trial uses are read.  The cached copy is
+    not evicted as long as a Dataset that maps it exists.
 
     Attributes:
-        name, preparation: which dataset, and how its images were prepared.
+        name, preparation: name of the dataset, and id of how its images were prepared.
         fingerprint: hash of its content.
         classes: class names; a label is an index into them.
         images: uint8 [N, C, S, S].
         labels: int64 [N].
         sample_ids: str [N].
         source_split: str [N], the source's own split: "train", "test", or "all".
-        groups: str [N]; samples of one group stay on one side of every split, "" is a group of its own.
-        protocols: ids of legal protocols, as the manifest says; () of a set stored before it said so.
+        groups: str [N]; samples of one group stay on one side of every split; "" is a group of its own.
+        protocols: ids of the legal protocols, from the manifest; () if an older version wrote the manifest.
     """
 
     name: str
@@ -65,23 +65,23 @@ class Dataset:
 
 
 def load(store: Store, name: str, preparation: str, cache: Path, cache_bytes: float = math.inf) -> Dataset:
-    """Opens a stored dataset through this node's cache.
+    """Open a stored dataset through this node's cache.
 
     The first call on a node fetches the shards, checks every byte against the manifest and
-    decodes them; later calls map what the first one wrote.  Safe under concurrent calls: one
-    decodes, the others wait.  A call that is killed leaves nothing that another would take for
-    whole.  A cached copy is used only where its content is what the store has now.
+    decodes them; later calls map the files that the first one wrote.  Concurrent calls are safe: one
+    decodes, the others wait.  If a call is killed, its incomplete copy is never used.  A cached copy
+    is used only if its content is what the store has now.
 
     Args:
         store: open store that holds the dataset.
-        name, preparation: of the dataset.
-        cache: folder on a local disk, made where it does not exist.
-        cache_bytes: that all copies there may have; the least recently used ones which nobody has
-            open are removed for a new one, also where the disk is full.
+        name, preparation: name of the dataset, and id of its preparation.
+        cache: folder on a local disk; it is made if it does not exist.
+        cache_bytes: limit of the size of all copies in the cache.  If a new copy needs room under this limit
+            or on the disk, the least recently used copies that no process has open are removed.
 
     Raises:
-        DataError: if the dataset is not in the store, a shard is missing, truncated or damaged
-            (names it, both hashes and the fix), or the cache cannot be written.
+        DataError: if the dataset is not in the store, a shard is missing, truncated or damaged, or the cache
+            cannot be written.  The message names the fix, and for a shard its path and both hashes.
     """
     manifest = stored_manifest(store, name, preparation)
     copy = Copy(cache, f"{name}-{preparation}-{manifest.fingerprint}")
@@ -95,22 +95,22 @@ def load(store: Store, name: str, preparation: str, cache: Path, cache_bytes: fl
                     make_room(copy, manifest.rows * (math.prod(manifest.shape) + ROW_BYTES), cache_bytes)
                     _build(store, manifest, copy)
                     opened = _open(copy, manifest)
-    assert opened is not None, f"{copy.folder} was just written whole"
+    assert opened is not None, f"{copy.folder} was just written completely"
     return opened
 
 
 def _open(copy: Copy, manifest: Manifest) -> Dataset | None:
-    """The cached copy; None where there is none, or not a whole one of this content."""
-    use = copy.pin()
-    if use is None:
+    """Open the cached copy; return None if there is no complete copy of this content."""
+    pin = copy.pin()
+    if pin is None:
         return None
     opened = _map(copy.folder, manifest)
-    if opened is None or not copy.is_used_by(use):
-        os.close(use)
+    if opened is None or not copy.is_used_by(pin):
+        os.close(pin)
         return None
-    weakref.finalize(opened, os.close, use)
-    with suppress(PermissionError):  # another user's copy: he has it open as often
-        os.utime(use)
+    weakref.finalize(opened, os.close, pin)
+    with suppress(PermissionError):  # another user owns the copy: that user's own calls record its use
+        os.utime(pin)
     return opened
 
 
@@ -137,9 +137,9 @@ def _description(manifest: Manifest) -> dict[str, Any]:
 
 
 def _build(store: Store, manifest: Manifest, copy: Copy) -> None:
-    """Writes the copy beside its place, then renames it: it is there whole or not at all."""
-    shutil.rmtree(copy.beside, ignore_errors=True)  # of a process that was killed: the lock is ours
-    shutil.rmtree(copy.folder, ignore_errors=True)  # damaged: a whole one is opened, not built
+    """Write the copy under a temporary name, then rename it, so that an incomplete copy is never used."""
+    shutil.rmtree(copy.beside, ignore_errors=True)  # left by a killed process: this process has the lock
+    shutil.rmtree(copy.folder, ignore_errors=True)  # damaged: a complete copy would have been opened
     copy.beside.mkdir()
     try:
         for name, column in _write_images(copy.beside / "images.npy", store, manifest).items():
@@ -152,20 +152,20 @@ def _build(store: Store, manifest: Manifest, copy: Copy) -> None:
 
 
 def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Array]:
-    """Decodes the shards and returns the small columns.
+    """Decode the shards, write their images to the file, and return the other columns.
 
     Raises:
-        DataError: if a shard is not what the manifest says, or all of them together are not, which may
-            be where the manifest is another set's.
+        DataError: if a shard differs from its entry in the manifest, or the whole content differs from the
+            manifest's fingerprint, as it does if the manifest belongs to another dataset.
     """
     fingerprint = Fingerprint(manifest.classes, manifest.shape)
     columns: dict[str, list[Array]] = defaultdict(list)
-    # Written, not mapped: a full disk is then an error that can be told, and not a bus error.
+    # The file is written, not mapped: a full disk then raises an OSError instead of killing the process (SIGBUS).
     with open(path, "wb") as file:
         shape = (manifest.rows, *manifest.shape)
         write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         file.flush()
-        if hasattr(os, "posix_fallocate"):  # no room is then told before anything is fetched
+        if hasattr(os, "posix_fallocate"):  # a full disk then raises an error before any shard is fetched
             os.posix_fallocate(file.fileno(), 0, file.tell() + math.prod(shape))
         for rows in _verified_rows(store, manifest):
             file.write(rows.images.data)
@@ -179,23 +179,23 @@ def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Arr
     if fingerprint.hexdigest() != manifest.fingerprint:
         raise DataError(
             f"{manifest.name} ({manifest.preparation}): the shards have fingerprint "
-            f"{fingerprint.hexdigest()}, their manifest says {manifest.fingerprint}; {fix(manifest.name)}"
+            f"{fingerprint.hexdigest()}, but their manifest has {manifest.fingerprint}; {fix(manifest.name)}"
         )
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
 def _verified_rows(store: Store, manifest: Manifest) -> Iterator[Rows]:
-    """The rows of each shard, in source order."""
+    """Yield the rows of each shard, in source order, after a check of its hash."""
     shards = shard_paths(manifest)
 
-    def rows(path: str) -> Rows:
+    def read_rows(path: str) -> Rows:
         data = fetch(store, path)
-        found = problem(path, shards[path], data)
-        if data is None or found is not None:
-            raise DataError(f"{store.url}: {found}; {fix(manifest.name)}")
+        damage = problem(path, shards[path], data)
+        if data is None or damage is not None:
+            raise DataError(f"{store.url}: {damage}; {fix(manifest.name)}")
         return decode(data, manifest.shape)
 
-    return in_order(rows, shards)
+    return in_order(read_rows, shards)
 
 
 def _save(path: Path, array: Array) -> None:

@@ -1,4 +1,4 @@
-"""What stands in the store about a dataset: its manifest, written last, and its content's hash."""
+"""Manifest of a stored dataset, which is written last, and the fingerprint of its content."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from typing import TYPE_CHECKING, Any, Protocol
 from data.errors import DataError, fix
 from data.sources.base import Plain, Skipped
 
-if TYPE_CHECKING:  # plans read manifests without numpy
+if TYPE_CHECKING:  # plans read manifests, and must not import numpy
     import numpy as np
     import numpy.typing as npt
 
-FORMAT = 2  # 1 had neither groups, protocols nor what was skipped; it is read as having none
+FORMAT = 2  # format 1 had no groups, protocols or skipped items; it is read as a dataset without them
 
 
 class Store(Protocol):
-    """The part of an open store that datasets need; paths are relative, "/"-separated."""
+    """Part of an open store's interface that datasets need; paths are relative and "/"-separated."""
 
     @property
     def url(self) -> str:
-        """As a user would write it."""
+        """Address of the store, as a user would write it."""
         ...
 
     def put_once(self, path: str, data: bytes) -> bool:
-        """True if written whole; False if something stood there already, which is untouched."""
+        """Write an object; return False, and change nothing, if the path exists already."""
         ...
 
     def put(self, path: str, data: bytes) -> None:
-        """Replaces atomically."""
+        """Write or replace an object, atomically."""
         ...
 
     def get(self, path: str) -> bytes:
-        """The whole object."""
+        """Return the content of an object."""
         ...
 
     def exists(self, path: str) -> bool:
-        """Whether an object stands there."""
+        """Return True if there is an object with this path."""
         ...
 
     def get_many(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Path and content of those that exist."""
+        """Yield path and content of those objects that exist."""
         ...
 
     def delete_tree(self, prefix: str) -> None:
-        """Removes every object under prefix + "/"."""
+        """Remove every object under prefix + "/"."""
         ...
 
 
@@ -70,9 +70,9 @@ class Rows:
 
 
 class Fingerprint:
-    """Hash over class names, pixels, labels, splits, ids and, where there are any, groups, fed in source order.
+    """Hash over class names, pixels, labels, splits, ids and groups (if there are any), computed in source order.
 
-    Neither where shards begin nor how Parquet encodes them changes it.
+    It depends neither on the boundaries of the shards nor on how Parquet encodes them.
     """
 
     def __init__(self, classes: tuple[str, ...], shape: tuple[int, int, int]) -> None:
@@ -81,7 +81,7 @@ class Fingerprint:
         self._grouped = False
 
     def update(self, rows: Rows) -> None:
-        """Takes in the next rows."""
+        """Add the next rows."""
         pixels, labels, splits, sample_ids, groups = self._columns
         images = rows.images if rows.images.flags.c_contiguous else rows.images.copy()
         pixels.update(images.data)
@@ -92,7 +92,7 @@ class Fingerprint:
         self._grouped |= bool((rows.groups != "").any())
 
     def hexdigest(self) -> str:
-        """64 hexadecimal digits for all rows so far."""
+        """Return the hash of all rows so far, as 64 hexadecimal digits."""
         columns = self._columns if self._grouped else self._columns[:-1]
         parts = [self._head, *(column.hexdigest() for column in columns)]
         return sha256("\n".join(parts).encode())
@@ -100,14 +100,14 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file.
+    """Entry of one shard, a Parquet file, in the manifest.
 
     Attributes:
-        file: name beside the manifest.
-        rows: samples in it.
+        file: name of the file, which is in the manifest's folder.
+        rows: number of samples in the file.
         bytes: length of the file.
-        sha256: of the file.
-        first, stop: it holds items first to stop - 1 of the source; stop 0 in format 1, which did not say.
+        sha256: hash of the file, hexadecimal.
+        first, stop: the file has items first to stop - 1 of the source; stop is 0 in format 1, which did not record it.
     """
 
     file: str
@@ -120,25 +120,25 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a stored dataset is; a dataset without a manifest is not there.
+    """Description of a stored dataset; a dataset without a manifest counts as not stored.
 
     Attributes:
-        name, preparation: which dataset, and the id of how its images were prepared.
+        name, preparation: name of the dataset, and id of how its images were prepared.
         fingerprint: hash of the content, see `Fingerprint`.
-        rows: samples in all shards.
+        rows: number of samples in all shards.
         shape: (C, S, S) of an image.
         classes: class names; a label is an index into them.
-        counts: samples of each class.
-        shards: in source order.
-        protocols: ids understood by `data.protocols.split`, the default one first.
-        parameters: of the preparation: size, interpolation, revision, and what the source adds.
-        versions: of the libraries that decoded, resized and wrote.
-        licence, citation: of the source.
-        skipped: what could not be read, where the user chose to go on without it.
-        duplicates: samples whose prepared image stands, pixel for pixel, in the source's other split, too;
-            of a source without splits those that repeat an earlier one.
-        identity: of source, preparation and versions; a `put` with the same one gives the same shards.
-        format: version of this layout.
+        counts: number of samples of each class.
+        shards: all shards, in source order.
+        protocols: ids that `data.protocols.split` accepts, the default one first.
+        parameters: parameters of the preparation: size, interpolation, revision, and those that the source adds.
+        versions: versions of the libraries that decoded, resized and wrote the images.
+        licence, citation: licence and citation of the source.
+        skipped: items that could not be read, if the user chose to skip them.
+        duplicates: number of test samples whose prepared image is, pixel for pixel, in the source's train split too;
+            for a source without splits, the number of samples that repeat an earlier one.
+        identity: hash of source, preparation and versions; two calls of `put` with the same one give the same shards.
+        format: version of the manifest's format.
     """
 
     name: str
@@ -160,36 +160,36 @@ class Manifest:
     format: int = FORMAT
 
     def to_json(self) -> bytes:
-        """Readable JSON with a hash of itself, so that a damaged manifest is noticed."""
+        """Return readable JSON that includes a hash of itself, so that damage is noticed."""
         fields = json.loads(json.dumps(asdict(self)))
         fields["skipped"] = [skipped._asdict() for skipped in self.skipped]
         return json.dumps({**fields, "self_sha256": _self_sha256(fields)}, indent=1).encode()
 
 
 class DamagedManifestError(DataError):
-    """The manifest in the store is not what was written."""
+    """The manifest in the store is damaged: it differs from what was written."""
 
 
 class NewerManifestError(DataError):
-    """A newer version of this program wrote the manifest: it is not damaged, and nothing here fixes it."""
+    """A newer version of this program wrote the manifest; it is not damaged, and writing it again is not the fix."""
 
 
 def folder(name: str, preparation: str) -> str:
-    """Path in the store of a dataset's shards and manifest."""
+    """Return the path, in the store, of the folder of a dataset's shards and manifest."""
     return f"datasets/{name}/{preparation}"
 
 
 def manifest_path(name: str, preparation: str) -> str:
-    """Path in the store of a dataset's manifest."""
+    """Return the path, in the store, of a dataset's manifest."""
     return f"{folder(name, preparation)}/manifest.json"
 
 
 def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
-    """The manifest of a stored dataset; None where the dataset is not (wholly) stored.
+    """Return the manifest of a stored dataset; None if the dataset is not stored, or not completely.
 
     Raises:
-        NewerManifestError: if a newer version wrote it.
-        DamagedManifestError: if it is damaged; says the fix.
+        NewerManifestError: if a newer version of this program wrote it.
+        DamagedManifestError: if it is damaged; the message names the fix.
     """
     path = manifest_path(name, preparation)
     if not store.exists(path):
@@ -204,7 +204,7 @@ def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
     if manifest is None:
         raise NewerManifestError(
             f"{where}: format {fields['format']} was written by a newer version of this program, and "
-            f"this one reads up to {FORMAT}; update it, or use another store"
+            f"this version reads formats up to {FORMAT}; update the program, or use another store"
         )
     return manifest
 
@@ -223,7 +223,7 @@ def _from_fields(fields: dict[str, Any]) -> Manifest:
 
 
 def sha256(data: bytes) -> str:
-    """64 hexadecimal digits."""
+    """Return the SHA-256 of the data, as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -232,5 +232,5 @@ def _self_sha256(fields: Mapping[str, Any]) -> str:
 
 
 def _join_with_lengths(texts: npt.NDArray[np.str_]) -> bytes:
-    """Without the lengths, ("ab", "c") and ("a", "bc") would hash alike."""
+    """Join texts, each after its length: without lengths, ("ab", "c") and ("a", "bc") would have the same hash."""
     return "".join(f"{len(text)}:{text}" for text in texts.tolist()).encode()

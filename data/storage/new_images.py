@@ -1,4 +1,4 @@
-"""Images that no stored dataset holds, prepared as those of one were: what a trained detector is asked about."""
+"""New images for a trained detector to score, prepared in the same way as the images of a stored dataset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from data.storage.manifest import Manifest
 from data.storage.parallel import in_order
 from data.storage.prepare import prepare
 
-CHUNK = 64  # files that are read at once
+CHUNK = 64  # files that are read at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +28,9 @@ class Unseen:
     """Some images of a folder.
 
     Attributes:
-        files: paths below the folder of those that could be read, [n].
+        files: paths below the folder of the images that could be read, [n].
         images: uint8 [n, C, S, S].
-        skipped: those that could not.
+        skipped: files that could not be read.
     """
 
     files: tuple[str, ...]
@@ -39,54 +39,57 @@ class Unseen:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Images in a folder and in its folders, by name, "/"-separated; hidden ones are left out.
+    """List the images in a folder and its subfolders, sorted by path; hidden files and folders are left out.
+
+    Returns:
+        paths below the folder, "/"-separated.
 
     Raises:
-        DataError: it cannot be read, or there is none; lists all problems.
+        DataError: if the folder cannot be read or has no image; the message lists all problems.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     problems: list[str] = []
-    found = image_paths(folder, "", problems)
-    if not found and not problems:
+    paths = image_paths(folder, "", problems)
+    if not paths and not problems:
         problems.append(f"{folder}: no image in it (looked for {', '.join(sorted(SUFFIXES))})")
     if problems:
         raise DataError("\n".join(problems))
-    return found
+    return paths
 
 
 def prepare_images(folder: Path, files: Sequence[str], manifest: Manifest, chunk: int = CHUNK) -> Iterator[Unseen]:
-    """Images of a folder, some at a time, with the size, channels, fit and filter of a stored dataset.
+    """Yield images of a folder, some at a time, with the size, channels, fit and filter of a stored dataset.
 
     Args:
-        folder: that `files` are in.
-        files: paths below it.
-        manifest: of the dataset.
-        chunk: files that are read at once, and so at most images in each `Unseen`.
+        folder: folder that contains `files`.
+        files: paths below the folder.
+        manifest: manifest of the dataset.
+        chunk: files that are read at a time, which is also the most images that one `Unseen` has.
     """
     channels, size, _ = manifest.shape
-    told: dict[str, Any] = dict(manifest.parameters)
-    rules = {name: told[name] for name in ("fit", "sixteen_bits") if name in told}
+    parameters: dict[str, Any] = dict(manifest.parameters)
+    rules = {name: parameters[name] for name in ("fit", "sixteen_bits") if name in parameters}
     layout = ImageFiles(root=str(folder), channels=1 if channels == 1 else 3, **rules)
-    resampling = Image.Resampling[str(told["interpolation"]).upper()]
+    resampling = Image.Resampling[str(parameters["interpolation"]).upper()]
 
     def read(chosen: Sequence[str]) -> Unseen:
-        found = prepare((_read(folder, file, layout) for file in chosen), channels, size, resampling)
-        return Unseen(tuple(found.rows.sample_ids.tolist()), found.rows.images, found.skipped)
+        prepared = prepare((_read(folder, file, layout) for file in chosen), channels, size, resampling)
+        return Unseen(tuple(prepared.rows.sample_ids.tolist()), prepared.rows.images, prepared.skipped)
 
     yield from in_order(read, (files[at : at + chunk] for at in range(0, len(files), chunk)))
 
 
 def refuse_bad(folder: Path, good: int, bad: Sequence[Skipped]) -> None:
-    """Tell of images that cannot be read, if there are any.
+    """Raise an error if there are images that cannot be read.
 
     Args:
-        folder: that they are in.
-        good: how many others there are.
-        bad: all of them.
+        folder: folder of the images.
+        good: number of images that can be read.
+        bad: all images that cannot be read.
 
     Raises:
-        DataError: lists them.
+        DataError: if `bad` is not empty; the message lists all of them.
     """
     if bad:
         fix = ", or go on without them: --on-bad skip (in Python: skip_bad=True)" if good else ""

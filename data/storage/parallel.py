@@ -1,4 +1,4 @@
-"""Work on many items side by side, the results in the order of the items."""
+"""Parallel work on many items, with the results in the order of the items."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-MOST_THREADS = 8  # each has a shard or two in memory
-WAITING_THREADS = 2  # beyond the cores, since some wait for disk or network
+MOST_THREADS = 8  # each thread has a shard or two in memory
+WAITING_THREADS = 2  # threads beyond the number of cores, because some wait for disk or network
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`map(work, items)` in threads; Pillow, zstd, hashes and sockets let go of the interpreter meanwhile.
+    """Yield `work(item)` of every item, in order, computed by threads.
 
-    At most one result more than there are threads waits to be taken, so memory stays flat.  What
-    `work` raises is raised here, in the item's place, and nothing more is begun.
+    Threads are enough because Pillow, zstd, hashes and sockets release the interpreter's lock.  At most
+    one result more than the number of threads waits for the caller, so memory stays flat.  An exception
+    of `work` is raised here in place of the item's result; items that have not started are cancelled.
     """
     threads = min(_cores() + WAITING_THREADS, MOST_THREADS)
     waiting: deque[Future[R]] = deque()
@@ -37,5 +38,5 @@ def in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def _cores() -> int:
-    """Those that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""Rows to Parquet and back: what stands in a shard.
+"""Conversion of rows to a shard's Parquet file and back.
 
-Columns: image (C x S x S bytes of pixels), label, class, source (the file it was read from), split,
-sample_id, group, and fingerprint, which names the content of the row's image.
+Columns: image (C x S x S bytes of pixels), label, class, source (the file that the image was read from), split,
+sample_id, group, and fingerprint, which is a hash of the row's image.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 
 from data.storage.manifest import Rows
 
-ROW_GROUP_BYTES = 4 * 2**20  # of pixels
-COMPRESSION_PIECE = 2**18  # bytes of pixels that are tried
+ROW_GROUP_BYTES = 4 * 2**20  # bytes of pixels in a row group
+COMPRESSION_PIECE = 2**18  # bytes of pixels that are compressed as a test
 
 
 def encode(rows: Rows, sources: list[str], classes: tuple[str, ...], fingerprints: list[bytes]) -> bytes:
-    """A shard.
+    """Encode rows as the Parquet file of a shard.
 
     Args:
-        rows: one or more.
-        sources: where each was read from.
+        rows: one or more rows.
+        sources: the file that each row was read from.
         classes: class names by label.
-        fingerprints: of the rows.
+        fingerprints: hash of each row's image, all of one length.
     """
     width = rows.images[0].size
     table = pa.table(
@@ -53,10 +53,10 @@ def encode(rows: Rows, sources: list[str], classes: tuple[str, ...], fingerprint
 
 
 def decode(data: bytes, shape: tuple[int, int, int]) -> Rows:
-    """The rows of a shard whose hash was checked; columns that no trial needs are not read.
+    """Decode the rows of a shard, without the columns that no trial needs; the caller has checked its hash.
 
     Args:
-        data: of the Parquet file.
+        data: content of the Parquet file.
         shape: (C, S, S) of its images.
     """
     file = pq.ParquetFile(pa.BufferReader(data))
@@ -74,7 +74,10 @@ def decode(data: bytes, shape: tuple[int, int, int]) -> Rows:
 
 
 def _compression(rows: Rows) -> str:
-    """zstd where it saves a tenth of a piece of the pixels: photographs only take longer with it."""
+    """Return "zstd" if it makes a piece of the pixels at least a tenth smaller, else "none".
+
+    Photographs do not get smaller, and reading them would only take longer.
+    """
     piece = rows.images.reshape(-1)[:COMPRESSION_PIECE].tobytes()
     return "zstd" if len(pa.compress(piece, "zstd", asbytes=True)) < 0.9 * len(piece) else "none"
 

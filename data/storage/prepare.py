@@ -1,4 +1,4 @@
-"""Samples to rows: images of any size become the square ones that all trials share."""
+"""Samples to rows: images of any size become the square images that all trials share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.errors import DataError
 from data.sources.base import Sample, Skipped
 from data.storage.manifest import Rows
 
-RAW_BYTES = 8 * 2**20  # of images as the source has them, resized at once: memory stays flat
+RAW_BYTES = 8 * 2**20  # bytes of unresized images that are collected and then resized together: memory stays flat
 ROW_FINGERPRINT_BYTES = 16
 
 Images = npt.NDArray[np.uint8]
@@ -22,12 +22,12 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a range of a source's items became.
+    """Prepared samples of a range of a source's items.
 
     Attributes:
-        rows: the samples.
-        sources: where each was read from.
-        skipped: what could not be read.
+        rows: the samples, with resized images.
+        sources: the file that each sample was read from.
+        skipped: items that could not be read.
     """
 
     rows: Rows
@@ -35,24 +35,24 @@ class Prepared:
     skipped: tuple[Skipped, ...]
 
 
-def prepare(found: Iterable[Sample | Skipped], channels: int, size: int, resampling: Image.Resampling) -> Prepared:
-    """Resizes samples as they come, so that no more than `RAW_BYTES` of large images wait at once.
+def prepare(items: Iterable[Sample | Skipped], channels: int, size: int, resampling: Image.Resampling) -> Prepared:
+    """Resize samples in small groups, so that about `RAW_BYTES` of unresized images are in memory at most.
 
     Args:
-        found: samples, and what could not be read.
-        channels: that every sample must have.
+        items: samples, and items that could not be read.
+        channels: number of channels that every sample must have.
         size: side length of the prepared images, in pixels.
         resampling: Pillow's filter.
 
     Raises:
-        DataError: on a sample with another number of channels.
+        DataError: if a sample has another number of channels.
     """
     samples: list[Sample] = []
     skipped: list[Skipped] = []
     ready: list[Images] = []
     waiting: list[Images] = []
     waiting_bytes = 0
-    for entry in found:
+    for entry in items:
         if isinstance(entry, Skipped):
             skipped.append(entry)
             continue
@@ -76,15 +76,15 @@ def prepare(found: Iterable[Sample | Skipped], channels: int, size: int, resampl
     return Prepared(rows, [sample.source for sample in samples], tuple(skipped))
 
 
-_NOTHING: Images = np.empty(0, np.uint8)  # in place of an image that was resized: its memory is free
+_NOTHING: Images = np.empty(0, np.uint8)  # replaces the image of a sample once it is resized, to free its memory
 
 
 def resize(images: Images, size: int, resampling: Image.Resampling) -> Images:
-    """Resizes many images with Pillow, first along x, then along y.
+    """Resize many images with Pillow, first along x, then along y.
 
-    Neither pass mixes lines, so the images go through each of them stacked as lines of one tall
-    image, ten times faster than alone.  Pillow itself takes y first for some shapes since 13.0;
-    here the order, and with it the rounding, is the same in all versions.
+    Neither pass mixes lines.  So each pass takes all images at once, stacked as the lines of one tall
+    image, which is ten times faster than one image at a time.  Since version 13.0 Pillow itself resizes
+    along y first for some shapes; here the order, and so the rounding, is the same in all versions.
 
     Args:
         images: uint8 [n, C, H, W].
@@ -92,7 +92,7 @@ def resize(images: Images, size: int, resampling: Image.Resampling) -> Images:
         resampling: Pillow's filter.
 
     Returns:
-        uint8 [n, C, size, size]; the images themselves where they have that size.
+        uint8 [n, C, size, size]; the given array itself if its images have that size already.
     """
     if images.shape[-2:] == (size, size):
         return images
@@ -105,7 +105,7 @@ def resize(images: Images, size: int, resampling: Image.Resampling) -> Images:
 
 
 def row_fingerprints(images: Images) -> list[bytes]:
-    """BLAKE2b of each image's pixels, 16 bytes."""
+    """Return a fingerprint of each image: BLAKE2b of its pixels, 16 bytes."""
     pixels = np.ascontiguousarray(images).reshape(-1).data
     width = images[0].size if len(images) else 1
     parts = (pixels[at : at + width] for at in range(0, len(pixels), width))
@@ -113,20 +113,24 @@ def row_fingerprints(images: Images) -> list[bytes]:
 
 
 class Duplicates:
-    """Counts prepared images that stand on both sides of a source's own split, or twice where it has none."""
+    """Counter of prepared images that are on both sides of a source's own split, or twice in a source without split."""
 
     def __init__(self) -> None:
-        self._found: dict[str, list[npt.NDArray[np.uint64]]] = {"train": [], "test": [], "all": []}
+        self._seen: dict[str, list[npt.NDArray[np.uint64]]] = {"train": [], "test": [], "all": []}
 
     def update(self, rows: Rows, fingerprints: list[bytes]) -> None:
-        """Takes in the next rows; 8 bytes stay of each, which a million images share with a chance of 10^-7."""
+        """Add the next rows.
+
+        The first 8 bytes of each fingerprint are kept.  Among a million different images, the chance that any two
+        share them is below 10^-7.
+        """
         words = np.frombuffer(b"".join(fingerprints), np.uint64)[::2]
-        for split, found in self._found.items():
-            found.append(words[rows.splits == split])
+        for split, seen in self._seen.items():
+            seen.append(words[rows.splits == split])
 
     def count(self) -> int:
-        """Samples of the test split whose image stands in the train split, too; without splits, repetitions."""
-        train, test, everything = (np.concatenate([*found, _NO_WORDS]) for found in self._found.values())
+        """Return the number of test samples whose image is in the train split too, plus repetitions without a split."""
+        train, test, everything = (np.concatenate([*seen, _NO_WORDS]) for seen in self._seen.values())
         return int(np.isin(test, train).sum()) + len(everything) - len(np.unique(everything))
 
 

@@ -1,8 +1,8 @@
-"""Source to store: a dataset becomes Parquet shards of prepared images, and a manifest, last.
+"""Source to store: write a dataset as Parquet shards of prepared images, and its manifest last.
 
-Shards keep the order of the source, and each is made of a range of its items, side by side.  A `put`
-that is killed leaves no manifest, so nothing that anybody would read; it leaves a record of each shard
-that it finished, and the next `put` from the same source goes on from these.
+Shards keep the order of the source; each has a range of its items, and several are made in parallel.  A `put` that is
+killed leaves no manifest, so its shards are never read as a dataset.  It leaves a record of each finished shard, from
+which the next `put` of the same source continues.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from data.storage.parallel import in_order
 from data.storage.parquet import decode, encode
 from data.storage.prepare import Duplicates, prepare, row_fingerprints
 
-SHARD_BYTES = 16 * 2**20  # of pixels: a fetch worth its round trip, and memory stays flat
+SHARD_BYTES = 16 * 2**20  # bytes of pixels: large compared with the latency of a fetch, and small compared with memory
 DECODERS = ("numpy", "pillow", "pyarrow", "scikit-learn")
 
 Progress = Callable[[int, int], None]
@@ -54,28 +54,27 @@ def put(
     progress: Progress | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Manifest:
-    """Reads a dataset from its source, prepares it and stores it; idempotent and resumable.
+    """Read a dataset from its source, prepare it and store it; the call is idempotent and resumable.
 
-    Where the same content is stored already, missing or damaged shards are written again and
-    nothing else is touched; where it was stored from this very source, as `Source.identity` tells,
-    nothing else is prepared, either.
+    If the same content is stored already, missing or damaged shards are written again and nothing else is
+    changed.  If it was stored from the same source, as `Source.identity` shows, no other shard is prepared.
 
     Args:
         store: open store.
-        dataset: a name of the catalog, or a user's own.
+        dataset: name in the catalog, or the entry of a user's own dataset.
         size: side length of the prepared images, in pixels.
         root: folder of the source's files; None for sources that need none.
-        skip_bad: go on without images that cannot be read; the manifest lists them.
-        progress: called with (items done, items in all).
-        shard_bytes: pixels per shard, about; changes no content.
+        skip_bad: True to skip images that cannot be read; the manifest lists them.
+        progress: function that is called with (items done, items in all).
+        shard_bytes: approximate bytes of pixels per shard; does not change the content.
 
     Returns:
-        The manifest that now stands in the store.
+        the manifest that is now in the store.
 
     Raises:
-        ValueError: if name or size is not legal.
+        ValueError: if the name or the size is not legal.
         DataError: if the source cannot be read, or other content is stored under this name and
-            preparation; says the fix.
+            preparation; the message names the fix.
     """
     info = dataset_info(dataset) if isinstance(dataset, str) else dataset
     name, preparation = info.name, info.preparation(size)
@@ -100,21 +99,24 @@ def put(
 
 
 def verify(store: Store, name: str, preparation: str) -> list[Fault]:
-    """Checks every byte of a stored dataset; a whole one has no problems.
+    """Check every byte of a stored dataset.
+
+    Returns:
+        the missing or damaged shards; an empty list if the dataset is complete.
 
     Raises:
         DataError: if the dataset is not in the store, or its manifest is damaged.
     """
     shards = shard_paths(stored_manifest(store, name, preparation))
-    found = in_order(lambda path: problem(path, shards[path], fetch(store, path)), shards)
-    return [wrong for wrong in found if wrong is not None]
+    checked = in_order(lambda path: problem(path, shards[path], fetch(store, path)), shards)
+    return [damage for damage in checked if damage is not None]
 
 
 def stored_manifest(store: Store, name: str, preparation: str) -> Manifest:
-    """The manifest of a dataset that must be stored.
+    """Return the manifest of a dataset that must be stored.
 
     Raises:
-        DataError: if it is not, or cannot be read; says the fix.
+        DataError: if it is not stored, or its manifest cannot be read; the message names the fix.
     """
     manifest = read_manifest(store, name, preparation)
     if manifest is None:
@@ -123,32 +125,42 @@ def stored_manifest(store: Store, name: str, preparation: str) -> Manifest:
 
 
 def shard_paths(manifest: Manifest) -> dict[str, Shard]:
-    """Path in the store -> shard, in source order."""
+    """Return a dataset's shards by their paths in the store, in source order."""
     return {f"{folder(manifest.name, manifest.preparation)}/{shard.file}": shard for shard in manifest.shards}
 
 
 def fetch(store: Store, path: str) -> bytes | None:
-    """An object's content; None where there is none."""
+    """Return the content of an object in the store; None if there is no such object."""
     return next((data for _, data in store.get_many([path])), None)
 
 
 def problem(path: str, shard: Shard, data: bytes | None) -> Fault | None:
-    """What is wrong with a shard of this content (None: there is none); None if nothing."""
-    found = None if data is None else sha256(data)
-    if found == shard.sha256:
+    """Compare a shard's content with its entry in the manifest.
+
+    Args:
+        path: path of the shard in the store.
+        shard: its entry in the manifest.
+        data: stored content; None if the shard is missing.
+
+    Returns:
+        the difference; None if there is none.
+    """
+    digest = None if data is None else sha256(data)
+    if digest == shard.sha256:
         return None
-    return Fault(path, shard.sha256, found, shard.bytes, 0 if data is None else len(data))
+    return Fault(path, shard.sha256, digest, shard.bytes, 0 if data is None else len(data))
 
 
 @dataclass(frozen=True, eq=False)
 class _Made:
-    """What became of a range of the source's items.
+    """One shard made of a range of the source's items.
 
     Attributes:
-        shard: how it is stored; None where no item of the range could be read.
-        data: of the shard.
-        rows, skipped: what is in it, and what is not.
-        fingerprints: of the rows.
+        shard: its entry in the manifest; None if no item of the range could be read.
+        data: content of the Parquet file.
+        rows: samples in the shard.
+        skipped: items that could not be read.
+        fingerprints: hash of each row's image.
     """
 
     shard: Shard | None
@@ -160,10 +172,10 @@ class _Made:
 
 @dataclass(frozen=True)
 class _Making:
-    """One preparation of one source, to be stored or compared.
+    """One preparation of one source, which is stored or compared with what is stored.
 
     Attributes:
-        step: items a shard.
+        step: number of the source's items per shard.
     """
 
     store: Store
@@ -176,7 +188,7 @@ class _Making:
 
     @cached_property
     def identity(self) -> str:
-        """Of everything that decides the shards' bytes; "" where the source does not know its own."""
+        """Hash of everything that decides the shards' bytes; "" if the source has no identity."""
         decides = [
             self.source.identity, self.info.name, self.info.classes, self.parameters, self.versions, self.step, FORMAT,
         ]  # fmt: skip
@@ -196,38 +208,45 @@ class _Making:
         return {package: version(package) for package in DECODERS}
 
     def publish(self) -> Manifest:
-        """Stores what is not there yet, the manifest last."""
+        """Store all shards that are not stored yet, then the manifest."""
         manifest = self.manifest(keep=True)
         if not self.store.put_once(manifest_path(self.info.name, self.preparation), manifest.to_json()):
-            stored = stored_manifest(self.store, self.info.name, self.preparation)  # another put was faster
+            stored = stored_manifest(self.store, self.info.name, self.preparation)  # another `put` was faster
             _refuse_other(self.store, stored, manifest)
             manifest = stored
-        self.store.delete_tree(self._unfinished)
+        self.store.delete_tree(self._records)
         return manifest
 
     def replace(self) -> Manifest:
-        """Stores it over what is damaged there."""
+        """Store all shards and the manifest, and replace those that are damaged."""
         manifest = self.manifest(keep=True)
         self.store.put(manifest_path(self.info.name, self.preparation), manifest.to_json())
-        self.store.delete_tree(self._unfinished)
+        self.store.delete_tree(self._records)
         return manifest
 
     def fix(self, stored: Manifest, problems: list[Fault]) -> bool:
-        """Makes the damaged shards again; False where one comes out otherwise than it was, which is not stored."""
+        """Make the damaged shards again and store them.
+
+        Returns False at the first shard whose new content differs from its entry in the manifest; that shard is not
+        stored.
+        """
         shards = shard_paths(stored)
-        for wrong in problems:
-            shard = shards[wrong.path]
+        for damage in problems:
+            shard = shards[damage.path]
             made = self._make(shard.first // self.step) if shard.stop else None
             if made is None or made.shard != shard:
                 return False
-            self.store.put(wrong.path, made.data)
+            self.store.put(damage.path, made.data)
         return True
 
     def manifest(self, *, keep: bool) -> Manifest:
-        """Walks the source once, keeps every shard if it is to be kept, and says what the whole is.
+        """Read the source once and return the manifest of its content.
+
+        Args:
+            keep: True to store every shard; False to make the shards for comparison only.
 
         Raises:
-            DataError: if the source cannot be read, or nothing in it.
+            DataError: if the source cannot be read, or gives no image of some class.
         """
         shape = (self.info.channels, self.size, self.size)
         fingerprint = Fingerprint(self.info.classes, shape)
@@ -236,7 +255,7 @@ class _Making:
         shards: list[Shard] = []
         skipped: list[Skipped] = []
         ranges = range(-(-self.source.count // self.step))
-        for number, made in enumerate(in_order(self._keep_or_make if keep else self._make, ranges)):
+        for number, made in enumerate(in_order(self._restore_or_make if keep else self._make, ranges)):
             skipped += made.skipped
             if made.shard is not None:
                 shards.append(made.shard)
@@ -246,12 +265,12 @@ class _Making:
             self.progress(min((number + 1) * self.step, self.source.count), self.source.count)
         if not shards:
             first = f"; the first: {skipped[0].source}: {skipped[0].reason}" if skipped else ""
-            raise DataError(f"{self.info.name}: its source gives no image, {len(skipped)} could not be read{first}")
+            raise DataError(f"{self.info.name}: its source gives no image; {len(skipped)} could not be read{first}")
         empty = [title for label, title in enumerate(self.info.classes) if not counts[label]]
         if empty:
             raise DataError(
                 f"{self.info.name}: its source gives no image of class {', '.join(empty)} ({len(skipped)} could not be "
-                "read): no trial could train on it or hunt it; fix its images, or leave it out"
+                "read), so no trial can use it as normal or abnormal class; fix its images, or leave the class out"
             )
         return Manifest(
             name=self.info.name,
@@ -272,12 +291,12 @@ class _Making:
             identity=self.identity,
         )
 
-    def _keep_or_make(self, number: int) -> _Made:
-        """The shard of this number, in the store: what an earlier `put` left, or made now."""
-        record = f"{self._unfinished}/{number:05d}.json"
-        found = self._find_record(record) if self.identity else None
-        if found is not None:
-            return found
+    def _restore_or_make(self, number: int) -> _Made:
+        """Return a shard that is in the store: one that an earlier `put` finished, or a new one."""
+        record = f"{self._records}/{number:05d}.json"
+        finished = self._restore(record) if self.identity else None
+        if finished is not None:
+            return finished
         made = self._make(number)
         if made.shard is not None:
             path = f"{self._folder}/{made.shard.file}"
@@ -289,8 +308,8 @@ class _Making:
             self.store.put(record, json.dumps({"identity": self.identity, "shard": shard, "skipped": skipped}).encode())
         return made
 
-    def _find_record(self, record: str) -> _Made | None:
-        """What a killed `put` of the same source left, if it is whole."""
+    def _restore(self, record: str) -> _Made | None:
+        """Return the shard of a record that a killed `put` of the same source left; None if it is not complete."""
         data = fetch(self.store, record)
         if data is None:
             return None
@@ -301,7 +320,7 @@ class _Making:
             shard = Shard(**fields["shard"])
             skipped = tuple(Skipped(**entry) for entry in fields["skipped"])
         except (ValueError, TypeError, KeyError):
-            return None  # damaged: its shard is made again
+            return None  # the record is damaged: its shard is made again
         path = f"{self._folder}/{shard.file}"
         data = fetch(self.store, path)
         if data is None or problem(path, shard, data) is not None:
@@ -326,7 +345,7 @@ class _Making:
         return folder(self.info.name, self.preparation)
 
     @property
-    def _unfinished(self) -> str:
+    def _records(self) -> str:
         return f"{self._folder}/unfinished"
 
 
@@ -334,10 +353,11 @@ def _refuse_other(store: Store, stored: Manifest, manifest: Manifest) -> None:
     if stored.fingerprint != manifest.fingerprint:
         where = folder(stored.name, stored.preparation)
         raise DataError(
-            f"{store.url}: {where} holds other content than this source gives: fingerprint "
-            f"{stored.fingerprint} there, {manifest.fingerprint} here (prepared there with "
-            f"{_versions_text(stored.versions)}, here with {_versions_text(manifest.versions)}); fix: use the source "
-            f"that was stored, or another storage, or delete {where} if no result of it is wanted any more"
+            f"{store.url}: {where} holds other content than this source gives. "
+            f"The stored fingerprint is {stored.fingerprint}, made with {_versions_text(stored.versions)}. "
+            f"This source's fingerprint is {manifest.fingerprint}, made with {_versions_text(manifest.versions)}; "
+            f"fix: use the source that was stored, or another storage, or delete {where} if none of its results is "
+            "needed any more"
         )
 
 
@@ -346,4 +366,4 @@ def _versions_text(versions: Mapping[str, str]) -> str:
 
 
 def _quiet(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""

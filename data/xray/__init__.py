@@ -1,1 +1,1 @@
-"""X-ray scans with boxes, and the patches that are cut from them."""
+"""X-ray scans with boxes around threats, and the patches that are cut from them."""

@@ -1,4 +1,4 @@
-"""Annotations of scans: CSV, Pascal VOC XML and YOLO text to rows, each with what is wrong with itself."""
+"""Readers of annotations: CSV, Pascal VOC XML and YOLO text become rows; a row that cannot be read has its problem."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from data.errors import DataError
 from data.xray.boxes import NORMAL, Annotations, Box, Row
 
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))
-NAMES_FILES = ("classes.txt", "obj.names")  # of YOLO: line n names class n
+NAMES_FILES = ("classes.txt", "obj.names")  # files with the names of YOLO classes: line n is class n, counted from 0
 FORMATS = ("csv", "voc", "yolo")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-LARGEST_FILE = 2**24  # bytes of the annotation of one scan
+LARGEST_FILE = 2**24  # limit of the annotation file of one scan, in bytes
 
 
 def read(
@@ -26,28 +26,30 @@ def read(
     format: str = "",  # noqa: A002 (the word that users write)
     classes: tuple[str, ...] = (),
 ) -> Annotations:
-    """All that annotations say; no image is opened.
+    """Read all annotations of a folder of images, without opening an image.
 
     Args:
         root: folder of images and annotations.
         images: folder of the images below `root`; "" for `root` itself.  Names in annotations are
-            paths below it, or their last parts where these are unique.
+            paths below it, or the last parts of such paths if these are unique.
         annotations: a CSV file, or the folder of XML or text files, below `root`; "" to search all
             of `root`.
-        format: "csv" (columns image or filename, class, xmin, ymin, xmax, ymax, and perhaps width,
-            height; a benign scan has one row without a box), "voc" (a Pascal VOC file of the
-            image's name for each) or "yolo" (the same as text: class number, then centre x, centre y,
-            width, height in shares; names by line in `classes.txt` or `obj.names`); "" for
-            whichever is there.
-        classes: for "yolo" without a file of names they are the names.
+        format: format of the annotations; "" for the format that is found.
+            "csv": columns image or filename, class, xmin, ymin, xmax, ymax, and optionally width and height;
+            a benign scan has one row without a box.
+            "voc": one Pascal VOC file for each image, with the image's name.
+            "yolo": one text file for each image, with the image's name.  Each line has class number, centre x,
+            centre y, width and height, the last four as shares.  The lines of `classes.txt` or `obj.names` are
+            the names of the classes.
+        classes: names of the classes for "yolo", if there is no file of names.
 
     Raises:
-        DataError: if there are no images, or no annotations, or more than one format of them.
+        DataError: if there are no images, no annotations, or annotations of more than one format.
     """
-    found = _images(root / images)
-    names = _Names(found)
+    listed = _images(root / images)
+    names = _Names(listed)
     format, files = _annotation_files(root / annotations, format, names)  # noqa: A001
-    return Annotations(found, tuple(files), tuple(_READERS[format](files, names, classes)))
+    return Annotations(listed, tuple(files), tuple(_READERS[format](files, names, classes)))
 
 
 def _from_csv(files: list[Path], names: _Names, classes: tuple[str, ...]) -> Iterator[Row]:  # noqa: ARG001
@@ -61,7 +63,7 @@ def _from_csv(files: list[Path], names: _Names, classes: tuple[str, ...]) -> Ite
                 if missing:
                     raise DataError(
                         f"{file}: no column {', '.join(missing)}; needed are image (or filename), class, "
-                        f"{', '.join(CORNERS)}, and width and height may be there; found {', '.join(columns)}"
+                        f"{', '.join(CORNERS)}; width and height are optional; found {', '.join(columns)}"
                     )
                 for line in table:
                     row = _csv_row(f"{file.name} line {table.line_num}", key, line)
@@ -79,7 +81,7 @@ def _csv_row(where: str, key: str, line: Mapping[str, str | None]) -> Row:
             xmin, ymin, xmax, ymax = (float(cells[corner]) for corner in CORNERS)
             return Row(where, image, size, Box(title, xmin, ymin, xmax, ymax))
     except ValueError as error:
-        return Row(where, image, problem=f"a number is missing or none: {error}")
+        return Row(where, image, problem=f"a number is missing or cannot be read: {error}")
     if title not in ("", NORMAL):
         return Row(where, image, problem=f"class {title!r} without a box; a benign scan has no class")
     return Row(where, image, size)
@@ -87,29 +89,29 @@ def _csv_row(where: str, key: str, line: Mapping[str, str | None]) -> Row:
 
 def _from_voc(files: list[Path], names: _Names, classes: tuple[str, ...]) -> Iterator[Row]:  # noqa: ARG001
     for file in files:
-        image = names.beside(file)
+        image = names.find_by_file(file)
         try:
             root = _parse(file)
             image = names.find((root.findtext("filename") or "").strip()) or image
             size = _voc_size(root)
             boxes = [_voc_box(element) for element in root.iterfind("object")]
-        except ValueError as error:  # DataError is one, and so are numbers that are none
+        except ValueError as error:  # a DataError, or text that is not a number
             yield Row(file.name, image, problem=str(error))
             continue
-        yield Row(file.name, image, size)  # the scan is annotated, if only as benign
+        yield Row(file.name, image, size)  # a row without box: without objects, the scan is annotated as benign
         for number, box in enumerate(boxes, 1):
             yield Row(f"{file.name} object {number}", image, size, box)
 
 
 def _parse(file: Path) -> Element:
-    from defusedxml import DefusedXmlException  # here: other formats need no XML
+    from defusedxml import DefusedXmlException  # imported here because other formats need no XML
     from defusedxml.ElementTree import fromstring
 
     try:
         root: Element = fromstring(_content(file), forbid_dtd=True)
     except DefusedXmlException as error:
         raise DataError(
-            f"declares a document type or entities, which no annotation needs and bombs are made of: {error}"
+            f"declares a document type or entities, which annotations do not need and attacks use: {error}"
         ) from error
     except ParseError as error:
         raise DataError(f"not well-formed XML: {error}") from error
@@ -136,13 +138,13 @@ def _from_yolo(files: list[Path], names: _Names, classes: tuple[str, ...]) -> It
     known = tuple(filter(None, map(str.strip, _text(listed[0]).splitlines()))) if listed else classes
     if not known:
         raise DataError(
-            f"YOLO boxes have class numbers: put their names, a line each, into {' or '.join(NAMES_FILES)} "
-            "beside them, or list them as classes"
+            f"YOLO boxes have class numbers: put the names of the classes, one per line, into "
+            f"{' or '.join(NAMES_FILES)} in the same folder, or list them as classes"
         )
     for file in files:
         if file.name in NAMES_FILES:
             continue
-        image = names.beside(file)
+        image = names.find_by_file(file)
         try:
             lines = _text(file).splitlines()
         except DataError as error:
@@ -172,44 +174,47 @@ _READERS: dict[str, Callable[[list[Path], _Names, tuple[str, ...]], Iterator[Row
 }  # fmt: skip
 
 
-def _annotation_files(place: Path, format: str, names: _Names) -> tuple[str, list[Path]]:  # noqa: A002
-    """The format, and its files in the order of their paths."""
+def _annotation_files(root: Path, format: str, names: _Names) -> tuple[str, list[Path]]:  # noqa: A002
+    """Return the format of the annotations in a file or folder, and their files in the order of their paths."""
     if format and format not in FORMATS:
         raise DataError(f"format {format!r} of annotations is not known: use one of {', '.join(FORMATS)}")
-    if place.is_file():
-        here = [place]
+    if root.is_file():
+        paths = [root]
     else:
-        here = sorted(path for path in place.rglob("*") if path.suffix in (".csv", ".xml", ".txt", ".names"))
+        paths = sorted(path for path in root.rglob("*") if path.suffix in (".csv", ".xml", ".txt", ".names"))
     by_format = {
-        "csv": [path for path in here if path.suffix == ".csv"],
-        "voc": [path for path in here if path.suffix == ".xml"],
-        "yolo": [path for path in here if path.name in NAMES_FILES or path.suffix == ".txt"],
+        "csv": [path for path in paths if path.suffix == ".csv"],
+        "voc": [path for path in paths if path.suffix == ".xml"],
+        "yolo": [path for path in paths if path.name in NAMES_FILES or path.suffix == ".txt"],
     }
     if not format and not any(names.find(path.with_suffix("").as_posix()) for path in by_format["yolo"]):
-        by_format["yolo"] = []  # a README.txt is no annotation
-    there = [known for known, files in by_format.items() if files and format in ("", known)]
-    if not there:
+        by_format["yolo"] = []  # no text file has the name of an image: a README.txt is not an annotation
+    present = [known for known, files in by_format.items() if files and format in ("", known)]
+    if not present:
         raise DataError(
-            f"{place}: no annotations{f' of format {format}' if format else ''} there: expected one CSV file, "
+            f"{root}: no annotations{f' of format {format}' if format else ''} found: expected one CSV file, "
             "Pascal VOC files (.xml), or YOLO files (.txt)"
         )
-    if len(there) > 1:
-        raise DataError(f"{place}: annotations of more than one format there ({', '.join(there)}): name the format")
-    if there == ["csv"] and len(by_format["csv"]) > 1:
-        raise DataError(f"{place}: more than one CSV file there: name one of {_some(by_format['csv'])} as annotations")
-    return there[0], by_format[there[0]]
+    if len(present) > 1:
+        raise DataError(f"{root}: annotations of more than one format found ({', '.join(present)}): set format")
+    if present == ["csv"] and len(by_format["csv"]) > 1:
+        raise DataError(f"{root}: more than one CSV file found: set annotations to one of {_some(by_format['csv'])}")
+    return present[0], by_format[present[0]]
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    """Path below the folder -> file, sorted."""
+    """Return the image files below a folder by their paths below it, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
-        raise DataError(f"{folder}: no images there; their names end in {', '.join(sorted(SUFFIXES))}")
+        raise DataError(f"{folder}: no images found; their names must end in {', '.join(sorted(SUFFIXES))}")
     return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
 class _Names:
-    """Finds the image that an annotation means, by the longest end of a path that only one image has."""
+    """Index of images by the ends of their paths: finds the image that a name in an annotation means.
+
+    The longest end of the name that belongs to exactly one image decides.
+    """
 
     def __init__(self, images: Iterable[str]) -> None:
         self._ends: dict[str, str | None] = {}
@@ -219,16 +224,16 @@ class _Names:
             self._ends[image] = image
 
     def find(self, name: str) -> str | None:
-        """The image of this path, or of the end of it."""
+        """Return the image with this path, or with an end of it; None if there is none."""
         return next(filter(None, map(self._ends.get, _ends(name))), None)
 
-    def beside(self, file: Path) -> str:
-        """The image of an annotation file's own name; that name where there is none."""
+    def find_by_file(self, file: Path) -> str:
+        """Return the image that has the name of an annotation file; if there is none, that name."""
         return self.find(file.with_suffix("").as_posix()) or file.stem
 
 
 def _ends(path: str) -> list[str]:
-    """All ends of a path, the longest first."""
+    """Return all ends of a path, the longest first."""
     parts = path.split("/")
     return ["/".join(parts[first:]) for first in range(len(parts))]
 
@@ -240,7 +245,7 @@ def _content(file: Path) -> bytes:
     except OSError as error:
         raise DataError(f"cannot be read: {error}") from error
     if len(content) > LARGEST_FILE:
-        raise DataError(f"more than {LARGEST_FILE:,} bytes: no annotation of one scan")
+        raise DataError(f"has more than {LARGEST_FILE:,} bytes, too many for the annotation of one scan")
     return content
 
 

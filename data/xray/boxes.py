@@ -1,7 +1,7 @@
-"""Boxed scans: which boxes of which class lie in which image, once what annotations say is checked.
+"""Scans with the boxes of their threats, after a check of the annotations.
 
-A scan with anything wrong in its annotation is no scan at all: with one of its boxes lost, its threat
-would be cut into windows that count as normal.
+A scan with any problem in its annotation is skipped as a whole.  If only its wrong box were dropped, the windows on
+that threat would count as normal.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from typing import NamedTuple
 
 from data.sources.base import Skipped
 
-NORMAL = "normal"  # class of what lies in no box
-ROUNDING = 1.0  # pixels by which corners counted from 1, or stored as shares, may leave their scan
+NORMAL = "normal"  # class of everything outside boxes
+ROUNDING = 1.0  # pixels by which a corner may lie outside its scan: it may be counted from 1, or stored as a share
 UNREADABLE = "not an image that can be read"
 
 
 class Box(NamedTuple):
-    """A threat's bounding box, in pixels of its scan: from the left edge of one to the right edge of another.
+    """Bounding box of a threat, in pixels of its scan.
+
+    Coordinates are edges of pixels: a box of one pixel has xmax = xmin + 1.
 
     Attributes:
-        title: name of its class.
-        xmin, ymin, xmax, ymax: 0 <= xmin < xmax <= width of the scan, and likewise along y.
+        title: name of the threat's class.
+        xmin, ymin, xmax, ymax: 0 <= xmin < xmax <= width of the scan, 0 <= ymin < ymax <= height of the scan.
     """
 
     title: str
@@ -37,12 +39,12 @@ class Box(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """An image and what is known to be in it.
+    """An image and the boxes of its threats.
 
     Attributes:
         image: path of its file below the folder of images, "/"-separated.
-        width, height: in pixels.
-        boxes: in the order of the annotation; empty for a benign scan.
+        width, height: size of the image in pixels.
+        boxes: boxes in the order of the annotation; empty for a benign scan.
     """
 
     image: str
@@ -53,15 +55,15 @@ class Scan(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What one line or element of an annotation says of an image, before anybody believes it.
+    """One line or element of an annotation, unchecked.
 
     Attributes:
-        where: file and line.
+        where: file and line, for messages.
         image: name of the image.
-        size: width and height as the annotation has them; None where it is silent.
-        box: None where the image is said to be benign.
-        shares: whether the box is in shares of width and height.
-        problem: what is wrong with the row itself; "" for nothing.
+        size: width and height in the annotation; None if it has none.
+        box: box of a threat; None if the row marks the image as benign.
+        shares: True if the box is in shares of width and height instead of pixels.
+        problem: problem of the row itself; "" for none.
     """
 
     where: str
@@ -74,12 +76,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What stands beside a folder of images, unchecked.
+    """A folder of images and its annotations, unchecked.
 
     Attributes:
-        images: path below the folder of images -> file, sorted.
-        files: that the rows were read from.
-        rows: in the order of the files.
+        images: files by their paths below the folder of images, sorted.
+        files: files that the rows were read from.
+        rows: rows in the order of the files.
     """
 
     images: Mapping[str, Path]
@@ -87,25 +89,25 @@ class Annotations:
     rows: tuple[Row, ...]
 
     def titles(self) -> tuple[str, ...]:
-        """Names of all classes of boxes, sorted."""
+        """Return the names of all classes of boxes, sorted."""
         return tuple(sorted({row.box.title for row in self.rows if row.box} - {"", NORMAL}))
 
 
 def check_annotations(
     annotations: Annotations, classes: tuple[str, ...], *, benign_unannotated: bool = False
 ) -> list[Scan | Skipped]:
-    """All scans with their boxes, in the order of their paths.
+    """Check annotations and return all scans with their boxes, in the order of their paths.
 
-    Corners are taken as they are written, from 0; a box that leaves its scan by at most one pixel,
-    as corners counted from 1 do, is cut at its edge.
+    Corners are read as counted from 0.  A box that extends beyond its scan by at most one pixel, as
+    boxes with corners counted from 1 do, is cut at the scan's edge.
 
     Args:
-        annotations: as `read` found them.
-        classes: legal names of boxes.
-        benign_unannotated: whether an image that no annotation speaks of is benign; else a problem.
+        annotations: result of `data.xray.annotation_files.read`.
+        classes: legal classes of boxes.
+        benign_unannotated: True if an image without annotation is benign; False if that is a problem.
 
     Returns:
-        Scans, and in place of a faulty one all its problems.
+        scans; a scan with problems is replaced by a `Skipped` that lists all of them.
     """
     problems: dict[str, list[str]] = defaultdict(list)
     boxes: dict[str, list[Box]] = {}
@@ -119,7 +121,7 @@ def check_annotations(
     for image in annotations.images:
         if image not in boxes and image not in problems:
             if not benign_unannotated:
-                problems[image].append("no annotation speaks of this image")
+                problems[image].append("no annotation names this image")
             elif sizes[image] is None:
                 problems[image].append(UNREADABLE)
     return [
@@ -129,14 +131,14 @@ def check_annotations(
 
 
 class _Sizes(dict[str, tuple[int, int] | None]):
-    """Width and height of each image asked for, from its head; None for one that cannot be read."""
+    """Width and height of each image, read from the header of its file on first use; None if it cannot be read."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         super().__init__()
         self._files = files
 
     def __missing__(self, image: str) -> tuple[int, int] | None:
-        from PIL import Image  # here: plans ask for no size
+        from PIL import Image  # imported here because plans need no sizes, and so no Pillow
 
         from data.sources.image_files import KINDS
 
@@ -155,30 +157,30 @@ def _scan(image: str, sizes: _Sizes, boxes: list[Box]) -> Scan:
 
 
 def _check_row(row: Row, sizes: _Sizes, classes: tuple[str, ...]) -> tuple[str, Box | None]:
-    """What is wrong with a row, and its box in pixels, inside its scan."""
+    """Return the problem of a row ("" for none), and its box in pixels, cut at the edge of its scan."""
     if row.problem:
         return row.problem, None
     try:
         size = sizes[row.image]
     except KeyError:
-        return f"names the image {row.image!r}, which is not there", None
+        return f"names the image {row.image!r}, which does not exist", None
     if size is None:
         return UNREADABLE, None
     if row.size is not None and row.size != size:
-        return f"says {_by(row.size)} pixels, and the image has {_by(size)}", None
+        return f"has the size {_by(row.size)} pixels, but the image has {_by(size)}", None
     if row.box is None:
         return "", None
     box = _pixels(row.box, size) if row.shares else row.box
-    return _fault(box, size, classes), _inside(box, size)
+    return _problem(box, size, classes), _inside(box, size)
 
 
-def _fault(box: Box, size: tuple[int, int], classes: tuple[str, ...]) -> str:
+def _problem(box: Box, size: tuple[int, int], classes: tuple[str, ...]) -> str:
     title, *corners = box
     width, height = size
     if not title:
         return "a box without a class"
     if title == NORMAL:
-        return f"a box of class {NORMAL!r}, which is what lies in no box"
+        return f"a box of class {NORMAL!r}, which is the class of everything outside boxes"
     if classes and title not in classes:
         nearest = get_close_matches(title, classes, 1)
         return (

@@ -1,11 +1,11 @@
 """Scans to patches: the recipe of the University Baggage Dataset, as far as its two papers give it.
 
-S. Akcay, A. Atapour-Abarghouei and T. P. Breckon, GANomaly (ACCV 2018, section 4) and Skip-GANomaly
-(IJCNN 2019, section IV): overlapping 64 x 64 windows slide over a scan; abnormal are windows whose
-intersection over union with a threat's box is greater than 0.3, and one crop of every threat; all
-other windows are normal.  What the papers leave open is a parameter of `Recipe`.
+The papers are S. Akcay, A. Atapour-Abarghouei and T. P. Breckon, GANomaly (ACCV 2018, section 4) and Skip-GANomaly
+(IJCNN 2019, section IV).  Overlapping 64 x 64 windows slide over a scan.  Abnormal patches are the windows whose
+intersection over union with a threat's box is greater than 0.3, plus one crop of every threat; all other windows are
+normal.  Details that the papers do not give are parameters of `Recipe`.
 
-Everything here is a function of its arguments: no state, no files, no global random numbers.
+All functions depend on their arguments alone: they use no state, no files and no global random numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from data.xray.boxes import Box, Scan
 NORMAL_LABEL = 0
 LEFT_OUT = -1
 SCALES = tuple(Fraction(percent, 100) for percent in (100, 90, 80, 125, 70, 150, 60, 50, 200, 40, 30, 25, 20, 15, 10))
-AIR_TOLERANCE = 12  # of 255: noise of the detector and of JPEG
+AIR_TOLERANCE = 12  # pixel values, of 255: covers the noise of the scanner's sensor and of JPEG
 
 Pixels = npt.NDArray[np.uint8]
 Windows = npt.NDArray[np.int64]  # [n, 2]: x and y of the upper left corners
@@ -35,20 +35,20 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a scan is cut.
+    """Rules by which a scan is cut into patches.
 
     Attributes:
         window: side of the square windows, in pixels of the scaled scan.
-        stride: from one window to the next, in the same pixels; a last one touches the far edge.
-        iou: a window is abnormal if its intersection over union with a box is greater.
-        partial: a window with 0 < IoU <= `iou` is "left_out", or "normal" as in the published recipe,
-            which so trains on parts of threats.
-        crops: whether each box gives one more abnormal patch, the square around it.
-        blank: a normal window is left out if more than this share of it is air; 1 keeps all.
-        normal_from: "all" scans, or "benign" ones alone.  Where the scans with threats come from
-            another machine than those without, "benign" lets a detector tell machines apart.
-        per_scan: most patches of a class that a scan gives; 0 for no limit.  Crops go first, other
-            patches are drawn by the scan's content.
+        stride: distance from one window to the next, in the same pixels; the last window touches the far edge.
+        iou: a window is abnormal if its intersection over union with a box is greater than this; 0 to 1.
+        partial: treatment of a window with 0 < IoU <= `iou`: "left_out", or "normal" as in the published recipe,
+            which therefore trains on parts of threats.
+        crops: True if each box gives one more abnormal patch, the square around it.
+        blank: a normal window is left out if more than this share of it is air; 1 keeps all windows.
+        normal_from: scans that give normal windows: "all", or only the "benign" ones.  Caution: if scans with
+            threats come from another machine than benign ones, "benign" lets a detector separate classes by machine.
+        per_scan: most patches of one class from one scan; 0 for no limit.  Crops have priority; windows are
+            drawn at random, with the scan's content as seed.
     """
 
     window: int = 64
@@ -66,8 +66,8 @@ class Patch(NamedTuple):
 
     Attributes:
         image: uint8 [C, window, window].
-        label: 0 normal, k the k-th class of threats, from 1.
-        place: where it was cut: "x,y" of a window in the scaled scan, "box-n" of a crop.
+        label: 0 for normal, k for the k-th class of threats, counted from 1.
+        place: position of the patch: "x,y" for a window in the scaled scan, "box-n" for a crop.
     """
 
     image: Pixels
@@ -78,16 +78,16 @@ class Patch(NamedTuple):
 def cut(
     image: Pixels, boxes: Sequence[Box], classes: Sequence[str], recipe: Recipe, scale: Fraction, seed: bytes
 ) -> Iterator[Patch]:
-    """The patches of one scan: crops in the order of the boxes, then windows by rows.
+    """Cut one scan into patches: crops in the order of the boxes, then windows row by row.
 
     Args:
         image: uint8 [C, H, W].
-        boxes: of its threats, in pixels of `image`.
-        classes: of threats; the label of the k-th is k + 1.
-        recipe: how to cut.
-        scale: the scan is resized by this factor before windows slide over it; crops are cut before.
-        seed: of the draw of `per_scan`: the scan's content, so that neither its name nor its
-            neighbours decide.
+        boxes: boxes of its threats, in pixels of `image`.
+        classes: classes of threats; the label of `classes[k]` is k + 1.
+        recipe: rules by which the scan is cut.
+        scale: factor by which the scan is resized before windows slide over it; crops are cut before that.
+        seed: seed of the draw of `per_scan`.  It is made from the scan's content, so that the draw depends
+            neither on the scan's name nor on other scans.
     """
     height, width = image.shape[1:]
     label_of = [classes.index(box.title) + 1 for box in boxes]
@@ -114,13 +114,13 @@ def cut(
 
 
 def scaled_sides(width: int, height: int, scale: Fraction) -> tuple[int, int]:
-    """Sides of a scaled scan: at least 1 pixel, halves rounded up."""
+    """Return width and height of a scaled scan: at least 1 pixel each, halves rounded up."""
     half = Fraction(1, 2)
     return max(1, int(width * scale + half)), max(1, int(height * scale + half))
 
 
 def grid(width: int, height: int, recipe: Recipe) -> Windows:
-    """All windows inside a scan, by rows; none where it is smaller than one.
+    """Return all windows inside a scan, row by row; there are none if the scan is smaller than a window.
 
     Returns:
         int64 [n, 2], x and y of the upper left corners.
@@ -130,11 +130,11 @@ def grid(width: int, height: int, recipe: Recipe) -> Windows:
 
 
 def iou(windows: Windows, side: int, boxes: Corners) -> npt.NDArray[np.float64]:
-    """Intersection over union of every window with every box.
+    """Compute the intersection over union of every window with every box.
 
     Args:
         windows: int64 [n, 2], upper left corners.
-        side: of the windows.
+        side: side of the windows in pixels.
         boxes: float64 [m, 4].
 
     Returns:
@@ -148,12 +148,12 @@ def iou(windows: Windows, side: int, boxes: Corners) -> npt.NDArray[np.float64]:
 
 
 def label_windows(overlaps: npt.NDArray[np.float64], label_of: Sequence[int], recipe: Recipe) -> Labels:
-    """The label of each window: that of the box it shares most with, if that is enough.
+    """Return the label of each window: that of the box with the greatest overlap, if it is greater than `recipe.iou`.
 
     Args:
-        overlaps: float64 [n, m], of n windows with m boxes.
-        label_of: of each box, from 1.
-        recipe: says how much is enough, and what becomes of less.
+        overlaps: float64 [n, m], intersection over union of n windows with m boxes.
+        label_of: label of each box, from 1.
+        recipe: its `iou` is the limit, and its `partial` decides windows with less overlap.
 
     Returns:
         int64 [n]: 0 for normal, -1 for a window that is left out.
@@ -167,18 +167,18 @@ def label_windows(overlaps: npt.NDArray[np.float64], label_of: Sequence[int], re
 
 
 def air_shares(image: Pixels, windows: Windows, side: int) -> npt.NDArray[np.float64]:
-    """Which share of each window absorbs nothing: is as light as air, in every channel.
+    """Return the share of air in each window: of pixels that are as light as air in every channel.
 
-    Air is the most frequent of the lighter halves of all greys in this scan, whatever grey or white
-    its machine paints it in.
+    The value of air is the most frequent value from 128 to 255 in this scan, because machines paint air
+    in different greys or white.
 
     Args:
         image: uint8 [C, H, W].
-        windows: int64 [n, 2], inside of it.
-        side: of the windows.
+        windows: int64 [n, 2], upper left corners of windows inside the image.
+        side: side of the windows in pixels.
 
     Returns:
-        float64 [n].
+        float64 [n], from 0 to 1.
     """
     darkest = image.min(axis=0)
     counts = np.bincount(darkest.ravel(), minlength=256)
@@ -191,14 +191,14 @@ def air_shares(image: Pixels, windows: Windows, side: int) -> npt.NDArray[np.flo
 
 
 def draw_windows(windows: Windows, labels: Labels, taken: Sequence[int], per_scan: int, seed: bytes) -> list[int]:
-    """Positions of the windows that a scan gives, in order.
+    """Draw the windows that a scan gives, and return their positions in `windows`, in order.
 
     Args:
-        windows: int64 [n, 2].
-        labels: int64 [n], -1 for those that are left out anyway.
-        taken: labels of patches that the scan has given already.
+        windows: int64 [n, 2], upper left corners.
+        labels: int64 [n], -1 for windows that are left out already.
+        taken: labels of the patches that the scan has given already.
         per_scan: most patches of one label; 0 for no limit.
-        seed: decides who stays where there are more.
+        seed: seed of the draw among windows of a label that has more than `per_scan`.
     """
     given = np.flatnonzero(labels != LEFT_OUT).tolist()
     if not per_scan:
@@ -212,7 +212,7 @@ def draw_windows(windows: Windows, labels: Labels, taken: Sequence[int], per_sca
 
 
 def surroundings(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """The square around a box, moved into its scan, and cut where it is larger than the scan.
+    """Return the square around a box, moved into its scan, and cut if it is larger than the scan.
 
     Returns:
         Left, top, right and bottom in whole pixels.
@@ -226,7 +226,7 @@ def surroundings(box: Box, width: int, height: int) -> tuple[int, int, int, int]
 
 
 def reached_boxes(scan: Scan, recipe: Recipe, scale: Fraction) -> list[bool]:
-    """Which boxes of a scan some window shares enough with, at this scale."""
+    """Return a flag for each box of a scan: True if some window's IoU with it is above `recipe.iou` at this scale."""
     sides = scaled_sides(scan.width, scan.height, scale)
     windows = grid(*sides, recipe)
     boxes = _corners(scan.boxes, (scan.width, scan.height), sides)
@@ -236,13 +236,14 @@ def reached_boxes(scan: Scan, recipe: Recipe, scale: Fraction) -> list[bool]:
 
 
 def choose_scale(scans: Iterable[Scan], recipe: Recipe) -> Fraction:
-    """The scale nearest to 1 at which, in every class, windows reach at least half of the boxes.
+    """Return the scale nearest to 1 at which windows reach at least half of the boxes of every class.
 
-    Where there is none, the one that is best for the class it is worst for; of equals the nearest to 1.
+    If there is no such scale, return the scale with the greatest share of boxes reached in its worst class;
+    among equals, the one nearest to 1.  A window reaches a box if their IoU is above `recipe.iou`.
 
     Args:
-        scans: all of them; those without boxes have no say.
-        recipe: of the windows.
+        scans: all scans; those without boxes do not matter.
+        recipe: rules for the windows.
     """
     threats = [scan for scan in scans if scan.boxes]
     best, most = SCALES[0], -1.0
@@ -257,12 +258,12 @@ def choose_scale(scans: Iterable[Scan], recipe: Recipe) -> Fraction:
 
 
 def reach(scans: Iterable[Scan], recipe: Recipe, scale: Fraction) -> dict[str, float]:
-    """Class of threats -> share of its boxes that some window shares enough with."""
-    found: dict[str, list[bool]] = {}
+    """Return for each class of threats the share of its boxes that windows reach, 0 to 1."""
+    reached: dict[str, list[bool]] = {}
     for scan in scans:
         for box, is_reached in zip(scan.boxes, reached_boxes(scan, recipe, scale), strict=True):
-            found.setdefault(box.title, []).append(is_reached)
-    return {title: sum(hits) / len(hits) for title, hits in sorted(found.items())}
+            reached.setdefault(box.title, []).append(is_reached)
+    return {title: sum(hits) / len(hits) for title, hits in sorted(reached.items())}
 
 
 def _starts(length: int, recipe: Recipe) -> npt.NDArray[np.int64]:
@@ -285,7 +286,7 @@ def _move_inside(low: int, high: int, side: int, limit: int) -> tuple[int, int]:
 
 
 def _resize(image: Pixels, region: tuple[int, int, int, int], width: int, height: int) -> Pixels:
-    """Bilinear, first along x, then along y: which goes first in one call depends on Pillow's version."""
+    """Resize bilinearly, first along x, then along y; in a single call the order would depend on Pillow's version."""
     left, top, right, bottom = region
     channels = []
     for channel in image[:, top:bottom, left:right]:

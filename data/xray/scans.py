@@ -1,7 +1,7 @@
-"""Boxed X-ray scans: the layout `scans`, whose items are scans and whose samples are their patches.
+"""X-ray scans with boxes: the layout `scans`, whose items are scans and whose samples are their patches.
 
-Patches of one scan are a group: no split has them on two sides.  How a scan is cut is told in
-`data.xray.patches`, how annotations are read in `data.xray.boxes`.
+The patches of one scan are a group, so no split has them on two sides.  `data.xray.patches` cuts scans,
+`data.xray.annotation_files` reads annotations, and `data.xray.boxes` checks them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from data.sources.layouts import ANY, Contents, Layout, Scans
 from data.xray import annotation_files
 from data.xray.boxes import NORMAL, Annotations, Scan, check_annotations
 
-if TYPE_CHECKING:  # plans read annotations without numpy
+if TYPE_CHECKING:  # plans read annotations, and must not import numpy
     import numpy as np
     import numpy.typing as npt
 
@@ -27,48 +27,54 @@ if TYPE_CHECKING:  # plans read annotations without numpy
     from data.xray.patches import Recipe
 
 PROTOCOLS = ("P1",)
-FAULTS_SHOWN = 50
+PROBLEMS_SHOWN = 50
 
 
 def contents(layout: Layout) -> Contents:
-    """Classes, from the annotations alone; of the patches an upper bound.
+    """Return the classes and an estimate of the number of patches, from the annotations alone.
 
     Raises:
         DataError: if there are no images, no annotations, or no boxes in them.
     """
     assert isinstance(layout, Scans)
-    found = _annotations(layout)
-    return Contents((NORMAL, *_threats(layout, found)), len(found.images) * (layout.per_scan or 64), PROTOCOLS)
+    annotations = _annotations(layout)
+    threats = _threats(layout, annotations)
+    return Contents((NORMAL, *threats), len(annotations.images) * (layout.per_scan or 64), PROTOCOLS)
 
 
 def read(layout: Layout, skip_bad: bool) -> Source:
-    """The patches of all scans, by the paths of their scans.
+    """Open the patches of all scans, in the order of the scans' paths.
+
+    Args:
+        layout: layout of the folder.
+        skip_bad: True to skip scans with a bad image or a wrong annotation instead of raising.
 
     Raises:
-        DataError: if an annotation is not right: all problems at once; and, while samples are read, for a
-            scan that is bad.  With `skip_bad` these are skipped, one by one.
+        DataError: if an annotation is wrong and `skip_bad` is False; the message lists all problems.  Reading
+            samples raises it for a scan with a bad image, unless `skip_bad` is True.
     """
     from data.sources import image_files
     from data.sources.base import Skipped, stamp
     from data.xray.patches import Recipe
 
     assert isinstance(layout, Scans)
-    found = _annotations(layout)
-    threats = _threats(layout, found)
-    scans = check_annotations(found, threats, benign_unannotated=layout.unannotated == "benign")
+    annotations = _annotations(layout)
+    threats = _threats(layout, annotations)
+    scans = check_annotations(annotations, threats, benign_unannotated=layout.unannotated == "benign")
     problems = [f"{scan.source}: {scan.reason}" for scan in scans if isinstance(scan, Skipped)]
     if problems and not skip_bad:
-        more = [f"... and {len(problems) - FAULTS_SHOWN} more"] if len(problems) > FAULTS_SHOWN else []
-        raise DataError("\n".join([f"{len(problems)} faulty scans in {layout.root}:", *problems[:FAULTS_SHOWN], *more]))
+        more = [f"... and {len(problems) - PROBLEMS_SHOWN} more"] if len(problems) > PROBLEMS_SHOWN else []
+        heading = f"{len(problems)} scans with problems in {layout.root}:"
+        raise DataError("\n".join([heading, *problems[:PROBLEMS_SHOWN], *more]))
 
     def pixels(scan: Scan) -> tuple[npt.NDArray[np.uint8], bytes] | Skipped:
-        path = found.images[scan.image]
+        path = annotations.images[scan.image]
         image = image_files.read(path, layout, skip_bad, source=scan.image, shape=(scan.height, scan.width))
         return image if isinstance(image, Skipped) else (image, sha256(path.read_bytes()).digest())
 
     recipe = Recipe(**{known.name: getattr(layout, known.name) for known in fields(Recipe)})
     scale = None if layout.scale is None else Fraction(str(layout.scale))
-    files = [*found.images.values(), *found.files]
+    files = [*annotations.images.values(), *annotations.files]
     cut = source(scans, threats, recipe, scale, pixels, identity=stamp(files, layout, threats))
     return replace(cut, parameters={**image_files.parameters(layout), **cut.parameters})
 
@@ -81,15 +87,15 @@ def source(
     pixels: Callable[[Scan], tuple[npt.NDArray[np.uint8], bytes] | Skipped],
     identity: str = "",
 ) -> Source:
-    """Patches of scans that are known, wherever their pixels come from.
+    """Return a source of patches for given scans, whose pixels may come from files or be rendered.
 
     Args:
-        scans: in order; those that cannot be read stay in their places.
-        threats: names of the classes of boxes; label k is the k-th, label 0 what is in none.
-        recipe: how to cut.
-        scale: at which windows slide; None to choose it from the boxes.
-        pixels: a scan's image, uint8 [C, H, W], and a digest of its content.
-        identity: as `data.sources.base.Source` has it.
+        scans: scans in order; a scan that cannot be read is replaced by its `Skipped`.
+        threats: names of the classes of boxes; label k is the k-th of them, label 0 is outside boxes.
+        recipe: rules by which scans are cut.
+        scale: factor by which scans are resized before windows slide over them; None to choose it from the boxes.
+        pixels: function that returns a scan's image, uint8 [C, H, W], and a digest of its content.
+        identity: as in `data.sources.base.Source`.
     """
     from data.sources.base import Sample, Skipped, Source
     from data.xray import patches
@@ -99,12 +105,12 @@ def source(
 
     def samples(first: int, stop: int) -> Iterator[Sample | Skipped]:
         for scan in scans[first:stop]:
-            found = scan if isinstance(scan, Skipped) else pixels(scan)
-            if isinstance(found, Skipped):
-                yield found
+            image = scan if isinstance(scan, Skipped) else pixels(scan)
+            if isinstance(image, Skipped):
+                yield image
                 continue
             assert isinstance(scan, Scan)
-            for patch in patches.cut(found[0], scan.boxes, threats, recipe, chosen, found[1]):
+            for patch in patches.cut(image[0], scan.boxes, threats, recipe, chosen, image[1]):
                 yield Sample(
                     patch.image, patch.label, scan.image, "all", f"{scan.image}@{patch.place}", group=scan.image
                 )
@@ -135,14 +141,14 @@ def _annotations(layout: Scans) -> Annotations:
     )
 
 
-def _threats(layout: Scans, found: Annotations) -> tuple[str, ...]:
-    threats = layout.classes or found.titles()
+def _threats(layout: Scans, annotations: Annotations) -> tuple[str, ...]:
+    threats = layout.classes or annotations.titles()
     if not threats:
-        problems = [f"{row.where}: {row.problem}" for row in found.rows if row.problem][:FAULTS_SHOWN]
-        raise DataError("\n".join([f"{layout.root}: no box in any annotation: nothing there is abnormal", *problems]))
+        problems = [f"{row.where}: {row.problem}" for row in annotations.rows if row.problem][:PROBLEMS_SHOWN]
+        raise DataError("\n".join([f"{layout.root}: no box in any annotation, so no class is abnormal", *problems]))
     if len({*threats, NORMAL, ANY, ""}) < len(threats) + 3:
         raise DataError(
-            f"classes {', '.join(threats)}: must be different names, and none of them {NORMAL}, which is what lies in "
-            f"no box, or {ANY}, which is all classes of boxes together"
+            f"classes {', '.join(threats)}: must be different names, and none of them {NORMAL}, which means everything "
+            f"outside boxes, or {ANY}, which means all classes of boxes together"
         )
     return threats

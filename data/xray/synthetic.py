@@ -1,15 +1,15 @@
-"""Source of `xray_synthetic`: rendered dual-energy scans of bags, cut into patches as real scans are.
+"""Source of `xray_synthetic`: rendered dual-energy scans of bags, cut into patches in the same way as real scans.
 
-A stand-in for sets that are private, so that the whole path from boxed scans to a leaderboard runs
-anywhere.  It shows that the path works; what a detector reaches on it says nothing about real scans.
+The source is a substitute for private datasets, so that the whole path from scans with boxes to a leaderboard can run
+anywhere.  It shows that the path works; results of a detector on it do not predict results on real scans.
 
-A scan is a sum of absorbing shapes seen at two energies.  By Beer and Lambert the share of the rays
-that pass is exp(-depth), depths of shapes that overlap add up, and the ratio of the depths at the two
-energies tells the material, which real machines paint as here: organic orange, mixed green, metal
-blue.  Threats and clutter come from the same bags, in the same materials.
+A scan is a sum of absorbing shapes seen at two energies.  By the law of Beer and Lambert, the share of the rays that
+pass is exp(-depth), and the depths of overlapping shapes add up.  The ratio of the depths at the two energies
+identifies the material.  The colours are those of real machines: organic orange, mixed green, metal blue.  Threats and
+clutter are in the same bags and made of the same materials.
 
-All arithmetic is of integers, and random numbers are of NumPy's frozen legacy generator: the same
-pixels on every machine.
+All arithmetic uses integers, and random numbers come from NumPy's frozen legacy generator, so that every machine
+renders the same pixels.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ from data.xray.scans import source
 
 THREATS = ("gun", "gun-parts", "knife")
 CLASSES = (NORMAL, *THREATS)
-SCANS_OF_A_CLASS = 40  # and as many without a threat
+SCANS_OF_A_CLASS = 40  # scans with a threat of one class; there are as many without a threat
 SEED = 20_190_108
-TURN = 64  # directions
-ONE = 4096  # of fixed-point sines and cosines
-FINE = 16  # parts of a pixel
-FINER = 8  # bits: ONE / FINE is 2^8
-DEPTH = 64  # parts of an optical depth of 1
-DEEPEST = 8 * DEPTH  # no ray passes
-NOISE = 3  # of 255, at most
-ORGANIC, MIXED, METAL = (5, 4), (16, 10), (52, 20)  # absorption of a unit at low and high energy
-# Ratio of the two, in 16ths -> how strongly red, green and blue are absorbed, in 64ths.
+TURN = 64  # directions in a full turn
+ONE = 4096  # value of 1 in fixed-point sines and cosines
+FINE = 16  # units per pixel in the coordinates of a shape
+FINER = 8  # bits of a shift that converts products with sines to units of FINE: ONE / FINE is 2^8
+DEPTH = 64  # units per optical depth of 1
+DEEPEST = 8 * DEPTH  # depth beyond which no ray passes
+NOISE = 3  # largest noise, of 255
+ORGANIC, MIXED, METAL = (5, 4), (16, 10), (52, 20)  # absorption per unit of thickness at low and high energy
+# Pairs: ratio of the depths at low and high energy, in 16ths; absorption of red, green and blue, in 64ths.
 PAINT = ((20, (10, 34, 80)), (26, (58, 26, 66)), (42, (92, 56, 26)))
 
 Integers = npt.NDArray[np.int32]
 
 
 class Shape(NamedTuple):
-    """Some material: a slab, a tapering blade, an ellipsoid or a ring.
+    """A piece of one material: a slab, a tapering blade, an ellipsoid, a ring or a frame.
 
     Attributes:
         kind: key of `_KINDS`.
-        material: absorption of a unit of thickness at low and at high energy.
-        thickness: units, at the thickest.
+        material: absorption per unit of thickness at low and at high energy.
+        thickness: greatest thickness, in units.
         x, y: centre, in pixels from the middle of its object.
         length, width: half axes, in pixels.
-        turn: in 64ths of a full turn, against its object.
+        turn: rotation relative to its object, in 64ths of a full turn.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class Shape(NamedTuple):
 
 
 class Object(NamedTuple):
-    """Shapes that lie and turn together; x and y in pixels of the scan."""
+    """Shapes that are placed and rotated together; x and y are in pixels of the scan."""
 
     x: int
     y: int
@@ -80,18 +80,18 @@ class Object(NamedTuple):
 
 
 class Bag(NamedTuple):
-    """All that a scan shows."""
+    """A scan with all its objects, and the seed of its noise."""
 
     scan: Scan
     objects: tuple[Object, ...]
     noise: int
 
 
-def read(root: Path | None = None) -> Source:  # noqa: ARG001 (all sources are read alike)
-    """Patches of all scans, in order.
+def read(root: Path | None = None) -> Source:  # noqa: ARG001 (all sources have this parameter)
+    """Open the patches of all scans, in order.
 
     Args:
-        root: not used, nothing is read from disk.
+        root: not used; nothing is read from disk.
     """
     packed = bags()
     by_name = {bag.scan.image: bag for bag in packed}
@@ -105,7 +105,7 @@ def read(root: Path | None = None) -> Source:  # noqa: ARG001 (all sources are r
 
 @cache
 def bags() -> tuple[Bag, ...]:
-    """What lies in each scan: a quarter without a threat, the others with one each."""
+    """Return all bags: a quarter of them without a threat, the others with one threat each."""
     random = np.random.RandomState(SEED)
     return tuple(
         _pack_bag(f"scan-{number:04d}", CLASSES[number % len(CLASSES)], random)
@@ -114,23 +114,23 @@ def bags() -> tuple[Bag, ...]:
 
 
 def render(bag: Bag) -> npt.NDArray[np.uint8]:
-    """A scan in pseudo-colour.
+    """Render the scan of a bag in pseudo-colour.
 
     Returns:
         uint8 [3, height, width].
     """
-    depths = np.zeros((2, bag.scan.height, bag.scan.width), np.int32)  # at low and high energy
-    for thing in bag.objects:
-        _absorb(depths, thing)
+    depths = np.zeros((2, bag.scan.height, bag.scan.width), np.int32)  # two planes: low and high energy
+    for item in bag.objects:
+        _absorb(depths, item)
     low, high = depths
     ratio = np.clip(16 * low // np.maximum(high, 1), PAINT[0][0], PAINT[-1][0]) - PAINT[0][0]
     noise = np.random.RandomState(bag.noise).randint(-NOISE, NOISE + 1, high.shape, np.int16)
-    place = ratio * (DEEPEST + 1) + np.minimum(high, DEEPEST)
-    return np.stack([np.clip(colour.take(place) + noise, 0, 255).astype(np.uint8) for colour in _colours()])
+    index = ratio * (DEEPEST + 1) + np.minimum(high, DEEPEST)
+    return np.stack([np.clip(colour.take(index) + noise, 0, 255).astype(np.uint8) for colour in _colours()])
 
 
 def _pack_bag(name: str, title: str, random: np.random.RandomState) -> Bag:
-    """A bag with clutter, and a threat unless the title is normal."""
+    """Make a bag with clutter, and with a threat unless the title is normal."""
     width, height = int(random.randint(256, 321)), int(random.randint(208, 273))
     middle_x, middle_y = width // 2, height // 2
     half_x, half_y = middle_x - int(random.randint(10, 25)), middle_y - int(random.randint(10, 25))
@@ -139,16 +139,19 @@ def _pack_bag(name: str, title: str, random: np.random.RandomState) -> Bag:
     objects = [Object(middle_x, middle_y, 0, (cloth, frame))]
     for _ in range(random.randint(12, 21)):
         shapes = CLUTTER[random.randint(len(CLUTTER))](random)
-        objects.append(_laid(shapes, half_x, half_y, middle_x, middle_y, random))
+        objects.append(_place(shapes, half_x, half_y, middle_x, middle_y, random))
     boxes: tuple[Box, ...] = ()
     if title != NORMAL:
-        threat = _laid(ARMS[title](random), half_x * 2 // 3, half_y * 2 // 3, middle_x, middle_y, random)
+        threat = _place(ARMS[title](random), half_x * 2 // 3, half_y * 2 // 3, middle_x, middle_y, random)
         objects.append(threat)
         boxes = (_bounds(threat, title, width, height),)
     return Bag(Scan(name, width, height, boxes), tuple(objects), int(random.randint(2**31)))
 
 
-def _laid(shapes: tuple[Shape, ...], half_x: int, half_y: int, x: int, y: int, random: np.random.RandomState) -> Object:
+def _place(
+    shapes: tuple[Shape, ...], half_x: int, half_y: int, x: int, y: int, random: np.random.RandomState
+) -> Object:
+    """Place shapes at random around (x, y), with a random rotation."""
     at_x, at_y = random.randint(-half_x + 8, half_x - 7), random.randint(-half_y + 8, half_y - 7)
     return Object(x + int(at_x), y + int(at_y), int(random.randint(TURN)), shapes)
 
@@ -233,14 +236,14 @@ CLUTTER: tuple[Made, ...] = (_bottle, _book, _book, _device, _rod, _coin, _buckl
 ARMS: dict[str, Made] = {"gun": _gun, "gun-parts": _gun_parts, "knife": _knife}
 
 
-def _absorb(depths: Integers, thing: Object) -> None:
-    """Adds an object to the depths, int32 [2, H, W]; what lies outside is not seen."""
+def _absorb(depths: Integers, item: Object) -> None:
+    """Add an object to the depths, int32 [2, H, W], without its parts outside the scan."""
     height, width = depths.shape[1:]
-    cosine, sine = _direction(thing.turn)
-    for shape in thing.shapes:
-        x = thing.x + (shape.x * cosine - shape.y * sine) // ONE
-        y = thing.y + (shape.x * sine + shape.y * cosine) // ONE
-        c, s = _direction(thing.turn + shape.turn)
+    cosine, sine = _direction(item.turn)
+    for shape in item.shapes:
+        x = item.x + (shape.x * cosine - shape.y * sine) // ONE
+        y = item.y + (shape.x * sine + shape.y * cosine) // ONE
+        c, s = _direction(item.turn + shape.turn)
         reach_x = (shape.length * abs(c) + shape.width * abs(s)) // ONE + 2
         reach_y = (shape.length * abs(s) + shape.width * abs(c)) // ONE + 2
         left, right = max(0, x - reach_x), min(width, x + reach_x + 1)
@@ -266,9 +269,9 @@ def _blade(u: Integers, v: Integers, length: int, width: int, thickness: int) ->
 
 
 def _ellipsoid(u: Integers, v: Integers, length: int, width: int, thickness: int) -> Integers:
-    whole = length**2 * width**2  # beyond 32 bits
+    whole = length**2 * width**2  # may exceed 32 bits
     inside = np.maximum(whole - u.astype(np.int64) ** 2 * width**2 - v.astype(np.int64) ** 2 * length**2, 0)
-    rounded_up: Integers = (-(-thickness * inside // whole)).astype(np.int32)  # as wide as it is
+    rounded_up: Integers = (-(-thickness * inside // whole)).astype(np.int32)  # else thin edges would round to 0
     return rounded_up
 
 
@@ -288,27 +291,27 @@ _KINDS: dict[str, Callable[[Integers, Integers, int, int, int], Integers]] = {
 }  # fmt: skip
 
 
-def _bounds(thing: Object, title: str, width: int, height: int) -> Box:
-    """The box around an object's pixels."""
+def _bounds(item: Object, title: str, width: int, height: int) -> Box:
+    """Return the box around an object's pixels."""
     depths = np.zeros((2, height, width), np.int32)
-    _absorb(depths, thing)
+    _absorb(depths, item)
     rows, columns = (np.flatnonzero(depths[1].any(axis=axis)) for axis in (1, 0))
     return Box(title, float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
 
 
 @cache
 def _direction(turn: int) -> tuple[int, int]:
-    """Cosine and sine in fixed point."""
+    """Return cosine and sine of a direction in fixed point."""
     angle = 2 * math.pi * turn / TURN
     return round(ONE * math.cos(angle)), round(ONE * math.sin(angle))
 
 
 @cache
 def _colours() -> npt.NDArray[np.int16]:
-    """Red, green and blue by ratio (from the first of `PAINT`) and depth, int16 [3, ratios, depths].
+    """Return red, green and blue by ratio (from the first of `PAINT`) and depth, int16 [3, ratios, depths].
 
-    Strengths of absorption are linear between the ratios of `PAINT`.  Exponentials are decimal: the
-    last bit of a machine's own is its own affair.
+    Absorption is interpolated linearly between the ratios of `PAINT`.  Exponentials are decimal, because the
+    last bit of floating-point ones may differ between machines.
     """
     passing = [int((255 * (Decimal(-depth) / DEPTH).exp()).to_integral_value()) for depth in range(2 * DEEPEST + 1)]
     depths = np.arange(DEEPEST + 1)[:, None]

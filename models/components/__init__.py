@@ -1,1 +1,1 @@
-"""Parts that detectors share: layers, networks, optimizer, arithmetic."""
+"""Parts that detectors share: layers, networks, optimiser and arithmetic."""

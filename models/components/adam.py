@@ -1,8 +1,8 @@
-"""Adam as one fused kernel a step.
+"""Adam as one fused kernel per step.
 
-The kernel is torch's (`torch.optim.Adam(..., fused=True)` calls the same, and the two give equal bits).
-Around it stand these lines instead of `torch.optim`, whose first step imports torch.compile's machinery:
-2 s of every process, as long as torch itself takes, for what nobody here asks for.
+The kernel is torch's own: `torch.optim.Adam(..., fused=True)` calls the same kernel and gives the same bits.  This
+module calls it without `torch.optim`, because the first step there imports torch.compile.  That import is not needed
+here, and takes 2 s in every process, as long as the import of torch itself.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from torch import Tensor
 
 
 def linear_decay(epoch: int, epochs: int) -> float:
-    """Share of the initial learning rate in one epoch: 1 for the first half, then linearly towards 0.
+    """Return the share of the initial learning rate in an epoch: 1 in the first half, then linear decay towards 0.
 
-    The schedule "lambda" of pix2pix, as many epochs constant as decaying: of 15 epochs the first 8
-    have 1, the others 7/8, 6/8, ..., 1/8; zero is what would come next.
+    This is the schedule "lambda" of pix2pix with as many constant as decaying epochs.  Of 15 epochs, the
+    first 8 have 1, the others 7/8, 6/8, ..., 1/8; the next epoch would have 0.
 
     Args:
-        epoch: 0, 1, ...
-        epochs: how many there are.
+        epoch: number of the epoch: 0, 1, ...
+        epochs: number of epochs in all.
 
     Returns:
-        in [0, 1].
+        the share, in [0, 1].
     """
     decaying = epochs // 2
     return max(0.0, 1 - max(0, epoch + 1 - (epochs - decaying)) / (decaying + 1))
 
 
 class Adam:
-    """Kingma and Ba, ICLR 2015 (arXiv:1412.6980), algorithm 1; epsilon 1e-8, no weight decay.
+    """Adam optimiser: Kingma and Ba, ICLR 2015 (arXiv:1412.6980), algorithm 1; epsilon 1e-8, no weight decay.
 
     Args:
-        parameters: float32 tensors; one without a gradient is left alone.
-        lr: learning rate; may be changed between steps.
-        betas: decay of the two moments.
+        parameters: float32 tensors; a step does not change those without a gradient.
+        lr: learning rate; it may be changed between steps.
+        betas: decay rates of the two moments.
 
     Attributes:
-        moments: of each parameter that was stepped, by its place: step count, first and second moment.
+        moments: step count, first and second moment of each parameter that was changed, by its position.
     """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float, betas: tuple[float, float] = (0.9, 0.999)) -> None:
@@ -50,16 +50,16 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter against its gradient."""
-        active = [(place, p, p.grad) for place, p in enumerate(self.parameters) if p.grad is not None]
-        for place, p, _ in active:
-            if place not in self.moments:  # only now are device and layout the final ones
+        """Make one step on every parameter that has a gradient."""
+        active = [(position, p, p.grad) for position, p in enumerate(self.parameters) if p.grad is not None]
+        for position, p, _ in active:
+            if position not in self.moments:  # made here because device and layout may change before the first step
                 count = torch.zeros((), dtype=torch.float32, device=p.device)
-                self.moments[place] = (count, torch.zeros_like(p), torch.zeros_like(p))
+                self.moments[position] = (count, torch.zeros_like(p), torch.zeros_like(p))
         if not active:
             return
         counts, first, second = (
-            list(column) for column in zip(*(self.moments[place] for place, *_ in active), strict=True)
+            list(column) for column in zip(*(self.moments[position] for position, *_ in active), strict=True)
         )
         torch._foreach_add_(counts, 1.0)
         torch._fused_adam_(
@@ -79,13 +79,13 @@ class Adam:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments by place and learning rate, not copied."""
+        """Return the learning rate and the moments; the tensors are not copied."""
         return {"lr": self.lr, "moments": dict(self.moments)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`; its tensors are moved to the parameters' devices."""
+        """Restore a `state_dict`; its tensors are moved to the parameters' devices."""
         self.lr = state["lr"]
         self.moments = {}
-        for place, (count, first, second) in state["moments"].items():
-            device = self.parameters[place].device
-            self.moments[place] = (count.to(device), first.to(device), second.to(device))
+        for position, (count, first, second) in state["moments"].items():
+            device = self.parameters[position].device
+            self.moments[position] = (count.to(device), first.to(device), second.to(device))

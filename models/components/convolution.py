@@ -1,14 +1,14 @@
-"""Convolutions as one matrix product where that is faster on a CPU; torch's own everywhere else.
+"""Convolutions as one matrix product in layers where that is faster on a CPU, and as torch's own elsewhere.
 
-A convolution is the product of its input's patches with its weights; its transpose turns such products
-into patches and adds them up where they overlap.  The CPU library has kernels that need no copy of the
-patches, and for most layers they win.  They lose where
+A convolution is the product of its input's patches with its weights.  Its transpose computes patches from such products
+and adds them up where they overlap.  The CPU library that torch calls has kernels that need no copy of the patches;
+they are faster in most layers.  They are slower in two kinds of layer:
 
-- an image has 1 or 3 channels, too few to fill their vectors: the outermost layers;
-- the map is 4x4 or less, so weights outweigh positions: the innermost layers.
+- The image has 1 or 3 channels, too few to fill the kernels' vectors: the outermost layers.
+- The map is 4x4 or smaller, so that there are more weights than positions: the innermost layers.
 
-Measured in float32 on one core of a busy AVX-512 Xeon at 32x32x1, batch 64, width 64, torch 2.14.0:
-milliseconds of forward, gradient to the data and gradient to the weights, torch's own against product.
+Measured in float32 on one core of a busy AVX-512 Xeon at 32x32x1, batch 64, width 64, torch 2.14.0.  The columns are
+milliseconds of forward pass, gradient to the data and gradient to the weights: torch's own against the product.
 
     C(1->64,4,2,1)       1.6  13.2   2.1   against    3.0   3.9   1.4
     C(64->128,4,2,1)    14.0  17.4  18.8   against   23.4  26.0  23.2   left to torch
@@ -19,7 +19,7 @@ milliseconds of forward, gradient to the data and gradient to the weights, torch
     T(128->64,4,2,1)    10.5   9.5  18.2   against   20.4  20.2  24.8   left to torch
     T(64->1,4,2,1)      12.4   2.6   1.5   against    2.4   3.1   2.2
 
-Sums are ordered differently, so last digits differ from the library's, by some 1e-6.
+The order of sums differs from the library's, so results differ in the last digits, by about 1e-6.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ SMALL = 4  # pixels a side
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d`, same weights, same names; images and kernels are square, no dilation, no groups."""
+    """Convolution with the weights and names of `torch.nn.Conv2d`.
+
+    Images and kernels must be square, without dilation or groups.
+    """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         side = (input.shape[2] + 2 * int(self.padding[0]) - self.kernel_size[0]) // self.stride[0] + 1
@@ -46,7 +49,10 @@ class Conv2d(nn.Conv2d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """`torch.nn.ConvTranspose2d`, same weights, same names; images and kernels are square, no dilation, no groups."""
+    """Transposed convolution with the weights and names of `torch.nn.ConvTranspose2d`.
+
+    Images and kernels must be square, without dilation or groups.
+    """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  (torch's name)
         if output_size is not None or not _product_is_faster(input, self.out_channels, input.shape[2]):
@@ -56,28 +62,37 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 def _product_is_faster(x: Tensor, channels: int, side: int) -> bool:
-    """Whether a layer between images of so many channels and a map so large is one of those above."""
+    """Return True if a layer is of a kind for which the product is faster (see the head of this module).
+
+    Args:
+        x: input of the layer.
+        channels: number of channels of the layer's image.
+        side: height and width of the layer's map.
+    """
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return plain and (channels <= THIN or side <= SMALL)
 
 
 def _channels_last(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, H, W, C] and [D, k, k, C]: views, and never leaves of the graph, of which `_wanted` could not tell."""
+    """Return input and weights as [B, H, W, C] and [D, k, k, C].
+
+    They are views, so that they are not leaves of the graph: `_gradient_wanted` does not work for leaves.
+    """
     return x.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
 
 
-def _gradient_wanted(ctx: Any, place: int) -> bool:
-    """Whether this backward pass asks for the gradient to that input of its function.
+def _gradient_wanted(ctx: Any, position: int) -> bool:
+    """Return True if this backward pass needs the gradient to the function's input at this position.
 
-    `ctx.needs_input_grad` knows no `inputs` of `torch.autograd.backward`, as `networks.differentiate`
-    gives them, and half of all gradients would be computed for nobody.
+    `ctx.needs_input_grad` ignores the argument `inputs` of `torch.autograd.backward`, which
+    `networks.differentiate` uses; with it, half of all computed gradients would be unused.
     """
-    node = ctx.next_functions[place][0]
+    node = ctx.next_functions[position][0]
     return node is not None and bool(torch._C._will_engine_execute_node(node))
 
 
 class _Convolution(torch.autograd.Function):
-    """x [B, H, W, C] and weights [D, k, k, C] to an image [B, D, h, w]."""
+    """Convolution: x [B, H, W, C] and weights [D, k, k, C] to an image [B, D, h, w]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
@@ -102,7 +117,10 @@ class _Convolution(torch.autograd.Function):
 
 
 class _Transposed(torch.autograd.Function):
-    """x [B, h, w, D] and weights [D, k, k, C] to an image [B, C, H, W]: `_Convolution`'s gradient to its x."""
+    """Transposed convolution: x [B, h, w, D] and weights [D, k, k, C] to an image [B, C, H, W].
+
+    It is the gradient of `_Convolution` to its x.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
@@ -128,9 +146,10 @@ class _Transposed(torch.autograd.Function):
 
 
 def _image(x: Tensor, side: int, channels: int) -> tuple[Tensor, Tensor]:
-    """An empty image [B, C, H, W] for as many as in x, and itself as [B, H, W, C].
+    """Return an empty image [B, C, H, W] with x's batch size, and a view of it as [B, H, W, C].
 
-    It is no view, because a view made here may not be changed in place, as activations do.
+    The image itself is not a view, because activations change it in place, which torch refuses for a view
+    that was made inside a function.
     """
     shape = (len(x), channels, side, side)
     output = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -138,24 +157,24 @@ def _image(x: Tensor, side: int, channels: int) -> tuple[Tensor, Tensor]:
 
 
 def _patches(x: Tensor, kernel: int, stride: int, padding: int) -> tuple[Tensor, int]:
-    """im2col: what each output position sees of [B, H, W, C], as [B * h * w, k * k * C], and h = w."""
+    """Return the patch of each output position (im2col) of x [B, H, W, C], as [B * h * w, k * k * C], and h = w."""
     x = functional.pad(x, (0, 0, padding, padding, padding, padding)) if padding else x
     x = x.contiguous()
     batch, height, _, channels = x.shape
     side = (height - kernel) // stride + 1
     image, row, column, _ = x.stride()
-    seen = x.as_strided(
+    patches = x.as_strided(
         (batch, side, side, kernel, kernel, channels), (image, stride * row, stride * column, row, column, 1)
     )
-    return seen.reshape(batch * side * side, kernel * kernel * channels), side
+    return patches.reshape(batch * side * side, kernel * kernel * channels), side
 
 
 def _add_patches(patches: Tensor, shape: torch.Size, kernel: int, stride: int, padding: int) -> Tensor:
-    """col2im, the transpose of `_patches`: overlapping patches added up to [B, H, W, C] of that `shape`."""
+    """Add overlapping patches up to [B, H, W, C] of the given `shape` (col2im, the transpose of `_patches`)."""
     batch, height, width, channels = shape
     side = (height + 2 * padding - kernel) // stride + 1
     if side == 1 and not padding:
-        return patches.view(shape)  # one patch an image: nothing overlaps
+        return patches.view(shape)  # one patch per image: nothing overlaps
     parts = patches.view(batch, side, side, kernel, kernel, channels)
     padded = patches.new_zeros(batch, height + 2 * padding, width + 2 * padding, channels)
     reach = stride * (side - 1) + 1

@@ -1,7 +1,7 @@
-"""Networks that the detectors share: DCGAN encoder and decoder, U-Net, discriminator; their training.
+"""Networks that the detectors share (DCGAN encoder and decoder, U-Net, discriminator), and functions to train them.
 
-All take images [B, channels, S, S] with S = 4 * 2^k.  C(a->b, kernel, stride, padding) is a
-convolution, T a transposed one; both without bias unless said otherwise.
+All networks work on images [B, channels, S, S] with S = 4 * 2^k.  C(a->b, kernel, stride, padding) is a convolution, T
+a transposed convolution; both have no bias unless the text mentions one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from models.components.convolution import Conv2d, ConvTranspose2d
 
-SLOPE = 0.2  # of every LeakyReLU
-COLLAPSED = 1e-5  # a discriminator with a smaller loss has nothing left to teach
+SLOPE = 0.2  # negative slope of every LeakyReLU
+COLLAPSED = 1e-5  # a discriminator with a smaller loss gives the generator no useful gradient
 
 
 def encoder(size: int, channels: int, width: int, outputs: int) -> nn.Sequential:
-    """DCGAN encoder: images to codes [B, outputs, 1, 1].
+    """Make the DCGAN encoder: images to codes [B, outputs, 1, 1].
 
     C(channels->width,4,2,1) LeakyReLU, then C(c->2c,4,2,1) BatchNorm LeakyReLU until the map is
     4x4, then C(->outputs,4,1,0).
@@ -40,7 +40,7 @@ def encoder(size: int, channels: int, width: int, outputs: int) -> nn.Sequential
 
 
 def decoder(size: int, channels: int, width: int, inputs: int) -> nn.Sequential:
-    """DCGAN decoder, the encoder's mirror: codes [B, inputs, 1, 1] to images in (-1, 1)."""
+    """Make the DCGAN decoder, which mirrors the encoder: codes [B, inputs, 1, 1] to images in (-1, 1)."""
     wide = width * size // 8
     layers: list[nn.Module] = [
         ConvTranspose2d(inputs, wide, 4, 1, 0, bias=False),
@@ -58,14 +58,14 @@ def decoder(size: int, channels: int, width: int, inputs: int) -> nn.Sequential:
 
 
 class Tanh(nn.Tanh):
-    """`torch.nn.Tanh` in float32, whatever comes in."""
+    """Tanh in float32 for inputs of any type, because bfloat16 would round values near 1 to 1."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
         return torch.tanh(input.float())
 
 
 class Discriminator(nn.Module):
-    """D(x), the probability that an image is real, and f(x), the features that it is judged by."""
+    """Discriminator: computes features f(x) of an image and, from them, D(x), the probability that it is real."""
 
     def __init__(self, features: nn.Sequential, classifier: nn.Module) -> None:
         super().__init__()
@@ -73,17 +73,17 @@ class Discriminator(nn.Module):
         self.classifier = classifier
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Images [B, C, S, S] to D(x) [B] and f(x) [B, c, h, h]."""
+        """Return D(x) [B] and f(x) [B, c, h, h] of images [B, C, S, S]."""
         f = self.features(x)
         return torch.sigmoid(self.classifier(f).float()).flatten(), f
 
 
 class UNet(nn.Module):
-    """The pix2pix U-Net down to a 1x1 map: images to images in (-1, 1).
+    """U-Net of pix2pix down to a 1x1 map: images to images in (-1, 1).
 
-    Widths from the outside in: n, 2n, 4n, 8n, 8n, ...  A skip carries the tensor *after* its
-    LeakyReLU, because the published activation works in place; the ReLU behind every skip makes
-    that the same as before it.
+    Widths from the outside in: n, 2n, 4n, 8n, 8n, ...  A skip connection carries the tensor *after* its
+    LeakyReLU, because the published activation works in place.  The ReLU after every skip connection gives
+    the same result as with the tensor before its LeakyReLU.
     """
 
     def __init__(self, size: int, channels: int, width: int) -> None:
@@ -115,7 +115,7 @@ class UNet(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """DCGAN's weights, for `Module.apply`: BatchNorm N(1, 0.02), other layers N(0, 0.02), biases 0."""
+    """Draw DCGAN's initial weights, for `Module.apply`: BatchNorm N(1, 0.02), other layers N(0, 0.02), biases 0."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
@@ -127,19 +127,21 @@ def initialise(module: nn.Module) -> None:
 
 
 def differentiate(loss: Tensor, network: nn.Module, *, retain_graph: bool = False) -> None:
-    """Set the gradient of `loss` on the parameters of `network`, and compute it for no others.
+    """Set the gradient of `loss` on the parameters of `network`, and compute no other gradients.
 
     Args:
-        loss: scalar, or [k] of k networks stacked, of which each has a loss of its own.
+        loss: scalar.
+        network: network whose gradients are replaced.
+        retain_graph: True if another gradient will be computed through the same graph.
     """
     network.zero_grad()
-    torch.autograd.backward(loss, torch.ones_like(loss), inputs=list(network.parameters()), retain_graph=retain_graph)
+    torch.autograd.backward(loss, inputs=list(network.parameters()), retain_graph=retain_graph)
 
 
 def reinitialise_if(network: nn.Module, condition: Tensor) -> None:
-    """Draw all weights of `network` anew if `condition` holds; BatchNorm's running statistics stay.
+    """Draw new weights for `network` if `condition` is True; BatchNorm's running statistics do not change.
 
-    On a GPU nothing waits for the condition: new weights are drawn every time and taken or not.
+    On a GPU, the call does not wait for the condition's value: it always draws weights, and uses them or not.
 
     Args:
         condition: bool scalar.
@@ -151,13 +153,13 @@ def reinitialise_if(network: nn.Module, condition: Tensor) -> None:
 
 
 def reinitialise_collapsed(network: nn.Module, losses: Sequence[Tensor]) -> Tensor:
-    """`reinitialise_if` any of the discriminator's losses is below 1e-5.
+    """Draw new weights for a discriminator (`reinitialise_if`) if any of its losses is below 1e-5.
 
     Args:
         losses: scalars; at least one.
 
     Returns:
-        bool scalar, whether it was.
+        bool scalar, True if there are new weights.
     """
     collapsed = losses[0].detach() < COLLAPSED
     for loss in losses[1:]:
@@ -168,7 +170,7 @@ def reinitialise_collapsed(network: nn.Module, losses: Sequence[Tensor]) -> Tens
 
 @torch.no_grad()
 def reinitialise_where(network: nn.Module, condition: Tensor) -> None:
-    """`reinitialise_if` without a look at the condition's value."""
+    """Do the same as `reinitialise_if` without reading the condition's value."""
     before = [parameter.clone() for parameter in network.parameters()]
     network.apply(initialise)
     for parameter, old in zip(network.parameters(), before, strict=True):
@@ -176,23 +178,23 @@ def reinitialise_where(network: nn.Module, condition: Tensor) -> None:
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """Copies of all BatchNorm running means and variances, for `pass_again`."""
+    """Return copies of all BatchNorm running means and variances, for `pass_again`."""
     return [buffer.clone() for buffer in _statistics(network)]
 
 
 @torch.no_grad()
 def pass_again(network: nn.Module, before: list[Tensor], passes: int) -> None:
-    """Move BatchNorm's running statistics as if the passes since `before` were made once more.
+    """Update BatchNorm's running statistics as if the passes since `before` were made a second time.
 
-    A training pass moves a statistic r to (1 - m) r + m s, s being the batch's own; p passes move
-    it to r' = (1 - m)^p r + c with c of the batches alone.  So the same passes again give
-    (1 - m)^p r' + c = r' + (1 - m)^p (r' - r), and no convolution is computed twice.
+    A training pass changes a statistic r to (1 - m) r + m s, where s is the batch's own statistic.  So p passes
+    change it to r' = (1 - m)^p r + c, where c depends on the batches alone.  The same passes again give
+    (1 - m)^p r' + c = r' + (1 - m)^p (r' - r).  This function computes it, so that no convolution runs twice.
 
-    Call it after the gradients: autograd refuses statistics changed since the pass.
+    Call it after the gradients are computed, because autograd refuses statistics that changed since the pass.
 
     Args:
-        before: `running_statistics` before those passes.
-        passes: how many there were.
+        before: result of `running_statistics` before those passes.
+        passes: number of those passes.
     """
     for now, old in zip(_statistics(network), before, strict=True):
         now.add_(now - old, alpha=(1 - MOMENTUM) ** passes)
@@ -202,9 +204,9 @@ def pass_again(network: nn.Module, before: list[Tensor], passes: int) -> None:
 
 
 def binary_cross_entropy(p: Tensor, target: float) -> Tensor:
-    """Mean of -log p (target 1) or -log(1 - p) (target 0), logarithms cut at -100, over p [B].
+    """Compute the mean of -log p (target 1) or -log(1 - p) (target 0) over p [B]; logarithms are cut at -100.
 
-    NaN among p gives NaN; torch's own stops the program there, on a GPU for good.
+    A NaN in p gives NaN.  For NaN, torch's own function stops the program; on a GPU the process cannot recover.
     """
     loss = functional.binary_cross_entropy(p.nan_to_num(0.5), torch.full_like(p, target))
     return loss + (p - p).detach().sum()
@@ -214,9 +216,9 @@ MOMENTUM = 0.1  # torch's default for BatchNorm, as published
 
 
 def _statistics(network: nn.Module) -> list[Tensor]:
-    found = []
+    statistics = []
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
-            found += [module.running_mean, module.running_var]
-    return found
+            statistics += [module.running_mean, module.running_var]
+    return statistics

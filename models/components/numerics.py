@@ -1,16 +1,16 @@
-"""The arithmetic of a training step: how exactly networks multiply.
+"""Arithmetic of a training step: the precision in which networks multiply.
 
     float32   IEEE single precision
     tf32      products on a GPU round their factors to 10 bits of mantissa and add up in float32
-    bf16      networks compute in bfloat16, 7 bits of mantissa, and answer in float32
+    bf16      networks compute in bfloat16, 7 bits of mantissa, and return float32
 
-Under bf16 torch's autocast is on while a network runs: a module with weights that a step calls.  Its
-answer is float32, so losses are, and gradients, weights and moments of Adam always are.  No detector
-says any of this; `models.components.networks` keeps what squashes, sigmoid and tanh, in float32, because rounded to
-bfloat16 0.998 is 1, where a gradient ends and a loss is none.
+With bf16, torch's autocast is on while a network runs; a network is a module with weights that a step calls.  It
+returns float32, so losses are float32; gradients, weights and moments of Adam are always float32.  Detectors need no
+code for this.  `models.components.networks` computes sigmoid and tanh in float32: bfloat16 rounds 0.998 to 1, where the
+gradient is zero and a loss may vanish.
 
-Scores are float32 in any case: a kernel is chosen by the size of its batch, and in bfloat16 that
-would be seen in the third digit of an image's score.
+Scores are always float32: torch chooses a kernel by the batch size, and in bfloat16 that choice would change the third
+digit of an image's score.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 @contextmanager
 def arithmetic(precision: str, device: str) -> Iterator[None]:
-    """Run what is within in that precision.
+    """Run the `with` block in the given precision.
 
     Args:
         precision: one of `PRECISIONS`.
-        device: type of the device, "cpu" or "cuda".
+        device: device type, "cpu" or "cuda".
     """
     with ExitStack() as stack:
         if device == "cuda":
@@ -45,7 +45,7 @@ def arithmetic(precision: str, device: str) -> Iterator[None]:
 
 @contextmanager
 def _products_in(precision: str) -> Iterator[None]:
-    """Matrix products and convolutions of float32 tensors on a GPU; cuDNN's own default is TF32."""
+    """Set the precision of float32 matrix products and convolutions on a GPU, because cuDNN's own default is TF32."""
     matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = matmul.fp32_precision, conv.fp32_precision
     matmul.fp32_precision = conv.fp32_precision = precision
@@ -57,14 +57,14 @@ def _products_in(precision: str) -> Iterator[None]:
 
 @contextmanager
 def _networks_in_bf16(device: str) -> Iterator[None]:
-    """Autocast within every outermost call of a module with weights; what it returns becomes float32."""
+    """Use autocast in every outermost call of a module with weights, and convert its results to float32."""
     region = ExitStack()
     depth = 0
 
     def enter(module: nn.Module, _: Any) -> None:
         nonlocal depth
         if depth == 0 and next(module.parameters(), None) is None:
-            return  # no network: a loss, an activation
+            return  # a loss or an activation, which is not a network
         if depth == 0:
             region.enter_context(torch.autocast(device, torch.bfloat16))
         depth += 1
@@ -85,8 +85,8 @@ def _networks_in_bf16(device: str) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-        region.close()  # open still, if a network has raised
+        region.close()  # still open if a network raised an exception
 
 
-def _float32(answer: Tensor) -> Tensor:
-    return answer.float() if answer.dtype == torch.bfloat16 else answer
+def _float32(output: Tensor) -> Tensor:
+    return output.float() if output.dtype == torch.bfloat16 else output

@@ -1,4 +1,4 @@
-"""Annotations in three formats are one set of boxed scans, and every problem in them is told."""
+"""Annotations in three formats give the same scans with boxes, and every problem in them is reported."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def voc(title: str = "gun", corners: tuple[object, ...] = (10, 20, 60, 70), head
     )
 
 
-def found(
+def check(
     root: Path, *, classes: tuple[str, ...] = CLASSES, benign: bool = False, **options: Any
 ) -> list[Scan | Skipped]:
     return check_annotations(annotation_files.read(root, **options), classes, benign_unannotated=benign)
 
 
 def problems(root: Path, **options: Any) -> dict[str, str]:
-    return {scan.source: scan.reason for scan in found(root, **options) if isinstance(scan, Skipped)}
+    return {scan.source: scan.reason for scan in check(root, **options) if isinstance(scan, Skipped)}
 
 
 @pytest.fixture(params=["csv", "voc", "yolo"])
-def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The same scans and boxes in each format, images in a folder of their own."""
+def annotated_root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return a folder with the same scans and boxes in each format; images have a separate folder."""
     root = tmp_path / "a root with 'quotes' and ünicode"
     images(root / "images")
     if request.param == "csv":
@@ -81,19 +81,19 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return root
 
 
-def test_all_formats_give_the_same_scans(written: Path) -> None:
-    scans = found(written)
+def test_all_formats_give_the_same_scans(annotated_root: Path) -> None:
+    scans = check(annotated_root)
     assert [scan.image for scan in scans if isinstance(scan, Scan)] == [f"images/{name}" for name in BOXES]
     for scan, boxes in zip(scans, BOXES.values(), strict=True):
         assert isinstance(scan, Scan)
         assert (scan.width, scan.height) == SIDES
         assert [box.title for box in scan.boxes] == [box.title for box in boxes]
         assert np.allclose([box[1:] for box in scan.boxes], [box[1:] for box in boxes], atol=1e-9)
-    assert annotation_files.read(written).titles() == CLASSES
+    assert annotation_files.read(annotated_root).titles() == CLASSES
 
 
-def test_images_may_have_a_folder_of_their_own(written: Path) -> None:
-    assert [scan[0] for scan in found(written, images="images")] == list(BOXES)
+def test_images_may_have_a_folder_of_their_own(annotated_root: Path) -> None:
+    assert [scan[0] for scan in check(annotated_root, images="images")] == list(BOXES)
 
 
 def test_all_faults_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
@@ -116,34 +116,34 @@ def test_all_faults_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
         "../fine.png.gone,200,100,gun,1,1,50,50",
         "broken.png,200,100,gun,1,1,50,50",
     )
-    told = problems(tmp_path)
-    assert told == {
-        "../fine.png.gone": "annotations.csv line 12: names the image '../fine.png.gone', which is not there",
+    assert problems(tmp_path) == {
+        "../fine.png.gone": "annotations.csv line 12: names the image '../fine.png.gone', which does not exist",
         "area.png": "annotations.csv line 3: box 20, 10, 20, 50 of class gun has no area",
         "broken.png": "annotations.csv line 13: not an image that can be read",
         "class.png": "annotations.csv line 4: unknown class 'gin' (is it gun?): use one of gun, knife; "
-        "annotations.csv line 5: a box of class 'normal', which is what lies in no box; "
+        "annotations.csv line 5: a box of class 'normal', which is the class of everything outside boxes; "
         "annotations.csv line 6: class 'knife' without a box; a benign scan has no class",
-        "gone.png": "annotations.csv line 11: names the image 'gone.png', which is not there",
+        "gone.png": "annotations.csv line 11: names the image 'gone.png', which does not exist",
         "inf.png": "annotations.csv line 7: box 1, 1, inf, 50 of class gun: not finite numbers",
-        "number.png": "annotations.csv line 8: a number is missing or none: could not convert string to float: ''",
+        "number.png": "annotations.csv line 8: a number is missing or cannot be read: "
+        "could not convert string to float: ''",
         "out.png": "annotations.csv line 9: box 150, 1, 230, 50 of class gun lies outside its scan of 200 x 100 pixels",
-        "silent.png": "no annotation speaks of this image",
-        "size.png": "annotations.csv line 10: says 400 x 200 pixels, and the image has 200 x 100",
+        "silent.png": "no annotation names this image",
+        "size.png": "annotations.csv line 10: has the size 400 x 200 pixels, but the image has 200 x 100",
     }
-    assert [scan.image for scan in found(tmp_path) if isinstance(scan, Scan)] == ["fine.png"]
+    assert [scan.image for scan in check(tmp_path) if isinstance(scan, Scan)] == ["fine.png"]
 
 
 def test_a_scan_that_no_annotation_names_is_benign_on_request(tmp_path: Path) -> None:
     images(tmp_path, ("a.png", "b.png"))
     csv(tmp_path, "a.png,200,100,gun,1,1,50,50")
-    assert found(tmp_path, benign=True)[1] == Scan("b.png", *SIDES, ())
+    assert check(tmp_path, benign=True)[1] == Scan("b.png", *SIDES, ())
 
 
 def test_corners_counted_from_one_are_cut_at_the_edge(tmp_path: Path) -> None:
     images(tmp_path, ("a.png",))
     csv(tmp_path, "a.png,200,100,gun,1,1,201,100.5")
-    (scan,) = found(tmp_path)
+    (scan,) = check(tmp_path)
     assert isinstance(scan, Scan)
     assert scan.boxes == (Box("gun", 1, 1, 200, 100),)
 
@@ -158,13 +158,13 @@ def test_texts_beside_other_annotations_are_none(tmp_path: Path) -> None:
     images(tmp_path, ("a.png",))
     csv(tmp_path, "a.png,200,100,gun,1,1,50,50")
     (tmp_path / "README.txt").write_text("Academic use only.")
-    assert found(tmp_path) == [Scan("a.png", *SIDES, (Box("gun", 1, 1, 50, 50),))]
+    assert check(tmp_path) == [Scan("a.png", *SIDES, (Box("gun", 1, 1, 50, 50),))]
 
 
 def test_other_programs_columns_are_read(tmp_path: Path) -> None:
     images(tmp_path / "deep", ("a.png",))
     csv(tmp_path, "img\\..\\a.png, gun , 1, 1, 50, 50", columns="filename,class,xmin,ymin,xmax,ymax")
-    (scan,) = found(tmp_path)
+    (scan,) = check(tmp_path)
     assert scan == Scan("deep/a.png", *SIDES, (Box("gun", 1, 1, 50, 50),))
 
 
@@ -175,7 +175,7 @@ def test_of_images_with_one_name_in_two_folders_the_path_decides(tmp_path: Path)
     (tmp_path / "classes.txt").write_text("gun")
     (tmp_path / "labels" / "x" / "a.txt").write_text("0 .5 .5 .5 .5")
     (tmp_path / "labels" / "y" / "a.txt").write_text("")
-    first, second = found(tmp_path)
+    first, second = check(tmp_path)
     assert isinstance(first, Scan) and isinstance(second, Scan)
     assert first.boxes == (Box("gun", 50, 25, 150, 75),)
     assert second == Scan("images/y/a.png", *SIDES, ())
@@ -209,8 +209,8 @@ def test_xml_may_name_its_image(tmp_path: Path) -> None:
     images(tmp_path, ("a.png",))
     (tmp_path / "first.xml").write_text(voc(name="a.png"))
     (tmp_path / "second.xml").write_text(voc(name="b.png"))
-    assert problems(tmp_path) == {"second": "second.xml: names the image 'second', which is not there; "
-                                "second.xml object 1: names the image 'second', which is not there"}  # fmt: skip
+    assert problems(tmp_path) == {"second": "second.xml: names the image 'second', which does not exist; "
+                                "second.xml object 1: names the image 'second', which does not exist"}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_file_that_is_no_annotation_of_one_scan_is_not_read_whole(
     monkeypatch.setattr(annotation_files, "LARGEST_FILE", 100)
     images(tmp_path, ("a.png",))
     (tmp_path / "a.xml").write_text(voc())
-    assert problems(tmp_path) == {"a.png": "a.xml: more than 100 bytes: no annotation of one scan"}
+    assert problems(tmp_path) == {"a.png": "a.xml: has more than 100 bytes, too many for the annotation of one scan"}
 
 
 def test_what_is_not_a_set_of_annotated_scans_is_refused(tmp_path: Path) -> None:
@@ -246,17 +246,17 @@ def test_what_is_not_a_set_of_annotated_scans_is_refused(tmp_path: Path) -> None
             annotation_files.read(tmp_path, **options)
         return str(caught.value)
 
-    assert "no images there; their names end in .bmp" in refusal()
+    assert "no images found; their names must end in .bmp" in refusal()
     images(tmp_path, ("a.png",))
-    assert "no annotations there: expected one CSV file, Pascal VOC files (.xml), or YOLO files (.txt)" in refusal()
+    assert "no annotations found: expected one CSV file, Pascal VOC files (.xml), or YOLO files (.txt)" in refusal()
     (tmp_path / "a.txt").write_text("")
-    assert "put their names, a line each, into classes.txt or obj.names" in refusal()
+    assert "put the names of the classes, one per line, into classes.txt or obj.names" in refusal()
     (tmp_path / "a.xml").write_text(voc())
-    assert "more than one format there (voc, yolo): name the format" in refusal()
-    assert "no annotations of format csv there" in refusal(format="csv")
+    assert "more than one format found (voc, yolo): set format" in refusal()
+    assert "no annotations of format csv found" in refusal(format="csv")
     csv(tmp_path, "a.png,1,1", columns="image,class,left")
     assert "no column xmin, ymin, xmax, ymax; needed are image (or filename), class" in refusal(format="csv")
     (tmp_path / "more.csv").write_text("")
-    assert "name one of annotations.csv, more.csv as annotations" in refusal(format="csv")
+    assert "set annotations to one of annotations.csv, more.csv" in refusal(format="csv")
     (tmp_path / "annotations.csv").write_bytes(b"\xff\xfe\x00")
     assert "cannot be read as CSV" in refusal(annotations="annotations.csv")

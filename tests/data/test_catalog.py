@@ -1,4 +1,4 @@
-"""Names of datasets: known without any import, and wrong ones refused helpfully."""
+"""The catalog of datasets needs the standard library alone, and refuses wrong names with the legal ones."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_every_dataset_is_complete(name: str) -> None:
 
 
 def test_an_unknown_dataset_is_refused_with_the_nearest_name_first() -> None:
-    with pytest.raises(UnknownDataset, match=r"'MNITS'; known are mnist, .*digits"):
+    with pytest.raises(UnknownDataset, match=r"'MNITS': use one of mnist, .*digits"):
         dataset("MNITS")
-    with pytest.raises(UnknownDataset, match=r"'digit'; known are digits, "):
+    with pytest.raises(UnknownDataset, match=r"'digit': use one of digits, "):
         dataset("digit")
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10's batches: read as published, refused with a reason, and never able to run anything."""
+"""CIFAR-10's batches: published ones are read, damaged ones are refused with a reason, and none can run code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.catalog import dataset
 from data.errors import DataError
 from data.sources import cifar10
 
-ROWS = 20  # of a batch, in these tests
+ROWS = 20  # images of a batch in these tests
 NAMES = [*cifar10.FILES["train"], *cifar10.FILES["test"]]
 
 
@@ -63,7 +63,7 @@ def test_keys_may_be_bytes_as_python_2_wrote_them(folder: Path) -> None:
 
 
 class Hostile:
-    """Runs a command when it is unpickled."""
+    """Object that makes a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

@@ -1,4 +1,4 @@
-"""Splits of sets with one normal class, and of sets whose samples come in groups."""
+"""Splits of datasets with only one normal class, and of datasets whose samples have groups."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CLASSES = ("good", "gun", "knife", "saw")
 PROTOCOLS = ("F0", "P1", "C0", "C1")
 
 
-def labelled(labels: Any, groups: Any, source_split: Any = "all", **fields: Any) -> Dataset:
-    """A user's own set of which only labels, groups and the source's split matter."""
+def make_dataset(labels: Any, groups: Any, source_split: Any = "all", **fields: Any) -> Dataset:
+    """Make a user's own dataset, in which only labels, groups and the source's split matter."""
     count = len(labels)
     return Dataset(
         name="mine",
@@ -39,7 +39,7 @@ def labelled(labels: Any, groups: Any, source_split: Any = "all", **fields: Any)
 
 @st.composite
 def scans(draw: st.DrawFn) -> Dataset:
-    """15 scans or more of each kind, each of a few patches, in any order; some patches of none."""
+    """Draw 15 or more scans of each kind, with a few patches each, and some patches without scan, in any order."""
     random = np.random.RandomState(draw(st.integers(0, 1000)))
     labels, groups = [], []
     for threat in range(4):
@@ -51,45 +51,46 @@ def scans(draw: st.DrawFn) -> Dataset:
     labels += random.randint(0, 4, loose).tolist()
     groups += [""] * loose
     order = random.permutation(len(labels))
-    return labelled(np.array(labels)[order], np.array(groups)[order])
+    return make_dataset(np.array(labels)[order], np.array(groups)[order])
 
 
-hunted = st.sampled_from([*CLASSES[1:], "any"])
+abnormal_classes = st.sampled_from([*CLASSES[1:], "any"])
 seeds = st.integers(0, 2**32 - 1)
 shares = st.tuples(st.floats(0.34, 0.5), st.floats(0.34, 0.5))
 
 
-def named(dataset: Dataset, side: Any) -> set[str]:
+def group_names(dataset: Dataset, side: Any) -> set[str]:
     return set(dataset.groups[side]) - {""}
 
 
 @settings(max_examples=60)
-@given(scans(), hunted, seeds, st.none() | shares)
+@given(scans(), abnormal_classes, seeds, st.none() | shares)
 def test_no_group_is_on_two_sides_and_everyone_who_may_take_part_does(
     dataset: Dataset, abnormal: str, seed: int, validation: tuple[float, float] | None
 ) -> None:
     found = split(dataset, "P1v" if validation else "P1", abnormal, seed, validation)
-    train, held_out, test = (named(dataset, side) for side in (found.train, found.validation, found.test))
+    train, held_out, test = (group_names(dataset, side) for side in (found.train, found.validation, found.test))
     assert not train & test and not train & held_out and not held_out & test
     everyone = np.concatenate([found.train, found.validation, found.test])
     assert len(np.unique(everyone)) == len(everyone)
-    is_hunted = dataset.labels > 0 if abnormal == "any" else dataset.labels == CLASSES.index(abnormal)
+    is_abnormal = dataset.labels > 0 if abnormal == "any" else dataset.labels == CLASSES.index(abnormal)
     assert (dataset.labels[found.train] == 0).all()
-    assert np.array_equal(found.test_labels, is_hunted[found.test])
-    assert np.array_equal(found.validation_labels, is_hunted[found.validation])
-    assert (is_hunted | (dataset.labels == 0))[everyone].all()
-    left_out = np.setdiff1d(np.flatnonzero(is_hunted | (dataset.labels == 0)), everyone)
-    # Only what shares a scan with another side: threats of trained scans, normals of validated threats.
+    assert np.array_equal(found.test_labels, is_abnormal[found.test])
+    assert np.array_equal(found.validation_labels, is_abnormal[found.validation])
+    assert (is_abnormal | (dataset.labels == 0))[everyone].all()
+    left_out = np.setdiff1d(np.flatnonzero(is_abnormal | (dataset.labels == 0)), everyone)
+    # Samples are left out only if they share a scan with another side: threats of scans in training, and normals of
+    # scans whose threats are in validation.
     assert set(dataset.groups[left_out]) <= train | held_out
 
 
 @settings(max_examples=30)
-@given(scans(), hunted, seeds)
+@given(scans(), abnormal_classes, seeds)
 def test_four_of_five_scans_of_each_kind_are_trained_on_whatever_is_hunted(
     dataset: Dataset, abnormal: str, seed: int
 ) -> None:
     found = split(dataset, "P1", abnormal, seed, None)
-    trained = named(dataset, found.train)
+    trained = group_names(dataset, found.train)
     for kind in range(4):
         with_normals = set(dataset.groups[dataset.labels == 0])
         scans = {name for name in with_normals if name.startswith(f"{kind}/")}
@@ -101,7 +102,7 @@ def test_four_of_five_scans_of_each_kind_are_trained_on_whatever_is_hunted(
 
 
 @settings(max_examples=30)
-@given(scans(), hunted, seeds)
+@given(scans(), abnormal_classes, seeds)
 def test_names_of_groups_do_not_matter_and_seeds_do(dataset: Dataset, abnormal: str, seed: int) -> None:
     found = split(dataset, "P1", abnormal, seed, None)
     renamed = replace(dataset, groups=np.array([name and f"{name[::-1]}!" for name in dataset.groups]))
@@ -113,7 +114,7 @@ def test_names_of_groups_do_not_matter_and_seeds_do(dataset: Dataset, abnormal: 
 @given(scans(), st.sampled_from(CLASSES), seeds)
 def test_groups_hold_together_where_one_class_is_left_out(dataset: Dataset, abnormal: str, seed: int) -> None:
     found = split(dataset, "C1v", abnormal, seed, (0.34, 0.34))
-    sides = [named(dataset, side) for side in (found.train, found.validation, found.test)]
+    sides = [group_names(dataset, side) for side in (found.train, found.validation, found.test)]
     assert all(not first & second for first, second in zip(sides, [*sides[1:], sides[0]], strict=True))
     assert (dataset.labels[found.train] != CLASSES.index(abnormal)).all()
 
@@ -121,7 +122,7 @@ def test_groups_hold_together_where_one_class_is_left_out(dataset: Dataset, abno
 @given(st.integers(0, 1000), seeds, st.none() | shares)
 def test_a_group_of_one_is_no_group(layout: int, seed: int, validation: tuple[float, float] | None) -> None:
     labels = np.random.RandomState(layout).permutation(np.repeat(np.arange(4), 12))
-    alone = labelled(labels, [""] * 48)
+    alone = make_dataset(labels, [""] * 48)
     protocol = "C1v" if validation else "C1"
     plain = split(alone, protocol, "gun", seed, validation)
     assert (
@@ -134,14 +135,14 @@ def test_the_draw_of_single_samples_is_the_published_codes() -> None:
     labels = [0] * 50 + [1] * 5
     drawn = np.arange(50)
     np.random.RandomState(3).shuffle(drawn)
-    found = split(labelled(labels, [""] * 55), "P1", "gun", 3, None)
+    found = split(make_dataset(labels, [""] * 55), "P1", "gun", 3, None)
     assert found.train.tolist() == drawn[:40].tolist()
     assert found.test.tolist() == [*drawn[40:], 50, 51, 52, 53, 54]
 
 
 def folder() -> Dataset:
-    """24 normals of train, 6 of test, 4 guns and 5 knives of test."""
-    return labelled([0] * 30 + [1] * 4 + [2] * 5, [""] * 39, ["train"] * 24 + ["test"] * 15)
+    """Make a dataset with 24 train normals, and 6 normals, 4 guns and 5 knives in test."""
+    return make_dataset([0] * 30 + [1] * 4 + [2] * 5, [""] * 39, ["train"] * 24 + ["test"] * 15)
 
 
 @pytest.mark.parametrize(("abnormal", "count"), [("gun", 4), ("knife", 5), ("any", 9)])
@@ -156,7 +157,7 @@ def test_f0_refuses_a_group_on_both_sides_of_the_folders_own_split() -> None:
     torn = replace(folder(), groups=np.array([""] * 23 + ["scan 7"] * 2 + [""] * 14))
     with pytest.raises(ValueError, match="has 1 groups on both sides of its own split, such as 'scan 7'"):
         split(torn, "F0", "gun", 0, None)
-    assert "scan 7" in named(torn, split(torn, "P1", "gun", 0, None).train) | named(
+    assert "scan 7" in group_names(torn, split(torn, "P1", "gun", 0, None).train) | group_names(
         torn, split(torn, "P1", "gun", 0, None).test
     )
 
@@ -172,20 +173,20 @@ def test_f0_refuses_a_group_on_both_sides_of_the_folders_own_split() -> None:
 )
 def test_a_side_that_would_be_empty_is_refused(labels: list[int], groups: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"mine has ({message}).* under P1; samples: good: "):
-        split(labelled(labels, list(groups)), "P1", "gun", 0, None)
+        split(make_dataset(labels, list(groups)), "P1", "gun", 0, None)
 
 
 def test_too_few_groups_to_validate_are_refused_as_groups() -> None:
-    few = labelled([0] * 40 + [1] * 20, [f"{place // 10}" for place in range(60)])
+    few = make_dataset([0] * 40 + [1] * 20, [f"{place // 10}" for place in range(60)])
     with pytest.raises(ValueError, match=r"validation share 0\.2 of 3 groups of training normals is not legal"):
         split(few, "P1v", "gun", 0, (0.2, 0.5))
 
 
-def declared(name: str) -> Dataset:
-    """A private set as published: so many patches of each class, of which no scan is known."""
+def private_dataset(name: str) -> Dataset:
+    """Make a private dataset with its published number of patches of each class, without scans."""
     info = dataset(name)
     labels = np.repeat(np.arange(len(info.counts)), info.counts)
-    alone = labelled(labels, np.full(len(labels), ""))
+    alone = make_dataset(labels, np.full(len(labels), ""))
     return replace(alone, name=name, classes=info.classes, protocols=())
 
 
@@ -205,11 +206,11 @@ def sides(found: Split) -> tuple[int, int, int]:
     ],
 )
 def test_private_sets_have_the_published_sides(name: str, abnormal: str, expected: tuple[int, int, int]) -> None:
-    assert sides(split(declared(name), "P1", abnormal, 0, None)) == expected
+    assert sides(split(private_dataset(name), "P1", abnormal, 0, None)) == expected
 
 
 def test_split_hashes_never_change() -> None:
-    grouped = labelled([place % 4 for place in range(200)], [f"{place // 5}" for place in range(200)])
+    grouped = make_dataset([place % 4 for place in range(200)], [f"{place // 5}" for place in range(200)])
     assert [
         split(folder(), "F0", "knife", 0, None).hash[:16],
         split(folder(), "F0v", "any", 1, (0.2, 0.4)).hash[:16],

@@ -1,4 +1,4 @@
-"""Image files to pixels: a rule or a refusal for every kind of file."""
+"""Image files to pixels: every kind of file is converted by a rule, or refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(path: Path, channels: int = 3, fit: str = "squash", sixteen_bits: str =
     return pixels(path, channels, fit, sixteen_bits, CAP)
 
 
-def saved(folder: Path, image: Image.Image, name: str = "image.png", **options: Any) -> Path:
+def save_image(folder: Path, image: Image.Image, name: str = "image.png", **options: Any) -> Path:
     image.save(folder / name, **options)
     return folder / name
 
@@ -36,16 +36,16 @@ def grey(values: list[list[int]]) -> Image.Image:
 
 
 def test_grey_and_rgb_become_each_other(tmp_path: Path) -> None:
-    path = saved(tmp_path, grey([[0, 100], [200, 255]]))
+    path = save_image(tmp_path, grey([[0, 100], [200, 255]]))
     assert read(path).tolist() == [[[0, 100], [200, 255]]] * 3
     assert read(path, channels=1).tolist() == [[[0, 100], [200, 255]]]
-    colour = saved(tmp_path, Image.new("RGB", (1, 1), (255, 100, 10)))
+    colour = save_image(tmp_path, Image.new("RGB", (1, 1), (255, 100, 10)))
     assert read(colour).tolist() == [[[255]], [[100]], [[10]]]
     assert read(colour, channels=1).tolist() == [[[round(255 * 0.299 + 100 * 0.587 + 10 * 0.114)]]]
 
 
 def test_one_bit_images_are_black_and_white(tmp_path: Path) -> None:
-    assert read(saved(tmp_path, Image.new("1", (2, 1), 1)), channels=1).tolist() == [[[255, 255]]]
+    assert read(save_image(tmp_path, Image.new("1", (2, 1), 1)), channels=1).tolist() == [[[255, 255]]]
 
 
 def test_a_palette_is_expanded(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_palette_is_expanded(tmp_path: Path) -> None:
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putdata([0, 1])
     for name in ("image.png", "image.gif", "image.bmp"):
-        assert read(saved(tmp_path, image, name)).tolist() == [[[10, 40]], [[20, 50]], [[30, 60]]]
+        assert read(save_image(tmp_path, image, name)).tolist() == [[[10, 40]], [[20, 50]], [[30, 60]]]
 
 
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "palette"])
@@ -62,38 +62,38 @@ def test_alpha_is_laid_over_black(kind: str, tmp_path: Path) -> None:
         image = Image.new("P", (3, 1))
         image.putpalette([200, 200, 200] * 3)
         image.putdata([0, 1, 2])
-        path = saved(tmp_path, image, transparency=bytes((255, 128, 0)))
+        path = save_image(tmp_path, image, transparency=bytes((255, 128, 0)))
     else:
         values = [(*(200,) * (len(kind) - 1), alpha) for alpha in (255, 128, 0)]
-        path = saved(tmp_path, Image.fromarray(np.array([values], np.uint8), kind))
+        path = save_image(tmp_path, Image.fromarray(np.array([values], np.uint8), kind))
     assert read(path, channels=1).tolist() == [[[200, 100, 0]]]
 
 
 def test_the_orientation_in_exif_is_applied(tmp_path: Path) -> None:
     image = grey([[0, 100, 200]])
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-    assert read(saved(tmp_path, image, exif=exif), channels=1).tolist() == [[[0], [100], [200]]]
+    exif[0x0112] = 6  # orientation: to be turned by 90 degrees clockwise
+    assert read(save_image(tmp_path, image, exif=exif), channels=1).tolist() == [[[0], [100], [200]]]
 
 
 def test_what_is_not_square_is_kept_or_cropped_to_its_centre(tmp_path: Path) -> None:
-    wide = saved(tmp_path, grey([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]))
+    wide = save_image(tmp_path, grey([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]]))
     assert read(wide, channels=1).shape == (1, 2, 5)
     assert read(wide, channels=1, fit="crop").tolist() == [[[2, 3], [7, 8]]]
-    tall = saved(tmp_path, grey([[1], [2], [3]]))
+    tall = save_image(tmp_path, grey([[1], [2], [3]]))
     assert read(tall, channels=1, fit="crop").tolist() == [[[2]]]
 
 
 def test_sixteen_bits_are_refused_or_scaled_over_their_whole_range(tmp_path: Path) -> None:
-    path = saved(tmp_path, Image.fromarray(np.array([[0, 257, 32_768, 65_535]], np.uint16)))
-    with pytest.raises(BadImageError, match="16 bits: make it 8 bits, or say sixteen_bits: scale"):
+    path = save_image(tmp_path, Image.fromarray(np.array([[0, 257, 32_768, 65_535]], np.uint16)))
+    with pytest.raises(BadImageError, match="16 bits: convert it to 8 bits, or set sixteen_bits: scale"):
         read(path)
     assert read(path, channels=1, sixteen_bits="scale").tolist() == [[[0, 1, 128, 255]]]
     assert read(path, sixteen_bits="scale").shape == (3, 1, 4)
 
 
 def png(width: int, height: int, depth: int, kind: int, content: bytes) -> bytes:
-    """A PNG as Pillow itself cannot write it."""
+    """Return the bytes of a PNG that Pillow itself cannot write."""
     head = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(content)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -101,13 +101,13 @@ def png(width: int, height: int, depth: int, kind: int, content: bytes) -> bytes
     )
 
 
-def animation() -> bytes:
+def encode_animation() -> bytes:
     file = io.BytesIO()
     Image.new("L", (2, 2)).save(file, "GIF", save_all=True, append_images=[Image.new("L", (2, 2), 255)])
     return file.getvalue()
 
 
-def written(mode: str, kind: str, size: tuple[int, int] = (4, 4)) -> bytes:
+def encode_blank(mode: str, kind: str, size: tuple[int, int] = (4, 4)) -> bytes:
     file = io.BytesIO()
     Image.new(mode, size).save(file, kind)
     return file.getvalue()
@@ -116,25 +116,25 @@ def written(mode: str, kind: str, size: tuple[int, int] = (4, 4)) -> bytes:
 NOISE = np.random.RandomState(0).randint(0, 256, (40, 40), np.uint8)
 
 
-def noise(kind: str) -> bytes:
+def encode_noise(kind: str) -> bytes:
     file = io.BytesIO()
     Image.fromarray(NOISE).save(file, kind)
     return file.getvalue()
 
 
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
-    "empty": (lambda: b"", "is no image, or of an unknown kind"),
-    "text": (lambda: b"<!DOCTYPE html>", "is no image, or of an unknown kind"),
-    "truncated JPEG": (lambda: noise("JPEG")[:-300], "truncated"),
-    "truncated PNG": (lambda: noise("PNG")[:-300], "truncated"),
-    "truncated in the head": (lambda: noise("PNG")[:20], "cannot be read: Truncated File Read"),
-    "bit flip": (lambda: noise("PNG")[:100] + b"\x00" + noise("PNG")[101:], "cannot be read|is damaged"),
-    "CMYK": (lambda: written("CMYK", "JPEG"), "colour mode CMYK: make it grey or RGB"),
-    "floats": (lambda: written("F", "TIFF"), "colour mode F"),
-    "LAB": (lambda: written("LAB", "TIFF"), "colour mode LAB"),
-    "RGB of 16 bits": (lambda: png(1, 1, 16, 2, bytes(7)), "has 16 bits a channel: make it 8 bits"),
-    "animation": (animation, "has 2 frames: one image a file is read"),
-    "too large": (lambda: written("1", "PNG", (101, 100)), "has 101 x 100 pixels, more than max_pixels: 10,000"),
+    "empty": (lambda: b"", "is not an image, or an image of an unknown kind"),
+    "text": (lambda: b"<!DOCTYPE html>", "is not an image, or an image of an unknown kind"),
+    "truncated JPEG": (lambda: encode_noise("JPEG")[:-300], "truncated"),
+    "truncated PNG": (lambda: encode_noise("PNG")[:-300], "truncated"),
+    "truncated in the head": (lambda: encode_noise("PNG")[:20], "cannot be read: Truncated File Read"),
+    "bit flip": (lambda: encode_noise("PNG")[:100] + b"\x00" + encode_noise("PNG")[101:], "cannot be read|is damaged"),
+    "CMYK": (lambda: encode_blank("CMYK", "JPEG"), "colour mode CMYK: convert it to grey or RGB"),
+    "floats": (lambda: encode_blank("F", "TIFF"), "colour mode F"),
+    "LAB": (lambda: encode_blank("LAB", "TIFF"), "colour mode LAB"),
+    "RGB of 16 bits": (lambda: png(1, 1, 16, 2, bytes(7)), "has 16 bits per channel: convert it to 8 bits"),
+    "animation": (encode_animation, "has 2 frames, but a file must have one image"),
+    "too large": (lambda: encode_blank("1", "PNG", (101, 100)), "has 101 x 100 pixels, more than max_pixels: 10,000"),
     "bomb": (lambda: png(50_000, 50_000, 8, 0, b""), "more pixels than max_pixels: 10,000"),
 }
 
@@ -162,24 +162,24 @@ def test_a_file_that_is_not_there_is_bad(tmp_path: Path) -> None:
 
 def test_a_pipe_is_bad_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(BadImageError, match="is no regular file"):
+    with pytest.raises(BadImageError, match="is not a regular file"):
         read(tmp_path / "pipe.png")
 
 
 def test_what_would_run_a_program_to_be_read_is_no_image(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "image.png", "EPS")
-    with pytest.raises(BadImageError, match="is no image, or of an unknown kind"):
+    with pytest.raises(BadImageError, match="is not an image, or an image of an unknown kind"):
         read(tmp_path / "image.png")
 
 
 def test_a_photograph_with_previews_is_read(tmp_path: Path) -> None:
     photograph = Image.new("RGB", (2, 2), (255, 255, 255))
-    path = saved(tmp_path, photograph, "image.jpg", format="MPO", save_all=True, append_images=[photograph])
+    path = save_image(tmp_path, photograph, "image.jpg", format="MPO", save_all=True, append_images=[photograph])
     assert read(path).min() > 250
 
 
 def test_a_good_file_becomes_a_sample_with_what_the_layout_says(tmp_path: Path) -> None:
-    path = saved(tmp_path, Image.new("RGB", (6, 4)))
+    path = save_image(tmp_path, Image.new("RGB", (6, 4)))
     layout = Folder(root=str(tmp_path), channels=1, fit="crop")
     found = sample(path, layout, False, label=1, source="a/b.png", split="test", sample_id="a/b.png", group="g")
     assert isinstance(found, Sample)

@@ -1,4 +1,4 @@
-"""Image folders: who is in them, in which order, and what is wrong with a folder that is laid out otherwise."""
+"""Image folders: classes, samples and their order, and the problems of a folder with another layout."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def samples(layout: Layout) -> list[Sample]:
     return list(open_source(own("mine", layout, contents(layout)), None).samples())
 
 
-def stored(store: Store, layout: Layout, skip_bad: bool = False) -> Manifest:
+def store_folder(store: Store, layout: Layout, skip_bad: bool = False) -> Manifest:
     return put(store, own("mine", layout, contents(layout)), size=16, root=None, skip_bad=skip_bad)
 
 
@@ -109,7 +109,7 @@ def test_images_of_one_folder_inside_a_class_are_a_group(root: Path) -> None:
 def test_a_group_in_train_and_in_test_is_a_fault(root: Path) -> None:
     write_images(root, {f"{part}/{name}/scan 1": 1 for part in ("train", "test") for name in ("a", "b")})
     assert problems(Classes(root=str(root), groups="folder")) == [
-        ": folder scan 1 stands in train and in test: its images shall stay on one side"
+        ": folder scan 1 is in train and in test, but its images must be on one side"
     ]
 
 
@@ -134,9 +134,9 @@ def test_a_folder_that_is_not_there_is_one_fault(layout: type[Layout], root: Pat
 def test_all_faults_of_a_published_layout_are_told_at_once(root: Path) -> None:
     write_images(root, {"train/0.normal": 0, "train/1.abnormal": 1, "test/1.abnormal": 1, "test/2.more": 1})
     assert problems(Folder(root=str(root))) == [
-        "train/1.abnormal: is none of 0.normal",
+        "train/1.abnormal: is not one of 0.normal",
         "test: has no folder 0.normal",
-        "test/2.more: is none of 0.normal, 1.abnormal",
+        "test/2.more: is not one of 0.normal, 1.abnormal",
     ]
 
 
@@ -145,7 +145,7 @@ def test_all_faults_of_mvtecs_layout_are_told_at_once(root: Path) -> None:
     assert problems(Mvtec(root=str(root))) == [
         "train: has no folder good",
         "train/hole: only good can be trained on",
-        "test: has no folder of a defect beside good",
+        "test: has no folder of a defect in addition to good",
     ]
     shutil.rmtree(root / "test")
     assert problems(Mvtec(root=str(root))) == ["test: cannot be read: No such file or directory"]
@@ -160,18 +160,18 @@ def test_all_empty_classes_are_told_at_once(root: Path) -> None:
 
 def test_fewer_than_two_classes_and_wrong_names_of_classes_are_faults(root: Path) -> None:
     root.mkdir()
-    assert problems(Classes(root=str(root))) == [": needs a folder for each of two classes or more, has none"]
+    assert problems(Classes(root=str(root))) == [": needs at least two classes, each with a folder; it has none"]
     write_images(root, {"a": 1})
-    assert problems(Classes(root=str(root))) == [": needs a folder for each of two classes or more, has a"]
+    assert problems(Classes(root=str(root))) == [": needs at least two classes, each with a folder; it has a"]
     write_images(root, {"b": 1, "any": 1, "mean": 1})
     assert problems(Classes(root=str(root))) == [
-        ": a class cannot be named any, which stands for all abnormal ones together",
-        ": a class cannot be named mean, which stands for the mean over classes in tables",
+        ": a class cannot be named any, because that name means all abnormal classes together",
+        ": a class cannot be named mean, because that name means the mean over classes in tables",
     ]
     assert problems(Classes(root=str(root), classes=("a", "b"), normal="c")) == [
-        "normal: 'c' is none of the classes a, b"
+        "normal: 'c' is not one of the classes a, b"
     ]
-    assert problems(Classes(root=str(root), classes=("a", "b", "a"))) == ["classes: a, b, a names one more than once"]
+    assert problems(Classes(root=str(root), classes=("a", "b", "a"))) == ["classes: a, b, a has a name more than once"]
     assert problems(Classes(root=str(root), classes=("a", "z")))[0] == "z: cannot be read: No such file or directory"
 
 
@@ -194,29 +194,29 @@ def test_bad_images_stop_a_put_or_are_skipped_and_listed(root: Path, store: Stor
     (root / "train/good/003.png").write_bytes(b"no image")
     (root / "test/hole/001.png").unlink()
     (root / "test/hole/001.png").symlink_to(root / "nowhere")
-    with pytest.raises(DataError, match=r"train/good/003\.png: is no image.*data\.on_bad: skip"):
-        stored(store, layout)
+    with pytest.raises(DataError, match=r"train/good/003\.png: is not an image.*data\.on_bad: skip"):
+        store_folder(store, layout)
     assert read_manifest(store, "mine", own("mine", layout, contents(layout)).preparation(16)) is None
-    manifest = stored(store, layout, skip_bad=True)
+    manifest = store_folder(store, layout, skip_bad=True)
     assert [(skipped.source, skipped.reason) for skipped in manifest.skipped] == [
-        ("train/good/003.png", "is no image, or of an unknown kind"),
+        ("train/good/003.png", "is not an image, or an image of an unknown kind"),
         ("test/hole/001.png", "cannot be read: No such file or directory"),
     ]
     assert manifest.counts == {"good": 29, "crack": 4, "hole": 4} and manifest.rows == 37
-    with pytest.raises(DataError, match=r"train/good/003\.png: is no image"):
-        stored(store, layout)
+    with pytest.raises(DataError, match=r"train/good/003\.png: is not an image"):
+        store_folder(store, layout)
 
 
 def test_images_in_both_splits_are_counted(root: Path, store: Store) -> None:
     write_images(root, MVTEC)
     for number in (0, 1):
         shutil.copy(root / f"train/good/00{number}.png", root / f"test/good/copy{number}.png")
-    assert stored(store, Mvtec(root=str(root))).duplicates == 2
+    assert store_folder(store, Mvtec(root=str(root))).duplicates == 2
 
 
 def test_a_stored_set_carries_its_protocols_to_the_trial(root: Path, store: Store, tmp_path: Path) -> None:
     layout = Mvtec(root=str(write_images(root, MVTEC)), size=16)
-    manifest = stored(store, layout)
+    manifest = store_folder(store, layout)
     assert manifest.parameters["fit"] == "squash" and manifest.parameters["alpha"] == "over black"
     opened = load(store, "mine", manifest.preparation, tmp_path / "cache")
     assert opened.protocols == ("F0", "P1") and opened.images.shape == (39, 3, 16, 16)
@@ -231,11 +231,11 @@ def test_a_stored_set_carries_its_protocols_to_the_trial(root: Path, store: Stor
 
 def test_a_changed_folder_under_the_same_preparation_is_refused(root: Path, store: Store) -> None:
     layout = Classes(root=str(write_images(root, ANIMALS)))
-    before = stored(store, layout)
+    before = store_folder(store, layout)
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(root / "cat" / "000.png")
     with pytest.raises(DataError, match="holds other content than this source gives"):
-        stored(store, layout)
-    assert stored(store, replace(layout, fit="crop")).preparation != before.preparation
+        store_folder(store, layout)
+    assert store_folder(store, replace(layout, fit="crop")).preparation != before.preparation
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values())
@@ -293,13 +293,13 @@ def test_private_sets_are_declared_with_counts_that_add_up(name: str, images: in
 
 
 @pytest.mark.parametrize("name", ["uba", "ffob"])
-def test_whoever_has_not_a_private_set_is_told_so(name: str, tmp_path: Path) -> None:
+def test_a_private_dataset_without_its_files_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     for root in (None, tmp_path):
-        with pytest.raises(DataError, match=f"{name} is (private|given).*sets data.root .* {name}/normal"):
+        with pytest.raises(DataError, match=f"{name} is (private|restricted).*set data.root .* {name}/normal"):
             open_source(dataset(name), root)
 
 
-def test_whoever_has_uba_runs_it(root: Path, store: Store, tmp_path: Path) -> None:
+def test_uba_is_stored_and_split_if_its_files_are_there(root: Path, store: Store, tmp_path: Path) -> None:
     write_images(root / "uba", {f"{title}/scan{scan}": 2 for title in dataset("uba").classes for scan in range(5)})
     manifest = put(store, "uba", size=64, root=root)
     assert manifest.counts == dict.fromkeys(dataset("uba").classes, 10)

@@ -1,4 +1,4 @@
-"""Store to arrays through the node's cache: shared pages, checked once, never half or wrong."""
+"""Store to arrays through the node's cache: pages are shared, checked once, and never incomplete or wrong."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from sweep.store.local import LocalStore
 
 PROJECT = Path(__file__).parents[2]
 PREPARATION = "s8-bilinear-1"
-SHARD = 200 * 64  # bytes: 9 shards
+SHARD = 200 * 64  # bytes per shard: gives 9 shards
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a store with digits, to be copied by who changes it."""
+def stored_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a store with digits; tests that change it copy it first."""
     folder = tmp_path_factory.mktemp("stored") / "store"
     put(open_store(str(folder)), "digits", size=8, root=None, shard_bytes=SHARD)
     return folder
 
 
 @pytest.fixture
-def store(stored: Path, tmp_path: Path) -> Store:
-    shutil.copytree(stored, tmp_path / "store")
+def store(stored_folder: Path, tmp_path: Path) -> Store:
+    shutil.copytree(stored_folder, tmp_path / "store")
     return open_store(str(tmp_path / "store"))
 
 
@@ -50,7 +50,7 @@ def cache(tmp_path: Path) -> Path:
 
 
 class Shardless(LocalStore):
-    """A store whose shards must not be read any more."""
+    """A store that fails if a shard is read."""
 
     def get_many(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         raise AssertionError("shards are fetched again")
@@ -63,12 +63,12 @@ def manifest_of(store: Store, preparation: str = PREPARATION) -> Manifest:
 
 
 def copies(cache: Path) -> list[str]:
-    """Everything in the cache but locks."""
+    """Return the names of everything in the cache except locks."""
     return [path.name for path in cache.glob("*") if path.suffix != ".lock"]
 
 
 def copy_of(store: Store) -> str:
-    """Name of the cached copy of digits."""
+    """Return the name of the cached copy of digits."""
     return f"digits-{PREPARATION}-{manifest_of(store).fingerprint}"
 
 
@@ -110,7 +110,7 @@ from data.storage.loader import load
 from sweep.store.local import LocalStore
 
 class Watched(LocalStore):
-    "Logs each shard that is fetched, and dies after so many."
+    "Logs each shard that is fetched, and is killed after a number of them."
     def get_many(self, paths):
         for path, data in super().get_many(paths):
             with open(log, "a") as file:
@@ -127,8 +127,8 @@ print(hashlib.sha256(dataset.images.tobytes()).hexdigest())
 """
 
 
-def loading(store: Store, cache: Path, log: Path, survives: int = 1000) -> subprocess.Popen[str]:
-    """A process that opens digits once it is told to go."""
+def start_loading(store: Store, cache: Path, log: Path, survives: int = 1000) -> subprocess.Popen[str]:
+    """Start a process that opens digits when it reads a line."""
     return subprocess.Popen(
         [sys.executable, "-c", LOAD, store.url, str(cache), str(log), str(survives)],
         cwd=PROJECT,
@@ -140,7 +140,7 @@ def loading(store: Store, cache: Path, log: Path, survives: int = 1000) -> subpr
 
 def test_processes_that_open_first_at_once_decode_once_and_agree(store: Store, cache: Path, tmp_path: Path) -> None:
     log = tmp_path / "fetched"
-    processes = [loading(store, cache, log) for _ in range(3)]
+    processes = [start_loading(store, cache, log) for _ in range(3)]
     for process in processes:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in processes:
@@ -158,7 +158,7 @@ def test_processes_that_open_first_at_once_decode_once_and_agree(store: Store, c
 def test_a_process_killed_while_decoding_leaves_nothing_that_is_taken_for_whole(
     store: Store, cache: Path, tmp_path: Path
 ) -> None:
-    process = loading(store, cache, tmp_path / "fetched", survives=4)
+    process = start_loading(store, cache, tmp_path / "fetched", survives=4)
     process.communicate("go\n")
     assert process.returncode == -signal.SIGKILL
     assert not (cache / copy_of(store)).exists()
@@ -168,7 +168,7 @@ def test_a_process_killed_while_decoding_leaves_nothing_that_is_taken_for_whole(
 
 
 @pytest.mark.parametrize("kind", ["bit flip", "truncated", "empty", "missing"])
-def test_a_damaged_shard_is_named_with_both_hashes_and_the_mend(kind: str, store: Store, cache: Path) -> None:
+def test_a_damaged_shard_is_named_with_both_hashes_and_the_fix(kind: str, store: Store, cache: Path) -> None:
     shard = manifest_of(store).shards[4]
     path = f"datasets/digits/{PREPARATION}/{shard.file}"
     data = bytearray(store.get(path))
@@ -190,7 +190,7 @@ def test_a_damaged_shard_is_named_with_both_hashes_and_the_mend(kind: str, store
 def test_whole_shards_of_another_content_are_refused(store: Store, cache: Path) -> None:
     manifest = replace(manifest_of(store), fingerprint="0" * 64)
     store.put(manifest_path("digits", PREPARATION), manifest.to_json())
-    with pytest.raises(DataError, match=f"their manifest says {'0' * 64}; fix"):
+    with pytest.raises(DataError, match=f"their manifest has {'0' * 64}; fix"):
         load(store, "digits", PREPARATION, cache)
     assert copies(cache) == []
 
@@ -227,7 +227,7 @@ def test_a_damaged_cached_copy_is_made_anew(kind: str, name: str, store: Store, 
     before = load(store, "digits", PREPARATION, cache)
     path = cache / copy_of(store) / name
     content = path.read_bytes()
-    path.unlink()  # not overwritten: the mapping above keeps the old pages
+    path.unlink()  # removed, not overwritten, so that the mapping above keeps the old pages
     if kind != "missing":
         path.write_bytes(content[: len(content) // 2] if kind == "truncated" else b"")
     again = load(store, "digits", PREPARATION, cache)

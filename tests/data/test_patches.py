@@ -1,4 +1,4 @@
-"""Scans to patches: the recipe holds for every scan, box and parameter."""
+"""Scans to patches: the recipe is followed for every scan, box and parameter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ quick = settings(deadline=None, max_examples=60)
 
 @st.composite
 def scans(draw: st.DrawFn) -> Scan:
-    """Scans from smaller than a window to several strides, with up to three boxes."""
+    """Draw a scan, from smaller than a window to several strides, with up to three boxes."""
     width, height = draw(st.integers(4, 90)), draw(st.integers(4, 90))
     boxes = []
     for _ in range(draw(st.integers(0, 3))):
@@ -47,7 +47,7 @@ recipes = st.builds(
 
 
 def places_of(scan: Scan) -> npt.NDArray[np.uint8]:
-    """An image whose pixels say where they are; nothing in it is air."""
+    """Return an image whose pixels are their own coordinates; no pixel is air."""
     y, x = np.mgrid[: scan.height, : scan.width]
     return np.stack([x, y, np.zeros_like(x)]).astype(np.uint8)
 
@@ -57,7 +57,7 @@ def cut(scan: Scan, recipe: Recipe, seed: bytes = b"") -> list[Patch]:
 
 
 def exact_iou(x: int, y: int, box: Box) -> Fraction:
-    """With whole numbers, pixel by pixel as it were."""
+    """Compute the IoU of a window and a box exactly, with integers."""
     xmin, ymin, xmax, ymax = (int(corner) for corner in box[1:])
     shared = max(0, min(x + WINDOW, xmax) - max(x, xmin)) * max(0, min(y + WINDOW, ymax) - max(y, ymin))
     return Fraction(shared, WINDOW**2 + (xmax - xmin) * (ymax - ymin) - shared)
@@ -102,7 +102,7 @@ def test_every_window_is_a_part_of_its_scan(scan: Scan, recipe: Recipe) -> None:
 @quick
 @given(scans(), recipes)
 def test_no_window_is_lost_but_by_a_rule(scan: Scan, recipe: Recipe) -> None:
-    """Without rules that leave out, the grid covers every pixel of a scan that has room for a window."""
+    """The grid covers every pixel of a scan with room for a window, if no rule leaves windows out."""
     every = Recipe(window=WINDOW, stride=recipe.stride, partial="normal", crops=False, blank=1, per_scan=0)
     covered = np.zeros((scan.height, scan.width), bool)
     for patch in cut(scan, every):
@@ -139,7 +139,7 @@ def test_the_draw_depends_on_the_content_alone() -> None:
 def test_blank_windows_are_left_out_whatever_grey_air_has(air: int) -> None:
     image = np.full((3, 64, 64), air, np.uint8)
     image[:, :16, :16] = 90  # fills one window
-    image[:, 48:, 48:56] = 90  # and half of another
+    image[:, 48:, 48:56] = 90  # fills half of another window
     image[:, 20, 40] = air - patches.AIR_TOLERANCE  # noise
     recipe = Recipe(window=16, stride=16, blank=0.6)
     assert [patch.place for patch in patches.cut(image, (), CLASSES, recipe, ONE, b"")] == ["0,0", "48,48"]
@@ -158,7 +158,7 @@ def test_a_threat_is_never_blank() -> None:
         ((10, 20, 30, 24), (10, 12, 30, 32)),  # the square around it
         ((0, 0, 30, 4), (0, 0, 30, 30)),  # moved inside
         ((90, 90.5, 100, 99.2), (90, 90, 100, 100)),  # whole pixels
-        ((0, 10, 100, 14), (0, 0, 100, 50)),  # larger than the scan is high
+        ((0, 10, 100, 14), (0, 0, 100, 50)),  # larger than the height of the scan
     ],
 )
 def test_a_crop_is_the_square_around_its_box(
@@ -215,8 +215,8 @@ def test_scales_are_tried_from_one_outwards() -> None:
     assert distances == sorted(distances)
 
 
-def test_every_class_has_a_say_in_the_scale() -> None:
-    """Twenty guns that windows reach as they are do not outvote two knives that they do not."""
+def test_every_class_has_the_same_weight_in_the_choice_of_the_scale() -> None:
+    """Two knives that windows do not reach at scale 1 change the scale, despite twenty guns that windows reach."""
     guns = [Scan(f"{number}.png", 400, 400, (Box("gun", 0, 0, 64, 64),)) for number in range(20)]
     knives = [Scan(f"k{number}.png", 400, 400, (Box("knife", 0, 0, 130, 130),)) for number in range(2)]
     assert patches.choose_scale(guns, Recipe()) == 1

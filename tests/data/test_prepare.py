@@ -1,4 +1,4 @@
-"""Samples to rows: how images are resized, and what names a set's content."""
+"""Samples to rows: resizing of images, and the fingerprint of a dataset's content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BILINEAR = Image.Resampling.BILINEAR
 
 
 def alone(plane: npt.NDArray[np.uint8], *sizes: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """One plane resized by Pillow to one (width, height) after the other."""
+    """Resize one plane with Pillow to each (width, height) in turn."""
     image = Image.fromarray(plane)
     for size in sizes:
         image = image.resize(size, Image.Resampling.BILINEAR)

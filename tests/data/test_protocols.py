@@ -1,4 +1,4 @@
-"""Who is trained, validated and tested on."""
+"""Splits into train, validation and test: published counts, published draws, and invariants."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ MNIST_SIDES = {
 CIFAR10_SIDES = {"C0": (45_000, 9_000, 6_000, 0.400), "C1": (43_200, 10_800, 6_000, 0.357)}
 
 
-def labelled(name: str, labels: Any, source_split: Any, fingerprint: str = "0" * 64) -> Dataset:
-    """A dataset of which only the labels matter."""
+def make_dataset(name: str, labels: Any, source_split: Any, fingerprint: str = "0" * 64) -> Dataset:
+    """Make a dataset in which only the labels matter."""
     return Dataset(
         name=name,
         preparation="s8-bilinear-1",
@@ -69,7 +69,7 @@ def labelled(name: str, labels: Any, source_split: Any, fingerprint: str = "0" *
 def counted_mnist() -> Dataset:
     random = np.random.RandomState(0)
     labels = [random.permutation(np.repeat(np.arange(10), counts)) for counts in (TRAIN_COUNTS, TEST_COUNTS)]
-    return labelled("mnist", np.concatenate(labels), ["train"] * 60_000 + ["test"] * 10_000)
+    return make_dataset("mnist", np.concatenate(labels), ["train"] * 60_000 + ["test"] * 10_000)
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +124,13 @@ LEAVE_ONE_OUT = sorted(set(DATASETS) - {name for name, info in DATASETS.items() 
 
 @st.composite
 def datasets(draw: st.DrawFn) -> Dataset:
-    """Of any order and size in which every class has enough samples to be split."""
+    """Draw a dataset of any order, with enough samples of every class to be split."""
     name = draw(st.sampled_from(LEAVE_ONE_OUT))
     parts = ["all"] if "D1" in DATASETS[name].protocols else ["train", "test"]
     random = np.random.RandomState(draw(st.integers(0, 1000)))
     labels = random.permutation(np.repeat(np.arange(10), random.randint(10, 15, 10)))
     source_split = random.permutation(np.resize(parts, len(labels)))
-    return labelled(name, labels, source_split)
+    return make_dataset(name, labels, source_split)
 
 
 classes = st.sampled_from(DECIMAL_DIGITS)
@@ -238,8 +238,8 @@ def test_another_seed_draws_other_sides(counted_mnist: Dataset) -> None:
 
 
 def test_split_hashes_never_change() -> None:
-    digits = labelled("digits", [place % 10 for place in range(200)], ["all"] * 200)
-    mnist = labelled("mnist", [place % 10 for place in range(200)], ["train"] * 100 + ["test"] * 100)
+    digits = make_dataset("digits", [place % 10 for place in range(200)], ["all"] * 200)
+    mnist = make_dataset("mnist", [place % 10 for place in range(200)], ["train"] * 100 + ["test"] * 100)
     assert [
         split(digits, "D1", "3", 0, None).hash[:16],
         split(digits, "D1v", "3", 1, (0.1, 0.2)).hash[:16],
@@ -262,16 +262,16 @@ def test_split_hashes_never_change() -> None:
         ("M0", "8", 0, None, "mnist has no samples of the abnormal class '8' under M0; .*8: 0"),
         ("M0", "9", 0, None, "mnist has no test normals under M0"),
         ("M0v", "0", 0, (0.0, 0.2), r"validation share 0\.0 of 2 training normals is not legal"),
-        ("M0v", "0", 0, (0.5, 1.0), r"validation share 1\.0 of 2 test's abnormals is not legal"),
+        ("M0v", "0", 0, (0.5, 1.0), r"validation share 1\.0 of 2 test abnormals is not legal"),
         ("M0v", "0", 0, (0.1, 0.5), r"use at least 1/2 and less than 1"),
     ],
 )
 def test_what_cannot_be_split_is_refused(
     protocol: str, abnormal: str, seed: int, validation: tuple[float, float] | None, message: str
 ) -> None:
-    tiny = labelled("mnist", [0, 9, 1, 0, 9], ["train", "test", "train", "train", "test"])
+    tiny = make_dataset("mnist", [0, 9, 1, 0, 9], ["train", "test", "train", "train", "test"])
     if abnormal == "0":
-        tiny = labelled("mnist", [0, 9, 1, 0, 9], ["train", "train", "train", "train", "test"])
+        tiny = make_dataset("mnist", [0, 9, 1, 0, 9], ["train", "train", "train", "train", "test"])
     with pytest.raises(ValueError, match=message):
         split(tiny, protocol, abnormal, seed, validation)
 
@@ -282,11 +282,11 @@ def test_cifar10_has_the_published_counts(protocol: str, abnormal: str) -> None:
     random = np.random.RandomState(0)
     labels = np.concatenate([random.permutation(np.repeat(np.arange(10), count)) for count in (5_000, 1_000)])
     counted = replace(
-        labelled("cifar10", labels, ["train"] * 50_000 + ["test"] * 10_000), classes=DATASETS["cifar10"].classes
+        make_dataset("cifar10", labels, ["train"] * 50_000 + ["test"] * 10_000), classes=DATASETS["cifar10"].classes
     )
     found = split(counted, protocol, abnormal, 0, None)
-    normal, hunted = int((found.test_labels == 0).sum()), int(found.test_labels.sum())
-    assert (len(found.train), normal, hunted, round(hunted / len(found.test), 3)) == CIFAR10_SIDES[protocol]
+    normal, abnormals = int((found.test_labels == 0).sum()), int(found.test_labels.sum())
+    assert (len(found.train), normal, abnormals, round(abnormals / len(found.test), 3)) == CIFAR10_SIDES[protocol]
 
 
 FASHION_MNIST_SIDES = {"M0": (54_000, 9_000, 7_000), "M1": (50_400, 12_600, 7_000)}
@@ -297,9 +297,9 @@ FASHION_MNIST_SIDES = {"M0": (54_000, 9_000, 7_000), "M1": (50_400, 12_600, 7_00
 def test_fashion_mnist_is_split_as_mnist_is(protocol: str, abnormal: str) -> None:
     labels = np.concatenate([np.repeat(np.arange(10), count) for count in (6_000, 1_000)])
     counted = replace(
-        labelled("fashion_mnist", labels, ["train"] * 60_000 + ["test"] * 10_000),
+        make_dataset("fashion_mnist", labels, ["train"] * 60_000 + ["test"] * 10_000),
         classes=DATASETS["fashion_mnist"].classes,
     )
     found = split(counted, protocol, abnormal, 0, None)
-    hunted = int(found.test_labels.sum())
-    assert (len(found.train), len(found.test) - hunted, hunted) == FASHION_MNIST_SIDES[protocol]
+    abnormals = int(found.test_labels.sum())
+    assert (len(found.train), len(found.test) - abnormals, abnormals) == FASHION_MNIST_SIDES[protocol]

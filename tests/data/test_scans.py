@@ -1,4 +1,4 @@
-"""Boxed scans as datasets: a user's own, and the rendered stand-in, through the same code."""
+"""Scans with boxes as datasets: a user's own scans and the rendered substitute use the same code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THREAT = (20, 24, 60, 64)
 
 
 def write(root: Path, count: int = 12) -> None:
-    """Scans of noise, every second with a gun, every fourth with a knife, too."""
+    """Write scans of noise: every second one has a gun, every fourth one also a knife."""
     random = np.random.RandomState(0)
     lines = ["image,class,xmin,ymin,xmax,ymax"]
     for number in range(count):
@@ -57,7 +57,7 @@ def layout(root: Path, **keys: Any) -> Scans:
     return Scans(root=str(root), **{"window": 32, "stride": 16, **keys})
 
 
-def stored(info: DatasetInfo, folder: Path) -> Dataset:
+def store_and_load(info: DatasetInfo, folder: Path) -> Dataset:
     store = open_store(str(folder / "store"))
     shards.put(store, info, size=32, root=None)
     return load(store, info.name, info.preparation(32), folder / "cache")
@@ -128,7 +128,7 @@ def test_all_faults_of_the_annotations_are_told_before_any_scan_is_read(root: Pa
     with pytest.raises(DataError) as caught:
         scans.read(layout(root), False)
     head, *problems = str(caught.value).split("\n")
-    assert head == f"3 faulty scans in {root}:"
+    assert head == f"3 scans with problems in {root}:"
     assert [problem.partition(":")[0] for problem in problems] == ["scan 01.png", "scan 06.png", "scan 60.png"]
     assert "has no area" in problems[0]
 
@@ -175,9 +175,9 @@ def test_a_scan_that_is_not_what_its_boxes_are_for_is_bad(root: Path, problem: s
 
 
 def test_a_user_puts_his_scans_and_is_told_how_they_were_cut(root: Path, tmp_path: Path) -> None:
-    said = StringIO()
-    put(sweep_of(tmp_path, root=str(root)), "xray", Console(file=said, width=200))
-    first, counts, scale = said.getvalue().splitlines()
+    output = StringIO()
+    put(sweep_of(tmp_path, root=str(root)), "xray", Console(file=output, width=200))
+    first, counts, scale = output.getvalue().splitlines()
     assert first.startswith("xray: ") and "images in the store" in first
     assert re.fullmatch(r"  normal \d+, gun \d+, knife \d+ patches", counts)
     assert scale == "  scale 1.0 (chosen from the boxes): windows reach IoU > 0.3 with boxes of gun 6/6, knife 3/3"
@@ -187,10 +187,10 @@ def test_what_a_user_says_of_his_scans_is_checked(root: Path, tmp_path: Path) ->
     assert sweep_of(tmp_path, root=str(root)).studies[0].abnormal == ("gun", "knife")
     with pytest.raises(UserError) as caught:
         sweep_of(tmp_path, root=str(root), stride=0, partial="some", scale=100, strid=3)
-    told = "\n".join(caught.value.problems)
+    message = "\n".join(caught.value.problems)
     for key in ("stride", "partial", "scale", "strid"):
-        assert f"data.sets.xray{'' if key == 'strid' else '.' + key}: " in told
-    assert "did you mean 'stride'?" in told
+        assert f"data.sets.xray{'' if key == 'strid' else '.' + key}: " in message
+    assert "did you mean 'stride'?" in message
 
 
 def sweep_of(folder: Path, **keys: Any) -> Sweep:
@@ -201,12 +201,12 @@ def sweep_of(folder: Path, **keys: Any) -> Sweep:
 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return stored(catalog.dataset("xray_synthetic"), tmp_path_factory.mktemp("synthetic"))
+    return store_and_load(catalog.dataset("xray_synthetic"), tmp_path_factory.mktemp("synthetic"))
 
 
 def own(root: Path, tmp_path: Path) -> Dataset:
     keys = layout(root)
-    return stored(catalog.own("xray", keys, catalog.contents(keys)), tmp_path)
+    return store_and_load(catalog.own("xray", keys, catalog.contents(keys)), tmp_path)
 
 
 @pytest.mark.parametrize("validation", [None, (0.2, 0.5)])
@@ -222,8 +222,8 @@ def test_no_scan_is_on_two_sides(
             sides = [set(dataset.groups[side]) for side in (parted.train, parted.test, parted.validation)]
             assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
             assert not dataset.labels[parted.train].any()
-            hunted = dataset.labels[parted.test][parted.test_labels == 1]
-            assert abnormal == ANY or set(hunted) == {dataset.classes.index(abnormal)}
+            abnormal_labels = dataset.labels[parted.test][parted.test_labels == 1]
+            assert abnormal == ANY or set(abnormal_labels) == {dataset.classes.index(abnormal)}
 
 
 def test_the_stand_in_is_what_the_catalog_says(synthetic: Dataset) -> None:
@@ -259,7 +259,7 @@ def test_a_threats_box_is_where_it_absorbs() -> None:
 
 @pytest.mark.parametrize("material", [xray_synthetic.ORGANIC, xray_synthetic.MIXED, xray_synthetic.METAL])
 def test_depths_of_overlapping_shapes_add_up(material: tuple[int, int]) -> None:
-    """Two layers pass the square of what one passes, as Beer and Lambert say."""
+    """Two layers pass the square of the share that one layer passes, by the law of Beer and Lambert."""
     layer = xray_synthetic.Shape("slab", material, 2, 0, 0, 5, 5)
     bag = xray_synthetic.bags()[0]
     one, two = (

@@ -1,4 +1,4 @@
-"""Source to store: what `put` writes, and what it does when it is repeated, killed or contradicted."""
+"""Source to store: what `put` writes, and its behaviour if it is repeated, killed, or given other content."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from sweep.store.base import Store
 from sweep.store.local import LocalStore
 
 PROJECT = Path(__file__).parents[2]
-SHARD = 200 * 64  # bytes: 200 digits of 8 x 8 pixels, so 9 shards in all
+SHARD = 200 * 64  # bytes per shard: 200 digits of 8 x 8 pixels, so 9 shards in all
 DIGITS = "datasets/digits/s8-bilinear-1"
 
 
 def read(root: Path | None) -> Source:
-    """The source of `made_up`: its root names the file with the seed of its content."""
+    """Open the source of the dataset `made_up`; `root` is a file that contains the seed of its content."""
     assert root is not None
     random = np.random.RandomState(int(root.read_text()))
     images = random.randint(0, 256, (30, 3, 5, 7)).astype(np.uint8)
@@ -46,7 +46,7 @@ def read(root: Path | None) -> Source:
 
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A dataset of 30 coloured images, 7 x 5 pixels, whose content the test may change."""
+    """Return the name of a dataset of 30 coloured images, 7 x 5 pixels, whose content the test may change."""
     info = replace(DATASETS["digits"], name="made_up", source=__name__, classes=("a", "b"), channels=3)
     monkeypatch.setitem(DATASETS, "made_up", info)
     return "made_up"
@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def put_digits(store: Store) -> dict[str, bytes]:
-    """Stores digits and returns all objects."""
+    """Store digits and return all objects of the store."""
     put(store, "digits", size=8, root=None, shard_bytes=SHARD)
     return objects(store)
 
@@ -124,7 +124,7 @@ def test_a_second_put_writes_nothing(store: Store) -> None:
 
 
 class AppendOnly(LocalStore):
-    """A store in which no shard that stands may be written again."""
+    """A store that fails if an existing shard or manifest is written again."""
 
     def put(self, path: str, data: bytes) -> None:
         if "/unfinished/" not in path:
@@ -133,7 +133,7 @@ class AppendOnly(LocalStore):
 
 
 class ReadOnly(AppendOnly):
-    """A store in which nothing may be written any more."""
+    """A store that fails if anything is written."""
 
     def put(self, path: str, data: bytes) -> None:
         raise AssertionError(f"{path} is written again")
@@ -156,11 +156,11 @@ put(open_store(sys.argv[1]), "digits", size=8, root=None, shard_bytes=int(sys.ar
 
 
 def read_ranges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """The ranges of items of digits that are read from now on."""
+    """Return a list to which each range of digits' items is appended when it is read."""
     ranges: list[tuple[int, int]] = []
     honest = digits.read
 
-    def watched(root: Path | None = None) -> Source:
+    def open_watched(root: Path | None = None) -> Source:
         source = honest(root)
 
         def read(first: int, stop: int) -> Iterator[Sample | Skipped]:
@@ -169,14 +169,14 @@ def read_ranges(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
         return replace(source, read=read)
 
-    monkeypatch.setattr(digits, "read", watched)
+    monkeypatch.setattr(digits, "read", open_watched)
     return ranges
 
 
 def test_a_killed_put_leaves_no_manifest_and_the_next_one_prepares_what_is_missing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = 20 * 64  # bytes: 90 shards, so that some are not begun when 30 are done
+    small = 20 * 64  # bytes per shard: 90 shards, so that some have not started when 30 are done
     killed = subprocess.run([sys.executable, "-c", PUT_UNTIL_KILLED, store.url, str(small)], cwd=PROJECT, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert read_manifest(store, "digits", "s8-bilinear-1") is None
@@ -226,7 +226,7 @@ def test_a_shard_left_by_a_killed_put_of_another_source_or_damaged_is_made_again
         store.put(path, data.replace(b'"identity": "', b'"identity": "0') if other else data)
     ranges = read_ranges(monkeypatch)
     assert put_digits(store) == whole
-    assert sorted(ranges) == [(800, 1000), (1200, 1400)]  # side by side
+    assert sorted(ranges) == [(800, 1000), (1200, 1400)]  # sorted, because they are read in parallel
 
 
 @pytest.mark.parametrize("record", [b'{"identity"', b"[]", b"{}"])
@@ -272,7 +272,7 @@ def test_content_stored_by_a_faster_put_is_taken_if_equal_and_refused_if_not(
 
 
 def damage(store: Store, kind: str) -> str:
-    """Damages one shard and returns its path."""
+    """Damage one shard and return its path."""
     path = f"{DIGITS}/part-00004.parquet"
     data = bytearray(store.get(path))
     if kind == "missing":
@@ -287,7 +287,7 @@ KINDS = ("bit flip", "truncated", "missing")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_verify_names_the_damaged_shard_with_both_hashes_and_put_mends_it(kind: str, store: Store) -> None:
+def test_verify_names_the_damaged_shard_with_both_hashes_and_put_fixes_it(kind: str, store: Store) -> None:
     whole = put_digits(store)
     manifest = read_manifest(store, "digits", "s8-bilinear-1")
     assert manifest is not None
@@ -299,7 +299,7 @@ def test_verify_names_the_damaged_shard_with_both_hashes_and_put_mends_it(kind: 
     assert verify(store, "digits", "s8-bilinear-1") == []
 
 
-def test_a_shard_that_is_encoded_otherwise_today_is_mended_with_its_manifest(store: Store) -> None:
+def test_a_shard_that_is_encoded_differently_today_is_replaced_with_its_manifest(store: Store) -> None:
     put_digits(store)
     damage(store, "missing")
     put(store, "digits", size=8, root=None, shard_bytes=2 * SHARD)
@@ -319,7 +319,7 @@ def damaged_manifests(manifest: bytes) -> Iterator[bytes]:
     yield manifest.replace(b'"classes": [\n  "0"', b'"classes": [\n  "1"')
 
 
-def test_a_damaged_manifest_is_refused_and_put_mends_it(store: Store) -> None:
+def test_a_damaged_manifest_is_refused_and_put_fixes_it(store: Store) -> None:
     whole = put_digits(store)
     path = f"{DIGITS}/manifest.json"
     for damaged in damaged_manifests(whole[path]):
@@ -341,7 +341,10 @@ def test_a_manifest_of_a_newer_version_is_refused_and_left_alone(store: Store) -
 
 
 def bad_read(root: Path | None) -> Source:
-    """Thirty items of 8 x 8 and 16 x 16: none of 10 to 19 can be read, 3 is in the test split and stands in 4, too."""
+    """Open a source of 30 items of 8 x 8 and 16 x 16 pixels.
+
+    Items 10 to 19 cannot be read.  Item 3, in the test split, has the same image as item 4, in the train split.
+    """
 
     def one(at: int) -> Sample | Skipped:
         if 10 <= at < 20:
@@ -376,7 +379,7 @@ def test_a_source_of_which_nothing_can_be_read_is_refused(
 ) -> None:
     nothing = Source(2, lambda first, stop: (Skipped(f"{at}.png", "truncated") for at in range(first, stop)))
     monkeypatch.setattr(sys.modules[__name__], "read", lambda _: nothing)
-    with pytest.raises(DataError, match=r"gives no image, 2 could not be read; the first: 0\.png: truncated"):
+    with pytest.raises(DataError, match=r"gives no image; 2 could not be read; the first: 0\.png: truncated"):
         put(store, made_up, size=8, root=None)
     assert objects(store) == {}
 

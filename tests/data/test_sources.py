@@ -1,4 +1,4 @@
-"""Sources: samples in their own order, and clear errors for damaged files."""
+"""Sources give samples in a fixed order, and clear errors for damaged files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def write_idx(path: Path, array: np.ndarray, compressed: bool = False) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """What the files of `root` hold: as many samples as MNIST has, of made-up content."""
+def file_contents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """Return the content of the files of `root`: as many samples as MNIST has, with random content."""
     random = np.random.RandomState(0)
     tile = random.randint(0, 256, 10_007).astype(np.uint8)
     return {
@@ -41,9 +41,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def root(written: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(file_contents: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("a root with 'quotes' and ünicode")
-    for name, array in written.items():
+    for name, array in file_contents.items():
         write_idx(root / name, array)
     return root
 
@@ -65,7 +65,7 @@ def test_digits_are_scikit_learns_in_its_order_on_the_full_range_of_bytes() -> N
 
 @pytest.mark.parametrize("layout", [".", "raw", "MNIST/raw"])
 def test_mnist_is_found_in_every_layout_and_read_in_file_order(
-    layout: str, root: Path, written: dict[str, np.ndarray], tmp_path: Path
+    layout: str, root: Path, file_contents: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     folder = tmp_path / "data" / layout
     folder.mkdir(parents=True)
@@ -74,17 +74,17 @@ def test_mnist_is_found_in_every_layout_and_read_in_file_order(
     samples = list(mnist.read(tmp_path / "data").samples())
     assert len({sample.sample_id for sample in samples}) == len(samples) == dataset("mnist").images == 70_000
     assert [sample.split for sample in samples] == ["train"] * 60_000 + ["test"] * 10_000
-    labels = np.concatenate([written["train-labels-idx1-ubyte"], written["t10k-labels-idx1-ubyte"]])
+    labels = np.concatenate([file_contents["train-labels-idx1-ubyte"], file_contents["t10k-labels-idx1-ubyte"]])
     assert np.array_equal([sample.label for sample in samples], labels)
     for position, name, row in (
         (59_999, "train-images-idx3-ubyte", -1),
         (60_000, "t10k-images-idx3-ubyte", 0),
     ):
-        assert np.array_equal(samples[position].image, written[name][row][np.newaxis])
+        assert np.array_equal(samples[position].image, file_contents[name][row][np.newaxis])
 
 
 def test_fashion_mnist_is_read_where_torchvision_lays_it_and_never_mistaken_for_mnist(
-    root: Path, written: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, file_contents: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
@@ -92,8 +92,8 @@ def test_fashion_mnist_is_read_where_torchvision_lays_it_and_never_mistaken_for_
         (folder / path.name).symlink_to(path)
     found = list(fashion_mnist.read(tmp_path).samples(59_999, 60_001))
     assert [(sample.split, sample.label) for sample in found] == [
-        ("train", written["train-labels-idx1-ubyte"][-1]),
-        ("test", written["t10k-labels-idx1-ubyte"][0]),
+        ("train", file_contents["train-labels-idx1-ubyte"][-1]),
+        ("test", file_contents["t10k-labels-idx1-ubyte"][0]),
     ]
     import torchvision.datasets
 
@@ -111,9 +111,9 @@ def offline(**_: object) -> None:
 
 
 def test_compressed_and_plain_files_give_the_same_samples(
-    root: Path, written: dict[str, np.ndarray], tmp_path: Path
+    root: Path, file_contents: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
-    for name, array in written.items():
+    for name, array in file_contents.items():
         write_idx(tmp_path / name, array, compressed=True)
     for plain, compressed in zip(mnist.read(root).samples(), mnist.read(tmp_path).samples(), strict=True):
         assert np.array_equal(plain.image, compressed.image) and plain[1:] == compressed[1:]
@@ -174,7 +174,7 @@ def test_a_damaged_idx_file_is_named_with_what_was_expected(damage: str, compres
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(HEADER + PIXELS, mtime=0)[:-12], "truncated: expected a whole gzip file"),
+        (gzip.compress(HEADER + PIXELS, mtime=0)[:-12], "truncated: expected a complete gzip file"),
         (b"not gzip at all", "expected a readable file"),
         (gzip.compress(HEADER + PIXELS, mtime=0)[:-8] + b"wrongCRC", "expected a readable file"),
     ],
@@ -192,10 +192,10 @@ def test_an_undamaged_idx_file_is_read(tmp_path: Path) -> None:
     assert mnist.read_idx(tmp_path / "images", SHAPE).ravel().tolist() == list(range(60))
 
 
-def test_a_label_above_nine_is_refused(root: Path, written: dict[str, np.ndarray], tmp_path: Path) -> None:
+def test_a_label_above_nine_is_refused(root: Path, file_contents: dict[str, np.ndarray], tmp_path: Path) -> None:
     for path in root.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    labels = written["train-labels-idx1-ubyte"].copy()
+    labels = file_contents["train-labels-idx1-ubyte"].copy()
     labels[123] = 10
     (tmp_path / "train-labels-idx1-ubyte").unlink()
     write_idx(tmp_path / "train-labels-idx1-ubyte", labels)

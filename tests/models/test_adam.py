@@ -1,4 +1,4 @@
-"""Our Adam is torch's fused one, to the bit."""
+"""Our Adam gives the same bits as torch's fused Adam."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def network() -> nn.Module:
 
 
 def losses(made: nn.Module, optimiser: Adam | torch.optim.Optimizer, steps: range) -> list[float]:
-    found = []
+    history = []
     for step in steps:
         torch.manual_seed(step)
         loss = made(torch.randn(5, 1, 16, 16)).square().mean()
         made.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
-        found.append(loss.item())
-    return found
+        history.append(loss.item())
+    return history
 
 
 def test_thirty_steps_equal_those_of_torch_to_the_bit() -> None:
-    ours, theirs = network(), network()
-    reference = torch.optim.Adam(theirs.parameters(), lr=1e-2, betas=(0.5, 0.999), fused=True)
-    assert losses(ours, Adam(ours.parameters(), 1e-2, (0.5, 0.999)), range(30)) == losses(theirs, reference, range(30))
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+    ours, other = network(), network()
+    reference = torch.optim.Adam(other.parameters(), lr=1e-2, betas=(0.5, 0.999), fused=True)
+    assert losses(ours, Adam(ours.parameters(), 1e-2, (0.5, 0.999)), range(30)) == losses(other, reference, range(30))
+    for a, b in zip(ours.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -42,16 +42,16 @@ def test_a_state_loaded_goes_on_as_if_never_stopped() -> None:
     whole, halves = network(), network()
     straight = losses(whole, Adam(whole.parameters(), 1e-2), range(20))
     first = Adam(halves.parameters(), 1e-2)
-    begun = losses(halves, first, range(10))
+    before = losses(halves, first, range(10))
     second = Adam(halves.parameters(), 9.0)
     second.load_state_dict(first.state_dict())
-    assert begun + losses(halves, second, range(10, 20)) == straight
+    assert before + losses(halves, second, range(10, 20)) == straight
 
 
 def test_a_parameter_without_gradient_is_left_alone() -> None:
     used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     optimiser = Adam([unused, used], 1e-1)
-    optimiser.step()  # none has any
+    optimiser.step()  # no parameter has a gradient yet
     torch.autograd.backward(used.square().sum())
     optimiser.step()
     assert torch.equal(unused, torch.ones(3)) and not torch.equal(used, torch.ones(3))

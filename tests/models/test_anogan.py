@@ -1,4 +1,4 @@
-"""AnoGAN: who learns from what, and its latent search against a plain one, image by image."""
+"""AnoGAN: the loss that each network learns from, and its latent search against a plain search of each image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.defaults import AnoGANHyperparameters
 from models.scoring import combine
 from tests.models.test_published import batches
 
-SEARCH_LR = [(201, 0.01), (100, 0.001), (199, 0.0005)]  # of 500 steps, as EGBAD's authors have them
+SEARCH_LR = [(201, 0.01), (100, 0.001), (199, 0.0005)]  # numbers of steps and rates in the code of EGBAD's authors
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -25,7 +25,7 @@ def make(size: int = 16, /, **hyperparameters: float) -> AnoGAN:
     return AnoGAN(1, size, AnoGANHyperparameters(**chosen))  # type: ignore[arg-type]  # int or float
 
 
-def trained(**hyperparameters: float) -> AnoGAN:
+def make_trained(**hyperparameters: float) -> AnoGAN:
     made = make(16, lr=1e-3, **hyperparameters)
     for x in batches(16):
         made.train_step(x)
@@ -33,7 +33,7 @@ def trained(**hyperparameters: float) -> AnoGAN:
 
 
 def test_each_network_learns_from_its_own_loss_alone() -> None:
-    made = make(lr=0.0)  # the discriminator that the generator meets is the one before the step
+    made = make(lr=0.0)  # so the generator's loss uses the discriminator from before the step
     g, d = copy.deepcopy(made.generator).train(), copy.deepcopy(made.discriminator).train()
     x = batches(16)[0]
     torch.manual_seed(5)
@@ -51,7 +51,7 @@ def test_each_network_learns_from_its_own_loss_alone() -> None:
 
 
 def plain_search(made: AnoGAN, x: Tensor, start: Tensor) -> tuple[float, float]:
-    """One image alone, with torch's own Adam: the last step's two losses."""
+    """Search the code of a single image with torch's own Adam; return the last step's two losses."""
     g, d = copy.deepcopy(made.generator).eval(), copy.deepcopy(made.discriminator).eval()
     z = nn.Parameter(start.clone())
     adam = torch.optim.Adam([z], lr=0.01, fused=True)
@@ -72,7 +72,7 @@ def plain_search(made: AnoGAN, x: Tensor, start: Tensor) -> tuple[float, float]:
 
 
 def test_a_batch_is_searched_as_each_image_alone() -> None:
-    made = trained(steps=20)
+    made = make_trained(steps=20)
     x = batches(16)[1]
     (start,) = made.starts(x.device)
     parts = made.score(x)
@@ -87,7 +87,7 @@ def anomaly_score(made: AnoGAN, x: Tensor) -> Tensor:
 
 
 def test_lambda_of_the_catalog_gives_what_the_search_minimises_and_more_steps_less_of_it() -> None:
-    made = trained()
+    made = make_trained()
     x = batches(16)[1]
     parts = made.score(x)
     torch.testing.assert_close(
@@ -100,7 +100,7 @@ def test_lambda_of_the_catalog_gives_what_the_search_minimises_and_more_steps_le
 
 
 def test_an_image_that_the_generator_makes_is_found_again_better_than_noise() -> None:
-    made = trained(steps=200)
+    made = make_trained(steps=200)
     made.eval()
     with torch.no_grad():
         made_by_g = made.generator(made.starts(torch.device("cpu"))[0] + 0.3)
@@ -110,7 +110,7 @@ def test_an_image_that_the_generator_makes_is_found_again_better_than_noise() ->
 
 
 def test_restarts_keep_the_best_of_each_image_and_both_its_parts() -> None:
-    made = trained(steps=5)
+    made = make_trained(steps=5)
     x = batches(16)[1]
     cpu = x.device
     made.restarts = 4
@@ -123,20 +123,20 @@ def test_restarts_keep_the_best_of_each_image_and_both_its_parts() -> None:
         singly.append(made.score(x))
     totals = torch.stack([0.9 * parts["reconstruction"] + 0.1 * parts["latent"] for parts in singly])
     chosen = totals.argmin(0)
-    assert len(set(chosen.tolist())) > 1, "no start is the best for all: else this shows nothing"
+    assert len(set(chosen.tolist())) > 1, "the test needs images with different best starts"
     for name, part in best.items():
         assert part.tolist() == [singly[run][name][place].item() for place, run in enumerate(chosen.tolist())]
 
 
 def test_more_restarts_change_no_start_and_can_only_lower_the_score() -> None:
-    one, three = trained(restarts=1), trained(restarts=3)
+    one, three = make_trained(restarts=1), make_trained(restarts=3)
     assert torch.equal(one.starts(torch.device("cpu"))[0], three.starts(torch.device("cpu"))[0])
     x = batches(16)[1]
     assert (anomaly_score(three, x) <= anomaly_score(one, x)).all()
 
 
 def test_scoring_leaves_gradients_and_what_requires_them_as_found() -> None:
-    made = trained()
+    made = make_trained()
     made.generator[0].requires_grad_(False)
     required = [parameter.requires_grad for parameter in made.parameters()]
     before = {name: None if p.grad is None else p.grad.clone() for name, p in made.named_parameters()}
@@ -150,7 +150,7 @@ def test_scoring_leaves_gradients_and_what_requires_them_as_found() -> None:
 
 
 def test_scores_do_not_depend_on_torchs_random_state() -> None:
-    made = trained(restarts=2)
+    made = make_trained(restarts=2)
     x = batches(16)[1]
     scores = []
     for seed in (0, 1):

@@ -1,4 +1,4 @@
-"""Baselines against their definitions, computed plainly with numpy."""
+"""Baselines against their definitions, which are computed plainly with numpy."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def autoencoder(**hyperparameters: Any) -> Autoencoder:
 
 
 def test_autoencoder_is_ganomaly_without_adversary_and_codes_as_far_as_the_copy_goes() -> None:
-    """GANomaly with L_con alone trains its first encoder and its decoder the same, bit by bit."""
+    """GANomaly with L_con alone trains its first encoder and its decoder to the same bits."""
     made = autoencoder()
     twin = GANomaly(1, 16, GANomalyHyperparameters(width=4, nz=6, w_adv=0, w_enc=0, w_con=1))
     twin.generator.encoder1.load_state_dict(made.network[0].state_dict())
@@ -83,15 +83,15 @@ def test_autoencoder_is_ganomaly_without_adversary_and_codes_as_far_as_the_copy_
     for seed in range(3):
         x = made.normalise(images(8, seed))
         assert torch.equal(made.train_step(x)["con"], twin.train_step(x)["g_con"])
-    for ours, theirs in zip(made.network, (twin.generator.encoder1, twin.generator.decoder), strict=True):
+    for ours, other in zip(made.network, (twin.generator.encoder1, twin.generator.decoder), strict=True):
         for name, value in ours.state_dict().items():
-            assert torch.equal(value, theirs.state_dict()[name]), name
+            assert torch.equal(value, other.state_dict()[name]), name
     x = made.normalise(images(6, 9))
     assert torch.equal(made.score(x)["score"], twin.score(x)["reconstruction"])
 
 
 def test_autoencoder_learns_to_copy_what_it_is_shown_and_nothing_else() -> None:
-    """Trained on images with a bright left half, it fails on those with a bright right half."""
+    """An autoencoder trained on images with a bright left half fails on images with a bright right half."""
     made = autoencoder(lr=2e-3)
     halves = torch.zeros(32, 1, 16, 16, dtype=torch.uint8)
     halves[..., :8] = torch.linspace(120, 255, 32).to(torch.uint8)[:, None, None, None]
@@ -183,7 +183,7 @@ def test_knn_is_the_mean_distance_to_the_nearest(
 
 
 def exact_scores(train: Tensor, test: Tensor, neighbours: int) -> Floats:
-    """kNN in numpy's int64: no rounding before the square root."""
+    """Compute kNN scores with numpy's int64, without rounding before the square root."""
     y, x = (of.flatten(1).numpy().astype(np.int64) for of in (train, test))
     squares = np.sort(np.stack([((y - row) ** 2).sum(1) for row in x]), 1)[:, :neighbours]
     mean: Floats = np.sqrt(squares.astype(np.float64)).mean(1)
@@ -191,17 +191,17 @@ def exact_scores(train: Tensor, test: Tensor, neighbours: int) -> Floats:
 
 
 def test_knn_finds_the_nearest_among_many_and_among_equals() -> None:
-    """Several chunks of whole blocks and a rest; few distinct images, so most distances are ties."""
+    """The images fill several chunks of whole blocks and a rest; few are distinct, so most distances are ties."""
     distinct = images(40, 0)
     train = torch.cat([images(2000, 2), distinct[torch.arange(1100) % 40]])
     test = torch.cat([images(5, 1), distinct[:5]])
     for neighbours in (1, 5, 40):
         made = make("knn", neighbours=neighbours)
         made.fit(train)
-        found = scores(made, test)
-        np.testing.assert_allclose(found, exact_scores(train, test, neighbours), rtol=1e-7)
+        together = scores(made, test)
+        np.testing.assert_allclose(together, exact_scores(train, test, neighbours), rtol=1e-7)
         single = [scores(made, test[i : i + 1])[0] for i in range(len(test))]
-        assert found.tolist() == single
+        assert together.tolist() == single
         made.fit(train.flip(0))
         assert scores(made, test).tolist() == single
 
@@ -222,7 +222,7 @@ def test_knn_of_a_training_image_is_exactly_zero_and_extremes_are_exact() -> Non
     made.fit(torch.cat([images(9, 0), black]))
     assert scores(made, images(9, 0)).tolist() == [0] * 9
     made.fit(black)
-    assert scores(made, white).tolist() == [32.0]  # 16 pixels a side, each 2 apart
+    assert scores(made, white).tolist() == [32.0]  # sqrt(16 * 16 * 2^2)
 
 
 def test_knn_averages_all_where_there_are_fewer_than_asked() -> None:

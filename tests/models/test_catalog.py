@@ -1,4 +1,4 @@
-"""The catalog: what it knows without torch, how hyperparameters are resolved, how names are found."""
+"""The catalog: its facts without torch, the resolution of hyperparameters, and the look-up of names."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def test_a_variants_overrides_are_defaults_that_a_study_may_replace() -> None:
     [
         ("repo_head", "lr", 2e-4),
         ("paper", "lr", 2e-3),
-        ("paper", "epochs", None),  # datasets differ
+        ("paper", "epochs", None),  # differs between datasets
         ("untrained", "epochs", 0),
         ("repo_head", "lambda", 0.0),
-        ("repo_head", "steps", None),  # of another detector
+        ("repo_head", "steps", None),  # a hyperparameter of another detector
     ],
 )
 def test_default_of_a_hyperparameter_by_variant(variant: str, name: str, value: float | None) -> None:
@@ -125,8 +125,8 @@ def test_all_faults_are_told_at_once_the_nearest_name_first() -> None:
         resolve(GANOMALY, "repohead", {"widht": 3, "nz": 0, "lr": "x", "w_adv": -1})
     for part in (
         "variant repohead",
-        "legal are repo_head",
-        "legal are width, epochs",
+        "legal names are repo_head",
+        "legal names are width, epochs",
         "nz=0",
         "lr='x'",
         "w_adv=-1",
@@ -181,7 +181,7 @@ def test_hyperparameters_must_be_a_frozen_dataclass_of_plain_values_with_default
 
 
 def test_an_unknown_name_lists_the_detectors_nearest_first() -> None:
-    with pytest.raises(UnknownDetector, match="legal are skip_ganomaly, ganomaly, anogan"):
+    with pytest.raises(UnknownDetector, match="legal names are skip_ganomaly, ganomaly, anogan"):
         detector("skip_ganomly")
 
 
@@ -206,7 +206,9 @@ def test_an_own_detector_is_known_by_its_class_attributes() -> None:
     assert info.name == info.implementation == "tests.own_detector:DenoisingAutoencoder"
     assert info.variants == {"plain": Variant(lam=None)}
     assert info.trains_by_epoch and not info.deterministic and not info.trivial and info.revision == 1
-    assert info.doc == "Learns to remove noise from normal images; scores what it cannot restore."
+    assert info.doc == (
+        "Autoencoder that learns to remove noise from normal images; its score is the squared error of its output."
+    )
 
 
 def test_lambda_weighs_reconstruction_against_latent_in_float64() -> None:
@@ -234,5 +236,5 @@ def test_a_part_of_weight_zero_cannot_spoil_the_score() -> None:
     ],
 )
 def test_lambda_and_components_that_do_not_go_together_are_refused(names: list[str], lam: float | None) -> None:
-    with pytest.raises(ValueError, match="do not go together"):
+    with pytest.raises(ValueError, match="does not fit the components"):
         combine({name: np.zeros(2) for name in names}, lam)

@@ -1,4 +1,4 @@
-"""Convolutions as matrix products against torch's own: values, gradients, and what is computed for whom."""
+"""Convolutions as matrix products against torch's own: values, gradients, and which gradients are computed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYERS = [
     (Conv2d, (3, 8, 4, 2, 1), 16),
     (Conv2d, (6, 5, 4, 2, 1), 8),  # small
     (Conv2d, (6, 5, 4, 2, 1), 2),
-    (Conv2d, (6, 5, 4, 1, 0), 4),  # one patch an image
+    (Conv2d, (6, 5, 4, 1, 0), 4),  # one patch per image
     (Conv2d, (6, 5, 3, 1, 1), 4),
     (ConvTranspose2d, (6, 5, 4, 1, 0), 1),
     (ConvTranspose2d, (6, 5, 4, 2, 1), 1),
@@ -30,7 +30,7 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 @pytest.fixture(params=LAYERS, ids=str)
 def layer(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module, Tensor]:
-    """Ours, torch's own with the same weights, and an input."""
+    """Return our layer, torch's own layer with the same weights, and an input."""
     torch.manual_seed(0)
     kind, arguments, side = request.param
     ours = kind(*arguments)
@@ -54,17 +54,17 @@ def test_the_layers_of_this_test_are_products(
 def test_values_and_gradients_are_those_of_torch(
     layer: tuple[nn.Module, nn.Module, Tensor], layout: torch.memory_format
 ) -> None:
-    """Behind an activation in place, as the networks have it."""
+    """The layer is followed by an in-place activation, as in the networks."""
     ours, own, x = layer
     ours.to(memory_format=layout)
-    found = []
+    results = []
     for module in (ours, own):
         image = x.clone().contiguous(memory_format=layout).requires_grad_()
         output = functional.leaky_relu(module(image), 0.2, inplace=True)
         weights = torch.linspace(-1, 1, output.numel()).view(output.shape)
         torch.autograd.backward((output * weights).sum())
-        found.append([output, image.grad, *(parameter.grad for parameter in module.parameters())])
-    for a, b in zip(*found, strict=True):
+        results.append([output, image.grad, *(parameter.grad for parameter in module.parameters())])
+    for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, check_stride=False)
 
 
@@ -72,10 +72,10 @@ def test_only_the_gradients_that_a_pass_asks_for_are_computed(
     layer: tuple[nn.Module, nn.Module, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[bool]] = []
-    wanted = convolution._gradient_wanted
+    original = convolution._gradient_wanted
 
-    def spy(ctx: Any, place: int) -> bool:
-        asked[-1].append(wanted(ctx, place))
+    def spy(ctx: Any, position: int) -> bool:
+        asked[-1].append(original(ctx, position))
         return asked[-1][-1]
 
     monkeypatch.setattr(convolution, "_gradient_wanted", spy)
@@ -107,10 +107,10 @@ def test_autocast_and_other_types_are_left_to_torch() -> None:
 
 
 def _graph(output: Tensor) -> list[Any]:
-    found: list[Any] = []
+    nodes: list[Any] = []
     front: list[Any] = [output.grad_fn]
     while front:
         node = front.pop()
-        found.append(node)
+        nodes.append(node)
         front += [following for following, _ in node.next_functions if following is not None]
-    return found
+    return nodes

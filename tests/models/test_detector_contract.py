@@ -1,4 +1,4 @@
-"""What holds for every detector, built-in or a user's own."""
+"""The contract of every detector, built-in or a user's own."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ SMALL: dict[str, dict[str, int]] = {
     "tests.own_detector:DenoisingAutoencoder": {"width": 4},
 }
 NAMES = [*DETECTORS, "tests.own_detector:DenoisingAutoencoder"]
-# `untrained` is the default variant for 0 epochs, hence the same code.
+# `untrained` is left out: it is the default variant with 0 epochs, hence the same code.
 CASES = [
     (name, variant, "float32") for name in NAMES for variant in detector(name).variants if variant != "untrained"
 ] + [(name, detector(name).default_variant, "bf16") for name in NAMES if detector(name).trains_by_epoch]
-UNLEARNED = {"constant", "total_variation"}  # what they score depends on no training image
-BLIND = {"constant"}  # nor on the image that is scored
+UNLEARNED = {"constant", "total_variation"}  # their scores do not depend on training images
+BLIND = {"constant"}  # its scores do not depend on the scored image either
 
 
 def images(count: int, channels: int = 1, seed: int = 7) -> Tensor:
-    """Random blobs, uint8 [count, channels, SIZE, SIZE]: neighbouring pixels alike, as in a photograph."""
+    """Return random blobs, uint8 [count, channels, SIZE, SIZE]; neighbouring pixels are equal, as in photographs."""
     coarse = np.random.RandomState(seed).randint(0, 256, (count, channels, SIZE // 4, SIZE // 4))
     return torch.from_numpy(coarse.repeat(4, axis=2).repeat(4, axis=3).astype(np.uint8))
 
@@ -84,7 +84,7 @@ class Case:
 
 
 def state_bits(made: Detector) -> dict[str, bytes]:
-    """Every parameter and buffer, as bytes: NaN equals itself here."""
+    """Return every parameter and buffer as bytes, so that NaN equals itself."""
     return {name: value.numpy().tobytes() for name, value in made.state_dict().items()}
 
 
@@ -102,25 +102,25 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(params=[case for case in CASES if detector(case[0]).trains_by_epoch], ids="-".join)
 def stepping(request: pytest.FixtureRequest) -> Case:
-    """A case that is trained batch by batch."""
+    """Return a case that is trained batch by batch."""
     return Case(*request.param)
 
 
 @pytest.fixture(params=[case for case in CASES if case[0] not in UNLEARNED], ids="-".join)
 def learning(request: pytest.FixtureRequest) -> Case:
-    """A case whose scores depend on what it was trained on."""
+    """Return a case whose scores depend on the training images."""
     return Case(*request.param)
 
 
 @pytest.fixture(params=[case for case in CASES if case[0] not in BLIND], ids="-".join)
 def looking(request: pytest.FixtureRequest) -> Case:
-    """A case whose scores depend on what it is shown."""
+    """Return a case whose scores depend on the scored image."""
     return Case(*request.param)
 
 
 @pytest.fixture(params=[case for case in CASES if case[2] == "bf16"], ids="-".join)
 def rounding(request: pytest.FixtureRequest) -> Case:
-    """A case that is trained in less than float32."""
+    """Return a case that is trained in a lower precision than float32."""
     return Case(*request.param)
 
 
@@ -242,7 +242,7 @@ class TestDetectorContract:
                 assert whole.shape == batch.shape
             else:
                 assert whole.dim() == 2
-        assert made.training or not case.info.trains_by_epoch, "the mode is as before"
+        assert made.training or not case.info.trains_by_epoch, "the mode must be the same as before"
         assert state_bits(made) == bits and torch.equal(torch.get_rng_state(), random)
         assert torch.equal(batch, kept)
 
@@ -376,7 +376,7 @@ class TestDetectorContract:
 
 
 def _all_numbers(state: Any) -> Tensor:
-    """Every number within nested state, as one float64 vector in a fixed order."""
+    """Return all numbers of a nested state as one float64 vector in a fixed order."""
     if isinstance(state, Tensor):
         return state.double().flatten()
     if isinstance(state, dict):

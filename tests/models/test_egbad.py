@@ -1,4 +1,4 @@
-"""EGBAD: who learns from what, the averages of the published step, and its scores."""
+"""EGBAD: the loss that each network learns from, the averages of the published step, and its scores."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from models.defaults import EGBADHyperparameters
 from models.egbad import EGBAD, PairDiscriminator
-from tests.models.test_published import batches, worst
+from tests.models.test_published import batches, largest_difference
 from tests.models.test_variants import learns
 from tests.support.published import PublishedEGBAD
 
-LR = 1e-3  # larger than published, so that averages part from weights within a few steps
+LR = 1e-3  # larger than published, so that averages differ from weights after a few steps
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,7 +27,7 @@ def make(size: int = 16, **hyperparameters: float) -> EGBAD:
     return EGBAD(1, size, EGBADHyperparameters(**chosen))  # type: ignore[arg-type]  # int or float
 
 
-def trained() -> EGBAD:
+def make_trained() -> EGBAD:
     made = make()
     for x in batches(16):
         made.train_step(x)
@@ -47,7 +47,7 @@ def test_averages_are_those_of_the_published_step() -> None:
 
 
 def test_each_network_learns_from_its_own_loss_alone() -> None:
-    made = make(lr=0.0)  # the discriminator that G and E meet is the one before the step
+    made = make(lr=0.0)  # so the losses of G and E use the discriminator from before the step
     e, g, d = (copy.deepcopy(network).train() for network in made.learned)
     x = batches(16)[0]
     torch.manual_seed(5)
@@ -70,7 +70,7 @@ def test_each_network_learns_from_its_own_loss_alone() -> None:
 def test_averages_start_at_the_initial_weights_trail_behind_and_never_learn() -> None:
     made = make()
     for average, network in zip(made.averaged, made.learned, strict=True):
-        assert worst(average, network) == 0
+        assert largest_difference(average, network) == 0
     start = copy.deepcopy(made.averaged)
     for x in batches(16):
         made.train_step(x)
@@ -81,14 +81,14 @@ def test_averages_start_at_the_initial_weights_trail_behind_and_never_learn() ->
 
 
 def test_averages_keep_batchnorms_statistics_of_the_last_step() -> None:
-    made = trained()
+    made = make_trained()
     for average, network in zip(made.averaged, made.learned, strict=True):
-        for ours, theirs in zip(average.buffers(), network.buffers(), strict=True):
-            assert torch.equal(ours, theirs) and ours.data_ptr() != theirs.data_ptr()
+        for mean, last in zip(average.buffers(), network.buffers(), strict=True):
+            assert torch.equal(mean, last) and mean.data_ptr() != last.data_ptr()
 
 
 def test_scores_are_those_of_the_averages_and_not_of_the_weights() -> None:
-    made = trained()
+    made = make_trained()
     x = batches(16)[1]
     parts = made.score(x)
     e, g, d = (copy.deepcopy(network).eval() for network in made.averaged)
@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_averages_and_not_of_the_weights() -> None:
 
 
 def test_the_logit_is_made_of_the_features_alone() -> None:
-    made = trained()
+    made = make_trained()
     d = made.discriminator.eval()
     x, z = batches(16)[0], torch.randn(8, made.nz, 1, 1)
     f = d.features(x, d.codes(z))

@@ -1,7 +1,7 @@
-"""Losses of 20 steps against committed numbers, tied to each detector's revision.
+"""Losses of 20 steps against committed numbers, which belong to each detector's revision.
 
-Where the numbers are meant to change, raise the revision in `models/catalog.py` and write the file
-anew: `python -m tests.models.test_golden`.
+If a change of the numbers is intended, raise the revision in `models/catalog.py` and write the file again:
+`python -m tests.models.test_golden`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ TRAINED = [
     if info.trains_by_epoch and resolve(info, variant, {})["epochs"]
 ]
 STEPS, BATCH, SIZE = 20, 16, 32
-# Kinds of CPU add up in another order, and adversarial training amplifies that: between a Xeon with AMX and an EPYC
-# without, the losses differ by at most 5e-5 before step 7 and by up to 4e-3 after it.  Other arithmetic shows at once.
+# Different CPUs add up in different orders, and adversarial training amplifies the differences: between a Xeon with AMX
+# and an EPYC without, losses differ by at most 5e-5 before step 7 and by up to 4e-3 after it.  A change of the
+# arithmetic itself gives larger differences from the first steps on.
 EARLY, RTOL_EARLY, RTOL_LATE = 7, 1e-4, 1e-2
 SMALL = {"width": 8, "nz": 16, "lr": 5e-5}
 
 
 def batch(step: int) -> Tensor:
-    """Sixteen smooth images: products of two waves with random frequencies and phases, as uint8."""
+    """Return sixteen smooth images: products of two waves with random frequencies and phases, as uint8."""
     draw = np.random.RandomState(step)
     frequency, phase = draw.uniform(0.1, 0.6, (2, BATCH, 1)), draw.uniform(0, 6.28, (2, BATCH, 1))
     rows, columns = np.sin(frequency * np.arange(SIZE) + phase)
@@ -46,7 +47,7 @@ def info_of(trained: str) -> DetectorInfo:
 
 
 def losses(trained: str) -> dict[str, list[float]]:
-    """Each loss of a small detector/variant over 20 steps; float32, one thread, seed 0."""
+    """Return each loss of a small detector/variant over 20 steps; float32, one thread, seed 0."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Networks compute in bfloat16 where they are asked to, and everything around them does not."""
+"""Networks compute in bfloat16 if it is chosen, and everything outside networks stays in float32."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pair = namedtuple("Pair", ["left", "right"])
 
 
 class Parts(nn.Module):
-    """A network of two layers that notes what type of numbers its parts see."""
+    """A network of two layers that records the dtypes of its parts' outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ def test_a_network_computes_in_bf16_within_and_answers_in_float32() -> None:
         assert network.seen == [torch.bfloat16] * 2
         assert {y.dtype, nested["list"][0].dtype, pair.left.dtype} == {torch.float32} and nested["flag"] is True
         assert pair.right.dtype == torch.int64
-        assert network.second(y.mean((2, 3))).dtype == torch.float32  # a part called alone is a network, too
+        assert network.second(y.mean((2, 3))).dtype == torch.float32  # a part that is called alone is a network too
         assert (y.flatten(1) @ y.flatten(1).T).dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
@@ -69,7 +69,10 @@ def test_after_a_fault_within_a_network_nothing_is_left_on() -> None:
 
 
 def test_probabilities_and_images_near_their_ends_keep_their_gradients() -> None:
-    """In bfloat16 0.998 is 1: D's loss would be none and end as "collapsed", and G's black pixels would not learn."""
+    """Check values near 1, because bfloat16 rounds 0.998 to 1.
+
+    D's loss would be 0 and count as collapsed, and G's black pixels would have no gradient.
+    """
     f = torch.full((1, 1, 1, 1), 8.0, requires_grad=True)
     classifier = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.ones_(classifier.weight)
@@ -84,7 +87,7 @@ def test_probabilities_and_images_near_their_ends_keep_their_gradients() -> None
 
 
 def test_weights_learn_from_sums_in_float32() -> None:
-    """Two passes through one network in a step: each gradient is rounded once, their sum is not."""
+    """In two passes through one network in a step, each gradient is rounded once, but their sum is not rounded."""
     torch.manual_seed(0)
     layer = nn.Linear(64, 64, bias=False)
     x = torch.randn(32, 64)

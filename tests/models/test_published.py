@@ -1,4 +1,4 @@
-"""Every trained detector against a plain rendering of its published step: losses, weights, statistics."""
+"""Every trained detector against a plain version of its published step: losses, weights, statistics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHTS = (2.0, 30.0, 3.0)
 CHOSEN = {
     "ganomaly": {"w_adv": 2.0, "w_con": 30.0, "w_enc": 3.0},
     "skip_ganomaly": {"w_adv": 2.0, "w_con": 30.0, "w_lat": 3.0},
-    "egbad": {"lr": 1e-3},  # published is 1e-5, which moves next to nothing in four steps
+    "egbad": {"lr": 1e-3},  # the published 1e-5 changes almost nothing in four steps
 }
 
 
@@ -44,8 +44,8 @@ def make(
     return SkipGANomaly(1, size, skip_values, variant, dataset)
 
 
-def worst(ours: nn.Module, theirs: nn.Module) -> float:
-    pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
+def largest_difference(ours: nn.Module, other: nn.Module) -> float:
+    pairs = zip(ours.state_dict().values(), other.state_dict().values(), strict=True)
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
@@ -64,7 +64,7 @@ def test_losses_weights_and_statistics_are_those_of_the_published_step(name: str
         for loss, value in expected.items():
             torch.testing.assert_close(losses[loss], value.detach(), rtol=2e-6, atol=1e-7)
     for part, network in plain.networks.items():
-        assert worst(made.get_submodule(part), network) < 1e-6, part
+        assert largest_difference(made.get_submodule(part), network) < 1e-6, part
     assert made.counters().get("d_reinitialisations", 0) == 0
 
 
@@ -75,12 +75,12 @@ def test_ganomaly_differs_from_the_published_step_in_no_bit_of_a_weight() -> Non
         plain(x)
         made.train_step(x)
     for network, other in ((made.generator, plain.g), (made.discriminator, plain.d)):
-        for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):
-            assert torch.equal(ours, theirs)
+        for weight, published in zip(network.parameters(), other.parameters(), strict=True):
+            assert torch.equal(weight, published)
 
 
 class RecursiveUNet(nn.Module):
-    """The U-Net as blocks within blocks, with activations in place, to compare `networks.UNet` to."""
+    """U-Net as nested blocks with in-place activations, for comparison with `networks.UNet`."""
 
     def __init__(self, unet: networks.UNet, level: int) -> None:
         super().__init__()
@@ -127,9 +127,9 @@ def test_a_collapsed_discriminator_gets_new_weights_and_keeps_the_rest(
     assert renewed.counters() == {"d_reinitialisations": 1} and kept.counters() == {"d_reinitialisations": 0}
 
     torch.manual_seed(11)
-    expected = copy.deepcopy(kept.discriminator).apply(networks.initialise)  # statistics as kept
-    assert worst(renewed.discriminator, expected) == 0
-    assert worst(renewed.generator, kept.generator) == 0
+    expected = copy.deepcopy(kept.discriminator).apply(networks.initialise)  # does not change the statistics
+    assert largest_difference(renewed.discriminator, expected) == 0
+    assert largest_difference(renewed.generator, kept.generator) == 0
     moments = [[first for _, first, _ in made.optimiser_d.moments.values()] for made in (kept, renewed)]
     assert moments[0] and all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
 
@@ -152,7 +152,11 @@ def test_reinitialising_without_looking_gives_the_same_weights_or_none() -> None
     torch.manual_seed(5)
     networks.reinitialise_where(unlooked, torch.tensor(True))
     networks.reinitialise_where(left, torch.tensor(False))
-    assert worst(looked, unlooked) == 0 and worst(network, left) == 0 and worst(network, looked) > 0
+    assert (
+        largest_difference(looked, unlooked) == 0
+        and largest_difference(network, left) == 0
+        and largest_difference(network, looked) > 0
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The two GANs' variants `paper` and `repo_2018`, each against a plain rendering of its source's training step."""
+"""The variants `paper` and `repo_2018` of two GANs, each against a plain version of its source's training step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.ganomaly import RENDERINGS as GANOMALY
 from models.ganomaly import GANomaly
 from models.skip_ganomaly import RENDERINGS as SKIP_GANOMALY
 from models.skip_ganomaly import SkipGANomaly
-from tests.models.test_published import WEIGHTS, batches, make, worst
+from tests.models.test_published import WEIGHTS, batches, largest_difference, make
 from tests.support.published import Adversarial, Losses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -25,7 +25,7 @@ OTHERS = [(kind, variant) for kind in KINDS for variant in ("repo_2018", "paper"
 
 
 class SourceStep(Adversarial):
-    """Each variant's step as its source has it: D's whole step, then G's, one pass for each use."""
+    """Steps of the variants as in their sources: D's whole step, then G's, with one pass for each use."""
 
     def update(self, optimiser: torch.optim.Optimizer, *losses: Tensor) -> None:
         optimiser.zero_grad()
@@ -86,7 +86,7 @@ class SourceStep(Adversarial):
 
 
 def learns(network: nn.Module) -> bool:
-    """Whether any weight has a gradient that is not zero."""
+    """Return True if any weight has a gradient that is not zero."""
     return any(p.grad is not None and bool(p.grad.any()) for p in network.parameters())
 
 
@@ -107,8 +107,8 @@ def test_losses_weights_and_statistics_are_those_of_the_source(kind: str, varian
         losses = made.train_step(x)
         for name, loss in expected.items():
             torch.testing.assert_close(losses[name], loss.detach(), rtol=2e-6, atol=1e-6)
-    assert worst(made.generator, plain.g) < 1e-6
-    assert worst(made.discriminator, plain.d) < 1e-6
+    assert largest_difference(made.generator, plain.g) < 1e-6
+    assert largest_difference(made.discriminator, plain.d) < 1e-6
     assert int(made.d_reinitialisations) == 0
 
 
@@ -117,7 +117,7 @@ def test_every_variant_of_the_catalog_has_its_rendering_and_no_other() -> None:
     assert SKIP_GANOMALY.keys() == DETECTORS["skip_ganomaly"].variants.keys()
 
 
-# -- who learns from what -----------------------------------------------------------------------
+# -- losses that each network learns from --------------------------------------------------------
 
 
 @pytest.mark.parametrize("variant", TRAINED)
@@ -210,7 +210,7 @@ def test_skip_ganomaly_discriminator_learns_from_the_losses_of_its_variant(
         ("repo_head", 1e9, 1),
         ("repo_2018", 1e9, 1),
         ("paper", 1e9, 0),
-        ("repo_2018", 0.75, 1),  # either cross-entropy begins below it, their sum beyond
+        ("repo_2018", 0.75, 1),  # each cross-entropy starts below it, but their sum above it
         ("repo_2018", 1e-5, 0),
     ],
 )
@@ -232,7 +232,7 @@ def test_one_loss_below_the_bound_is_enough_and_nan_is_none(losses: list[float],
     network = networks.encoder(16, 1, 4, 6)
     before = copy.deepcopy(network)
     found = networks.reinitialise_collapsed(network, [torch.tensor(loss) for loss in losses])
-    assert bool(found) == collapsed == (worst(network, before) > 0)
+    assert bool(found) == collapsed == (largest_difference(network, before) > 0)
     assert not networks.reinitialise_collapsed(network, [torch.tensor(float("nan"))] * 2)
 
 
@@ -251,7 +251,7 @@ def test_the_learning_rate_is_constant_for_half_of_the_epochs_and_then_falls_lin
 @pytest.mark.parametrize("variant", TRAINED)
 def test_only_the_papers_learning_rate_changes_and_only_with_the_epoch(kind: str, variant: str) -> None:
     made = make(kind, 16, variant, epochs=4, lr=2e-3)
-    for epoch in (0, 1, 2, 3, 3, 0):  # again on a resume, and in whatever order
+    for epoch in (0, 1, 2, 3, 3, 0):  # repeated as on a resume, and in any order
         made.begin_epoch(epoch)
         share = [1.0, 1.0, 2 / 3, 1 / 3][epoch] if variant == "paper" else 1.0
         assert made.optimiser_g.lr == made.optimiser_d.lr == pytest.approx(2e-3 * share)
@@ -265,7 +265,7 @@ def test_the_decayed_learning_rate_is_that_of_the_steps(kind: str) -> None:
         before = [parameter.detach().clone() for parameter in made.parameters()]
         made.train_step(batches(16)[0])
         moved = [float((p.detach() - old).abs().max()) for p, old in zip(made.parameters(), before, strict=True)]
-        assert max(moved) == pytest.approx(lr, rel=0.01)  # Adam's first step, whatever the gradient
+        assert max(moved) == pytest.approx(lr, rel=0.01)  # Adam's first step has this size for any gradient
 
 
 # -- noise --------------------------------------------------------------------------------------
