@@ -8,9 +8,12 @@ import re
 import subprocess
 import sysconfig
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from tests.benchmarks.structure import FRAGMENT, PACKAGES, figures
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -46,19 +49,44 @@ def test_no_file_hides_behind_an_empty_word(word: str) -> None:
     assert [name for name in SOURCES if word in Path(name).stem] == []
 
 
-def test_the_readme_names_only_files_and_verbs_that_exist() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", readme):
-        assert (ROOT / target).exists(), target
-    verbs = set(re.findall(r"python -m sweep (\w+)", readme))
+def test_no_folder_hides_its_architecture() -> None:
+    folders = Counter(str(Path(name).parent) for name in SOURCES if not name.endswith("__init__.py"))
+    product = {folder: count for folder, count in folders.items() if folder.split("/")[0] != "tests"}
+    assert {folder: count for folder, count in product.items() if count > 20} == {}
+    assert {folder: count for folder, count in folders.items() if count > 30} == {}
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name.endswith("__init__.py")])
+def test_a_package_says_in_its_first_line_what_lives_there(name: str) -> None:
+    docstring = ast.get_docstring(ast.parse((ROOT / name).read_text()))
+    assert docstring is not None and len(docstring.splitlines()[0]) <= 120
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name.split("/")[0] in PACKAGES])
+def test_docstrings_stand_by_themselves(name: str) -> None:
+    tree = ast.parse((ROOT / name).read_text())
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
+    assert [text.splitlines()[0] for text in docstrings if text and FRAGMENT.match(text)] == []
+
+
+def test_imports_form_no_circle_and_few_functions_are_named_by_a_participle() -> None:
+    measured = figures(ROOT)
+    assert measured["modules in import circles"] == "0"
+    assert float(measured["functions named by a bare participle"].partition("(")[2].rstrip("%)")) < 1.5
+
+
+def test_the_pages_name_only_verbs_that_exist() -> None:
+    pages = "\n".join((ROOT / name).read_text() for name in FILES if name.endswith("README.md"))
+    verbs = set(re.findall(r"python -m sweep (\w+)", pages))
     sources = [path.read_text() for path in (ROOT / "sweep/cli").glob("*.py")]
     known = {name for text in sources for name in re.findall(r"^def (\w+)\(", text, re.MULTILINE)} | {"data"}
     assert verbs
     assert verbs <= known
 
 
-def test_the_readme_shows_the_detector_that_the_tests_run() -> None:
-    readme = (ROOT / "README.md").read_text()
-    shown = re.search(r"```python\n# tests/own_detector\.py\n(.*?)```", readme, re.DOTALL)
+def test_the_page_of_detectors_shows_the_detector_that_the_tests_run() -> None:
+    page = (ROOT / "models/README.md").read_text()
+    shown = re.search(r"```python\n# tests/own_detector\.py\n(.*?)```", page, re.DOTALL)
     assert shown is not None
     assert shown.group(1).strip() in (ROOT / "tests/own_detector.py").read_text()

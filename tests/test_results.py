@@ -406,9 +406,9 @@ def test_the_command_scores_a_folder_by_the_best_detector(made: Path, tmp_path: 
     assert all(Path(path).exists() for path in found["wrote"])
 
 
-def test_the_example_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    readme = (ROOT / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(from sweep\.results .*?)```", readme, re.DOTALL)
+def test_the_example_of_the_page_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    page = (ROOT / "sweep/README.md").read_text()
+    (example,) = re.findall(r"```python\n(from sweep\.results .*?)```", page, re.DOTALL)
     (folder / "store").rename(folder / "results")
     (folder / "digits").rename(folder / "FOLDER")
     monkeypatch.chdir(folder)

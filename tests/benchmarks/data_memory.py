@@ -19,7 +19,7 @@ import sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from data import catalog, loader, shards
+from data import catalog; from data.storage import loader, shards
 from data.sources.base import Sample, Source
 from sweep.store import open_store
 

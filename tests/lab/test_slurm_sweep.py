@@ -41,7 +41,8 @@ def place(lab_is_possible: None, tmp_path: Path) -> Iterator[Premises]:
         }  # fmt: skip
         config = {
             "cluster": cluster, "storage": f"{SHARED}/store", "data": {"size": 16},
-            "trial": {"checkpoint_seconds": 2}, "sweep": logged(EPOCHS, pause=0.05, abnormal=4),
+            # `precision: auto` could be bf16 on this machine, and is float32 on nodes whose CPU a plan does not know.
+            "trial": {"checkpoint_seconds": 2, "precision": "float32"}, "sweep": logged(EPOCHS, 0.05, abnormal=4),
         }  # fmt: skip
         made.write("slurm.yaml", config)
         peace = {"cluster": {"provider": "local"}, "storage": f"{SHARED}/other", "sweep": logged(EPOCHS, 0.0, 4)}

@@ -227,9 +227,9 @@ def test_put_says_what_was_skipped_and_what_stands_in_both_splits(folder: Path) 
         path for path in Path(raw["storage"]).glob("datasets/bottles/*/manifest.json") if "000.png" in path.read_text()
     )
     assert warnings == [
-        f"  skipped 1 that could not be read, all listed in {stored}:",
+        f"  skipped 1 images that could not be read, all listed in {stored}:",
         "    train/good/000.png: is not an image, or an image of an unknown kind",
-        "  warning: 1 images of the test split stand in the train split, too, pixel for pixel",
+        "  warning: 1 images of the test split are also in the train split, pixel for pixel",
     ]
 
 
@@ -272,9 +272,9 @@ def test_the_schema_shows_the_keys_of_own_sets() -> None:
     assert "data.found" not in shown
 
 
-def test_the_readmes_example_is_put_planned_and_trained(folder: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
-    shown = re.search(r"## Your own images\n.*?```yaml\n(.*?)```", readme, re.DOTALL)
+def test_the_example_of_the_page_of_datasets_is_put_planned_and_trained(folder: Path) -> None:
+    page = (ROOT / "data/README.md").read_text()
+    shown = re.search(r"```yaml\n(# my-images\.yaml\n.*?)```", page, re.DOTALL)
     assert shown is not None
     example = shown.group(1).replace("FOLDER", str(folder)).replace("./results", str(folder / "store"))
     config = folder / "my-images.yaml"

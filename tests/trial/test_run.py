@@ -31,7 +31,7 @@ from sweep.store.attempts import Interrupted
 from sweep.store.base import Store
 from sweep.store.ledger import Record
 from sweep.trial import metrics
-from sweep.trial.options import Options
+from sweep.trial.options import Options, finish_trial
 from sweep.trial.run import run_trial
 from tests.plan.test_expand import work_of
 
@@ -71,13 +71,7 @@ def spec_of(detector: str = "ganomaly", *, validated: bool = False, **changes: A
 
 def finish(spec: TrialSpec, store: Store, cache: Path, lam: float | None = 0.0, **options: Any) -> Record:
     """Run a trial to its end, and return its result."""
-    running = run_trial(spec, store, Options(cache=cache, lambda_default=lam, **options))
-    while True:
-        try:
-            next(running)
-        except StopIteration as ended:
-            result: Record = ended.value
-            return result
+    return finish_trial(run_trial(spec, store, Options(cache=cache, lambda_default=lam, **options)))
 
 
 def numbers(result: Record) -> dict[str, Any]:
