@@ -172,6 +172,4 @@ def _describe(hyperparameters: type[Any]) -> tuple[Hyperparameter, ...]:
 
 
 CHANNELS = (1, 3)
-
-
 SIZES = (16, 32, 64, 128, 256)  # 4 * 2^k, because networks halve their maps down to 4x4

@@ -1,3 +1,3 @@
-"""From one YAML to a leaderboard: which anomaly detector is better here, and is that more than noise?"""
+"""Compare anomaly detectors: from one YAML file to a leaderboard that separates real differences from noise."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m sweep`."""
+"""Entry point of `python -m sweep`."""
 
 from sweep.cli.app import main
 

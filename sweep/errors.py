@@ -6,6 +6,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+DONE, USER_ERROR, SOME_FAILED, BUDGET = 0, 1, 2, 3
+ALREADY_RUNS = 75  # EX_TEMPFAIL; a supervisor exits with it when another launch's supervisor runs on the head
+INTERRUPTED = 130  # the code that shells use: 128 + SIGINT
+
 
 class UserError(Exception):
     """One or more problems with the user's input.  The command line prints them and exits with code 1.
@@ -43,15 +47,6 @@ def unknown(kind: str, name: object, legal: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f", did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {str(name)!r}{hint} (legal: {', '.join(names)})"
-
-
-DONE, USER_ERROR, SOME_FAILED, BUDGET = 0, 1, 2, 3
-
-
-ALREADY_RUNS = 75  # EX_TEMPFAIL; a supervisor exits with it when another launch's supervisor runs on the head
-
-
-INTERRUPTED = 130  # the code that shells use: 128 + SIGINT
 
 
 class Outcome(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +13,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file that replaces `path` at the end of the block.
 
     A reader sees the old file or the new one.  If the block raises, the old file stays, and the temporary one is
-    removed.
+    removed.  What a killed process has left is replaced by the next one with the same process id, or stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
     try:
         yield temporary
         temporary.replace(path)
@@ -28,9 +28,9 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> Path:
     """Write a file completely or not at all; returns its path.
 
     Args:
-        path: of the file.
-        data: its content.
-        mode: permissions, of which the umask takes its share.
+        path: path of the file.
+        data: content of the file.
+        mode: permissions before the umask.
 
     Raises:
         OSError: it cannot be written; the old file stays.

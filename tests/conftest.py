@@ -1,4 +1,4 @@
-"""What every test file may use: S3 servers, and the way to say that a test cannot run here."""
+"""Fixtures for all test files: S3 servers, and a way to report that a test cannot run here."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ import pytest
 
 from tests.support.s3_servers import S3Server, ServerStartError, moto_server, seaweed_server
 
-collect_ignore = [] if shutil.which("nvidia-smi") else ["trial/test_gpu.py"]  # a machine without a GPU lacks nothing
+collect_ignore = (
+    [] if shutil.which("nvidia-smi") else ["trial/test_gpu.py"]
+)  # without a GPU this file is not even reported as skipped
 
 
-# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.
+# A process that a shell starts in the background ignores Ctrl-C, and its children inherit that.  Tests interrupt their
+# children, so the default is restored here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Skip a test that cannot run on this machine; where SWEEP_CI is 1 it must run, and so fails."""
+    """Skip a test that cannot run on this machine; if SWEEP_CI is 1 it must run, so it fails."""
     if os.environ.get("SWEEP_CI") == "1":
         pytest.fail(f"cannot run here, and SWEEP_CI=1 allows no skip: {reason}", pytrace=False)
     pytest.skip(reason)
@@ -30,7 +33,7 @@ def unavailable(reason: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A moto server for the whole test run, started when first asked for."""
+    """A moto server for the whole test run, started when it is first requested."""
     try:
         with moto_server(tmp_path_factory.mktemp("moto")) as server:
             yield server
@@ -40,7 +43,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A SeaweedFS server for the whole test run, started when first asked for."""
+    """A SeaweedFS server for the whole test run, started when it is first requested."""
     try:
         with seaweed_server(tmp_path_factory.mktemp("seaweed")) as server:
             yield server
@@ -50,8 +53,8 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """One thread of computation, so that sums are taken in one order and small networks are fast."""
-    import torch  # 2 s, which most test files do without
+    """Compute with one thread, so that sums have a fixed order and small networks are fast."""
+    import torch  # it takes 2 s, and most test files do not need it
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -67,13 +70,13 @@ def folder_url(tmp_path: Path) -> str:
 
 @pytest.fixture
 def moto_url(moto: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Address of an empty store on moto, which this test and its child processes can open."""
+    """Address of an empty store on moto that this test and its child processes can open."""
     return _fresh_url(moto, monkeypatch)
 
 
 @pytest.fixture
 def seaweed_url(seaweed: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Address of an empty store on SeaweedFS, which this test and its child processes can open."""
+    """Address of an empty store on SeaweedFS that this test and its child processes can open."""
     return _fresh_url(seaweed, monkeypatch)
 
 

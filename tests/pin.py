@@ -1,8 +1,8 @@
-"""Pin every package of the environment exactly: writes `constraint-dependencies` into pyproject.toml.
+"""Pin every package of the environment exactly: write `constraint-dependencies` into pyproject.toml.
 
     uv lock --upgrade && python tests/pin.py
 
-A lock file would spell the address of the registry that it was made with, so none is kept.
+The lock file is not kept, because it contains the address of the server that it was made with.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OLD = "python_full_version < '3.12'"  # the newest Pythons get versions that 3.11 cannot have
+OLD = "python_full_version < '3.12'"  # some packages have versions that Python 3.11 cannot use
 NEW = "python_full_version >= '3.12'"
 
 
 def pins(lock: dict[str, list[dict[str, object]]]) -> list[str]:
-    """One constraint a package, two where Python 3.11 needs an older version."""
+    """Return one constraint for each package, or two if Python 3.11 needs an older version."""
     versions: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for package in lock["package"]:
         if "version" in package:

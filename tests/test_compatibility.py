@@ -1,13 +1,14 @@
-"""A store and a bundle written by commit 62b10ff, before files moved: nothing to run, the same numbers, verified.
+"""A store and a bundle of commit 62b10ff, before files moved, give the same numbers, and no trial runs again.
 
-tests/golden/commit_62b10ff.zip holds the YAML that was launched then, the store it made (without the shards of the
-digits, which any launch makes again), the leaderboard.csv of its report, and its bundle.
+tests/golden/commit_62b10ff.zip has the YAML that was launched then, the store without the shards of digits (every
+launch makes them again), the leaderboard.csv of the report, and the bundle.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -39,7 +40,7 @@ NAMES = (
 
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which commit 62b10ff was run; its YAML names the store by a relative path."""
+    """Return the folder in which commit 62b10ff was run; its YAML has a relative path to the store."""
     with zipfile.ZipFile(WRITTEN) as written:
         written.extractall(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -80,12 +81,27 @@ def test_a_bundle_without_columns_that_came_later_is_verified_with_a_note(
     old: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(COLUMNS, "of_a_later_version", float)
+    monkeypatch.setattr("sweep.report.verify.LATER_COLUMNS", frozenset({"of_a_later_version", "later"}))
     monkeypatch.setattr("sweep.report.files.CSV_COLUMNS", (*CSV_COLUMNS, "later"))
     found = verify(Bundle(Path("results.zip")))
     assert found.differences == ()
     assert found.notes == (
         "not checked: later, of_a_later_version, because an older version packed this bundle without them",
     )
+
+
+def test_a_bundle_that_somebody_has_taken_columns_out_of_is_not_verified(old: Path) -> None:
+    """Its numbers are gone from leaderboard.csv, and bundle.json lists the new file."""
+    columns = list(csv.reader((old / "leaderboard.csv").read_text().splitlines()))
+    kept = "\n".join(",".join(line[:8]) for line in columns) + "\n"
+    with zipfile.ZipFile("results.zip") as packed, zipfile.ZipFile("forged.zip", "w") as forged:
+        body = json.loads(packed.read("bundle.json"))
+        digest = hashlib.sha256(kept.encode()).hexdigest()
+        body["files"]["leaderboard.csv"] = {"bytes": len(kept), "sha256": digest}
+        for name in packed.namelist():
+            data = {"leaderboard.csv": kept.encode(), "bundle.json": json.dumps(body).encode()}.get(name)
+            forged.writestr(name, packed.read(name) if data is None else data)
+    assert len(verify(Bundle(Path("forged.zip"))).differences) > 100
 
 
 def test_a_dataset_is_whole_and_its_preparation_has_the_same_name(old: Path) -> None:

@@ -1,1 +1,1 @@
-"""What each verb of the command line does; what it needs is imported inside it, so that `--help` is instant."""
+"""Commands and their output.  Each command imports what it needs inside its function, so that `--help` is instant."""

@@ -1,4 +1,4 @@
-"""The command line: its verbs, and what becomes of their problems."""
+"""The command line: all commands, and how their errors are printed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from sweep.cli.options import err
 
 app = typer.Typer(
     no_args_is_help=True,
-    rich_markup_mode=None,  # the boxes around help cost as much time as all the rest of it
+    rich_markup_mode=None,  # boxes around the help texts would double the time of `--help`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Compare anomaly detectors: one YAML in, a leaderboard with error bars out.\n\n"
-    "Start with `python -m sweep launch clusters/local.yaml`; the same command resumes what was stopped.",
+    "Start with `python -m sweep launch clusters/local.yaml`.  The same command resumes a launch that was stopped.\n\n"
+    "\b\n"
+    "python -m sweep plan clusters/local.yaml       what would run; starts nothing\n"
+    "python -m sweep launch clusters/local.yaml     run it, and print the leaderboard\n"
+    "python -m sweep report clusters/local.yaml     the leaderboard again, at any time\n"
+    "python -m sweep schema                         every key of the YAML\n\n"
+    "clusters/ has an example file for each provider of machines: local, aws, onprem, slurm, existing.  Each command "
+    "has its own help: `python -m sweep COMMAND --help`.\n\n"
+    "Exit codes: 0 done, 1 a problem, printed with its fix, 2 an unknown command or option.  `launch` has more.",
 )
 VERBS = (
     run.launch, run.plan, run.check, run.status, run.down,
@@ -28,7 +36,7 @@ app.add_typer(data_verbs.app, name="data")
 
 
 def main() -> None:
-    """Run a verb; a problem of the user's is a message and exit code 1, never a traceback."""
+    """Run a command.  A problem that the user can fix is printed and gives exit code 1, never a traceback."""
     from data.errors import DataError
     from sweep.errors import UserError
     from sweep.store.base import StoreError
@@ -45,4 +53,4 @@ def main() -> None:
         err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except BrokenPipeError:
-        sys.exit(0)  # the reader of our output, such as head, has seen enough
+        sys.exit(0)  # the program that reads our output, such as head, has closed the pipe: no problem

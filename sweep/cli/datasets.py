@@ -1,4 +1,4 @@
-"""Datasets of a store: put, verified and listed by the command line."""
+"""Implementation of `data put`, `data verify` and `data list`."""
 
 from __future__ import annotations
 
@@ -16,31 +16,29 @@ from sweep.store import open_store
 from sweep.store.base import Store
 
 OK, DAMAGED, UNFINISHED, NEWER = "ok", "damaged", "unfinished", "of a newer version"
-
-
-MENDABLE = {DAMAGED, UNFINISHED}
+FIXABLE = {DAMAGED, UNFINISHED}
 
 
 def put(sweep: Sweep, name: str, console: Console) -> None:
-    """Prepare a dataset from its source and store it, with progress; fixes what is damaged.
+    """Prepare a dataset from its source and store it, with progress; a damaged one is fixed.
 
     Raises:
-        UserError: there is no such dataset, or its source cannot be read here.
+        UserError: the dataset does not exist, or its source cannot be read here.
     """
     put_into(open_store(sweep.storage), sweep, name, console)
 
 
 def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool = False) -> bool:
-    """Check every byte of some or all stored datasets; returns whether all are whole.
+    """Check every byte of some or all stored datasets.  Returns True if all are whole.
 
     Args:
-        sweep: names store and sources.
-        names: of datasets; none for all.
-        console: for what is found.
-        repair: fix what is damaged from its source.
+        sweep: names the store and the sources.
+        names: names of datasets; none for all.
+        console: where to print the state of each.
+        repair: fix damaged datasets from their source.
 
     Raises:
-        UserError: there is no such dataset, or it is not stored.
+        UserError: a dataset does not exist, or is not stored.
     """
     store = open_store(sweep.storage)
     stored = store.names("datasets")
@@ -58,20 +56,20 @@ def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool 
     for found in names or stored:
         for preparation in store.names(f"datasets/{found}"):
             state, problems = _state(store, found, preparation)
-            if state in MENDABLE and repair:
+            if state in FIXABLE and repair:
                 console.print(f"{found} {preparation}: {state}, being fixed")
                 _show(problems, console)
                 state, problems = _repair(store, sweep, found, preparation, console)
             console.print(f"{found} {preparation}: {state}")
             _show(problems, console)
             states.add(state)
-    if states & MENDABLE and not repair:
-        console.print("fix it from its source: the same command with --repair")
+    if states & FIXABLE and not repair:
+        console.print("to fix it from its source, run the same command with --repair")
     return states <= {OK}
 
 
 def _state(store: Store, name: str, preparation: str) -> tuple[str, list[str]]:
-    """How a stored set is, and what is wrong with it."""
+    """Return the state of a stored dataset, and its problems."""
     from data.storage import shards
     from data.storage.manifest import DamagedManifestError, NewerManifestError, read_manifest
 
@@ -87,12 +85,12 @@ def _state(store: Store, name: str, preparation: str) -> tuple[str, list[str]]:
 
 
 def _repair(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> tuple[str, list[str]]:
-    """How a set is when it was put again, and what is still wrong with it."""
+    """Put a damaged dataset again.  Returns its new state, and the problems that are left."""
     info = _listed_here(sweep, name) if name in sweep.data.datasets() else None
     if info is None or info.preparation(size_of(info, sweep.data.size)) != preparation:
         return DAMAGED, [
             f"CONFIG describes no set {name} that is prepared as {preparation} and can be read here: "
-            "data.size decides, and data.sets, and --set can"
+            "change data.size or data.sets, also with --set"
         ]
     try:
         put_into(store, sweep, name, console)
@@ -107,7 +105,10 @@ def _show(problems: list[str], console: Console) -> None:
 
 
 def listing(sweep: Sweep) -> list[dict[str, Any]]:
-    """Every built-in dataset, every one of the user's own, and whatever else is stored, with what the store holds."""
+    """Return one entry for each dataset of the store, with what is stored of it, and one for each that is not stored.
+
+    Datasets that are not stored are the built-in ones and those of `data.sets`.
+    """
     store = open_store(sweep.storage)
     found: list[dict[str, Any]] = []
     described = sweep.data.datasets()
@@ -132,7 +133,7 @@ def listing(sweep: Sweep) -> list[dict[str, Any]]:
 
 
 def table(found: list[dict[str, Any]]) -> Table:
-    """The listing for a person."""
+    """Return the listing as a table for the terminal."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("dataset", "stored as", "images", "MB", "protocols", "fingerprint"):
         shown.add_column(heading, no_wrap=True)

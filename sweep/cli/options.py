@@ -1,4 +1,4 @@
-"""Arguments that several verbs take, and where verbs print."""
+"""Arguments that several commands share, and the consoles that commands print to."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-Config = Annotated[Path, typer.Argument(help="YAML of the sweep, e.g. clusters/local.yaml", metavar="CONFIG")]
+Config = Annotated[Path, typer.Argument(help="YAML file of the sweep, e.g. clusters/local.yaml.", metavar="CONFIG")]
 Set = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. sweep.seeds=5; see `schema`. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the YAML, e.g. sweep.seeds=5. Repeatable. `schema` lists all keys.",
+    ),
 ]
-All = Annotated[bool, typer.Option("--all", help="Of every launch of this sweep, not the latest alone.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-PLAIN_WIDTH = 120  # of tables that go to a file or a pipe
+All = Annotated[bool, typer.Option("--all", help="Show every launch of this sweep, not only the latest.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead without asking.")]
+PLAIN_WIDTH = 120  # columns of tables that are printed to a file or a pipe
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:
-    """To standard output, for programs."""
+    """Print a value as JSON on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
 def ask(question: str) -> None:
-    """Go on only if a person says so.
+    """Ask the user to confirm; returns only if the answer is yes.
 
     Raises:
-        UserError: nobody is there to be asked.
+        UserError: standard input is no terminal, so no one can answer.
         typer.Abort: the answer is no.
     """
     from sweep.errors import UserError
 
     if not sys.stdin.isatty():
-        raise UserError("nobody is there to be asked: add -y to go ahead")
+        raise UserError("standard input is no terminal, so the question cannot be answered: add -y to go ahead")
     typer.confirm(question, abort=True)

@@ -1,4 +1,4 @@
-"""Verbs that look at results: report, verify, trial, score, schema."""
+"""Commands that read results: report, verify, trial, score, schema."""
 
 from __future__ import annotations
 
@@ -17,28 +17,40 @@ def report(
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="Write report.html, figures, leaderboard.{csv,json,md,tex}, results.parquet here."
+            "--out",
+            "-o",
+            help="Also write report.html, figures, leaderboard.{csv,json,md,tex} and results.parquet here.",
         ),
     ] = None,
-    selection: Annotated[str, typer.Option(help="Epoch: last, val or oracle (best on test).")] = "last",
-    evaluation: Annotated[str, typer.Option(help="clean, legacy_ordered or legacy_shuffled.")] = "clean",
-    metric: Annotated[str, typer.Option(help="auroc, ap or fpr95.")] = "auroc",
+    selection: Annotated[
+        str, typer.Option(help="Epoch of each trial: last, val (best on validation) or oracle (best on test).")
+    ] = "last",
+    evaluation: Annotated[
+        str, typer.Option(help="How samples are scored: clean, or as published: legacy_ordered, legacy_shuffled.")
+    ] = "clean",
+    metric: Annotated[str, typer.Option(help="Metric: auroc, ap or fpr95.")] = "auroc",
     compare: Annotated[
         tuple[str, str] | None,
-        typer.Option(metavar="A B", help="Two detectors instead, cell by cell: DeLong's test, and over seeds."),
+        typer.Option(metavar="A B", help="Compare two detectors cell by cell: DeLong's test, and a test over seeds."),
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Pack rows, scores and spec into this zip, for `verify`.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Also pack rows, scores and spec into this zip file, for `verify`.")
+    ] = None,
     everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """Print the leaderboard from what the store holds.
+    """Print the leaderboard from the results in the store.
 
-    At any time, also while the sweep runs; what is missing is shown as missing.
+    Works at any time, also while the sweep runs: missing results are shown as missing.
+    Only reads the store, and never runs a trial.
 
     \b
+    python -m sweep report clusters/local.yaml
     python -m sweep report clusters/local.yaml -o out/
     python -m sweep report clusters/local.yaml --compare ganomaly "ganomaly untrained"
     python -m sweep report clusters/local.yaml --bundle results.zip
+
+    Exit codes: 0 printed, 1 a problem with your input or the store.
     """
     from sweep.cli.session import Session
     from sweep.errors import UserError
@@ -52,7 +64,7 @@ def report(
         print_json(found.records())
     elif compare is not None:
         if metric != "auroc":
-            raise UserError(f"--compare tests AUROC, by DeLong; leave out --metric {metric}")
+            raise UserError(f"--compare uses DeLong's test, which is for AUROC: leave out --metric {metric}")
         written += found.compare(*compare, out, folder, words)
     else:
         found.show(out)
@@ -61,28 +73,31 @@ def report(
     if bundle is not None:
         packed = found.bundle(bundle, session.sweep, session.platform, words)
         words = shlex.join(["python", "-m", "sweep", "verify", str(bundle)])
-        err.print(f"packed the scores of {packed:,} trials; to check them: {words}", markup=False, soft_wrap=True)
+        err.print(f"packed the scores of {packed:,} trials; check them with: {words}", markup=False, soft_wrap=True)
         written.append(bundle)
     for path in written:
         err.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="Bundle that `report --bundle` wrote.", metavar="FILE")],
-    rerun: Annotated[int, typer.Option(min=0, help="Retrain so many random trials here, too.")] = 0,
-    data: Annotated[Path | None, typer.Option(help="Folder of downloaded datasets, to retrain.")] = None,
-    seed: Annotated[int, typer.Option(help="Draws the trials that are retrained.")] = 0,
+    file: Annotated[Path, typer.Argument(help="Zip file that `report --bundle` wrote.", metavar="FILE")],
+    rerun: Annotated[int, typer.Option(min=0, help="Also retrain this number of random trials here.")] = 0,
+    data: Annotated[Path | None, typer.Option(help="Folder of downloaded datasets, for --rerun.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed that chooses the trials for --rerun.")] = 0,
 ) -> None:
-    """Recompute every cell of a bundle from its per-sample scores, and name each difference.
+    """Recompute a report from the scores in a bundle.
 
-    Needs neither the store nor torch.  A retrained trial should land in the 95 % interval for one more
-    seed of its cell; one in twenty may miss it honestly.
+    Every cell is computed again from the per-sample scores, and each difference is named.
+    Needs neither the store nor torch, and changes nothing.
+
+    With --rerun, random trials are also retrained on this machine.  A retrained trial should be inside the 95 %
+    interval for one more seed of its cell.  One in twenty is expected to be outside by chance.
 
     \b
     python -m sweep verify results.zip
     python -m sweep verify results.zip --rerun 3 --data FOLDER
 
-    Exit code 1 if anything differs, or a retrained trial lands outside.
+    Exit codes: 0 everything agrees, 1 something differs, or a retrained trial is outside its interval.
     """
     from sweep.report.report import verify as recompute
 
@@ -99,14 +114,23 @@ def verify(
 
 def trial(
     config: Config,
-    key: Annotated[str, typer.Argument(help="Key of a trial, or the first digits of it.")],
+    key: Annotated[str, typer.Argument(help="Key of a trial, or its first digits.")],
     assignments: Set = [],  # noqa: B006
-    log: Annotated[bool, typer.Option("--log", help="Show what its attempts left, run nothing.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Show the log of each attempt; run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run or show one trial, in this process.
+    """Run one trial in this process, or show it if it has a result.
 
-    Here `breakpoint()` works.  A trial with a result is shown, not run; --log shows what went wrong.
+    Ray is not used, so `breakpoint()` works.
+    A trial that has a result is shown and never runs again.
+    With --log nothing runs: you see each attempt, its error and its output.
+    `status` prints the keys of failed trials; results.parquet of a report has all keys.
+
+    \b
+    python -m sweep trial clusters/local.yaml 3f2a
+    python -m sweep trial clusters/local.yaml 3f2a --log
+
+    Exit codes: 0 shown, 1 a problem with your input or the store.
     """
     from sweep.cli.session import Session
     from sweep.launch.one_trial import find, run, story
@@ -124,23 +148,33 @@ def trial(
 
 
 def score(
-    storage: Annotated[str, typer.Argument(help="Results: FOLDER or s3://BUCKET/PREFIX.", metavar="STORE")],
-    key: Annotated[str, typer.Argument(help="Key of a trial, the first digits of it, or best.", metavar="KEY")],
-    images: Annotated[Path, typer.Argument(help="Images, also in folders of it.", metavar="FOLDER")],
-    name: Annotated[str | None, typer.Option("--sweep", help="One of the store's sweeps; none: launched last.")] = None,
-    folder: Annotated[Path, typer.Option("--out", "-o", help="Where scores and image sheet go.")] = Path("scores"),
-    on_bad: Annotated[str, typer.Option(help="Images that cannot be read: fail, or skip.")] = "fail",
+    storage: Annotated[
+        str, typer.Argument(help="Store with the results: FOLDER or s3://BUCKET/PREFIX.", metavar="STORE")
+    ],
+    key: Annotated[str, typer.Argument(help="Key of a trial, its first digits, or best.", metavar="KEY")],
+    images: Annotated[Path, typer.Argument(help="Folder with images, also in its subfolders.", metavar="FOLDER")],
+    name: Annotated[
+        str | None, typer.Option("--sweep", help="Name of a sweep in the store; none: the latest one.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files that it writes.")] = Path("scores"),
+    on_bad: Annotated[str, typer.Option(help="If images cannot be read: fail, or skip them.")] = "fail",
     as_json: Json = False,
 ) -> None:
     """Score new images with a trained detector.
 
-    They are prepared as those that it was trained on.  Writes scores.csv, the most anomalous first, and a
-    sheet of these, with what the detector makes of them where it reconstructs.  `best` is the detector of the
-    highest validation AUROC among those with kept weights; without validation, of the highest test AUROC, clean.
+    The images are prepared like those that the detector was trained on.
+    It writes scores.csv, with the most anomalous image first, and a figure of the most anomalous images.
+    The figure also shows their reconstructions, if the detector makes any.
+    Your images and the store are never changed.
+
+    `best` is the detector with the highest validation AUROC among those with kept weights.
+    Without validation, it is the one with the highest test AUROC, evaluation clean.
 
     \b
     python -m sweep score results best FOLDER
     python -m sweep score s3://bucket/prefix 3f2a FOLDER -o out/ --on-bad skip
+
+    Exit codes: 0 scored, 1 a problem with your input, the images or the store.
     """
     from sweep.cli.score import score as score_images
 
@@ -152,9 +186,16 @@ def score(
 
 
 def schema() -> None:
-    """Print every key of the YAML.
+    """Print every key of the YAML with its default.
 
-    With default and one line of help each: sections, studies, and the hyperparameters of every detector.
+    Each key has one line of help.  It covers all sections, studies, and the hyperparameters of every detector.
+    Use the keys in the YAML, or with --set.
+
+    \b
+    python -m sweep schema
+    python -m sweep launch clusters/local.yaml --set sweep.seeds=5
+
+    Exit code: 0.
     """
     from sweep.spec.schema import text
 

@@ -1,4 +1,4 @@
-"""Verbs that run a sweep, or look at one that runs: launch, plan, check, status, down."""
+"""Commands that run a sweep or look at a running one: launch, plan, check, status, down."""
 
 from __future__ import annotations
 
@@ -19,24 +19,33 @@ if TYPE_CHECKING:
 
 def launch(
     config: Config,
-    assignments: Set = [],  # noqa: B006  (typer reads it, nobody changes it)
+    assignments: Set = [],  # noqa: B006  (typer reads it, and it is never changed)
     yes: Yes = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, start nothing.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Leave it to the head as soon as it runs there.")] = False,
-    skip_failed: Annotated[bool, typer.Option("--skip-failed", help="Leave failed trials alone.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start nothing.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Exit as soon as the launch runs on the head; do not follow it.")
+    ] = False,
+    skip_failed: Annotated[
+        bool, typer.Option("--skip-failed", help="Do not run trials that have failed before.")
+    ] = False,
 ) -> None:
-    """Show the plan, ask, run it, report.
+    """Show the plan, ask, run all trials, and print the leaderboard.
 
-    Run it again to go on where it was stopped; what has a result is never run twice.  On machines of a
-    cloud Ctrl-C leaves it running there: `status --watch` shows it, `down` ends it.
+    Run the same command again to resume a launch that was stopped.
+    A trial that has a result never runs again.
+    Nothing starts before you answer yes, or give -y.
+
+    On this machine, Ctrl-C lets running trials write their resume state.
+    On other machines, Ctrl-C only stops watching: the launch goes on there.
+    Then `status --watch` shows it, and `down` ends it.
 
     \b
     python -m sweep launch clusters/local.yaml
     python -m sweep launch clusters/local.yaml -y --set sweep.seeds=5 --set sweep.datasets=[mnist]
     python -m sweep launch clusters/aws.yaml --detach
 
-    Exit codes: 0 done (with --detach: it runs), 1 your input, the store or the machines, 2 some trials
-    failed, 3 stopped by the budget, 130 by Ctrl-C.
+    Exit codes: 0 done (with --detach: it runs), 1 a problem with your input, the store or the machines, 2 some trials
+    failed, 3 stopped by the budget, 130 stopped by Ctrl-C.
     """
     from sweep.cli.session import Session
     from sweep.errors import DONE, SOME_FAILED, Outcome, UserError
@@ -44,7 +53,7 @@ def launch(
     session = Session(config, assignments, to_launch=True)
     if detach and session.runs_here:
         name = session.sweep.cluster.provider
-        raise UserError(f"--detach: provider {name} runs in this process; it is for clusters that have a head")
+        raise UserError(f"--detach: provider {name} runs in this process; use it with a provider that has a head")
     status = session.read_status()
     out.print(session.plan_table(status))
     if dry_run:
@@ -68,18 +77,22 @@ def plan(
     ray_yaml: Annotated[
         bool,
         typer.Option(
-            "--ray-yaml", help="Print what Ray's launcher would be given, checked by Ray; or Slurm's scripts."
+            "--ray-yaml", help="Print the input of Ray's launcher, checked by Ray; with slurm, the job's scripts."
         ),
     ] = False,
 ) -> None:
-    """Show what would run, what is done, how long it will take and what it costs.
+    """Show what would run, how long it takes and what it costs.
 
-    Starts nothing.  Results of older revisions of the code are shown as stale and run again.
-    Where the store cannot be reached, what is done is unknown, and all is counted as to run.
+    It also shows which trials are done already.  Never starts anything.
+
+    Results of an older revision of the code count as stale: these trials run again.
+    If the store cannot be reached, it is unknown what is done, and all trials count as to run.
 
     \b
     python -m sweep plan clusters/local.yaml --set sweep.study=nz
     python -m sweep plan clusters/aws.yaml --ray-yaml
+
+    Exit codes: 0 shown, 1 a problem with your input.
     """
     from sweep.cli.session import Session
 
@@ -97,16 +110,22 @@ def plan(
 def check(
     config: Config,
     assignments: Set = [],  # noqa: B006
-    fix: Annotated[bool, typer.Option("--fix", help="Make what is missing and may be made: bucket and roles.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="On AWS, make the bucket and the roles that are missing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Look at everything that a launch needs: storage, data, slots; on a cloud the account, too.
+    """Check everything that a launch needs.
 
-    Starts nothing.  Each line is ok or not ok, with what fixes it; exit code 1 if any is not ok.
+    That is storage, data, slots and machines; on AWS, also the account.
+    Starts nothing.  It writes one small object to the store and deletes it again.
+
+    Each line of the output is ok, not ok or unknown, and has the fix if there is one.
+    After the lines you see the commands that the machines would run.
 
     \b
     python -m sweep check clusters/aws.yaml
     python -m sweep check clusters/aws.yaml --fix
+
+    Exit codes: 0 if no line is "not ok", else 1.
     """
     from sweep.launch.check import check as look
     from sweep.providers.finding import table
@@ -131,12 +150,21 @@ def status(
     assignments: Set = [],  # noqa: B006
     everything: All = False,
     as_json: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Again every 5 seconds, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 5 seconds, until Ctrl-C.")] = False,
 ) -> None:
-    """Show how far the sweep is, its failures by cause, and the machines that it runs on.
+    """Show progress, failures and machines of a sweep.
 
-    From the store alone: also while the sweep runs, from any machine that reaches the store.
-    With --watch a store that does not answer, such as where the network is gone, is asked again.
+    Failures are grouped by cause, with the command that shows their log.
+    Reads only the store: it works while the sweep runs, and from any machine that can reach the store.
+    Never starts or stops anything.
+
+    With --watch it tries again if the store does not answer, for example because the network is down.
+
+    \b
+    python -m sweep status clusters/local.yaml
+    python -m sweep status clusters/aws.yaml --watch
+
+    Exit codes: 0 shown, 1 a problem with your input or the store.
     """
     from sweep.cli.session import Session
     from sweep.store.base import StoreError
@@ -167,14 +195,21 @@ def down(
     assignments: Set = [],  # noqa: B006
     yes: Yes = False,
 ) -> None:
-    """Remove every machine, disk, key pair and security group that was made for this sweep.
+    """End a sweep and remove its machines.
 
-    Goes by what the cloud says, so it works when the head is dead and when the store cannot be reached.
-    Looks where the command line says; with nothing there and the last launch in another region it fails.
-    What runs is ended; every result stays, and the next launch goes on from there.
+    On AWS it removes every machine, disk, key pair and security group that was made for this sweep.
+    On your own hosts, Slurm or an existing Ray cluster, it ends only this sweep's processes or job.
+    It lists what it found, and asks before it removes anything.
+    Results are never removed: the next launch goes on from there.
+
+    It asks the provider what exists, so it works if the head is dead or the store cannot be reached.
+    It looks only where the command line points.  If nothing is there, but the last launch was elsewhere, it fails
+    and prints the command for that launch.
 
     \b
     python -m sweep down clusters/aws.yaml
+
+    Exit codes: 0 removed, or nothing was there, 1 something may be left.
     """
     from sweep.launch.down import down as take_down
     from sweep.spec.load import load

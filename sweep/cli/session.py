@@ -32,22 +32,22 @@ if TYPE_CHECKING:
     from sweep.providers.base import Provider
     from sweep.report.report import Reporting
 
-NAMING_KEYS = ("storage", "sweep.name")  # `--set` of these says which sweep is meant, and changes nothing of it
+NAMING_KEYS = ("storage", "sweep.name")  # `--set` of these keys selects a sweep and changes nothing in it
 
 
 class Session:
     """A sweep with its store and plan, and the command line that names it.
 
     Args:
-        config: YAML of the sweep.
-        assignments: of `--set`.
-        as_launched: show the latest launch, on the platform that it had; with `--set` of other keys than `storage`
-            and `sweep.name` show what the command line describes, on that platform.
+        config: YAML file of the sweep.
+        assignments: values of `--set`, each KEY=VALUE.
+        as_launched: show the latest launch, on its own platform.  If `--set` changes other keys than `storage` and
+            `sweep.name`, show the sweep of the command line instead, on that platform.
         everything: show the union of all launches, each on its own platform.
         to_launch: refuse a YAML that still has placeholders.
 
     Attributes:
-        launched: the store has a launch of this sweep; only looked up with `as_launched`.
+        launched: True if the store has a launch of this sweep; it is looked up only with `as_launched`.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Session:
 
     @property
     def usd_per_hour(self) -> float | None:
-        """Price of what one trial occupies, in dollars per hour; None if unknown."""
+        """Price of the resources of one trial, in dollars per hour; None if unknown."""
         price = self.sweep.usd_per_hour
         return None if price is None else price / max(1, self.platform.slots)
 
     def command(self, verb: str, rest: str = "") -> str:
-        """Return the command line of a verb on the same sweep."""
+        """Return the command line of another command on the same sweep."""
         over = [word for assignment in self._assignments for word in ("--set", assignment)]
         words = shlex.join(["python", "-m", "sweep", verb, str(self._config), *over])
         return f"{words} {rest}".strip()
@@ -103,14 +103,21 @@ class Session:
         if self.launched:
             return ""
         others = ", ".join(sorted(self.store.names("sweeps"))) or "none"
-        return f"{self.sweep.name} was never launched into {self.store.url} (there: {others}); this is what is planned"
+        return f"{self.sweep.name} was never launched into {self.store.url} (there: {others}); the plan is shown"
 
     def read_status(self) -> SweepStatus:
-        """Compare the plan with the store."""
+        """Compare the plan with the store.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
         return read_status(self.work, self.ledger)
 
     def read_status_if_reached(self) -> tuple[SweepStatus, str]:
-        """Return `read_status()` and ""; without a store that answers, the status of an empty one and the reason."""
+        """Return the status of the sweep, and "".
+
+        If the store does not answer, return the status for an empty store, and the reason.
+        """
         try:
             return self.read_status(), ""
         except StoreError as error:
@@ -118,7 +125,7 @@ class Session:
                 return read_status(self.work, Ledger(open_store(nothing), self.sweep.name)), str(error)
 
     def head(self) -> LaunchStatus | None:
-        """Return the status of the launch as its head wrote it last; None on this machine."""
+        """Return the launch status that the head wrote last; None without a head, as on this machine."""
         return None if self.runs_here else launch_status.read(self.store, self.sweep.name)
 
     def status_table(self, status: SweepStatus, head: LaunchStatus | None) -> Group:
@@ -128,7 +135,7 @@ class Session:
         return Group(shown, *(Text(line) for line in lines))
 
     def status_json(self, status: SweepStatus, head: LaunchStatus | None) -> dict[str, Any]:
-        """Return what `status --json` prints; seconds are None if no machine is there."""
+        """Return what `status --json` prints; `seconds` is None if trials are left but no machine exists."""
         slots = self._slots_now(head)
         found = status.to_json(slots)
         return {
@@ -140,19 +147,27 @@ class Session:
         }
 
     def _slots_now(self, head: LaunchStatus | None) -> int:
-        """Return how many trials the machines that exist now run at once."""
+        """Return the number of trials that the machines that exist now run at once."""
         if self.runs_here:
             return self.platform.slots
         return 0 if head is None or head.has_ended else head.slots
 
     def plan_table(self, status: SweepStatus, unreached: str = "") -> Group:
-        """Return what `plan` prints; arguments as from `read_status_if_reached`."""
+        """Return what `plan` prints.
+
+        Args:
+            status, unreached: as `read_status_if_reached` returns them.
+        """
         machines = self.provider.plan_lines(status, self.store, unreached)
         shown = table(self.sweep, self.platform, status, unreached, machines)
         return Group(shown, *(Text(line, style="yellow") for line in self._cautions()))
 
     def plan_json(self, status: SweepStatus, unreached: str) -> dict[str, Any]:
-        """Return what `plan --json` prints; arguments as from `read_status_if_reached`."""
+        """Return what `plan --json` prints.
+
+        Args:
+            status, unreached: as `read_status_if_reached` returns them.
+        """
         found = {**status.to_json(self.platform.slots), "cautions": self._cautions()}
         if unreached:
             found |= {"done": None, "failed": None, "pruned": None, "stale": None, "store": unreached}
@@ -166,10 +181,10 @@ class Session:
     def launch(
         self, status: SweepStatus, console: Console, *, skip_failed: bool, detach: bool
     ) -> tuple[Outcome, SweepStatus | None]:
-        """Run what is left: in this process, or on the provider's machines.
+        """Run the trials that are left: in this process, or on the provider's machines.
 
         Returns:
-            The outcome, and the sweep's status after it; None if nobody has read that here.
+            The outcome, and the sweep's status after the launch; None if it was not read here.
         """
         from sweep.errors import Outcome
         from sweep.launch.local import LocalLaunch
@@ -192,7 +207,7 @@ class Session:
         metric: str = "auroc",
         status: SweepStatus | None = None,
     ) -> Reporting:
-        """Return the leaderboard from what the store holds now, or from a status that was read just before."""
+        """Return the report of what the store holds now, or of a status that was read just before."""
         from sweep.report.report import Reporting
 
         return Reporting(status or self.read_status(), self.ledger, selection, evaluation, metric, self.usd_per_hour)

@@ -31,11 +31,11 @@ STOPPED = "stopped; the same command goes on where it was"
 
 
 class LoopEnd(NamedTuple):
-    """How a loop ended.
+    """End of a loop.
 
     Attributes:
         code: exit code of the launch.
-        status: of the sweep at the end; None if trials are left, so that nobody has read it.
+        status: status of the sweep at the end; None if trials are left, because it is not read then.
     """
 
     code: int
@@ -47,15 +47,15 @@ class TrialLoop:
     """All trials of one launch.
 
     Attributes:
-        sweep, work, platform: what is run, and on what.
-        ledger: of the sweep.
+        sweep, work, platform: sweep that is run, its trials, and their platform.
+        ledger: ledger of the sweep.
         console: for progress.
         log_command: returns the command that shows the log of a trial, given its key.
         skip_failed: do not run trials that have failed before.
-        number: of this launch.
-        provenance: commit and dirty, for results.
-        exhausted: returns which budget is used up, None while none is.
-        stranded: returns why no trial can run, None while one may.
+        number: number of this launch.
+        provenance: commit and dirty, for the results.
+        exhausted: returns the budget that is used up; None while none is.
+        stranded: returns the reason why no trial can run; None while one may.
         watch: receives every event, and None after each second without one.
         patience: seconds for trials to write their resume state after a stop was requested.
         echo_seconds: a second signal within this time repeats the first one and is ignored.
@@ -77,12 +77,12 @@ class TrialLoop:
     echo_seconds: float = 0.0
 
     def run(self, lease: Lease, tuner: TunerProcess, status: SweepStatus | None = None) -> LoopEnd:
-        """Run until nothing is left.
+        """Run until no trial is left.
 
         Args:
-            lease: of the sweep, held.
-            tuner: may have been started already, or asked to stop.
-            status: of the sweep, if it was read under this lease; else it is read here.
+            lease: lease of the sweep, held by this launch.
+            tuner: the tuner process; it may have been started already, or asked to stop.
+            status: status of the sweep, if it was read under this lease; otherwise it is read here.
 
         Raises:
             UserError: going on makes no sense, with the reason.
@@ -103,7 +103,7 @@ class TrialLoop:
                 more = run.generation()
                 if more:
                     progress.reset(read_status(self.work, self.ledger))
-            stopped = tuner.stop_file.exists() and not run.finished  # else there was nothing left to stop
+            stopped = tuner.stop_file.exists() and not run.finished  # a finished run had nothing left to stop
         return self._end(run, stopped)
 
     def _end(self, run: _Run, stopped: bool) -> LoopEnd:
@@ -142,14 +142,14 @@ class TrialLoop:
 
 @dataclass
 class _Run:
-    """One run of a loop.
+    """State of one run of a loop.
 
     Attributes:
         loop, lease, tuner, progress, weights: as in `TrialLoop.run`.
-        finished: nothing is left to run.
+        finished: no trial is left.
         cause: why going on makes no sense; None if it does.
-        spent: the budget that is used up, None if none is.
-        stranded: why no trial can run, None if one may.
+        spent: the budget that is used up; None if none is.
+        stranded: why no trial can run; None if one may.
     """
 
     loop: TrialLoop
@@ -166,14 +166,14 @@ class _Run:
     _running_until: float = field(default_factory=time.monotonic)
 
     def check_budget_first(self) -> None:
-        """Start nothing if the budget is used up before the first trial."""
+        """Start no trial if the budget is used up already."""
         if not self.tuner.stop_file.exists() and (spent := self.loop.exhausted()):
             self.spent = spent
-            self.progress.say(f"{spent} is reached: nothing is started")
+            self.progress.say(f"{spent} is reached: no trial is started")
             self.tuner.stop()
 
     def generation(self) -> bool:
-        """Run one generation of trials; returns True if another one is needed.
+        """Run one generation of trials.  Returns True if another one is needed.
 
         Raises:
             UserError: the tuner process has crashed too often.
@@ -191,7 +191,7 @@ class _Run:
         return more
 
     def _take(self, event: Record | None) -> None:
-        """Pass an event on to everything that follows a launch."""
+        """Pass an event on to all that follow the launch: kept weights, progress, and the caller's `watch`."""
         if event is not None and event["event"] == "result":
             self._results += 1
             if self.weights is not None:
@@ -201,14 +201,14 @@ class _Run:
             self.loop.watch(event, self.progress)
 
     def _stop_if_needed(self) -> None:
-        """Stop if the lease is lost, the budget is used up or no trial can run; end trials that do not stop in time."""
+        """Stop if the lease is lost, a budget is used up, or no trial can run; kill trials that do not stop in time."""
         if self.lease.is_lost and self.cause is None:
             self.cause = "another launch of this sweep has taken over"
             self.tuner.stop()
         stopping = self.tuner.stop_file.exists()
         if not stopping and (spent := self.loop.exhausted()):
             self.spent = spent
-            self.progress.say(f"{spent} is reached: stopping, resumable")
+            self.progress.say(f"{spent} is reached: stopping; the same command resumes it")
             self.tuner.stop()
         elif not stopping and (stranded := self.loop.stranded()):
             self.stranded = stranded
@@ -217,25 +217,23 @@ class _Run:
         if not stopping:
             self._running_until = time.monotonic()
         elif time.monotonic() - self._running_until > self.loop.patience:
-            self.progress.say(f"no end in {self.loop.patience:.0f} s: ending now", style="yellow")
+            self.progress.say(f"trials have not stopped in {self.loop.patience:.0f} s: ending them now", style="yellow")
             self.tuner.stop()
 
     def _after(self, crash: TunerCrashed) -> bool:
-        """Return True if another generation is started after a crash of the tuner process."""
+        """Return True if another generation shall be started after a crash of the tuner process."""
         self._crashes = 0 if self._results else self._crashes + 1
         if self.tuner.stop_file.exists():  # a second request to stop ends the process
             return False
         self.progress.say(f"{crash}: starting it again", style="yellow")
         if self._crashes >= MAX_CONSECUTIVE_CRASHES:
-            raise UserError(
-                f"{crash}, {self._crashes} times in a row; the last of what it printed:\n{crash.log}"
-            ) from None
+            raise UserError(f"{crash}, {self._crashes} times in a row; the end of its output:\n{crash.log}") from None
         return True
 
 
 @dataclass
 class _Stop:
-    """Reaction to Ctrl-C: the first lets running trials write their resume state, the second ends them now."""
+    """Reaction to Ctrl-C: the first lets running trials write their resume state, the second ends them at once."""
 
     tuner: TunerProcess
     progress: Progress
@@ -248,5 +246,6 @@ class _Stop:
             return
         first = not self.tuner.stop_file.exists()
         self._asked_at = now
-        self.progress.say("stopping: trials write their resume state (again: now)" if first else "ending now")
+        waiting = "stopping: trials write their resume state (a second Ctrl-C ends them now)"
+        self.progress.say(waiting if first else "ending now")
         self.tuner.stop()

@@ -1,8 +1,11 @@
 """The tuner process, as seen from the launch that starts it: it drives Ray through one generation of trials.
 
-It starts a Ray cluster of its own on this machine, in a short private folder, so that two sweeps on one machine do not
-meet; or it attaches to a Ray cluster that runs already, of which it starts and stops nothing.  If the process dies, its
-own Ray dies with it, or the attached cluster takes its trials back.  If the launch dies, so does the process.
+It either starts its own Ray cluster on this machine, or attaches to a Ray cluster that exists.  Its own cluster uses a
+short private folder, so that two sweeps on one machine do not disturb each other.  Of an attached cluster it starts
+and stops nothing.
+
+If the process dies, its own Ray dies with it; an attached cluster ends the trials.  If the launch dies, the process
+dies with it.
 """
 
 from __future__ import annotations
@@ -27,13 +30,13 @@ from sweep.plan.platform import Platform
 from sweep.signals import DIES_WITH_PARENT, die_with_parent
 from sweep.spec.sweep import Sweep
 
-SCRATCH_PREFIX = "sweep-"  # in the system's folder for temporary files: Ray's socket paths must be short
-LONGEST_PARENT = 30  # characters: of the 107 that a socket's path may have, Ray takes most
-SILENCE_SECONDS = 600.0  # without an event; a process that works lists the nodes every ten seconds
+SCRATCH_PREFIX = "sweep-"  # short, as Ray's socket paths must be; in the system's folder for temporary files
+LONGEST_PARENT = 30  # characters; a socket path may have 107, and Ray uses most of them
+SILENCE_SECONDS = 600.0  # a process without events for so long hangs; a healthy one lists the nodes every 10 s
 
 
 class Scratch:
-    """A private folder for Ray and Tune, removed at the end, as are folders of owners that have died."""
+    """Private folder for Ray and Tune, removed at the end.  Folders of processes that have died are removed, too."""
 
     def __enter__(self) -> Path:
         parent = tempfile.gettempdir()
@@ -52,13 +55,13 @@ class Scratch:
 
 @dataclass
 class TunerProcess:
-    """A process for each generation of trials, one after another.
+    """Tuner process of one generation of trials, and then of the next.
 
     Attributes:
         scratch: private folder.
-        platform: what trials run on.
-        address: HOST:PORT of a Ray cluster that runs already; None for one on this machine that is started
-            and stopped with each generation.
+        platform: platform of the trials.
+        address: HOST:PORT of a Ray cluster that exists; None to start and stop Ray on this machine with each
+            generation.
     """
 
     scratch: Path
@@ -74,14 +77,17 @@ class TunerProcess:
 
     @property
     def log(self) -> Path:
-        """Output of the child and of Ray."""
+        """File with the output of the process and of Ray."""
         return self.scratch / "generation.log"
 
     def start(self) -> None:
-        """Start the process of the next generation and its Ray; this takes seconds, in which the caller can go on."""
+        """Start the process of the next generation and its Ray.
+
+        This takes seconds, but the method returns at once, so the caller can do other work.
+        """
         self._events, writing = os.pipe()
         attached = self.address is not None
-        where = [self.address] if self.address is not None else _whole(self.platform)
+        where = [self.address] if self.address is not None else _cluster_size(self.platform)
         with open(self.log, "ab") as log:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "sweep.engine.tuner", str(self.scratch), str(writing), *where],
@@ -90,7 +96,7 @@ class TunerProcess:
                 stderr=log,
                 pass_fds=[writing],
                 env=_environment(() if attached else self.platform.visible_gpus, attached),
-                start_new_session=True,  # Ctrl-C comes to us, and we decide
+                start_new_session=True,  # so that Ctrl-C reaches only this process, which then stops the child
                 preexec_fn=die_with_parent,
             )
         os.close(writing)
@@ -99,14 +105,14 @@ class TunerProcess:
         """Run one generation, in the process that `start` has started or in a new one.
 
         Args:
-            sweep: what is run.
-            parameters: the other fields of its `TunerJob`.
+            sweep: sweep that is run.
+            parameters: the other fields of `TunerJob`.
 
         Yields:
-            Its events as they come, and None after each second without one.
+            The events of the process, and None after each second without one.
 
         Raises:
-            TunerCrashed: it ended without the event "ended", or has sent nothing for `SILENCE_SECONDS`.
+            TunerCrashed: the process ended without the event "ended", or sent nothing for `SILENCE_SECONDS`.
         """
         if self._child is None:
             self.start()
@@ -121,32 +127,35 @@ class TunerProcess:
             **parameters,
         )
         try:
-            with suppress(BrokenPipeError), self._child.stdin as pipe:  # if it has died, its exit status is read below
+            with (
+                suppress(BrokenPipeError),
+                self._child.stdin as pipe,
+            ):  # if the process has died, its status is read below
                 pipe.write(json.dumps(asdict(job)).encode())
-            ended, heard = False, time.monotonic()
+            ended, heard_at = False, time.monotonic()
             for event in _lines(self._events):
                 yield event
                 if event is not None:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard > SILENCE_SECONDS:
+                    heard_at = time.monotonic()
+                elif time.monotonic() - heard_at > SILENCE_SECONDS:
                     raise TunerCrashed(None, self.log.read_text(errors="replace")[-4000:])
                 ended = ended or (event is not None and event["event"] == "ended")
                 if ended and DIES_WITH_PARENT:
-                    return  # nothing runs and all is in the store; waiting for Ray to shut down would take two seconds
+                    return  # all is in the store; the kernel ends Ray, and waiting for it would take two seconds
             if not ended:
                 raise TunerCrashed(self._child.wait(), self.log.read_text(errors="replace")[-4000:])
         finally:
             self.kill()
 
     def stop(self) -> None:
-        """Ask running trials to write their resume state and end; the second call ends them now."""
+        """Ask running trials to write their resume state and end; the second call ends them at once."""
         self._stops += 1
         self.stop_file.touch()
         if self._stops > 1:
             self._end()
 
     def kill(self) -> None:
-        """End the child, and its Ray with it."""
+        """End the process, and its Ray with it."""
         self._end()
         child, self._child = self._child, None
         if child is not None and child.stdin is not None:
@@ -166,13 +175,13 @@ class TunerCrashed(Exception):
     """The tuner process ended without the event "ended", or hangs.
 
     Attributes:
-        code: its exit status; None if it hangs.
-        log: the end of its output.
+        code: exit status of the process; None if it hangs.
+        log: end of its output.
     """
 
     def __init__(self, code: int | None, log: str) -> None:
         self.code, self.log = code, log
-        super().__init__("the driver of Ray hangs" if code is None else f"the driver of Ray ended with status {code}")
+        super().__init__("the tuner process hangs" if code is None else f"the tuner process ended with status {code}")
 
 
 def _runs(pid: int) -> bool:
@@ -185,27 +194,27 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def _whole(platform: Platform) -> list[str]:
-    """Return CPUs and GPUs that a Ray cluster of our own offers."""
+def _cluster_size(platform: Platform) -> list[str]:
+    """Return the numbers of CPUs and GPUs that a Ray cluster started here offers."""
     return [str(platform.slots * platform.cpus), str(platform.whole_gpus)]
 
 
 def _environment(gpus: tuple[str, ...], attached: bool = False) -> dict[str, str]:
-    """Return the environment of the child; a Ray of its own hands it to Ray's processes and to trials."""
+    """Return the environment of the process; a Ray started here passes it on to Ray's processes and to trials."""
     quiet = {
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise `uv run` rebuilds the environment in every worker
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # detectors of the user's own are imported from the working folder
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the user's own detectors are imported from the working folder
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # they keep every result in memory
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # these loggers keep every result in memory
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-        "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # its experiment state is scratch
+        "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # seconds between two writes of Tune's state, which is not needed
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
         "PYTHONWARNINGS": "ignore",
     }
-    # Whoever started a cluster says how it is entered: RAY_AUTH_MODE, and a token in RAY_AUTH_TOKEN or ~/.ray.
-    # Of our own Ray would write a token to the user's home.
+    # An attached cluster has its own access settings: RAY_AUTH_MODE, and a token in RAY_AUTH_TOKEN or ~/.ray.  For a
+    # cluster started here we make a token, because Ray itself would write one to the user's home folder.
     entry = {} if attached else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}

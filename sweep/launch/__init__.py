@@ -1,1 +1,1 @@
-"""One launch: on this machine or elsewhere, followed, checked, ended."""
+"""One launch of a sweep: run it here or on other machines, follow it, check it beforehand, and end it."""

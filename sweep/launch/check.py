@@ -1,6 +1,6 @@
-"""The verb check: whether a sweep could run as its YAML says.  Nothing is started.
+"""Implementation of `check`: find out if a sweep can run as its YAML describes.  Nothing is started.
 
-The store is written to, with a probe that is deleted again; `fix` makes what may be made.
+A probe object is written to the store and deleted again.  With `fix`, missing resources are made if that is allowed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from sweep.store.base import StoreError
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
-        findings: in the order in which a user would fix them.
-        commands: what would be run on machines, by kind of machine; {} where there are none but this one.
+        findings: findings in the order in which a user would fix them.
+        commands: shell commands that machines would run, by kind of machine; {} if only this machine is used.
     """
 
     findings: tuple[Finding, ...]
@@ -45,7 +45,7 @@ def check(sweep: Sweep, *, fix: bool = False) -> Checked:
     """Check everything that a launch needs.
 
     Args:
-        sweep: that would be launched.
+        sweep: sweep that would be launched.
         fix: make what is missing and may be made.
     """
     provider, unedited = provider_of(sweep), find_placeholders(sweep)
@@ -58,7 +58,7 @@ def check(sweep: Sweep, *, fix: bool = False) -> Checked:
 
 
 def storage(sweep: Sweep) -> Finding:
-    """Whether the store takes, keeps and gives up an object, and refuses to overwrite one that is put once."""
+    """Check that the store takes, keeps and deletes an object, and does not overwrite one that is put once."""
     path = f"checks/{uuid.uuid4().hex}"
     try:
         store = open_store(sweep.storage)
@@ -72,36 +72,44 @@ def storage(sweep: Sweep) -> Finding:
         return Finding("storage", "not ok", str(error))
     if not (first and not second and kept == b"first"):
         fix = "use AWS's own S3 or a server with conditional writes (If-None-Match)"
-        return Finding("storage", "not ok", f"{store.url} lets a second writer overwrite what is put once", fix)
+        return Finding(
+            "storage", "not ok", f"{store.url} lets a second writer overwrite an object that is put once", fix
+        )
     if not gone:
         return Finding("storage", "not ok", f"{store.url} does not delete {path}")
     return Finding("storage", "ok", f"{store.url}: a probe was written, refused a second time, read and deleted")
 
 
 def data(sweep: Sweep) -> Iterator[Finding]:
-    """Whether each dataset is in the store, or where it would be read from."""
+    """Check that each dataset is in the store, or that its source can be read."""
     try:
         absent = missing(open_store(sweep.storage), sweep)
     except StoreError as error:
-        yield Finding("data", "unknown", f"the store does not say what it holds: {error}")
+        yield Finding("data", "unknown", f"the contents of the store cannot be listed: {error}")
         return
     for name in sorted({name for study in sweep.studies for name in study.datasets}):
         yield Finding(f"data {name}", "ok", "in the store") if name not in absent else _source(sweep, name)
 
 
 def _source(sweep: Sweep, name: str) -> Finding:
-    """A dataset that is not in the store yet.  Its files are not read here: that may mean a download."""
+    """Check the source of a dataset that is not in the store; files are not read, because that may mean a download."""
     put = f"python -m sweep data put {name} CONFIG"
     if not sweep.dataset(name).needs_root:
-        return Finding(f"data {name}", "ok", "not in the store yet; comes with a package, a launch puts it")
+        return Finding(
+            f"data {name}", "ok", "not in the store yet; it is part of a Python package, and a launch puts it"
+        )
     if sweep.data.root is None:
         fix = f"--set data.root=FOLDER, then {put}"
-        return Finding(f"data {name}", "not ok", "not in the store, and data.root names no folder to read it from", fix)
+        return Finding(
+            f"data {name}", "not ok", "not in the store, and no folder to read it from is given (data.root)", fix
+        )
     root = Path(sweep.data.root).expanduser()
     if not root.is_dir() or not any(root.iterdir()):
-        said = f"not in the store, and {root} holds nothing; where torchvision can, it downloads it there"
-        return Finding(f"data {name}", "unknown", said, put)
-    return Finding(f"data {name}", "unknown", f"not in the store yet; a launch reads it from {root}, or now:", put)
+        text = f"not in the store, and {root} is empty or missing; torchvision downloads it there, if it can"
+        return Finding(f"data {name}", "unknown", text, put)
+    return Finding(
+        f"data {name}", "unknown", f"not in the store yet; a launch reads it from {root}; to put it now:", put
+    )
 
 
 def _slots(provider: Provider[Any]) -> Finding:
@@ -120,7 +128,7 @@ def _budget(provider: Provider[Any]) -> Iterator[Finding]:
 
 
 def _not_tried(unedited: Container[str]) -> list[Finding]:
-    """Return the lines on the store where earlier lines show that it cannot be reached."""
+    """Return findings for checks of the store that are skipped, because an earlier finding makes them pointless."""
     if "storage" in unedited:
         return [Finding("data", "unknown", "not tried before storage is edited")]
     return [Finding(name, "unknown", "not tried before the lines above are ok") for name in ("storage", "data")]

@@ -1,4 +1,4 @@
-"""End a sweep elsewhere: remove its machines, and record in the store that they are gone."""
+"""Implementation of `down`: remove the machines of a sweep, and record in its store that they are gone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sweep.errors import UserError
 from sweep.launch.follow import SILENT_SECONDS
 from sweep.plan.launch_record import command_from_argv
 from sweep.providers.registry import provider_of
+from sweep.spec.cluster import PROVIDERS
 from sweep.spec.sweep import Sweep
 from sweep.store import launch_status, open_store
 from sweep.store.base import StoreError
@@ -24,13 +25,13 @@ def down(sweep: Sweep, argv: Sequence[str], console: Console, confirm: Callable[
     """Remove all machines of a sweep, and record in its store that they are gone.
 
     Args:
-        sweep: whose machines are removed, where its `cluster` says.
-        argv: the command line of this command, after the program's name.
+        sweep: the sweep; its `cluster` names the provider that is asked for machines.
+        argv: command line of this command, after the program's name.
         console: for progress.
-        confirm: called once, before anything is removed; raises if nothing shall be.
+        confirm: called once before anything is removed; raises an error to prevent it.
 
     Raises:
-        UserError: nothing was found, and the last launch made machines elsewhere.
+        UserError: nothing was found, but the last launch made machines elsewhere.
     """
     provider = provider_of(sweep)
     if sweep.cluster.runs_here:
@@ -39,7 +40,7 @@ def down(sweep: Sweep, argv: Sequence[str], console: Console, confirm: Callable[
         return
     resources = provider.resources()
     if not resources:
-        say(console, f"nothing of this sweep is there: {_where(sweep.cluster.model_dump())}")
+        say(console, f"nothing of this sweep was found: {_where(sweep.cluster.model_dump())}")
         _close(sweep, argv, console, f"its machines were gone when {owner_name()} looked")
         return
     say(console, "found:")
@@ -55,50 +56,66 @@ def down(sweep: Sweep, argv: Sequence[str], console: Console, confirm: Callable[
 
 
 def _close(sweep: Sweep, argv: Sequence[str], console: Console, cause: str = "", since: float | None = None) -> None:
-    """Have `status` say so, where the store can be reached; without `since` only of a head that is silent.
+    """Record in the store that the launch has ended, if the store can be reached.
 
     Args:
-        sweep: whose machines are gone, where they were looked for.
-        argv: of this command.
+        sweep: sweep whose machines are gone.
+        argv: command line of this command.
         console: for progress.
-        cause: why they are gone; "" where none were looked for.
-        since: when taking them away began.
+        cause: why the machines are gone; "" if the provider makes none.
+        since: time at which their removal began; None if none were found.  Then the launch is only closed if its head
+            is silent.
 
     Raises:
-        UserError: nothing was found, and the last launch made machines elsewhere.
+        UserError: nothing was found, but the last launch made machines elsewhere.
     """
     try:
         store = open_store(sweep.storage)
         if elsewhere := _elsewhere(sweep, Ledger(store, sweep.name), argv):
             if since is None:
                 raise UserError(elsewhere)
-            say(console, elsewhere, style="yellow")  # a sweep that was moved: what it left here is gone
+            say(
+                console, elsewhere, style="yellow"
+            )  # the sweep was moved to another provider; its machines here are gone
             return
         head = launch_status.read(store, sweep.name) if cause else None
         if head is not None and (since is not None or time.time() - head.time > SILENT_SECONDS):
             launch_status.close(store, sweep.name, cause, since=since)
     except StoreError as error:
-        what = "`status` will not say so" if cause else "where it was launched last is not known"
+        what = (
+            "`status` will not show that the launch has ended" if cause else "it is unknown where the last launch was"
+        )
         say(console, f"{what}: {error}", style="yellow")
 
 
 def _elsewhere(sweep: Sweep, ledger: Ledger, argv: Sequence[str]) -> str | None:
-    """Where the last launch made machines, and what looks there; None where this sweep's machines are."""
+    """Return a text that the last launch made machines elsewhere, with the command to remove them.
+
+    Returns:
+        None if the last launch used the provider and region of this command.
+    """
     for record in reversed(ledger.specs()):
-        last = record.get("sweep", {}).get("cluster", {})
-        if last.get("provider", "local") == "local":  # machines of an earlier launch may still be up
+        last = {"provider": "local", **record.get("sweep", {}).get("cluster", {})}
+        section = PROVIDERS.get(last["provider"])
+        if section is not None and section.runs_here:  # machines of an earlier launch may still be up
             continue
-        if _where(last) == _where(sweep.cluster.model_dump()):
+        if _location(last) == _location(sweep.cluster.model_dump()):
             return None
-        command = command_from_argv(
-            "down", argv if last["provider"] == sweep.cluster.provider else record.get("argv", ())
+        same = last["provider"] == sweep.cluster.provider
+        command = command_from_argv("down", argv if same else record.get("argv", ()))
+        options = "".join(
+            f" --set cluster.{key}={value}" for key, value in _location(last).items() if key != "provider"
         )
-        region = f" --set cluster.region={last['region']}" if "region" in last else ""
-        return f"the last launch of sweep {sweep.name} was elsewhere: {_where(last)}; look there: {command}{region}"
+        return f"the last launch of sweep {sweep.name} was elsewhere: {_where(last)}; look there: {command}{options}"
     return None
 
 
+def _location(cluster: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a section `cluster` that decides where `down` looks: its provider, and its region, say."""
+    section = PROVIDERS.get(cluster["provider"])
+    keys = () if section is None else section.location_keys
+    return {key: cluster[key] for key in ("provider", *keys) if key in cluster}
+
+
 def _where(cluster: Mapping[str, Any]) -> str:
-    """What of a cluster says where `down` looks."""
-    region = f", region {cluster['region']}" if "region" in cluster else ""
-    return f"provider {cluster['provider']}{region}"
+    return ", ".join(f"{key} {value}" for key, value in _location(cluster).items())

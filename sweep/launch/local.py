@@ -1,4 +1,4 @@
-"""A launch on this machine: missing datasets first, then all trials, in the process of the command."""
+"""A launch on this machine: put missing datasets, then run all trials, in the process of the command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LocalLaunch(Prepared):
     skip_failed: bool = False
 
     def run(self) -> LoopEnd:
-        """Run until nothing is left.
+        """Run until no trial is left.
 
         Raises:
             UserError: another launch of this sweep runs, or a dataset is neither stored nor readable here.
@@ -68,11 +68,11 @@ class LocalLaunch(Prepared):
 
 
 def exhausted_budget(sweep: Sweep, began: float, clock: Callable[[], float] = time.monotonic) -> str | None:
-    """Return which budget a launch on this machine has used up; None if none.
+    """Return the budget that a launch on this machine has used up; None if none.
 
     Args:
-        sweep: that is launched.
-        began: when the launch began, by `clock`.
+        sweep: sweep that is launched.
+        began: reading of `clock` when the launch began.
         clock: returns monotonic seconds.
     """
     budget, price, hours = sweep.budget, sweep.usd_per_hour, (clock() - began) / 3600

@@ -1,4 +1,4 @@
-"""One trial in this process, and the story of one: what it is, what it found, what went wrong."""
+"""Implementation of `trial`: run one trial in this process, or describe it with its result and attempts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from sweep.store.ledger import Ledger, Record
 
 
 def find(status: SweepStatus, key: str) -> Planned:
-    """Return the planned trial whose key begins with `key`.
+    """Return the planned trial with a key that begins with `key`.
 
     Raises:
-        UserError: none does, or several do.
+        UserError: no key or several keys match.
     """
     planned = {planned.key: planned for planned in status.planned}
     found = find_key(key, planned)
     if found is None:
         examples = ", ".join(sorted(planned)[:SHOWN_KEYS])
-        raise UserError(f"no trial of this sweep has a key that begins with {key} (it has, e.g., {examples})")
+        raise UserError(f"no trial of this sweep has a key that begins with {key} (some of its keys: {examples})")
     return planned[found]
 
 
 def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: Console) -> Record:
-    """Run a trial here, or read its result where it has one."""
+    """Run a trial in this process; if it has a result, only return that."""
     result = ledger.result(planned.key)
     if result is not None:
         return result
@@ -43,7 +43,7 @@ def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: C
 
     options = make_options(
         planned.spec,
-        sweep.data.cache or default_cache(),
+        cache=sweep.data.cache or default_cache(),
         cache_bytes=sweep.data.cache_gb * 1e9,
         checkpoint_seconds=sweep.trial.checkpoint_seconds,
         keep_weights=sweep.trial.keep != "none",
@@ -60,7 +60,7 @@ def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: C
 
 
 def story(ledger: Ledger, planned: Planned) -> str:
-    """What the store knows of a trial, for a person."""
+    """Return a text on a trial for the terminal: settings, result and attempts."""
     spec = planned.spec
     settings = ", ".join(f"{name}={value}" for name, value in spec.hyperparameters.items())
     lines = [

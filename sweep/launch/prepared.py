@@ -1,4 +1,4 @@
-"""Fields and first steps that every launch shares: on this machine, elsewhere, and on a head."""
+"""Base class of every launch: on this machine, on other machines, and on a head."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Prepared:
     """A sweep that is ready to be launched.
 
     Attributes:
-        sweep, work, platform: what is run, and on what.
-        store, ledger: of the sweep.
+        sweep, work, platform: sweep that is run, its trials, and their platform.
+        store, ledger: store and ledger of the sweep.
         console: for progress.
     """
 
@@ -38,7 +38,7 @@ class Prepared:
     console: Console
 
     def lease(self, owner: str) -> Lease:
-        """Return the lease of the sweep, not acquired yet."""
+        """Return the lease of the sweep; it is not acquired yet."""
         return Lease(self.store, f"sweeps/{self.sweep.name}/lease", owner)
 
     def loop(
@@ -51,7 +51,7 @@ class Prepared:
         exhausted: Callable[[], str | None],
         **hooks: Any,
     ) -> TrialLoop:
-        """Return the loop over all trials of launch `number`; arguments and hooks are fields of `TrialLoop`."""
+        """Return the loop over all trials of launch `number`; the arguments and `hooks` are fields of `TrialLoop`."""
         return TrialLoop(
             sweep=self.sweep,
             work=self.work,
@@ -67,18 +67,18 @@ class Prepared:
         )
 
     def refusal(self, held: Held) -> UserError:
-        """Return the error for a sweep that another launch runs."""
+        """Return the error for a sweep that another launch is running."""
         return UserError(
             f"sweep {self.sweep.name} is being launched by {held.owner}, for {duration(held.age)}: "
-            "wait for it, or give this one a name of its own with --set sweep.name=NAME"
+            "wait until it ends, or give this one another name with --set sweep.name=NAME"
         )
 
 
 def put_missing(sweep: Sweep, store: Store, console: Console) -> None:
-    """Put every dataset of a sweep that its store lacks, or whose manifest is damaged.
+    """Put every dataset of a sweep that its store does not have, or whose manifest is damaged.
 
     Raises:
-        UserError: naming every source that cannot be read here, with the fix.
+        UserError: names every source that cannot be read here, with the fix.
     """
     problems: list[str] = []
     for name in unusable(store, sweep):

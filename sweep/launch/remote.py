@@ -1,7 +1,7 @@
-"""A launch on machines elsewhere: start it from here, then follow it.
+"""A launch on other machines: start it from this machine, then follow it.
 
 Until the supervisor runs on the head, every failure and interruption here removes the machines that were made.  After
-that the launch needs nothing of this machine.
+that the launch no longer needs this machine.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class RemoteLaunch(Prepared):
     """One launch of a sweep on a provider's machines.
 
     Attributes:
-        provider: of the machines.
-        status: what is left to run, for the number of machines.
-        command: returns the command line of a verb on this sweep.
+        provider: provider of the machines.
+        status: status of the sweep, which decides the number of machines.
+        command: returns the command line of another command on this sweep.
         skip_failed: do not run trials that have failed before.
     """
 
@@ -42,10 +42,10 @@ class RemoteLaunch(Prepared):
     skip_failed: bool = False
 
     def run(self, *, detach: bool) -> Outcome:
-        """Start the launch; unless `detach`, follow it to its end and remove what is left of the machines.
+        """Start the launch; unless `detach`, follow it to its end and remove the machines that are left.
 
         Raises:
-            UserError: another launch of this sweep runs, data are missing, or machines cannot be had.
+            UserError: another launch of this sweep runs, data are missing, or the provider gives no machines.
             StoreError: the store failed.
         """
         try:
@@ -53,12 +53,12 @@ class RemoteLaunch(Prepared):
         except KeyboardInterrupt:
             return Outcome(INTERRUPTED, finished=False)
         if detach:
-            self._say(f"launch {number} runs on its own now.  {self._come_back()}")
+            self._say(f"launch {number} now runs without this machine.  {self._come_back()}")
             return Outcome(DONE, finished=False)
         return self.follow(number)
 
     def start(self) -> int:
-        """Start the supervisor on the head; returns the number of the launch."""
+        """Start the supervisor on the head.  Returns the number of the launch."""
         lease = self.lease(owner_name())
         try:
             with lease.hold(patience=lease.ttl_seconds):
@@ -78,14 +78,16 @@ class RemoteLaunch(Prepared):
         head = launch_status.read(self.store, self.sweep.name)
         recent = head is not None and not head.has_ended and started - head.time < SILENT_SECONDS
         if head is not None and recent and self.provider.is_alive():
-            raise AlreadyRuns(f"launch {head.launch} of sweep {self.sweep.name} runs")  # its driver is being restarted
+            raise AlreadyRuns(
+                f"launch {head.launch} of sweep {self.sweep.name} runs"
+            )  # it holds no lease: its driver is being restarted
         try:
             latest = None if hours is None else started + hours * 3600
             deadline = self.provider.provision(self.status, self.console, latest)
-            if not lease.renew():  # this machine has slept, and another launch has begun meanwhile
+            if not lease.renew():  # this machine slept, and another launch has begun
                 raise AlreadyRuns(f"another launch of sweep {self.sweep.name} has taken over")
-            given = {"skip_failed": self.skip_failed, "deadline": deadline, "started": started}
-            number = self.ledger.put_spec({**record(self.sweep, self.platform), **given})
+            options = {"skip_failed": self.skip_failed, "deadline": deadline, "started": started}
+            number = self.ledger.put_spec({**record(self.sweep, self.platform), **options})
             self.provider.submit(number)
         except AlreadyRuns:
             raise
@@ -96,8 +98,8 @@ class RemoteLaunch(Prepared):
         return number
 
     def _give_up(self, why: str) -> None:
-        """Remove what was made; a second interruption leaves at once."""
-        self._say(f"{why}: removing what was made (Ctrl-C leaves it to `down`)")
+        """Remove the machines that were made; a second interruption returns at once."""
+        self._say(f"{why}: removing what was made (Ctrl-C stops that; then use `down`)")
         if self._remove():
             try:
                 launch_status.close(self.store, self.sweep.name, f"{why}: taken down by {owner_name()}", USER_ERROR)
@@ -105,7 +107,7 @@ class RemoteLaunch(Prepared):
                 self._say(f"head.json was not written: {error}")
 
     def follow(self, number: int) -> Outcome:
-        """Show progress until the launch has ended, then remove what is left of it, unless another launch runs.
+        """Show progress until the launch has ended, then remove the machines that are left, unless another launch runs.
 
         Raises:
             UserError: the head is gone, or another launch has taken over.
@@ -121,7 +123,7 @@ class RemoteLaunch(Prepared):
         except HeadGone as gone:
             if other := self._remove_own(number, partial(self._give_up, "the head is gone")):
                 raise UserError(other) from None
-            raise UserError(f"{gone}; every finished trial is kept, go on with: {self.command('launch')}") from None
+            raise UserError(f"{gone}; every finished trial is kept; go on with: {self.command('launch')}") from None
         except StoreError as error:
             raise StoreError(f"{error}\nThe head goes on without this machine.  {self._come_back()}") from error
         if other := self._remove_own(number, self._remove):
@@ -131,17 +133,17 @@ class RemoteLaunch(Prepared):
         return Outcome(USER_ERROR if head.exit_code is None else head.exit_code)
 
     def _remove_own(self, number: int, remove: Callable[[], object]) -> str | None:
-        """Remove what a launch has left, unless another launch runs by now: its machines have the same name.
+        """Remove the machines that a launch has left, unless another launch runs: its machines have the same names.
 
-        A process that makes machines holds the sweep's lease.  Between that and the moment when the driver on the head
-        holds it, only the ledger shows the launch.
+        A process that makes machines holds the sweep's lease.  After it has released the lease, and before the driver
+        on the head has acquired it, only the ledger shows that a launch runs.
 
         Returns:
-            A text that says that another launch runs, and how to see it; None if none does.
+            A text on the other launch, and how to see it; None if there is none.
         """
         lease = self.lease(owner_name())
         try:
-            take_over(lease)  # of the launch's own driver, which has ended or is about to
+            take_over(lease)  # the launch's own driver holds it, and has ended or is about to end
             with lease.hold():
                 if self.ledger.spec(number + 1) is None:
                     remove()
@@ -155,7 +157,7 @@ class RemoteLaunch(Prepared):
         return f"{other}: nothing was removed.  {self._come_back()}"
 
     def _remove(self) -> bool:
-        """Remove all remaining machines.  Returns True if nothing is left."""
+        """Remove all machines that are left.  Returns True if nothing is left."""
         try:
             removed = self.provider.teardown(self.console)
         except (KeyboardInterrupt, UserError) as error:

@@ -1,4 +1,4 @@
-"""Retrain random trials of a bundle here, and see whether they land where its cells say they should."""
+"""Implementation of `verify --rerun`: retrain random trials of a bundle here, and compare them with their cells."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from sweep.store import open_store
 
 @dataclass(frozen=True)
 class Rerun:
-    """A trial that was trained again.
+    """A trial of a bundle that was trained again.
 
     Attributes:
-        row: of the bundle; last epoch, clean.
-        auroc: found here.
-        low, high: interval that it should lie in with 95 %: for one more seed of its cell, or for
-            another test set where the cell has one seed.
-        notes: what is not as it was, e.g. the device.
+        row: row of the trial in the bundle; last epoch, evaluation clean.
+        auroc: AUROC of the new training.
+        low, high: 95 % interval for `auroc`: for one more seed of the trial's cell, or, if the cell has one seed, for
+            another test set.
+        notes: differences between the two trainings, such as the device.
     """
 
     row: Row
@@ -44,11 +44,11 @@ class Rerun:
 
     @property
     def inside(self) -> bool:
-        """Equal to what was recorded, or within the interval."""
+        """True if `auroc` equals the recorded one or is in the interval."""
         return self.auroc == self.row["auroc"] or self.low <= self.auroc <= self.high
 
     def text(self) -> str:
-        """E.g. "knn plain, abnormal 3, seed 0: AUROC 0.9811, recorded 0.9811 (equal), ..."."""
+        """Return a line, such as "knn plain, abnormal 3, seed 0: AUROC 0.9811, recorded 0.9811 (equal), ..."."""
         row = self.row
         same = " (equal)" if self.auroc == row["auroc"] else ""
         where = f"{'inside' if self.inside else 'OUTSIDE'} {self.low:.4f} to {self.high:.4f}"
@@ -58,16 +58,17 @@ class Rerun:
 
 
 def rerun(bundle: Bundle, count: int, seed: int, root: Path | None, console: Console) -> Iterator[Rerun]:
-    """Retrain `count` random trials under their own specs, one after another, in a store that is deleted.
+    """Retrain `count` random trials with their recorded specs, one after another, in a temporary store.
 
     Args:
-        bundle: verified already.
-        count, seed: how many, and what draws them.
-        root: folder of downloaded datasets, where they need one.
-        console: for what is being done.
+        bundle: bundle, verified already.
+        count: number of trials.
+        seed: seed that chooses the trials.
+        root: folder of downloaded datasets, if they are needed.
+        console: for progress.
 
     Raises:
-        UserError: the bundle's spec or data cannot be had here, or nothing in it has ended.
+        UserError: the bundle's spec cannot be run or its data cannot be read here, or it has no finished trial.
         DataError: the data are damaged.
     """
     import pyarrow.parquet as pq
@@ -79,23 +80,23 @@ def rerun(bundle: Bundle, count: int, seed: int, root: Path | None, console: Con
     rows = {row["key"]: row for row in headline if row["status"] == "ok"}
     results = bundle.json("results.json")
     if not rows:
-        raise UserError(f"{bundle.path}: no trial in it has ended with a score of its last epoch, clean")
+        raise UserError(f"{bundle.path}: no trial in it has a score of its last epoch with evaluation clean")
     with tempfile.TemporaryDirectory(prefix="sweep-rerun-") as scratch:
         try:
             packed = {**bundle.spec["sweep"], "storage": scratch}
             data = {**packed["data"], "cache": None} | ({} if root is None else {"root": str(root)})
             sweep = Sweep.model_validate({**packed, "data": data})
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{bundle.path}: its spec is not one that this version can run: {error}") from None
+            raise UserError(f"{bundle.path}: this version cannot run its spec: {error}") from None
         here, store = provider_of(sweep).platform(), open_store(f"{scratch}/store")
         for key in random.Random(seed).sample(sorted(rows), min(count, len(rows))):
             row, result = rows[key], results[key]
             recorded = TrialSpec.from_dict(result["spec"])
             spec = replace(recorded, device=here.device)
-            notes = [] if spec == recorded else [f"on {here.device}, then on {recorded.device}"]
+            notes = [] if spec == recorded else [f"on {here.device} now, on {recorded.device} before"]
             revision = detectors.detector(spec.detector).revision
             if revision != spec.revision:
-                notes.append(f"revision {revision} of the detector, then {spec.revision}")
+                notes.append(f"revision {revision} of the detector now, {spec.revision} before")
             if not store.exists(f"datasets/{spec.dataset}/{spec.preparation}/manifest.json"):
                 put_into(store, sweep, spec.dataset, console)
             console.print(
@@ -105,7 +106,7 @@ def rerun(bundle: Bundle, count: int, seed: int, root: Path | None, console: Con
             options = Options(Path(scratch) / "cache", keep_weights=False, lambda_default=result["lam"])
             again = finish_trial(run_trial(spec, store, options))
             if again["status"] != "ok":
-                raise UserError(f"trial {key} ended otherwise here: {again['cause']}")
+                raise UserError(f"trial {key} failed here: {again['cause']}")
             table = pq.read_table(io.BytesIO(store.get(f"trials/{spec.key}/scores.parquet")))
             entry = next(e for e in again["metrics"] if (e["selection"], e["evaluation"]) == HEADLINE)
             lam = row["lam"] if result["lam"] is not None else None
@@ -115,7 +116,7 @@ def rerun(bundle: Bundle, count: int, seed: int, root: Path | None, console: Con
 
 
 def compare(row: Row, auroc: float, cell: list[float], notes: list[str]) -> Rerun:
-    """A retrained trial's AUROC beside those that its cell has in the bundle."""
+    """Compare the AUROC of a retrained trial with those of its cell in the bundle."""
     if len(cell) > 1:
         centre, half_width = interval(cell).mean, prediction_half_width(cell)
     else:

@@ -1,1 +1,1 @@
-"""What a sweep asks for and what its store holds: work, platform, cost, status."""
+"""The plan of a sweep: its trials, their platform and cost, and what the store already holds."""

@@ -1,4 +1,4 @@
-"""How long trials take: measured seconds where results exist, the catalog's hints before."""
+"""Expected seconds of trials: measured where results exist, otherwise from the hints of the detector catalog."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from sweep.plan.expand import Planned, Work
 from sweep.spec.trial import FIELDS, TrialSpec
 from sweep.store.ledger import Ledger, Record
 
-OVERHEAD_SECONDS = 0.05  # of a trial that trains nothing: opening data, putting the result
-SAMPLE = 20  # finished trials of a cell whose seconds are read; their median says enough
-TRAIN_SHARE = 0.75  # of a dataset's images, roughly, under any protocol
+OVERHEAD_SECONDS = 0.05  # a trial that trains nothing still opens its data and puts a result
+SAMPLE = 20  # finished trials of a cell that are read; their median is precise enough
+TRAIN_SHARE = 0.75  # rough share of a dataset's images, for every protocol
 TEST_SHARE = 0.25
-GPU_CORES = 30  # cores that a GPU stands for until a trial was measured on one: a guess
-APART = ("abnormal", "seed", "split_seed", "hyperparameters")  # of a spec: no cost, or compared apart
+GPU_CORES = 30  # CPU cores that a GPU counts as until a trial was measured on it; a guess
+APART = (
+    "abnormal",
+    "seed",
+    "split_seed",
+    "hyperparameters",
+)  # the last is compared separately, the others cost nothing
 
 
 class Cost:
     """Expected seconds of a trial.
 
+    A trial takes the median of finished trials that differ only in class or seed.  If there are none, its hint is
+    scaled by the ratio of real to hinted seconds of the detector's finished trials.
+
     Args:
-        datasets: by name, all that trials are of.
-        results: finished trials, whose seconds are taken for trials that differ in class or seed
-            alone; other trials of the same detector are scaled from the hints by what its finished
-            ones took.
+        datasets: datasets of all trials, by name.
+        results: results of finished trials.
     """
 
     def __init__(self, datasets: Mapping[str, DatasetInfo], results: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -47,7 +53,7 @@ class Cost:
         self._known: dict[Hashable, float] = {}
 
     def seconds(self, planned: Planned) -> float:
-        """Seconds on one slot, once."""
+        """Return the seconds that a planned trial takes on one slot."""
         group = _alike(planned.spec)
         if group not in self._known:
             scale = self._ratios.get(planned.detector, 1.0)
@@ -55,7 +61,7 @@ class Cost:
         return self._known[group]
 
     def measured(self, planned: Planned) -> bool:
-        """Whether trials that differ in class or seed alone have been measured."""
+        """Return True if a trial that differs only in class or seed has been measured."""
         return _alike(planned.spec) in self._seconds
 
     def _hint(self, spec: TrialSpec) -> float:
@@ -65,7 +71,15 @@ class Cost:
 def sample_cost(
     work: Work, planned: Iterable[Planned], ledger: Ledger, finished: Collection[str], also: Iterable[Record] = ()
 ) -> Cost:
-    """Expected seconds from a few finished trials of each cell, and from results at hand (`also`)."""
+    """Return the costs, from a few finished trials of each cell.
+
+    Args:
+        work: work of the sweep, for its datasets.
+        planned: trials to sample from.
+        ledger: ledger that holds their results.
+        finished: keys that have a result.
+        also: further results that were read already.
+    """
     taken: Counter[tuple[str, ...]] = Counter()
     keys = []
     for trial in planned:
@@ -76,7 +90,10 @@ def sample_cost(
 
 
 def hint(spec: TrialSpec, dataset: DatasetInfo) -> float:
-    """Seconds before anything was measured: the catalog's arithmetic, good to a factor of two on a CPU."""
+    """Return the seconds of a trial before anything was measured, by the catalog's formulas.
+
+    On a CPU the hint is right within a factor of two.
+    """
     info = detectors.detector(spec.detector)
     arguments = spec.size, dataset.channels, spec.numerics.precision
     train, test = int(dataset.images * TRAIN_SHARE), int(dataset.images * TEST_SHARE)
@@ -93,6 +110,6 @@ def hint(spec: TrialSpec, dataset: DatasetInfo) -> float:
 
 
 def _alike(spec: TrialSpec) -> Hashable:
-    """What trials share that differ in class or seed alone."""
+    """Return an identity that trials share if they differ only in class or seed."""
     same = [getattr(spec, name) for name in FIELDS if name not in APART]
     return (*same, tuple(sorted(spec.hyperparameters.items())))

@@ -1,4 +1,4 @@
-"""The verb data: put, verify and list datasets in a sweep's store."""
+"""Datasets of a sweep: put them into its store, and find out which are missing."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ from sweep.store.base import Store
 if TYPE_CHECKING:
     from data.storage.manifest import Manifest
 
-SHOWN = 5  # of what was skipped; the manifest has all
+SHOWN = 5  # skipped images that are printed; the manifest lists all
 
 
 def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
-    """`put` for an open store."""
-    from data.storage import shards  # numpy, pyarrow and Pillow: a second that no other verb should pay
+    """Prepare a dataset from its source, put it into the store, and print remarks for the user.
+
+    Raises:
+        UserError: the dataset does not exist, or its source cannot be read here.
+    """
+    from data.storage import shards  # imports numpy, pyarrow and Pillow: a second that other commands need not wait
     from data.storage.manifest import manifest_path
 
     _refuse_unknown(sweep, name)
@@ -52,18 +56,25 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
 
 
 def _remarks(manifest: Manifest, info: DatasetInfo, listed: str) -> Iterator[str]:
-    """What a user should know of a set that was stored; `listed` is where its manifest is."""
-    told = manifest.parameters
-    if "reached" in told:
+    """Yield remarks for the user on a dataset that was stored.
+
+    Args:
+        manifest: manifest of the dataset.
+        info: the dataset as its source has it.
+        listed: address of the manifest.
+    """
+    parameters = manifest.parameters
+    if "reached" in parameters:
         yield f"{', '.join(f'{title} {count:,}' for title, count in manifest.counts.items())} patches"
-        chosen = "chosen from the boxes" if told["scale_from"] == "boxes" else "as told"
-        yield f"scale {told['scale']} ({chosen}): windows reach IoU > {told['iou']} with boxes of {told['reached']}"
+        chosen = "chosen from the boxes" if parameters["scale_from"] == "boxes" else "as given"
+        overlap = f"windows reach IoU > {parameters['iou']} with boxes of {parameters['reached']}"
+        yield f"scale {parameters['scale']} ({chosen}): {overlap}"
     if manifest.skipped:
-        yield f"skipped {len(manifest.skipped):,} that could not be read, all listed in {listed}:"
+        yield f"skipped {len(manifest.skipped):,} images that could not be read, all listed in {listed}:"
         yield from (f"  {skipped.source}: {skipped.reason}" for skipped in manifest.skipped[:SHOWN])
     if manifest.duplicates:
         splits = set(info.protocols) & set(catalog.BY_SOURCE)
-        where = "of the test split stand in the train split, too" if splits else "stand there once more"
+        where = "of the test split are also in the train split" if splits else "are there more than once"
         yield f"warning: {manifest.duplicates:,} images {where}, pixel for pixel"
     for title, count in zip(info.classes, info.counts, strict=False):
         if manifest.counts[title] != count:
@@ -71,13 +82,16 @@ def _remarks(manifest: Manifest, info: DatasetInfo, listed: str) -> Iterator[str
 
 
 def missing(store: Store, sweep: Sweep) -> list[str]:
-    """Datasets of a sweep that its store has not."""
+    """Return the datasets of a sweep that its store does not have."""
     names = sorted({name for study in sweep.studies for name in study.datasets})
     return [name for name in names if not store.exists(f"datasets/{name}/{sweep.preparation(name)}/manifest.json")]
 
 
 def unusable(store: Store, sweep: Sweep) -> list[str]:
-    """Datasets of a sweep that its store has not, or of which the manifest is damaged: `put_into` fixes both."""
+    """Return the datasets of a sweep that are missing in its store, or whose manifest is damaged there.
+
+    `put_into` fixes both.
+    """
     from data.storage.manifest import DamagedManifestError, read_manifest
 
     found = missing(store, sweep)
@@ -90,14 +104,14 @@ def unusable(store: Store, sweep: Sweep) -> list[str]:
 
 
 def describe_dataset(sweep: Sweep, name: str) -> str:
-    """E.g. "cifar10 (60,000 images, 184 MB before compression)"."""
+    """Return a dataset's name and size, such as "cifar10 (60,000 images, 184 MB before compression)"."""
     info = sweep.dataset(name)
     size = size_of(info, sweep.data.size)
     return f"{name} ({info.images:,} images, {info.images * info.channels * size**2 / 1e6:,.0f} MB before compression)"
 
 
 def _listed_here(sweep: Sweep, name: str) -> DatasetInfo | None:
-    """An own set as its folder is; None where that cannot be read here."""
+    """Return a dataset as its source has it; None if the folder of the user's own dataset cannot be read here."""
     try:
         return _as_its_source_is(sweep, name)
     except DataError:
@@ -111,7 +125,7 @@ def _refuse_unknown(sweep: Sweep, name: str) -> None:
 
 
 def _as_its_source_is(sweep: Sweep, name: str) -> DatasetInfo:
-    """A dataset as its source has it now, whatever the store may hold."""
+    """Return a dataset as its source has it now; the store is not read."""
     if name not in sweep.data.sets:
         return catalog.dataset(name)
     layout = sweep.data.sets[name]
@@ -119,5 +133,5 @@ def _as_its_source_is(sweep: Sweep, name: str) -> DatasetInfo:
 
 
 def default_cache() -> str:
-    """Folder of prepared images, under the user's cache."""
+    """Return the folder for prepared images, in the user's cache folder."""
     return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/anomaly-sweep"

@@ -24,8 +24,6 @@ from sweep.spec.trial import KEY_LENGTH, Numerics, Scalar, Timing, TrialSpec, Va
 from sweep.store.ledger import canonical_json
 
 WARMUP_SHARE = 10  # timed batches for each batch that is scored before them as warm-up
-
-
 CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
 """Fields of `Planned` that name a cell: trials that differ in their seeds only."""
 
@@ -250,7 +248,7 @@ def _runtime(base: _Base) -> Iterator[Planned]:
 
 
 def _grid(base: _Base) -> Iterator[Planned]:
-    """Each axis alone, around the default, which stands on every axis."""
+    """Yield the trials of each axis: its values and the default, with the defaults of all other hyperparameters."""
     for axis, values in base.study.axes.items():
         default, lam = base.settings()
         centre = lam if axis == LAMBDA else default.get(axis)

@@ -1,4 +1,4 @@
-"""What was launched, read back from its record in the ledger."""
+"""Records of launches in the ledger: write one, and read one back."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ from sweep.spec.load import load_recorded
 from sweep.spec.sweep import Sweep
 from sweep.store.ledger import Ledger, Record
 
+VERSIONS = ("ray", "optuna", "torch", "torchvision", "pyarrow", "scikit-learn", "numpy")
+GIT_SECONDS = 60  # git hangs if a network folder does not answer
+
 
 def read_back(
-    record: Record, ledger: Ledger, number: int, storage: str, beside: Sequence[str] = ()
+    record: Record, ledger: Ledger, number: int, storage: str, needed: Sequence[str] = ()
 ) -> tuple[Sweep, Platform]:
-    """A launch and what it runs on.
+    """Return the sweep and the platform of a recorded launch.
 
     Args:
-        record: of the launch.
-        ledger: that it is from.
-        number: of the launch.
-        storage: address of its store as it is reached from here.
-        beside: what else of the record will be made use of.
+        record: record of the launch.
+        ledger: ledger of the record.
+        number: number of the launch.
+        storage: address of the store as it is reached from here.
+        needed: other fields of the record that the caller needs.
 
     Raises:
-        UserError: naming everything in it that this version of sweep, or this machine, cannot make use of.
+        UserError: names everything in the record that this version of sweep, or this machine, cannot use.
     """
-    problems = [f"{name}: must be given" for name in ("sweep", "platform", *beside) if name not in record]
+    problems = [f"{name}: must be given" for name in ("sweep", "platform", *needed) if name not in record]
     sweep = platform = None
     if "sweep" in record:
         try:
@@ -50,14 +53,14 @@ def read_back(
         commit = record.get("commit")
         heading = (
             f"launch {number} of sweep {ledger.sweep} in {ledger.store.url} cannot be read by this version of sweep; "
-            f"the launch was of {f'commit {commit}' if commit else 'another'}: launch it again, or use that one"
+            f"it was launched by {f'commit {commit}' if commit else 'another version'}: launch it again, or use that"
         )
         raise UserError(problems, heading=heading)
     return sweep, platform
 
 
 def launches(ledger: Ledger, storage: str) -> Iterator[tuple[Sweep, Platform]]:
-    """Every launch of the ledger's sweep, oldest first.
+    """Yield every launch of the ledger's sweep, the oldest first.
 
     Raises:
         UserError: as `read_back`.
@@ -67,7 +70,7 @@ def launches(ledger: Ledger, storage: str) -> Iterator[tuple[Sweep, Platform]]:
 
 
 def last_launch(ledger: Ledger, storage: str) -> tuple[Sweep, Platform] | None:
-    """The last one, whatever the others are; None where there is none.
+    """Return the latest launch; None without any.  Earlier launches need not be readable.
 
     Raises:
         UserError: as `read_back`.
@@ -77,7 +80,7 @@ def last_launch(ledger: Ledger, storage: str) -> tuple[Sweep, Platform] | None:
 
 
 def command_from_argv(verb: str, argv: Sequence[str]) -> str:
-    """The command line of another verb on the sweep that somebody launched by `argv`."""
+    """Return the command line of another command for the sweep that was launched with `argv`."""
     words, rest = ["python", "-m", "sweep", verb], list(argv[1:])
     while rest:
         word = rest.pop(0)
@@ -88,14 +91,8 @@ def command_from_argv(verb: str, argv: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-VERSIONS = ("ray", "optuna", "torch", "torchvision", "pyarrow", "scikit-learn", "numpy")
-
-
-GIT_SECONDS = 60  # a folder on a network may not answer
-
-
 def record(sweep: Sweep, platform: Platform) -> Record:
-    """What the ledger keeps of a launch from this machine, by this command line."""
+    """Return the ledger's record of a launch that this machine starts with this command line."""
     return {
         "sweep": sweep.model_dump(mode="json"),
         "platform": asdict(platform),
@@ -109,7 +106,10 @@ def record(sweep: Sweep, platform: Platform) -> Record:
 
 
 def commit() -> Record:
-    """Commit of the code and whether files differ from it; None each outside a checkout, or where git hangs."""
+    """Return the commit of the code, and whether files differ from it.
+
+    Both are None outside of a git checkout, or if git does not answer.
+    """
     here = Path(__file__).resolve().parent
     try:
         head = ["git", "-C", str(here), "rev-parse", "HEAD"]

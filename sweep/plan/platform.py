@@ -1,6 +1,6 @@
-"""What trials run on: device, arithmetic, CPU cores and GPUs of one trial, and how many trials run at once.
+"""Resources of trials: device, arithmetic, CPU cores and GPU share of one trial, and the number of trials at once.
 
-`fit` holds these rules for every provider.  Nothing here needs torch.
+`fit` applies the same rules for every provider.  Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _KERNELS = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # oneDNN's names 
 
 @dataclass(frozen=True)
 class Platform:
-    """Resources of trials, resolved once for a launch; device and arithmetic are part of every key.
+    """Resources of trials, resolved once for each launch.  Device and arithmetic are part of every key.
 
     Attributes:
         device: "cpu", or the name of the GPU.
-        numerics: arithmetic.
+        numerics: arithmetic of a trial.
         slots: number of trials that run at once.
         cpus: CPU cores of one trial.
         gpus: share of a GPU for one trial, in [0, 1].
@@ -45,9 +45,9 @@ class Platform:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Platform:
-        """Inverse of `dataclasses.asdict`, also after JSON."""
+        """Return the platform of a dictionary from `dataclasses.asdict`, also after JSON."""
         named = {**fields, "numerics": Numerics(**fields["numerics"])}
-        visible = named.pop("cards", None) or named.get("visible_gpus", ())  # `cards` until 2026-11
+        visible = named.pop("cards", None) or named.get("visible_gpus", ())  # records before 2026-11 have `cards`
         return cls(**{**named, "visible_gpus": tuple(visible)})
 
     @property
@@ -71,7 +71,7 @@ class Host:
 
 def trials_per_gpu(share: float) -> int:
     """Return how many trials with this share, in (0, 1], fit on one GPU; no trial spans two GPUs."""
-    return int(1 / share + 1e-6)  # 1 / 0.3333 is 3, also where it was typed with four digits
+    return int(1 / share + 1e-6)  # a share of 0.3333 means a third, although 1 / 0.3333 is a little more than 3
 
 
 def fit(
@@ -89,33 +89,35 @@ def fit(
     """Distribute trials over machines.
 
     Args:
-        sweep: what is run.
+        sweep: sweep that is run.
         hosts: machines that run trials.
         gpu: name of their GPUs; "" if they have none.
         capability: CUDA compute capability of these GPUs; None if unknown.
-        cpu_is_here: trials on a CPU run on this machine's processor; of any other its units for bfloat16 are unknown.
-        no_gpu: why there is no GPU, for the message to a user who asks for one.
-        no_tf32: the fix for a user who asks for TF32 without units for it.
-        problems: problems that the provider has found before.
-        cautions: cautions that the provider has found before.
+        cpu_is_here: True if trials on a CPU run on this machine.  Only then is it known whether the CPU has units for
+            bfloat16.
+        no_gpu: the reason why there is no GPU, for the message to a user who requests one.
+        no_tf32: the fix for a user who requests TF32 on a device without units for it.
+        problems: problems that the provider found before.
+        cautions: cautions that the provider found before.
 
     Returns:
         The platform with every machine in use.
 
     Raises:
-        UserError: naming every key that keeps trials from running.
+        UserError: names every key that prevents trials from running.
     """
     found = list(problems)
     cpus = 1 if sweep.trial.cpus == "auto" else sweep.trial.cpus
     any_gpus = any(host.gpus for host in hosts)
     share = (1.0 if any_gpus else 0.0) if sweep.trial.gpus == "auto" else float(sweep.trial.gpus)
     slots = sum(host.slots(cpus, share) for host in hosts)
+    most = max((host.cpus for host in hosts), default=0)
     if share and not any_gpus:
         found.append(f"trial.gpus: {no_gpu}; use --set trial.gpus=0")
-    elif not slots:
-        most = max((host.cpus for host in hosts), default=0)
-        with_gpu = " next to a GPU" if share else ""
-        found.append(f"trial.cpus: a trial needs {cpus} cores{with_gpu}; a machine offers {most} at most")
+    if cpus > most:
+        found.append(f"trial.cpus: a trial needs {cpus} cores; a machine offers {most} at most")
+    elif share and any_gpus and not slots:
+        found.append(f"trial.cpus: a trial needs {cpus} cores next to a GPU; no machine with a GPU offers as many")
     units = (capability or 0.0) if share else (None if cpu_is_here else 0.0)
     precision = resolve_precision(sweep.trial.precision, units)
     if precision == "tf32" and not multiplies_tf32(units):
@@ -136,11 +138,11 @@ def fit(
 
 
 def resolve_precision(asked: str, capability: float | None) -> str:
-    """Return `asked`, or for "auto" the arithmetic: "bf16" if the device has units for it, else "float32".
+    """Return the arithmetic for `asked`; for "auto": "bf16" if the device has units for it, else "float32".
 
     Args:
         asked: "auto", "float32", "tf32" or "bf16".
-        capability: compute capability of the GPU that trains, None if this machine's CPU does.
+        capability: compute capability of the GPU that trains; None if this machine's CPU trains.
     """
     if asked != "auto":
         return asked

@@ -1,14 +1,17 @@
-"""Searches: ask Optuna for a candidate, fan it out over instances, prune it or finish it.
+"""Searches: get a candidate from Optuna, run it on all instances, and prune or complete it.
 
-A candidate (a set of hyperparameters) is judged by the mean validation AUROC over its instances
-(abnormal class x tuning seed), with the lambda that suits it best: lambda weighs two score
-components that every trial stores, so choosing it costs no training.
+A candidate is a set of hyperparameters.  Its value is the mean validation AUROC over its instances (abnormal class x
+tuning seed), with the best lambda for it.  Lambda weighs two score components that every trial stores, so choosing it
+needs no training.
 
-A search is a function of its instances' values alone.  Candidate n is asked when all candidates up
-to n - parallel are settled, of a study that knows those and counts the rest as running; an instance
-counts once all earlier ones of its candidate have come in.  So neither the order in which trials
-finish nor a crash changes any candidate, and the ledger's asks and prunes are what would be asked
-and pruned again.  This module knows neither Ray nor torch.
+A search depends only on the values of its instances, not on the order in which trials finish, nor on crashes:
+
+- Candidate n is requested when all candidates up to n - parallel are settled.  Optuna then knows the values of those
+  candidates, and counts the others as running.
+- An instance counts only after all earlier instances of its candidate have finished.
+
+So a search that is repeated makes the same requests and prunes as those in the ledger.  This module uses neither Ray
+nor torch.
 """
 
 from __future__ import annotations
@@ -24,26 +27,25 @@ from sweep.spec.trial import Scalar
 if TYPE_CHECKING:
     import optuna
 
-Ask = Callable[[int, dict[str, Any]], dict[str, Any]]  # (candidate, record) -> record that stands
+Ask = Callable[[int, dict[str, Any]], dict[str, Any]]  # (candidate, record) -> the record that is stored
 Values = Mapping[float | None, float]  # validation AUROC by lambda; {None: AUROC} without a lambda
 
-P_THRESHOLD = 0.1  # of WilcoxonPruner; from 4 instances on a candidate that is always worse falls below
-PATIENCE = 4  # candidates drawn at random before TPE models anything; the first is the default
+P_THRESHOLD = 0.1  # of WilcoxonPruner; a candidate that is worse on all of its first 4 instances is below it
+PATIENCE = 4  # candidates before TPE starts to model: the default, then random ones
 
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """What is searched.
+    """Specification of a search.
 
     Attributes:
-        id: names the search in the ledger; made of all that its values depend on.
-        space: by hyperparameter, {"low", "high", "log", "type"} or {"choices"}; without lambda.
-        default: values of the space's hyperparameters that the first candidate takes, if the space
-            holds them.
-        candidates: how many to ask.
-        parallel: candidates under way at once.
-        instances: how many trials a full candidate takes.
-        lambdas: from which lambda is chosen; (None,) where the score has one component.
+        id: name of the search in the ledger; it depends on everything that its values depend on.
+        space: for each hyperparameter {"low", "high", "log", "type"} or {"choices"}; without lambda.
+        default: values of these hyperparameters for the first candidate, if the space holds them.
+        candidates: number of candidates.
+        parallel: number of candidates that run at the same time.
+        instances: number of trials of a complete candidate.
+        lambdas: values that lambda is chosen from; (None,) if the score has one component.
     """
 
     id: str
@@ -57,25 +59,25 @@ class SearchSpec:
 
 @dataclass
 class Candidate:
-    """One set of hyperparameters and what its instances said so far."""
+    """One set of hyperparameters, and the values of its instances so far."""
 
     params: dict[str, Scalar]
     values: dict[int, Values] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     started: set[int] = field(default_factory=set)
-    pruned: int | None = None  # instances that had been looked at
-    compared: int = 0  # leading instances that were already compared with the best candidate's
+    pruned: int | None = None  # number of instances that were compared when it was pruned
+    compared: int = 0  # number of leading instances that were compared with the best candidate
 
     @property
     def seen(self) -> list[Values]:
-        """Values of the leading instances, up to the first that is still out."""
+        """Values of the leading instances, up to the first one without a value."""
         leading: list[Values] = []
         while len(leading) in self.values:
             leading.append(self.values[len(leading)])
         return leading
 
     def is_settled(self, instances: int) -> bool:
-        """Whether nothing that is still out could change what is known of it."""
+        """Return True if no result that is still missing can change what is known of the candidate."""
         seen = len(self.seen)
         return self.pruned is not None or seen in self.failed or seen == instances
 
@@ -87,11 +89,11 @@ class Search:
     """One Optuna study as a queue of (candidate, instance) pairs.
 
     Args:
-        spec: what is searched.
+        spec: specification of the search.
         asks: recorded candidates by number, each {"params": {...}}.
         prunes: recorded prune decisions by candidate, each {"step": n}.
-        record_ask, record_prune: publish a record and return the one that stands; without them
-            nothing is asked or pruned, as suits those who only read.
+        record_ask, record_prune: publish a record, and return the record that is stored (another process may have been
+            first).  Without them no candidate is requested or pruned; readers leave them out.
     """
 
     def __init__(
@@ -112,7 +114,7 @@ class Search:
     # -- what to run ----------------------------------------------------------------------------
 
     def next(self) -> tuple[int, int] | None:
-        """A (candidate, instance) to run now, or None while others must finish first."""
+        """Return a (candidate, instance) pair to run now; None if others must finish first."""
         for number, candidate in enumerate(self.candidates):
             if not candidate.is_settled(self.spec.instances):
                 for instance in range(self.spec.instances):
@@ -126,7 +128,7 @@ class Search:
         return None
 
     def observe(self, number: int, instance: int, values: Values | None) -> None:
-        """Take in what an instance found; None if it failed for good or diverged."""
+        """Take the values of an instance; None if its trial failed for good or diverged."""
         candidate = self.candidates[number]
         candidate.started.add(instance)
         if values is None:
@@ -136,35 +138,39 @@ class Search:
         self._prune_if_hopeless(number)
 
     def requeue(self, number: int, instance: int) -> None:
-        """An instance ended without saying anything: it will be run again."""
+        """Note that an instance ended without a result, so that it runs again."""
         self.candidates[number].started.discard(instance)
 
     @property
     def finished(self) -> bool:
-        """Whether every candidate was asked and is settled."""
+        """True if every candidate was requested and is settled."""
         return len(self.candidates) >= self.spec.candidates and self._settled_up_to(len(self.candidates))
 
     # -- what was found -------------------------------------------------------------------------
 
     def value(self, number: int) -> tuple[float, float | None]:
-        """Mean of a candidate over its seen instances, at the lambda that suits it best."""
+        """Return the mean of a candidate over its seen instances, at its best lambda, and that lambda."""
         return best_lambda(self.candidates[number].seen, self.spec.lambdas)
 
     def best(self, among: int | None = None) -> int | None:
-        """The complete candidate with the highest value, the earliest of equals; None without any."""
+        """Return the complete candidate with the highest value, the earliest of equals; None if there is none.
+
+        Args:
+            among: consider only this number of leading candidates; None for all.
+        """
         complete = [n for n, c in enumerate(self.candidates[:among]) if c.complete(self.spec.instances)]
         return max(complete, key=lambda n: (self.value(n)[0], -n), default=None)
 
     def frozen(self) -> tuple[dict[str, Scalar], float | None] | None:
-        """Hyperparameters and lambda that the search chose; None if no candidate was completed."""
-        assert self.finished, "a search is frozen when it is finished"
+        """Return the hyperparameters and lambda that the search chose; None if no candidate was completed."""
+        assert self.finished, "a search has chosen only when it is finished"
         best = self.best()
         return None if best is None else (dict(self.candidates[best].params), self.value(best)[1])
 
     # -- Optuna ---------------------------------------------------------------------------------
 
     def _horizon(self) -> int:
-        """Candidates that the next one learns from: those all of which must be settled."""
+        """Return the number of leading candidates that the next one learns from; all of them must be settled."""
         return max(0, len(self.candidates) - self.spec.parallel + 1)
 
     def _settled_up_to(self, count: int) -> bool:
@@ -178,11 +184,11 @@ class Search:
             "params": params,
             "sampler": f"TPE(seed=crc32(id:{number}), startup={PATIENCE})",
         }
-        assert self._record_ask is not None, "only those who record ask"
+        assert self._record_ask is not None, "a candidate is requested only if it can be recorded"
         return Candidate(dict(self._record_ask(number, record)["params"]))
 
     def _holds_default(self) -> bool:
-        """Whether the default lies within the space; else the first candidate is drawn, too."""
+        """Return True if the default is inside the space; otherwise the first candidate is random, too."""
         return all(holds(given, self.spec.default[name]) for name, given in self.spec.space.items())
 
     def _sample(self, number: int) -> dict[str, Scalar]:
@@ -190,7 +196,9 @@ class Search:
         seed = zlib.crc32(f"{self.spec.id}:{number}".encode())
         distributions = {name: distribution(r) for name, r in sorted(self.spec.space.items())}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # multivariate, liar: 2026-11
+            warnings.simplefilter(
+                "ignore", optuna.exceptions.ExperimentalWarning
+            )  # multivariate and constant_liar are experimental as of 2026-11
             sampler = optuna.samplers.TPESampler(
                 seed=seed, multivariate=True, constant_liar=True, n_startup_trials=PATIENCE
             )
@@ -203,7 +211,7 @@ class Search:
     def _optuna_trial(
         self, number: int, candidate: Candidate, distributions: Mapping[str, Any], *, known: bool
     ) -> optuna.trial.FrozenTrial:
-        """A candidate as Optuna sees it; one that failed counts as pruned, which TPE ranks last."""
+        """Return a candidate as an Optuna trial; one that failed counts as pruned, which TPE ranks last."""
         import optuna
 
         state = optuna.trial.TrialState
@@ -220,14 +228,16 @@ class Search:
         )
 
     def _prune_if_hopeless(self, number: int) -> None:
-        """Give a candidate up when it is worse than the best one, instance by instance (Wilcoxon)."""
+        """Prune a candidate that is worse than the best one, instance by instance (Wilcoxon test)."""
         candidate = self.candidates[number]
         best = self.best(among=max(0, number - self.spec.parallel + 1))
         if best is None or candidate.pruned is not None or self._record_prune is None:
             return
         reference = at_lambda(self.candidates[best].seen, self.value(best)[1])
         seen = candidate.seen
-        for step in range(candidate.compared + 1, len(seen) + 1):  # late arrivals decide as early ones would
+        for step in range(
+            candidate.compared + 1, len(seen) + 1
+        ):  # one by one, so that the order of arrival does not matter
             candidate.compared = step
             _, lam = best_lambda(seen[:step], self.spec.lambdas)
             if _worse(at_lambda(seen[:step], lam), reference):
@@ -237,21 +247,23 @@ class Search:
 
 
 def at_lambda(seen: Sequence[Values], lam: float | None) -> list[float]:
-    """Value of each instance at one lambda."""
+    """Return the value of each instance at one lambda."""
     return [values[lam] for values in seen]
 
 
 def best_lambda(seen: Sequence[Values], lambdas: Sequence[float | None]) -> tuple[float, float | None]:
-    """Highest mean over instances, and the lambda that gives it: the first of equals."""
+    """Return the highest mean over the instances, and the lambda that gives it; of equal means the first."""
     means = [(sum(at_lambda(seen, lam)) / len(seen), lam) for lam in lambdas]
     return max(means, key=lambda pair: pair[0])
 
 
 def _worse(values: Sequence[float], reference: Sequence[float]) -> bool:
-    """Optuna's WilcoxonPruner over paired instances."""
+    """Return True if Optuna's WilcoxonPruner would prune; both sequences have the values of the same instances."""
     optuna = _quiet_optuna()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # the pruner itself: 2026-11
+        warnings.simplefilter(
+            "ignore", optuna.exceptions.ExperimentalWarning
+        )  # the pruner is experimental as of 2026-11
         pruner = optuna.pruners.WilcoxonPruner(p_threshold=P_THRESHOLD)
     study = optuna.create_study(direction="maximize", pruner=pruner)
     mean = sum(reference) / len(reference)
@@ -265,19 +277,19 @@ def _worse(values: Sequence[float], reference: Sequence[float]) -> bool:
 def _quiet_optuna() -> Any:
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else a line for every study
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # otherwise it prints a line for every study
     return optuna
 
 
 def holds(given: Mapping[str, Any], value: Scalar) -> bool:
-    """Whether a range {"low", "high"} or {"choices"} holds a value."""
+    """Return True if a range {"low", "high"} or {"choices"} contains a value."""
     if "choices" in given:
         return value in given["choices"]
     return isinstance(value, int | float) and given["low"] <= value <= given["high"]
 
 
 def distribution(given: Mapping[str, Any]) -> Any:
-    """A range of `SearchSpec.space` as Optuna has it."""
+    """Return a range of `SearchSpec.space` as a distribution of Optuna."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if "choices" in given:
@@ -288,7 +300,7 @@ def distribution(given: Mapping[str, Any]) -> Any:
 
 
 def _contiguous(asks: Mapping[int, Any]) -> int:
-    """Number of candidates 0, 1, 2 ... without a gap; asks are recorded in order, so there is none."""
+    """Return the number of candidates 0, 1, 2, ... without a gap; asks are recorded in order, so no gap is expected."""
     count = 0
     while count in asks:
         count += 1
@@ -296,7 +308,7 @@ def _contiguous(asks: Mapping[int, Any]) -> int:
 
 
 def values_of(result: Mapping[str, Any] | None) -> Values | None:
-    """Validation AUROC by lambda; None for a trial that failed or diverged."""
+    """Return the validation AUROC by lambda; None for a trial that failed or diverged."""
     if result is None or result["status"] != "ok" or result["validation"] is None:
         return None
     return dict(zip(result["validation"]["lambda"], result["validation"]["auroc"], strict=True))

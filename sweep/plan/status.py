@@ -1,4 +1,4 @@
-"""What a plan amounts to, from the store alone: done, failed, pruned, stale, still to run, how long."""
+"""Status of a sweep, from the store alone: trials that are done, failed, pruned, stale or to run, and their time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from sweep.store.ledger import Ledger, Record
 
 @dataclass
 class StatusRow:
-    """One row of the overview: a detector with variant on a dataset within a study.
+    """One row of the overview: a detector and variant on a dataset in a study.
 
     Attributes:
-        trials: resolved now, and what a search may still ask.
-        done, failed, pruned, to_run: of those; they add up.
-        stale: of `to_run`, those of which an older revision has a result.
-        seconds: expected for what is to run, on one slot.
-        measured: whether from results of such trials, and not from hints.
+        trials: number of trials that are known now, and those that a search may still request.
+        done, failed, pruned, to_run: numbers of these trials; they add up to `trials`.
+        stale: number of those to run for which an older revision has a result.
+        seconds: expected seconds of those to run, on one slot.
+        seconds_each: expected seconds of one trial.
+        measured: True if the seconds come from results of such trials; False if from hints.
     """
 
     study: str
@@ -43,14 +44,14 @@ class StatusRow:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """A plan beside what the store holds.
+    """A plan compared with the store.
 
     Attributes:
-        lines: the overview.
-        planned: every trial known now, candidates of searches included.
-        finished: keys that have a result, of whatever sweep.
-        attempts: of those planned trials that have none, by key.
-        searches: each search as it stands.
+        lines: rows of the overview.
+        planned: every trial that is known now, including candidates of searches.
+        finished: keys that have a result, from any sweep.
+        attempts: attempts of the planned trials without a result, by key.
+        searches: each search and its present state.
     """
 
     lines: tuple[StatusRow, ...]
@@ -60,22 +61,22 @@ class SweepStatus:
     searches: tuple[tuple[PlannedSearch, Search], ...] = field(default=())
 
     def count(self, name: str) -> int:
-        """Sum of one of the lines' numbers."""
+        """Return the sum of one number over all rows."""
         return sum(getattr(line, name) for line in self.lines)
 
     def seconds_left(self, slots: int) -> float:
-        """Expected wall seconds of what is to run."""
+        """Return the expected wall-clock seconds of the trials to run."""
         return sum(line.seconds for line in self.lines) / max(1, slots)
 
     def failures(self) -> dict[str, list[str]]:
-        """Keys of trials without a result by the cause of their last attempt."""
+        """Return the keys of trials without a result, grouped by the cause of their last attempt."""
         causes: dict[str, list[str]] = {}
         for key, attempts in self.attempts.items():
             causes.setdefault(f"{attempts[-1]['status']}: {attempts[-1]['cause']}", []).append(key)
         return causes
 
     def to_json(self, slots: int) -> dict[str, Any]:
-        """What `plan --json` prints."""
+        """Return what `plan --json` prints."""
         return {
             **{name: self.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")},
             "seconds": self.seconds_left(slots),
@@ -86,9 +87,9 @@ class SweepStatus:
 
 
 def read_status(work: Work, ledger: Ledger) -> SweepStatus:
-    """Compare a plan with the store; loads neither torch, Ray nor Optuna.
+    """Compare a plan with the store; needs neither torch, Ray nor Optuna.
 
-    Of fixed trials only a sample of the results is read: that one is there is all that counts.
+    Only a sample of the results of fixed trials is read; for the others it is enough that a result exists.
     """
     index = ledger.index()
     searches = [(planned, _search(planned, ledger)) for planned in work.searches]
@@ -105,7 +106,7 @@ def read_status(work: Work, ledger: Ledger) -> SweepStatus:
     attempts |= ledger.attempts(index, {p.key for p in reports} - index.finished)
     cost = sample_cost(work, (*work.fixed, *reports), ledger, index.finished, also=results.values())
     counter = _Counter(frozenset(index.finished), attempts, cost)
-    for p in {p.key: p for p in reversed(work.fixed)}.values():  # shared by two studies: the first one's
+    for p in {p.key: p for p in reversed(work.fixed)}.values():  # a trial of two studies counts in the first
         counter.trial(p)
     for planned, search in searches:
         counter.search(planned, search, candidates[planned.spec.id])
@@ -113,12 +114,14 @@ def read_status(work: Work, ledger: Ledger) -> SweepStatus:
 
 
 def reported_trials(status: SweepStatus) -> Iterator[Planned]:
-    """Trials that the leaderboard shows; of a search that has not chosen yet, holes."""
+    """Yield the trials that the leaderboard shows; for a search that has not chosen yet, trials without a result."""
     yield from (p for p in status.planned if p.reported)
     for planned, search in status.searches:
         if not _reports(planned, search):
             for p in planned.reports:
-                yield replace(p, spec=replace(p.spec, hyperparameters={}))  # unknown yet: a key without result
+                yield replace(
+                    p, spec=replace(p.spec, hyperparameters={})
+                )  # not known yet, so the key must match no result
 
 
 class _Counter:

@@ -1,4 +1,4 @@
-"""The plan as a table: what would run, what is done, how long it will take."""
+"""The plan as a table: what would run, what is done, and how long the rest takes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sweep.spec.sweep import Sweep
 def table(
     sweep: Sweep, platform: Platform, status: SweepStatus, unreached: str = "", machines: Sequence[str] = ()
 ) -> Group:
-    """The plan of a sweep beside what its store holds.
+    """Return a sweep's plan, compared with its store, for the terminal.
 
     Args:
-        sweep, platform, survey: what is planned; no slots where no machine is there.
-        unreached: why the store could not be asked what is done; "" where it was.
-        machines: lines on the machines that would be made, in place of the time on those that are there.
+        sweep, platform, status: what is planned; the platform has no slots if no machine exists now.
+        unreached: why the store did not answer; "" if it did.
+        machines: lines on the machines that would be made; they replace the time on existing machines.
     """
     counts = {name: status.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")}
     numbers = [f"{counts['done']:,} done"]
@@ -35,7 +35,9 @@ def table(
     parts: list[Text | Table] = [Text(heading, style="bold"), _lines(status)]
     parts += [Text(_search(planned, search), style="dim") for planned, search in status.searches]
     if counts["stale"]:
-        parts.append(Text(f"stale: {counts['stale']} trials have results of an older revision; they run again"))
+        parts.append(
+            Text(f"stale: {counts['stale']} trials have results of an older revision of the code; they run again")
+        )
     if unreached:
         parts.append(Text(f"counted as if nothing were done: {unreached}", style="yellow"))
     if machines:
@@ -46,23 +48,23 @@ def table(
 
 
 def _time_left(status: SweepStatus, platform: Platform) -> str:
-    """How long what is to run takes."""
+    """Return a line on how long the trials to run will take."""
     if not platform.slots:
-        return "no machine for it is there now"
+        return "no machine exists for it now"
     basis = "measured" if all(line.measured for line in status.lines if line.to_run) else "estimated"
     left = duration(status.seconds_left(platform.slots))
     return f"about {left} on {slots(platform)} in {platform.numerics.precision} ({basis})"
 
 
 def slots(platform: Platform) -> str:
-    """E.g. "2 slots of 1 CPU core"."""
+    """Return the slots of a platform as text, such as "2 slots of 1 CPU core"."""
     what = f"{platform.gpus:g} {platform.device}" if platform.gpus else f"{platform.cpus} CPU core"
     plural = "s" if not platform.gpus and platform.cpus > 1 else ""
     return f"{platform.slots} slot{'s' if platform.slots != 1 else ''} of {what}{plural}"
 
 
 def _search(planned: PlannedSearch, search: Search) -> str:
-    """What a search has come to."""
+    """Return a line on the progress of a search, and its choice."""
     first = planned.tuning[0]
     classes = ",".join(dict.fromkeys(p.abnormal for p in planned.reports))
     pruned = sum(candidate.pruned is not None for candidate in search.candidates)

@@ -1,1 +1,1 @@
-"""Machines that trials run on: one contract, one folder for each provider."""
+"""Providers of machines that run the trials: one contract (`base`), and one module or folder for each provider."""

@@ -1,4 +1,4 @@
-"""What a check found: one line each, ok or not, with the fix."""
+"""Findings of a check: one line each, with its state and its fix."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from rich.text import Text
 
 State = Literal["ok", "not ok", "unknown"]
 STYLES = {"ok": "green", "not ok": "red", "unknown": "yellow"}
+NETWORK = frozenset({
+    "nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "panfs", "wekafs", "afs", "orangefs", "9p",
+    "virtiofs",
+})  # fmt: skip
+MOUNTS = Path("/proc/self/mounts")
 
 
 @dataclass(frozen=True)
@@ -20,10 +25,10 @@ class Finding:
     """One line of a check.
 
     Attributes:
-        name: what was looked at.
-        state: "unknown" where it could not be looked at; that alone fails no check.
+        name: what was checked.
+        state: "ok", "not ok", or "unknown" if it could not be checked.  Only "not ok" makes a check fail.
         said: what was found.
-        fix: the command, key or page that fixes it; "" where nothing is to fix.
+        fix: the command, key or page that fixes it; "" if nothing needs a fix.
     """
 
     name: str
@@ -32,37 +37,28 @@ class Finding:
     fix: str = ""
 
     def sentence(self) -> str:
-        """Outside a table."""
+        """Return the finding as one line of text, without the state."""
         return "; ".join(filter(None, [f"{self.name}: {self.said}", self.fix]))
 
     def to_json(self) -> dict[str, Any]:
-        """What `check --json` prints for each."""
+        """Return what `check --json` prints for this finding."""
         return asdict(self)
 
 
 def table(findings: Iterable[Finding]) -> Table:
-    """Findings for a person."""
+    """Return findings as a table for the terminal."""
     shown = Table(box=None, pad_edge=False, show_header=False)
     shown.add_column(no_wrap=True)
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
     for finding in findings:
-        said = f"{finding.said}\n-> {finding.fix}" if finding.fix else finding.said
-        shown.add_row(Text(finding.state, style=STYLES[finding.state]), finding.name, Text(said))
+        text = f"{finding.said}\n-> {finding.fix}" if finding.fix else finding.said
+        shown.add_row(Text(finding.state, style=STYLES[finding.state]), finding.name, Text(text))
     return shown
 
 
-NETWORK = frozenset({
-    "nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "panfs", "wekafs", "afs", "orangefs", "9p",
-    "virtiofs",
-})  # fmt: skip
-
-
-MOUNTS = Path("/proc/self/mounts")
-
-
 def kind(folder: Path, mounts: Path = MOUNTS) -> str:
-    """Type of the file system that holds a folder, or would; "" where it cannot be told."""
+    """Return the type of the file system of a folder, which may not exist yet; "" if it is unknown."""
     try:
         lines = mounts.read_text().splitlines()
     except OSError:
@@ -70,22 +66,30 @@ def kind(folder: Path, mounts: Path = MOUNTS) -> str:
     path = folder.expanduser().resolve()
     deepest, found = -1, ""
     for line in lines:
-        _, where, system, *_ = line.split()
-        mounted = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), where))
-        if path.is_relative_to(mounted) and len(mounted.parts) >= deepest:  # of two on one place the later is seen
+        _, folder_mounted, system, *_ = line.split()
+        mounted = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), folder_mounted))
+        if (
+            path.is_relative_to(mounted) and len(mounted.parts) >= deepest
+        ):  # of two mounts on one folder, the later hides the other
             deepest, found = len(mounted.parts), system
     return found
 
 
 def is_network(system: str) -> bool:
-    """Whether such a file system comes over a network."""
+    """Return True if a file system of this type is reached over a network."""
     return system in NETWORK or system.startswith("fuse.")
 
 
 def check_shared_folder(name: str, folder: Path, who: str) -> Finding:
-    """Whether a folder can be seen by other machines, as far as it can be told from here."""
+    """Check that other machines can see a folder, as far as this machine can know.
+
+    Args:
+        name: name of the finding.
+        folder: path of the folder.
+        who: the other machines, as the subject of a sentence.
+    """
     system = kind(folder)
     if is_network(system):
-        return Finding(name, "ok", f"{folder} is on {system}; {who} must have it at the same place")
-    fix = f"make sure that {who} sees it at the same place"
+        return Finding(name, "ok", f"{folder} is on {system}; {who} must have it under the same path")
+    fix = f"make sure that {who} has it under the same path"
     return Finding(name, "unknown", f"{folder} is on {system or 'a file system of unknown kind'} of this machine", fix)

@@ -1,4 +1,4 @@
-"""This machine: Ray is started in the process of the launch and stopped with it; nothing outlives the launch."""
+"""This machine: Ray runs in a child process of the launch, and ends with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweep.providers.base import Provider
 from sweep.providers.finding import Finding
 from sweep.spec.cluster import ClusterSection, Local
 
-BUSY_PERCENT = 10  # of a GPU's memory or time; a desktop's own windows take less
+BUSY_PERCENT = 10  # a GPU is busy above this share of memory or time; a desktop's windows take less
 FIELDS = ("index", "uuid", "name", "compute_cap", "memory.used", "memory.total", "utilization.gpu")
 
 
@@ -27,7 +27,7 @@ class LocalProvider(Provider[Local]):
     section: ClassVar[type[ClusterSection]] = Local
 
     def platform(self) -> Platform:
-        """Return what trials run on: free GPUs, else CPU cores.
+        """Return the platform of the trials: free GPUs, or CPU cores.
 
         Raises:
             UserError: more is requested than this machine has.
@@ -51,7 +51,7 @@ class LocalProvider(Provider[Local]):
             gpu=names[0] if names else "",
             capability=gpus[0].capability if gpus else None,
             cpu_is_here=True,
-            no_gpu="no GPU is there (nvidia-smi lists none)",
+            no_gpu="no GPU was found (nvidia-smi lists none)",
             no_tf32="use float32, bf16 or auto here",
             problems=problems,
             cautions=cautions,
@@ -62,9 +62,8 @@ class LocalProvider(Provider[Local]):
         """Return the GPUs to use, and cautions about the others."""
         free = [gpu for gpu in listed if not gpu.use]
         alike = len({gpu.name for gpu in listed}) == 1
-        if (
-            self.cluster.gpus != "auto"
-        ):  # a GPU's name is in every key, so among different ones only their order decides
+        if self.cluster.gpus != "auto":
+            # A GPU's name is in every key.  So among different GPUs the order decides, and not which are free today.
             ordered = sorted(listed, key=lambda gpu: bool(gpu.use)) if alike else listed
             return ordered[: self.cluster.gpus], []
         if free and alike:
@@ -74,11 +73,11 @@ class LocalProvider(Provider[Local]):
         return listed, []
 
     def findings(self, *, fix: bool) -> Iterator[Finding]:
-        """Nothing to check: the platform of this machine is found without it."""
+        """Return nothing: the platform is checked for every provider, and this machine needs no other check."""
         yield from ()
 
     def check_launch(self) -> None:
-        """Refuse a launch if other people use every GPU, as `gpus: auto` promises.
+        """Refuse a launch if every GPU is busy, because `gpus: auto` means to use free ones only.
 
         Raises:
             UserError: there are GPUs, and every one of them is busy.
@@ -94,7 +93,7 @@ class LocalProvider(Provider[Local]):
             )
 
     def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
-        """Nothing to provision."""
+        """Do nothing: Ray is started by the launch."""
         return deadline
 
     def submit(self, number: int) -> None:
@@ -119,15 +118,15 @@ class LocalProvider(Provider[Local]):
 
 
 class Gpu(NamedTuple):
-    """What nvidia-smi says of one GPU.
+    """One GPU, as nvidia-smi reports it.
 
     Attributes:
-        number: as nvidia-smi counts.
-        name: such as "NVIDIA H100 80GB HBM3".
-        capability: compute capability, such as 9.0.
-        visible: what CUDA_VISIBLE_DEVICES calls it; its id, since CUDA may count cards in another order than
-            nvidia-smi, or as whoever set the variable calls it.
-        use: what somebody does on it, such as "process 4711 on it"; "" where it is free.
+        number: number that nvidia-smi gives it.
+        name: name, such as "NVIDIA H100 80GB HBM3".
+        capability: CUDA compute capability, such as 9.0.
+        visible: its name for CUDA_VISIBLE_DEVICES: the one that is set there already, or else its UUID.  CUDA may
+            number GPUs in another order than nvidia-smi.
+        use: why it is busy, such as "process 4711 on it"; "" if it is free.
     """
 
     number: int
@@ -141,11 +140,11 @@ class Gpu(NamedTuple):
 
 
 def list_gpus() -> list[Gpu]:
-    """GPUs that this process may use, in the order of CUDA_VISIBLE_DEVICES; [] without nvidia-smi."""
+    """Return the GPUs that this process may use, in the order of CUDA_VISIBLE_DEVICES; [] without nvidia-smi."""
     rows = _query("--query-gpu", FIELDS)
     processes = _query("--query-compute-apps", ("gpu_uuid", "pid"))
-    found: dict[str, Gpu] = {}  # by index
-    uuids: dict[str, str] = {}  # to index
+    found: dict[str, Gpu] = {}  # GPUs by index
+    uuids: dict[str, str] = {}  # index of each UUID
     for index, uuid, name, capability, used, total, busy in rows:
         pids = [pid for of, pid in processes if of == uuid]
         found[index] = Gpu(int(index), name, float(capability), uuid, _use(pids, used, total, busy))
@@ -157,16 +156,19 @@ def list_gpus() -> list[Gpu]:
 
 
 def _find_gpu(part: str, found: dict[str, Gpu], uuids: dict[str, str]) -> Gpu:
-    """The card that a part of CUDA_VISIBLE_DEVICES means: an index, or the first digits of an id."""
+    """Return the GPU that a part of CUDA_VISIBLE_DEVICES means: an index, or the first digits of a UUID."""
     index = next((index for uuid, index in uuids.items() if uuid.startswith(part)), part)
     if index in found:
         return found[index]._replace(visible=part)
-    first = next(iter(found.values()))  # a slice of a card, say: nvidia-smi tells nothing of it alone
+    first = next(iter(found.values()))  # e.g. a slice of a GPU (MIG), which nvidia-smi does not list
     return first._replace(visible=part, use="")
 
 
 def _use(pids: Sequence[str], used: str, total: str, busy: str) -> str:
-    """Containers see no processes but their own, so memory and time are looked at, too."""
+    """Return why a GPU is busy; "" if it is free.
+
+    Memory and time count, too, because a container sees only its own processes.
+    """
     if pids:
         return f"process {', '.join(pids)} on it"
     if _number(used) > _number(total) * BUSY_PERCENT / 100:
@@ -175,7 +177,7 @@ def _use(pids: Sequence[str], used: str, total: str, busy: str) -> str:
 
 
 def _number(text: str) -> float:
-    """0 where a card does not say, "[N/A]"."""
+    """Return a number that nvidia-smi printed; 0 if it is not available, "[N/A]"."""
     try:
         return float(text)
     except ValueError:
@@ -183,7 +185,7 @@ def _number(text: str) -> float:
 
 
 def _query(query: str, fields: Sequence[str]) -> list[list[str]]:
-    """Rows of an answer of nvidia-smi's; [] where there is none."""
+    """Return the rows that nvidia-smi prints; [] if it cannot be run."""
     command = ["nvidia-smi", f"{query}={','.join(fields)}", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout

@@ -1,4 +1,4 @@
-"""The name that everything of one sweep goes by outside its store: cluster, job, folders."""
+"""Names and files of a sweep's machines on this machine: cluster, job, folders, secrets."""
 
 from __future__ import annotations
 
@@ -10,43 +10,39 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sweep.errors import UserError
+from sweep.files import write_atomically
 from sweep.spec.sweep import Sweep
 
 
 def cluster_name(sweep: Sweep) -> str:
-    """One for each sweep of each store, the same at every launch, so that `down` finds what was made."""
+    """Return the name of a sweep's cluster or job, which is the same at every launch, so that `down` finds it.
+
+    Sweeps with other names or stores have other cluster names.
+    """
     readable = re.sub(r"[^A-Za-z0-9]+", "-", sweep.name).strip("-")[:40]
     digest = hashlib.sha256(f"{sweep.storage}\n{sweep.name}".encode()).hexdigest()[:8]
     return f"sweep-{readable}-{digest}"
 
 
 def cluster_folder(sweep: Sweep, environment: Mapping[str, str] = os.environ) -> Path:
-    """Folder in which this machine keeps the secrets and the log of a sweep's cluster; nobody has made it yet."""
+    """Return the folder for secrets and log of a sweep's cluster on this machine; it may not exist yet."""
     cache = Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "anomaly-sweep/clusters" / cluster_name(sweep)
 
 
 def private_text(path: Path, text: str) -> None:
-    """Have a file that its owner alone may read hold this; whoever reads it meanwhile, or later, sees all or nothing.
+    """Write a file that only its owner can read, completely or not at all.
 
     Raises:
-        OSError: it cannot be written; what it held before stays.
+        OSError: it cannot be written; the old file stays.
     """
-    beside = path.with_name(f"{path.name}.new")
-    beside.unlink(missing_ok=True)
-    try:
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        beside.rename(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    write_atomically(path, text.encode(), mode=0o600)
 
 
 @contextmanager
 def kept_in(folder: Path) -> Iterator[None]:
-    """What cannot be written to a folder of a cluster, such as on a disk that is full, is a problem of the user's."""
+    """Turn an OSError within the block, such as a full disk, into an error that names the folder and the fix."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"{folder}: {error}; XDG_CACHE_HOME names another place") from None
+        raise UserError(f"{folder}: {error}; set XDG_CACHE_HOME to use another folder") from None

@@ -1,6 +1,6 @@
-"""What every configuration of Ray's cluster launcher has in common: Ray's own checks, and how it is printed.
+"""Common parts of the configurations for Ray's cluster launcher: Ray's own checks, and printing.
 
-`validated` is the one place here that imports Ray.
+`validate` is the only function here that imports Ray.
 """
 
 from __future__ import annotations
@@ -12,12 +12,20 @@ import yaml
 
 from sweep.errors import UserError
 
-UV = "uv==0.13.9"  # which makes the Python environment where there is none
-PLAIN_WIDTH = 120
+UV = "uv==0.13.9"  # it makes the Python environment on machines without one
+PLAIN_WIDTH = 120  # columns of the printed YAML
+OBJECT_STORE = 150 * 2**20  # bytes of memory on each machine; results are small, and images are in a cache on disk
+SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",  # machines may have no internet
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise `uv run` rebuilds the environment in every worker
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the user's own detectors are imported from the code's folder
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def text(config: dict[str, Any]) -> str:
-    """The configuration as YAML, scripts as blocks."""
+    """Return the configuration as YAML, with scripts as blocks."""
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
@@ -32,42 +40,34 @@ def text(config: dict[str, Any]) -> str:
 
 
 def validate(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration after Ray's own checks.
+    """Return the configuration after Ray's own checks, with Ray's defaults.
 
     Raises:
-        UserError: Ray refuses it; what is generated passes, so `cluster.ray` holds the problem.
+        UserError: Ray refuses it.  The generated part always passes, so the problem is in `cluster.ray`.
     """
     from click import ClickException
     from jsonschema import ValidationError
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    # It warns of two keys that its own defaults bring along.
+    # Ray warns of two keys that its own defaults contain.
     logging.getLogger("ray.autoscaler._private.util").setLevel(logging.ERROR)
     try:
         prepared: dict[str, Any] = prepare_config(config)
         validate_config(prepared)
     except ValidationError as error:
-        place = ".".join(["cluster.ray", *map(str, error.absolute_path)])
-        raise UserError(f"{place}: Ray's launcher refuses it: {error.message}") from None
-    except ClickException as error:  # which Ray's own command line would have printed
+        key = ".".join(["cluster.ray", *map(str, error.absolute_path)])
+        raise UserError(f"{key}: Ray's launcher refuses it: {error.message}") from None
+    except ClickException as error:  # meant for Ray's own command line, which would print it
         raise UserError(f"cluster.ray: Ray's launcher refuses it: {error.message}") from None
     except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise UserError(f"cluster.ray: Ray's launcher refuses it: {error!r}") from None
     return prepared
 
 
-OBJECT_STORE = 150 * 2**20  # bytes of each machine's memory: results are small, images are mapped from a cache
-
-
-SETTINGS = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",  # there may be no internet
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # detectors of the user's own are imported from the code's folder
-    "PYTHONWARNINGS": "ignore",
-}
-
-
 def export_line(**more: str) -> str:
-    """One line of shell that sets the environment of all that is started there; values are words of a shell."""
+    """Return one line of shell that exports `SETTINGS` and more variables.
+
+    Args:
+        more: values as words of the shell, quoted by the caller.
+    """
     return " ".join(["export", *(f"{name}={value}" for name, value in {**SETTINGS, **more}.items())])

@@ -1,9 +1,10 @@
-"""Ray's cluster launcher, in a process of its own: it prints at length, exits, and reads settings at import.
+"""Ray's cluster launcher in a child process, because it prints much, calls exit, and reads settings at import.
 
     python -m sweep.providers.ray_launcher up CONFIG MADE FD        machines, files, Ray on the head
     python -m sweep.providers.ray_launcher run MADE COMMAND         a command on the head
 
-CONFIG is what Ray is given, MADE what it has made of it, both JSON.  What it prints goes to a log.
+CONFIG is the configuration for Ray, and MADE the one that Ray completed; both are JSON.  The child's output goes to a
+log, and its progress events to the file descriptor FD.
 """
 
 from __future__ import annotations
@@ -25,18 +26,17 @@ from sweep.providers.local_files import kept_in, private_text
 from sweep.signals import die_with_parent, not_interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
-SAID = {  # Ray's events, in words
+EVENTS = {  # Ray's events, and what the user reads
     "acquiring_new_head_node": "asking for the head",
-    "head_node_acquired": "the head is there, waiting for SSH",
+    "head_node_acquired": "the head exists, waiting for SSH",
     "ssh_control_acquired": "copying the code to it",
     "run_setup_cmd": "setting it up",
     "start_ray_runtime": "starting Ray on it",
 }
-LAST_LINES = 12
-STEP = re.compile(
-    r"\tV*INFO |!!!$|^Shared connection to|^\W*\["
-)  # what Ray says of every step, and SSH of every command
-COMMAND_SECONDS = 180
+LAST_LINES = 12  # lines of the log in an error message
+# Lines that Ray prints for every step, and SSH for every command.
+STEP = re.compile(r"\tV*INFO |!!!$|^Shared connection to|^\W*\[")
+COMMAND_SECONDS = 180  # timeout of a command on the head
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Launcher:
     """Ray's launcher for one cluster.
 
     Attributes:
-        folder: private; holds what Ray is given, what it made of it, and the log.
-        autoscaler_v2: which autoscaler runs on the head; the first does not manage spot well, the second
-            starts one worker only where machines are a list of addresses.
+        folder: private folder for the configuration, the one that Ray completed, and the log.
+        autoscaler_v2: use Ray's second autoscaler on the head.  The first one does not manage spot machines well; the
+            second one starts only one worker if the machines are a list of addresses.
     """
 
     folder: Path
@@ -54,19 +54,19 @@ class Launcher:
 
     @property
     def log(self) -> Path:
-        """What Ray printed, of every time."""
+        """File with the output of all of Ray's runs."""
         return self.folder / "launcher.log"
 
     @property
     def made_path(self) -> Path:
-        """What Ray made of the configuration: with subnets, groups and defaults filled in."""
+        """File with the configuration that Ray completed with subnets, groups and defaults."""
         return self.folder / "made.json"
 
     def up(self, config: dict[str, Any], say: Callable[[str], None]) -> None:
         """Bring the head up, or up to date; Ray that runs on it is not restarted.
 
         Raises:
-            UserError: with the last of what Ray printed.
+            UserError: it failed; the message has the end of Ray's output.
         """
         given = self.folder / "given.json"
         with kept_in(self.folder):
@@ -76,11 +76,11 @@ class Launcher:
             os.fdopen(reading) as events,
             self._child(["up", str(given), str(self.made_path), str(writing)], writing) as child,
         ):
-            told: set[str] = set()
+            shown: set[str] = set()
             for event in map(str.strip, events):
-                if event in SAID and event not in told:
-                    told.add(event)
-                    say(SAID[event])
+                if event in EVENTS and event not in shown:
+                    shown.add(event)
+                    say(EVENTS[event])
             if child.wait():
                 raise UserError(self._failure("Ray's launcher could not bring the head up"))
 
@@ -88,7 +88,7 @@ class Launcher:
         """Run a command on the head over SSH.
 
         Raises:
-            CommandFailed: it failed, with the last of what it printed.
+            CommandFailed: it failed; the message has the end of its output.
         """
         with self._child(["run", str(self.made_path), command]) as child:
             status = None
@@ -99,11 +99,16 @@ class Launcher:
 
     @contextmanager
     def _child(self, words: Sequence[str], writing: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-        """This module in a process of its own, gone at the end of the block; `writing` is for it alone."""
+        """Run this module in a child process, which is killed at the end of the block.
+
+        Args:
+            words: arguments of the module.
+            writing: file descriptor for the child only; closed in this process.
+        """
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         settings = {
-            "PYTHONPATH": path,  # where Ray finds a provider of ours by its name
+            "PYTHONPATH": path,  # Ray imports our node provider by its name
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_UP_enable_autoscaler_v2": str(int(self.autoscaler_v2)),
             "PYTHONUNBUFFERED": "1",
@@ -120,7 +125,7 @@ class Launcher:
                     stderr=log,
                     pass_fds=[] if writing is None else [writing],
                     env={**kept, **settings},
-                    start_new_session=True,  # Ctrl-C comes to us, and we decide
+                    start_new_session=True,  # so that Ctrl-C reaches only this process, which then stops the child
                     preexec_fn=die_with_parent,
                 )
                 os.close(log)
@@ -133,11 +138,11 @@ class Launcher:
 
     def _failure(self, what: str) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return f"{what}; the last of {self.log}:\n" + "\n".join(f"  {line}" for line in telling(text)[-LAST_LINES:])
+        return f"{what}; the end of {self.log}:\n" + "\n".join(f"  {line}" for line in telling(text)[-LAST_LINES:])
 
 
 def telling(text: str) -> list[str]:
-    """Lines of Ray's log that may tell a person what went wrong: neither tracebacks but for their ends, nor steps."""
+    """Return the lines of Ray's log that help a person: no steps, and of each traceback only its last line."""
     found, inside = [], False
     for line in text.splitlines():
         inside = "Traceback (most recent call last)" in line or (inside and (line.startswith(" ") or not line))
@@ -147,7 +152,7 @@ def telling(text: str) -> list[str]:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """The child and the SSH that it runs; masters of shared connections end by themselves."""
+    """Kill the child and the SSH that it runs; SSH's shared connections end by themselves."""
     if child.poll() is None:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -165,9 +170,9 @@ def _up(given: Path, made: Path, events: int) -> None:
                 pipe.write(f"{event['event_name'].name}\n")
 
         for event in CreateClusterEvent:
-            global_event_system.add_callback_handler(event, [tell])  # type: ignore[arg-type]  # goes by the event, not by its name
+            global_event_system.add_callback_handler(event, [tell])  # type: ignore[arg-type]  # Ray compares the event, not its name
         _forget_connections(json.loads(given.read_text()))
-        # Without no_restart Ray on a live head is started again, and what runs there dies.
+        # Without no_restart, Ray on a running head is restarted, which kills the launch there.
         config = create_or_update_cluster(str(given), no_restart=True, no_config_cache=True)
     private_text(made, json.dumps(config))
 
@@ -177,11 +182,11 @@ def _run(made: Path, command: str) -> None:
 
     command_runner.set_using_login_shells(False)
     runner = _runner(json.loads(made.read_text()))
-    runner.run(command, run_env="host", with_output=True)  # without it Ray looks after a pipe that is not there
+    runner.run(command, run_env="host", with_output=True)  # otherwise Ray handles a pipe that does not exist
 
 
 def _forget_connections(config: dict[str, Any]) -> None:
-    """Shared SSH connections to an earlier head of this name, whose address a new one may have."""
+    """Remove shared SSH connections to an earlier head of this name, because a new head may have its address."""
     from getpass import getuser
     from hashlib import sha256
     from shutil import rmtree
@@ -191,14 +196,14 @@ def _forget_connections(config: dict[str, Any]) -> None:
 
 
 def _runner(config: dict[str, Any]) -> Any:
-    """What runs commands on the head, over SSH as the configuration says."""
+    """Return Ray's runner of commands on the head, over SSH as configured."""
     from ray.autoscaler._private.providers import _get_node_provider
     from ray.autoscaler.tags import NODE_KIND_HEAD, TAG_RAY_NODE_KIND
 
     provider = _get_node_provider(config["provider"], config["cluster_name"])
     nodes = provider.non_terminated_nodes({TAG_RAY_NODE_KIND: NODE_KIND_HEAD})
     if not nodes:
-        raise SystemExit("there is no head")
+        raise SystemExit("no head exists")
     section = config["provider"]
     internal = bool(section.get("use_internal_ips")) and not section.get("use_external_head_ip")
     return provider.get_command_runner(
@@ -207,7 +212,7 @@ def _runner(config: dict[str, Any]) -> Any:
 
 
 class _Logged:
-    """In place of the module subprocess: what a command prints goes to the log and not to Ray."""
+    """Replacement for the module subprocess in Ray, so that the output of commands goes to the log."""
 
     @staticmethod
     def check_output(command: Sequence[str]) -> None:
@@ -215,7 +220,7 @@ class _Logged:
 
 
 def main(words: Sequence[str]) -> None:
-    """What the child does."""
+    """Run the child's command: `up` or `run`."""
     from click import ClickException
     from ray.autoscaler._private.subprocess_output_util import ProcessRunnerError
     from ray.autoscaler.node_launch_exception import NodeLaunchException
@@ -227,7 +232,7 @@ def main(words: Sequence[str]) -> None:
             _up(Path(words[1]), Path(words[2]), int(words[3]))
         else:
             _run(Path(words[1]), words[2])
-    except ProcessRunnerError as error:  # what it printed stands above
+    except ProcessRunnerError as error:  # its output is in the log already
         print(f"status {error.code}", file=sys.stderr)
         raise SystemExit(error.code or 1) from None
     except NodeLaunchException as error:

@@ -1,4 +1,7 @@
-"""Providers by name.  A provider's module is imported when a sweep uses it: boto3 alone costs half a second."""
+"""Providers by name.
+
+The module of a provider is imported only if a sweep uses it: boto3 alone takes half a second to import.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ PROVIDERS = {
 
 
 def provider_of(sweep: Sweep) -> Provider[Any]:
-    """Return the provider that a sweep's `cluster` names."""
+    """Return the provider that the section `cluster` of a sweep names."""
     module, _, name = PROVIDERS[sweep.cluster.provider].partition(":")
     provider: Provider[Any] = getattr(import_module(module), name)(sweep)
     return provider

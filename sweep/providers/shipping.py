@@ -1,4 +1,4 @@
-"""The code that a launch takes to other machines: this tree as git sees it, without secrets and big files."""
+"""Code that a launch copies to other machines: this project's tree as git sees it, without secrets and big files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from sweep.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]  # of this project
+ROOT = Path(__file__).resolve().parents[2]  # folder of this project
 BIG_FILE = 10 * 2**20  # bytes
-BIG_TREE = 100 * 2**20  # of all files
+BIG_TREE = 100 * 2**20  # bytes of all files
 MANY_FILES = 20_000
-GIT_SECONDS = 60  # a folder on a network may not answer
+GIT_SECONDS = 60  # git hangs if a network folder does not answer
 SKIPPED = frozenset({
     ".git", ".venv", "venv", ".uv", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache", ".pytest_cache",
     "node_modules", "results",
@@ -29,9 +29,10 @@ SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 TEMPLATE_NAME = re.compile(r".*\.(example|sample|template|dist)", re.IGNORECASE)
-# Shapes that issuers give to their secrets so that they can be found; assignments of an AWS secret key have none.
+# Patterns of secrets.  Most issuers give their secrets a fixed form so that they can be found.  An AWS secret key has
+# none: it is found by the name that it is assigned to.
 SECRET_CONTENT = {
-    "a private key": re.compile(  # also as a string of JSON or of code, and with headers, such as of an encrypted one
+    "a private key": re.compile(  # also inside a string of JSON or code, and with headers, as encrypted keys have
         rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[\s\"']|\\+[nr])+"
         rb"(?:[A-Za-z-]+: [^\n\\]*(?:\n|\\+n)(?:[\s\"']|\\+[nr])*)*[A-Za-z0-9+/=]{16}"
     ),
@@ -47,7 +48,9 @@ SECRET_CONTENT = {
     "a W&B key": re.compile(rb"(?i)wandb_api_key\W{1,6}[0-9a-f]{40}(?![0-9a-z])"),
     "a W&B or other key of an .netrc line": re.compile(rb"(?m)^machine\s+\S+\s+login\s+\S+\s+password\s+\S{8,}"),
 }
-PUBLIC_KEYS = frozenset({b"AKIAIOSFODNN7EXAMPLE", b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"})  # of AWS's manuals
+PUBLIC_KEYS = frozenset(
+    {b"AKIAIOSFODNN7EXAMPLE", b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}
+)  # examples of AWS's manuals
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ class Shipment:
     """Files of one tree.
 
     Attributes:
-        root: of the tree.
-        files: paths below it, sorted.
-        size: of all, in bytes.
+        root: folder of the tree.
+        files: paths relative to it, sorted.
+        size: size of all files, in bytes.
     """
 
     root: Path
@@ -65,31 +68,33 @@ class Shipment:
     size: int
 
     def copy_to(self, folder: Path) -> None:
-        """Make a folder hold exactly these files; what else is in it is removed.
+        """Copy the files to a folder, and remove everything else in it.
 
         Raises:
-            OSError: it cannot be written, or a file has gone since.
+            OSError: the folder cannot be written, or a file does not exist any more.
         """
-        beside = folder.with_name(f"{folder.name}.new")
-        shutil.rmtree(beside, ignore_errors=True)
+        new_folder = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(new_folder, ignore_errors=True)
         for name in self.files:
-            target = beside / name
+            target = new_folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(self.root / name, target)
         shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        new_folder.rename(folder)
 
 
 def this_tree() -> Shipment:
-    """What a launch takes along: `collect` of this project."""
+    """Return the files of this project that a launch ships; see `collect`."""
     return collect(ROOT)
 
 
 def collect(root: Path) -> Shipment:
-    """What would be shipped of a tree: files that git tracks or would track; without git all but caches.
+    """Return the files of a tree that would be shipped: those that git tracks or would track.
+
+    Without git, these are all files except caches.
 
     Raises:
-        UserError: naming every file that must not leave this machine or is too big, with the fix.
+        UserError: names every file that must not leave this machine or is too big, with the fix.
     """
     root = root.resolve()
     by_git, names = _files_by_git(root)
@@ -101,7 +106,7 @@ def collect(root: Path) -> Shipment:
         if not path.is_file():  # removed but still tracked, or a link to nothing, a socket, a submodule
             continue
         bytes_ = path.stat().st_size
-        problem = _fault(root, path, bytes_)
+        problem = _problem(root, path, bytes_)
         if problem is None:
             kept.append(name)
             size += bytes_
@@ -110,26 +115,26 @@ def collect(root: Path) -> Shipment:
     if not problems and (size > BIG_TREE or len(kept) > MANY_FILES):
         largest = sorted(kept, key=lambda name: (root / name).stat().st_size, reverse=True)[:5]
         problems.append(
-            f"{root}: {len(kept):,} files of {size / 2**20:.0f} MB in all, at most {MANY_FILES:,} of "
+            f"{root}: {len(kept):,} files of {size / 2**20:.0f} MB in all; at most {MANY_FILES:,} of "
             f"{BIG_TREE // 2**20} MB are shipped; the largest: {', '.join(largest)}"
         )
     if problems:
-        fix = "name them in .gitignore (a tracked one: git rm --cached FILE), or move them" if by_git else "move them"
+        fix = "list them in .gitignore (if tracked: git rm --cached FILE), or move them" if by_git else "move them"
         raise UserError(problems, heading=f"these files would be copied to every machine; {fix} out of {root}")
     return Shipment(root, tuple(kept), size)
 
 
 def list_files(root: Path) -> set[str]:
-    """Paths below a tree that would be shipped of it, were none of them refused."""
+    """Return the paths of the files that would be shipped, relative to the tree, without checking them."""
     return _files_by_git(root.resolve())[1]
 
 
 def secret(name: str, content: bytes) -> str | None:
-    """What secret a file is or holds, None for none.
+    """Return what kind of secret a file is or contains; None if none was found.
 
     Args:
-        name: of the file, without folders.
-        content: all of it.
+        name: name of the file, without folders.
+        content: all bytes of the file.
     """
     if SECRET_NAME.fullmatch(name) and not TEMPLATE_NAME.fullmatch(name):
         return "a file of this name usually holds secrets"
@@ -141,12 +146,14 @@ def secret(name: str, content: bytes) -> str | None:
     return None
 
 
-def _fault(root: Path, path: Path, size: int) -> str | None:
-    """Why a file must not be shipped."""
+def _problem(root: Path, path: Path, size: int) -> str | None:
+    """Return why a file must not be shipped; None if it may."""
     if size > BIG_FILE:
-        return f"{size / 2**20:.0f} MB; files of more than {BIG_FILE // 2**20} MB belong into the store or stay here"
+        return (
+            f"{size / 2**20:.0f} MB; files of more than {BIG_FILE // 2**20} MB are not shipped: put them into the store"
+        )
     if not path.resolve().is_relative_to(root):
-        return f"leads out of the tree, to {path.resolve()}"
+        return f"is a link out of the tree, to {path.resolve()}"
     try:
         return secret(path.name, path.read_bytes())
     except OSError as error:
@@ -154,16 +161,16 @@ def _fault(root: Path, path: Path, size: int) -> str | None:
 
 
 def _files_by_git(root: Path) -> tuple[bool, set[str]]:
-    """Whether git knows the tree, and which files are meant."""
-    by_git = _of_git(root)
+    """Return whether git knows the tree, and the files to ship."""
+    by_git = _git_files(root)
     return by_git is not None, set(_walk(root)) if by_git is None else by_git
 
 
-def _of_git(root: Path) -> set[str] | None:
-    """Files that git tracks or would track; None outside a checkout, or without git.
+def _git_files(root: Path) -> set[str] | None:
+    """Return the files that git tracks or would track; None outside of a checkout, or without git.
 
     Raises:
-        UserError: git hangs, and what it ignores is to stay here.
+        UserError: git hangs.  Then it is unknown which files git ignores, and those must not be shipped.
     """
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:

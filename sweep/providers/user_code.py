@@ -1,7 +1,7 @@
-"""Detectors of the user's own: whether their code will be where trials run.
+"""The user's own detectors: check that machines will have their code.
 
-Machines elsewhere are given this tree.  What else they have is an environment, which is made there from
-pyproject.toml, is shared with this machine, or is the user's own.
+Other machines receive this project's tree.  Their Python environment is one of three: they make it from
+pyproject.toml, they share it with this machine, or the user made it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sweep.spec.sweep import Sweep
 
 
 def findings(provider: Provider[Any], root: Path = ROOT) -> list[Finding]:
-    """Check that trials find each module with detectors of the user; [] if trials run in this environment."""
+    """Check that trials find each module of the user's own detectors; [] if trials run in this environment."""
     environment = provider.environment()
     if environment is None:
         return []
@@ -29,7 +29,7 @@ def findings(provider: Provider[Any], root: Path = ROOT) -> list[Finding]:
 
 
 def cautions(provider: Provider[Any], root: Path = ROOT) -> list[Finding]:
-    """Return the findings that a plan has to show: modules that trials cannot find, or that are not installed here."""
+    """Return the findings that a plan shows: modules that trials cannot find, or that are not installed here."""
     installed = {_name(module) for module, file in _modules(provider.sweep).items() if _is_installed(file)}
     found = findings(provider, root)
     return [
@@ -38,18 +38,18 @@ def cautions(provider: Provider[Any], root: Path = ROOT) -> list[Finding]:
 
 
 def refuse(provider: Provider[Any], root: Path = ROOT) -> None:
-    """Refuse a launch whose trials could not find a detector's code.
+    """Refuse a launch if its trials could not find a detector's code.
 
     Raises:
-        UserError: naming each module, with the fix.
+        UserError: names each module, with the fix.
     """
-    wrong = [line for line in findings(provider, root) if line.state == "not ok"]
-    if wrong:
-        raise UserError([line.sentence() for line in wrong])
+    missing = [line for line in findings(provider, root) if line.state == "not ok"]
+    if missing:
+        raise UserError([line.sentence() for line in missing])
 
 
 def _modules(sweep: Sweep) -> dict[str, Path]:
-    """Files of the modules that hold own detectors; all were imported when the YAML was read."""
+    """Return the files of the modules with the user's own detectors; reading the YAML has imported all of them."""
     names = {name.partition(":")[0] for study in sweep.studies for name in study.detectors if ":" in name}
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(names)}
     return {name: Path(file).resolve() for name, file in files.items() if file}
@@ -58,43 +58,43 @@ def _modules(sweep: Sweep) -> dict[str, Path]:
 def _finding(module: str, file: Path, environment: Environment, root: Path) -> Finding:
     name, move = _name(module), f"move it into {root}"
     if _is_installed(file):
-        return _of_package(module, environment, root)
+        return _package_finding(module, environment, root)
     inside = file.is_relative_to(root)
     path = file.relative_to(root).as_posix() if inside else str(file)
     if inside and path in list_files(root):
         if path in (f"{module.replace('.', '/')}.py", f"{module.replace('.', '/')}/__init__.py"):
-            return Finding(name, "ok", f"{path} goes with the code")
-        said, move = (
-            f"{path} goes with the code, which is imported from {root} alone",
-            f"name it by its path below {root}",
+            return Finding(name, "ok", f"{path} is shipped with the code")
+        text, move = (
+            f"{path} is shipped with the code, but trials import modules only from {root} itself",
+            f"name it by its path relative to {root}",
         )
     elif inside:
-        said, move = f"git ignores {path}, so it is not part of the code that is shipped", "take it out of .gitignore"
+        text, move = f"git ignores {path}, so it is not shipped with the code", "remove it from .gitignore"
     else:
-        said = f"{path} is not part of the code that is shipped, {root}"
+        text = f"{path} is outside of the code that is shipped, {root}"
     if environment.made:
-        return Finding(name, "not ok", said, move)
-    said = f"{said}; trials find it only if {environment.name} has it"
-    return Finding(name, "unknown", said, f"{move}, or install it there")
+        return Finding(name, "not ok", text, move)
+    text = f"{text}; trials find it only if {environment.name} has it"
+    return Finding(name, "unknown", text, f"{move}, or install it there")
 
 
 def _name(module: str) -> str:
     return f"detector {module}"
 
 
-def _of_package(module: str, environment: Environment, root: Path) -> Finding:
-    """Of a module that is installed here."""
+def _package_finding(module: str, environment: Environment, root: Path) -> Finding:
+    """Return the finding for a module that is installed in this environment."""
     name, move = _name(module), f"move it into {root}"
     package = next(iter(metadata.packages_distributions().get(module.partition(".")[0], ())), module)
     if environment.shared:
-        return Finding(name, "ok", f"package {package} in {environment.name} which all nodes see")
+        return Finding(name, "ok", f"package {package} is in {environment.name} which all nodes share")
     if not environment.made:
-        said = f"package {package} is installed here; whether {environment.name} has it is found out by trials alone"
-        return Finding(name, "unknown", said, f"install it there, or {move}")
+        text = f"package {package} is installed here; only trials can find out if {environment.name} has it"
+        return Finding(name, "unknown", text, f"install it there, or {move}")
     if package in _required_packages(root / "pyproject.toml"):
-        return Finding(name, "ok", f"package {package} comes with the environment that machines make")
-    said = f"package {package} is installed here, and pyproject.toml, of which machines make theirs, does not name it"
-    return Finding(name, "not ok", said, f"add it to the dependencies there, or {move}")
+        return Finding(name, "ok", f"package {package} is part of the environment that machines make")
+    text = f"package {package} is installed here, but machines make their environment from pyproject.toml without it"
+    return Finding(name, "not ok", text, f"add it to the dependencies in pyproject.toml, or {move}")
 
 
 def _is_installed(file: Path) -> bool:
@@ -102,7 +102,7 @@ def _is_installed(file: Path) -> bool:
 
 
 def _required_packages(project: Path) -> set[str]:
-    """Packages that pyproject.toml asks for, and what those ask for, by the names they are installed under."""
+    """Return the packages that pyproject.toml requires, directly or indirectly, by their installed names."""
     from packaging.requirements import Requirement
 
     wanted = [Requirement(text) for text in tomllib.loads(project.read_text())["project"]["dependencies"]]
@@ -114,7 +114,7 @@ def _required_packages(project: Path) -> set[str]:
         seen.add(str(requirement))
         try:
             distribution = metadata.distribution(requirement.name)
-        except metadata.PackageNotFoundError:  # of another platform
+        except metadata.PackageNotFoundError:  # it is only for another platform
             continue
         found.add(distribution.metadata["Name"])
         for further in map(Requirement, distribution.requires or ()):

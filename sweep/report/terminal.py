@@ -18,11 +18,7 @@ from sweep.report.sheet import Sheet
 from sweep.report.sheets import sheets
 
 EMPTY = "Nothing is planned for this selection and evaluation."
-
-
 LABEL_WIDTH = 34  # largest width of the first column; longer labels are folded
-
-
 HEAD_WIDTH, WORD_WIDTH = 12, 16  # largest width of a column's heading, and of one word in it; longer ones are folded
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 RELATIVE, ABSOLUTE = 1e-9, 1e-12  # tolerances, because other machines sum in another order
 OF_SPEC = ("detector", "variant", "revision", "dataset", "protocol", "abnormal", "split_seed", "seed", "device")
 PLANNED = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "split_seed", "seed")
-NEEDED = {*OF_SPEC, *PLANNED, *METRICS, "key", "status", "selection", "evaluation", "epoch", "lam"} & {*COLUMNS}
+LATER_COLUMNS: frozenset[str] = frozenset()
+"""Columns of results.parquet and leaderboard.csv that came after the first bundles, which may lack them."""
 CELL_COLUMNS = 8  # the first columns of the CSV name a cell, together with `study` and `setting`
 
 
@@ -56,9 +57,10 @@ def verify(bundle: Bundle) -> Verified:
         UserError: the bundle cannot be read.
     """
     rows, results = bundle.rows(), bundle.json("results.json")
-    newer = {*COLUMNS} - {*(rows[0] if rows else COLUMNS)}  # columns that did not exist when the bundle was packed
-    if newer & NEEDED or not isinstance(results, dict):
-        raise UserError(f"{bundle.path}: not a bundle of `report --bundle`: the rows lack {_join(newer & NEEDED)}")
+    lacking = {*COLUMNS} - {*(rows[0] if rows else COLUMNS)}
+    newer = lacking & LATER_COLUMNS
+    if lacking - newer or not isinstance(results, dict):
+        raise UserError(f"{bundle.path}: not a bundle of `report --bundle`: the rows lack {_join(lacking - newer)}")
     rows = [{**dict.fromkeys(newer), **row} for row in rows]
     differences = [problem for key, result in sorted(results.items()) for problem in _record(key, result)]
     recomputed: list[Row] = []
@@ -91,7 +93,7 @@ def verify(bundle: Bundle) -> Verified:
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{bundle.path}: no leaderboard can be built from its rows: {error}") from None
     packed = bundle.read("leaderboard.csv").decode("utf-8", "replace")
-    newer |= _columns(ours) - _columns(packed)
+    newer |= (_columns(ours) - _columns(packed)) & LATER_COLUMNS
     notes += [f"not checked: {_join(newer)}, because an older version packed this bundle without them"] if newer else []
     differences += _cells(packed, ours, newer)
     verified = sum(row["status"] == "ok" for row in recomputed)

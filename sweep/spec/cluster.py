@@ -115,11 +115,13 @@ class ClusterSection(Section):
         runs_here: launches run in the process of the command, on this machine.
         shares_folder: machines and this one can share a folder, so that a store in a folder is possible.
         needs_max_hours: `budget.max_hours` must be given.
+        location_keys: keys that decide where `down` looks for machines.
     """
 
     runs_here: ClassVar[bool] = False
     shares_folder: ClassVar[bool] = True
     needs_max_hours: ClassVar[bool] = False
+    location_keys: ClassVar[tuple[str, ...]] = ()
 
     @property
     def machine_price(self) -> float | None:
@@ -161,6 +163,7 @@ class Aws(ClusterSection):
 
     shares_folder: ClassVar[bool] = False
     needs_max_hours: ClassVar[bool] = True
+    location_keys: ClassVar[tuple[str, ...]] = ("region",)
 
     provider: Literal["aws"] = Field(
         "aws", description="aws: machines of EC2, created for this sweep and terminated after it"

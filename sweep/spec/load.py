@@ -19,9 +19,8 @@ from sweep.spec.study import Study
 from sweep.spec.sweep import Budget, Data, Sweep, TrialOptions
 
 _TOP = ("cluster", "budget", "storage", "data", "trial", "sweep")
-
-
 _SWEEP_ONLY = ("name", "study", "studies")
+PLACEHOLDER = "EDIT-THIS"
 
 
 def named_studies() -> dict[str, Path]:
@@ -223,9 +222,6 @@ def _keys_at(path: Sequence[str], provider: str) -> list[str]:
         "cluster": PROVIDERS[provider], "budget": Budget, "data": Data, "trial": TrialOptions, "studies": Study
     }  # fmt: skip
     return list(sections.get(path[0], Sweep).model_fields) if len(path) > 1 else list(Sweep.model_fields)
-
-
-PLACEHOLDER = "EDIT-THIS"
 
 
 def find_placeholders(sweep: Sweep) -> dict[str, str]:

@@ -26,9 +26,19 @@ def aws_client(service: str, **options: Any) -> Any:
         return aws_session(aws_settings()).client(service, **options)
 
 
+def _forget_after_fork() -> None:
+    """Make a new session in a forked child: the parent's lock may be held there for ever."""
+    global _LOCK
+    _LOCK = threading.Lock()
+    aws_session.cache_clear()
+
+
 @lru_cache(maxsize=4)
 def aws_session(settings: Settings) -> Any:  # noqa: ARG001  (the key of the cache)
     """Return the session for these settings, made once."""
     import boto3
 
     return boto3.session.Session()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 _SEGMENT = r"(?!\.)[^/\x00-\x1f\x7f\ud800-\udfff]+"
-
-
 _LEGAL_PATH = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 
 

@@ -40,16 +40,32 @@ class Options:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
-def make_options(spec: TrialSpec, cache: str, **settings: Any) -> Options:
-    """Return options for a trial, with its variant's default lambda.
+def make_options(
+    spec: TrialSpec,
+    *,
+    cache: str,
+    cache_bytes: float,
+    checkpoint_seconds: float,
+    keep_weights: bool,
+    owner: str,
+    attempts: int,
+    provenance: Mapping[str, Any],
+) -> Options:
+    """Return options for a trial with its variant's default lambda; arguments are fields of `Options`.
 
     Args:
-        spec: of the trial.
-        cache: folder of prepared images; `~` is the home on this node.
-        settings: further fields of `Options`.
+        cache: `~` in it means the home on this node.
     """
-    lam = catalog.detector(spec.detector).variant(spec.variant).lam
-    return Options(cache=Path(cache).expanduser(), lambda_default=lam, **settings)
+    return Options(
+        cache=Path(cache).expanduser(),
+        cache_bytes=cache_bytes,
+        checkpoint_seconds=checkpoint_seconds,
+        keep_weights=keep_weights,
+        lambda_default=catalog.detector(spec.detector).variant(spec.variant).lam,
+        owner=owner,
+        attempts=attempts,
+        provenance=provenance,
+    )
 
 
 def finish_trial(
@@ -71,7 +87,14 @@ def finish_trial(
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a trial: epochs done and in all, steps done in the next epoch, steps of an epoch (0: it scores)."""
+    """Progress of a trial.
+
+    Attributes:
+        epoch: number of epochs done.
+        epochs: number of all epochs.
+        step: number of steps done in the next epoch.
+        steps: number of steps in an epoch; 0 while the trial scores.
+    """
 
     epoch: int
     epochs: int

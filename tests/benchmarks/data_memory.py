@@ -1,8 +1,8 @@
-"""Peak memory of putting, and of opening, a set that is larger than it.
+"""Peak memory of putting and of opening a dataset that is larger than the limit.
 
-The set is made up as it is read: random grey images, so that no compression helps, of which 2 GB are
-prepared.  `put` and `load` each run in a process of their own; its peak resident memory is VmHWM, as the
-kernel counts it.  Pages of the mapped cache count only where they are touched.  Bar: 1 GB for each.
+The dataset has 2 GB of random grey images, made while they are read, so that compression does not help.
+`put` and `load` run in separate processes.  Their peak resident memory is VmHWM of the kernel.
+Pages of the mapped cache count only if they are touched.  Bar: 1 GB for each.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
-from data import catalog; from data.storage import loader, shards
+from data import catalog
 from data.sources.base import Sample, Source
+from data.storage import loader, shards
 from sweep.store import open_store
 
 SIDE = 64
@@ -52,17 +53,17 @@ print(int(peak.split()[1]) * 1024 / 1e6, time.perf_counter() - began)
 
 def main() -> None:
     options = arguments(__doc__, ("gb", 2.0, "GB of pixels"))
-    with folder() as place:
+    with folder() as scratch:
         header()
         for verb in ("put", "load"):
-            peak, seconds = _peak(verb, place, options.gb)
+            peak, seconds = _peak(verb, scratch, options.gb)
             speed = f"{options.gb * 1000 / seconds:.0f} MB/s"
             figure(f"peak memory of {verb}, MB", f"{peak:.0f}, at {speed}", f"{options.gb:g} GB", bar(peak, most=BAR))
 
 
-def _peak(verb: str, place: Path, gb: float) -> tuple[float, float]:
-    """MB, and seconds."""
-    words = [sys.executable, "-c", CODE, verb, str(place / "store"), str(gb), str(place / "cache")]
+def _peak(verb: str, scratch: Path, gb: float) -> tuple[float, float]:
+    """Run `put` or `load`.  Returns its peak memory in MB, and its seconds."""
+    words = [sys.executable, "-c", CODE, verb, str(scratch / "store"), str(gb), str(scratch / "cache")]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)

@@ -1,13 +1,13 @@
-"""How fast data are put and opened, as ratios in one run.
+"""Speed of putting and opening datasets, as ratios within one run.
 
-- `put` of MNIST and CIFAR-10 into a folder, against torchvision iterating the same images (its check sums
-  left out, since a copy with others can be read here, too); from --mnist and --cifar10, where given.
-- The cold open of the largest of these sets (of digits at 128 x 128 where none is given) from SeaweedFS on
-  loopback, a process that has opened nothing before: fetch, check, decode, write to the cache.  Reference:
-  plain GETs of the same objects by boto3, one after the other.  In turn, medians; bar: half its bandwidth.
-- The warm open: what the second trial on a node waits for, its imports aside, and how much memory it has
-  for itself while two others have the set open, too: proportional set size (PSS) of all three once each has
-  read every image, against the size of the set.
+- `put` of MNIST and CIFAR-10 into a folder (--mnist, --cifar10), compared with torchvision iterating the same images.
+  torchvision's checksums are left out, so that a copy with other checksums can be read, too.
+- Cold open of the largest of these datasets from SeaweedFS on loopback, in a process that has opened nothing before:
+  fetch, check, decode, write to the cache.  Without --mnist and --cifar10 it is digits at 128 x 128.  Reference:
+  plain GETs of the same objects by boto3, one after the other.  Both in turn, medians; bar: half its bandwidth.
+- Warm open: the time that the second trial on a node waits, without its imports, and its memory while two others
+  have the dataset open, too.  The memory is the proportional set size (PSS) of all three processes, after each has
+  read every image, compared with the size of the dataset.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pss():
 
 url, name, preparation, cache = sys.argv[1:]
 store = open_store(url)
-store.exists("nothing")  # a trial has asked its store for a result before: the client is there
+store.exists("nothing")  # a trial has asked its store for a result before, so its client exists
 before = pss()
 began = time.perf_counter()
 dataset = load(store, name, preparation, Path(cache))
@@ -63,22 +63,22 @@ def main() -> None:
     options = arguments(
         __doc__,
         ("n", 3, "repetitions"),
-        ("mnist", "", "folder of MNIST, as torchvision lays it out"),
-        ("cifar10", "", "folder of CIFAR-10, as torchvision lays it out"),
+        ("mnist", "", "folder of MNIST in torchvision's layout"),
+        ("cifar10", "", "folder of CIFAR-10 in torchvision's layout"),
     )
     roots = {name: Path(root) for name in ("mnist", "cifar10") if (root := getattr(options, name))}
-    with folder() as place:
+    with folder() as scratch:
         header()
         for name, root in roots.items():
-            _put(name, root, place, options.n)
+            _put(name, root, scratch, options.n)
         name, size = (list(roots)[-1], 32) if roots else ("digits", 128)
-        _open(name, size, roots.get(name), place, options.n)
+        _open(name, size, roots.get(name), scratch, options.n)
 
 
-def _put(name: str, root: Path, place: Path, n: int) -> None:
+def _put(name: str, root: Path, scratch: Path, n: int) -> None:
     ours, theirs = [], []
     for number in range(n):
-        store = open_store(str(place / f"{name}-{number}"))
+        store = open_store(str(scratch / f"{name}-{number}"))
         ours.append(seconds(lambda store=store: put(store, name, size=32, root=root)))  # type: ignore[misc]
         theirs.append(seconds(lambda: _iterate(name, root)))
     figure(
@@ -108,8 +108,8 @@ def _classes(self: Any) -> None:
     self.classes = list(dataset("cifar10").classes)
 
 
-def _open(name: str, size: int, root: Path | None, place: Path, n: int) -> None:
-    with seaweed_server(place) as server:
+def _open(name: str, size: int, root: Path | None, scratch: Path, n: int) -> None:
+    with seaweed_server(scratch) as server:
         os.environ.update(server.environment())
         store = open_store(f"s3://{server.bucket}/benchmark")
         manifest = put(store, name, size=size, root=root)
@@ -117,14 +117,14 @@ def _open(name: str, size: int, root: Path | None, place: Path, n: int) -> None:
         plain, cold = [], []
         for number in range(n):
             plain.append(seconds(lambda: [store.get(path) for path in shard_paths(manifest)]))
-            cold.append(_timed(_opening(store, manifest, place / f"cache-{number}")))
+            cold.append(_timed(_opening(store, manifest, scratch / f"cache-{number}")))
         figure(
             f"cold open of {name}, share of a GET's bandwidth",
             f"{middle(cold)}, {stored / median(cold) / 1e6:.0f} MB/s",
             f"GET of {stored / 1e6:.0f} MB: {middle(plain)}, {stored / median(plain) / 1e6:.0f} MB/s",
             bar(median(plain) / median(cold), least=0.5),
         )
-        _warm(store, manifest, place / "cache-0", n)
+        _warm(store, manifest, scratch / "cache-0", n)
 
 
 def _opening(store: Store, manifest: Manifest, cache: Path) -> Callable[[], object]:
@@ -145,8 +145,8 @@ def _warm(store: Store, manifest: Manifest, cache: Path, n: int) -> None:
         readers.append(subprocess.Popen(words, cwd=ROOT, text=True, **pipes))  # type: ignore[call-overload]
         assert readers[-1].stdout.readline() == "open\n"
     found = []
-    for reader in readers:  # one by one: the others keep their pages until all have been asked
-        reader.stdin.write("say\n")
+    for reader in readers:  # one by one; the others keep their pages until all have answered
+        reader.stdin.write("report\n")
         reader.stdin.flush()
         found.append(json.loads(reader.stdout.readline()))
     for reader in readers:

@@ -1,9 +1,9 @@
-"""From the start of `launch` to the first step that a trial trains, on this machine, caches warm.
+"""Seconds from the start of `launch` to the first training step of a trial, on this machine, with warm caches.
 
-A small GANomaly of one epoch; the first step is dated by the result: when it was put, less the seconds
-of training, so that what follows training counts as well.  The store holds the dataset after the first
-launch.  Reference, measured in turn: an interpreter that imports ray, starts it on two CPUs, and lets one
-actor import torch, which no driver of Ray can do without.
+The trial is a small GANomaly of one epoch.  The time of its first step is computed from its result: the time at which
+the result was put, minus the seconds of training.  So all that follows training counts as well.  The store has the
+dataset after the first launch.  Reference, measured in turn: an interpreter that imports ray, starts it on two CPUs,
+and lets one actor import torch, which every program with Ray and torch must do.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ QUIET = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0", "
 
 def main() -> None:
     options = arguments(__doc__, ("n", 5, "repetitions, after one that warms the caches"))
-    with folder() as place:
+    with folder() as scratch:
         header()
-        warm = _launched(place, 0)
+        warm = _launched(scratch, 0)
         taken: list[float] = []
         bare: list[float] = []
         for number in range(1, options.n + 1):
             bare.append(_bare_ray())
-            taken.append(_launched(place, number))
+            taken.append(_launched(scratch, number))
     print(f"warming up: {warm:.1f} s")
     print("launch to first step, s: " + " ".join(f"{value:.2f}" for value in taken))
     print("bare Ray and torch, s:   " + " ".join(f"{value:.2f}" for value in bare))
@@ -49,21 +49,21 @@ def main() -> None:
     figure("launch to first training step", middle(taken), f"bare Ray and torch {middle(bare)}", ratio)
 
 
-def _launched(place: Path, number: int) -> float:
-    """Seconds to the first step of a trial that was never run."""
+def _launched(scratch: Path, number: int) -> float:
+    """Return the seconds to the first step of a trial that has not run before."""
     small = {"epochs": 1, "width": 4}
     study = {"detectors": ["ganomaly"], "abnormal": [0], "seeds": [number], "hyperparameters": {"all": small}}
-    config = write_config(place, [study])
-    before = results_of(place)
+    config = write_config(scratch, [study])
+    before = results_of(scratch)
     began = time.time()
     launch(config)
-    (key,) = results_of(place).keys() - before
-    put = (place / "store/trials" / key / "result.json").stat().st_mtime
-    return put - began - float(results_of(place)[key]["train_seconds"])
+    (key,) = results_of(scratch).keys() - before
+    put = (scratch / "store/trials" / key / "result.json").stat().st_mtime
+    return put - began - float(results_of(scratch)[key]["train_seconds"])
 
 
 def _bare_ray() -> float:
-    """Seconds to what one actor answers; Ray's end is not counted, as it is not in a launch."""
+    """Return the seconds to the answer of one actor; the shutdown of Ray is not counted, as for a launch."""
     process = subprocess.Popen(
         [sys.executable, "-c", BARE_RAY],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""What every benchmark shares: running a sweep, what its processes use, and the lines printed at the end."""
+"""Functions for all benchmarks: run a sweep, measure its processes, and print the results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def arguments(description: str | None, *options: tuple[str, int | float | str, str]) -> argparse.Namespace:
-    """Parse (name, default, help) options; the script's docstring is its help."""
+    """Parse options given as (name, default, help); the script's docstring is its help."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default, text in options:
         kind = type(default)
@@ -38,20 +38,20 @@ def arguments(description: str | None, *options: tuple[str, int | float | str, s
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder that is gone afterwards."""
+    """Yield a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as name:
         yield Path(name)
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
+    """Return the wall-clock seconds of one call."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
 def run(words: list[str], **extra: str) -> str:
-    """Run a command to its end in a sweep's environment; what it printed.  A failure ends the benchmark."""
+    """Run a command to its end in a sweep's environment.  Returns its output; a failure ends the benchmark."""
     done = subprocess.run(words, cwd=ROOT, env=environment(**extra), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(words)} ended with status {done.returncode}:\n{done.stdout}\n{done.stderr}")
@@ -59,7 +59,7 @@ def run(words: list[str], **extra: str) -> str:
 
 
 def launch(config: Path, **extra: str) -> Usage:
-    """Launch a sweep to its end, and watch what its processes use."""
+    """Launch a sweep to its end, and measure its processes."""
     words = command("launch", config, "-y")
     with open(config.parent / "launch.log", "wb") as log:
         process = subprocess.Popen(words, cwd=ROOT, env=environment(**extra), stdout=log, stderr=log)
@@ -72,14 +72,14 @@ def launch(config: Path, **extra: str) -> Usage:
 
 @dataclass
 class Usage:
-    """CPU seconds and resident memory of a launch and all its processes, looked at twice a second.
+    """CPU seconds and resident memory of a launch and all its processes, sampled twice a second.
 
     Attributes:
-        pid: of the launch.
-        cpu: CPU seconds by process id, as last seen.
+        pid: process id of the launch.
+        cpu: last CPU seconds by process id.
         roles: launch, generation, worker or ray, by process id.
-        memory: resident MiB by process id of launch and generations, one number a look.
-        seconds: wall seconds.
+        memory: resident MiB of launch and generations by process id, one number for each sample.
+        seconds: wall-clock seconds.
     """
 
     pid: int
@@ -103,14 +103,14 @@ class Usage:
         self._thread.join()
 
     def by_role(self) -> dict[str, float]:
-        """CPU seconds."""
+        """Return the CPU seconds by role."""
         total: dict[str, float] = defaultdict(float)
         for pid, cpu in self.cpu.items():
             total[self.roles[pid]] += cpu
         return dict(total)
 
     def of(self, role: str) -> list[list[float]]:
-        """Resident MiB over time of each process of a role, in order of their start."""
+        """Return the resident MiB over time of each process of a role, in order of start."""
         return [looks for pid, looks in self.memory.items() if self.roles[pid] == role]
 
     def _watch(self) -> None:
@@ -119,13 +119,13 @@ class Usage:
                 try:
                     self._look(pid)
                 except OSError:
-                    continue  # it has just ended
+                    continue  # the process has just ended
 
     def _look(self, pid: int) -> None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
         role = "launch" if pid == self.pid else "generation" if "-m sweep.engine.tuner" in words else "ray"
-        # An idle worker is named ray::IDLE: it is what it was.
+        # An idle worker is named ray::IDLE, and keeps its role.
         if "ray::" in words and "Agent" not in words:
             role = "worker"
         self.roles[pid] = role if self.roles.get(pid) != "worker" else "worker"
@@ -135,12 +135,12 @@ class Usage:
 
 
 def middle(values: list[float], unit: str = "s") -> str:
-    """Median, least and greatest as text."""
+    """Return median, minimum and maximum as text."""
     return f"{median(values):.3g} {unit} (min {min(values):.3g}, max {max(values):.3g}, n={len(values)})"
 
 
 def header() -> None:
-    """Date, commit, hardware, versions, and how busy the machine is with other work."""
+    """Print date, commit, hardware, versions, and the machine's load."""
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
     info = Path("/proc/cpuinfo")
@@ -153,12 +153,12 @@ def header() -> None:
 
 
 def figure(name: str, value: str, reference: str, verdict: str) -> None:
-    """The line that a figure ends in."""
+    """Print the line of a result."""
     print(f"{name} | {value} | reference: {reference} | {verdict}")
 
 
 def bar(value: float, most: float | None = None, least: float | None = None) -> str:
-    """Whether a bar holds, in words."""
+    """Return a value, its bar, and the words "holds" or "MISSED"."""
     if most is not None:
         return f"{value:.3g}, bar {most:g} at most: {'holds' if value <= most else 'MISSED'}"
     return f"{value:.4g}, bar {least:g} at least: {'holds' if value >= (least or 0.0) else 'MISSED'}"

@@ -1,10 +1,9 @@
-"""A sweep's wall time over the same trials in a plain pool of as many processes.
+"""Wall-clock time of a sweep, divided by that of the same trials in a plain pool of the same number of processes.
 
-Each trial waits for a fixed time: the tiny detector of the tests sleeps in every step, so that the
-figure is the machinery's and does not depend on who else computes on the machine.  The sweep's time
-is that of its command, Ray's start and the report counted in; its start, up to the first step, and
-what is left are printed apart.  Reference, in the same run: `multiprocessing` with spawned
-processes that import torch and call `run_trial` with a store of their own.
+Each trial takes a fixed time, because the tests' tiny detector sleeps in every step.  So the result measures the
+engine only, and does not depend on other work on the machine.  The sweep's time is that of the command, with the
+start of Ray and the report.  The time up to the first step, and the rest, are printed separately.  Reference, in the
+same run: `multiprocessing` with spawned processes that import torch and call `run_trial` with their own store.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from tests.benchmarks.measure import arguments, bar, figure, folder, header, lau
 from tests.support.sweeps import logged, results_of, write_config
 
 BAR = 1.10
-STEPS = 21  # of 64 images a trial takes: digits' training normals
+STEPS = 21  # steps of 64 images in a trial: the normal training images of digits
 
 
 def main() -> None:
     options = arguments(
-        __doc__, ("trials", 40, "trials; 20 and more for the bar"), ("seconds", 5.0, "of each trial, slept")
+        __doc__, ("trials", 40, "trials; 20 and more for the bar"), ("seconds", 5.0, "seconds that each trial sleeps")
     )
     study = logged(epochs=1, pause=options.seconds / STEPS) | {"seeds": options.trials}
     with folder() as engine, folder() as plain:
@@ -58,7 +57,7 @@ def main() -> None:
 
 
 def _pool(config: Path) -> tuple[float, int]:
-    """Seconds of a pool over all trials of a sweep, and its number of processes."""
+    """Run all trials of a sweep in a pool.  Returns the seconds, and the number of processes."""
     from rich.console import Console
 
     from sweep.launch.prepared import put_missing

@@ -1,13 +1,13 @@
-"""Does the fast step learn what the published one learns?  AUROC of both, seed by seed.
+"""AUROC of the fast training step compared with the published one, seed by seed.
 
-Both renderings begin with equal weights and see equal batches in equal order: `tests/support/published.py`
-contiguous with torch's own float32, `Detector.train_step` channels-last in the precision that a trial would
-have on this machine, or in --precision.  Both are scored in float32 and evaluation mode.  Rounding alone
-parts them, and adversarial training makes much of it: what counts is whether the mean difference over
-seeds is zero within a margin of 0.02.
+Both versions start with equal weights, and get equal batches in equal order.  The published one
+(`tests/support/published.py`) is contiguous and in torch's own float32.  The fast one (`Detector.train_step`) is
+channels-last, in the precision that a trial would have on this machine, or in --precision.  Both are scored in
+float32 and evaluation mode.  Only rounding makes them differ, but adversarial training amplifies it.  So the result
+is whether the mean difference over seeds is zero within a margin of 0.02.
 
-The images are the real ones, which lie under --root, one folder for both datasets, as torchvision lays them
-out; what is missing there is skipped.
+The images are the real ones below --root, one folder for both datasets in torchvision's layout.  A dataset that is
+missing there is skipped.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
         ("test", 2000, "images scored"),
         ("width", 16, "channels of the outermost layer"),
         ("abnormal", 2, "class left out of training"),
-        ("precision", "auto", "of the fast step: auto, float32 or bf16"),
+        ("precision", "auto", "precision of the fast step: auto, float32 or bf16"),
     )
     header()
     options.precision = resolve_precision(options.precision, capability=None)
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def compare(name: str, dataset: str, train: Labelled, test: Labelled, options: argparse.Namespace) -> None:
-    """Train both renderings under each seed, and print the mean difference with its interval."""
+    """Train both versions with each seed, and print the mean difference with its interval."""
     images = train[0][torch.from_numpy(train[1] != options.abnormal)][: options.train]
     labels = (test[1][: options.test] == options.abnormal).astype(np.int8)
     pairs = [
@@ -94,7 +94,7 @@ def both(
     seed: int,
     options: argparse.Namespace,
 ) -> tuple[float, float]:
-    """AUROC of the plain rendering and of the fast one."""
+    """Return the AUROC of the plain version and of the fast one."""
     torch.manual_seed(seed)
     info = find_detector(name)
     values = resolve(info, info.default_variant, {"width": options.width})
@@ -129,11 +129,11 @@ def scored(made: Detector, test: Tensor, labels: npt.NDArray[np.int8]) -> float:
 
 
 def images_of(dataset: str, root: Path | None) -> tuple[Labelled, Labelled]:
-    """Training and test images of the source's own split, as trials get them."""
-    with folder() as place:
-        store = open_store(str(place / "store"))
+    """Return training and test images of the source's own split, as trials get them."""
+    with folder() as scratch:
+        store = open_store(str(scratch / "store"))
         manifest = put(store, dataset, size=32, root=root)
-        found = load(store, dataset, manifest.preparation, place / "cache")
+        found = load(store, dataset, manifest.preparation, scratch / "cache")
         sides = [np.flatnonzero(found.source_split == part) for part in ("train", "test")]
         train, test = ((torch.from_numpy(found.images[side]), found.labels[side]) for side in sides)
     return train, test

@@ -1,9 +1,9 @@
-"""Seconds of `report` over 10,000 synthetic rows: all of it, from a store of finished trials to the files.
+"""Seconds of `report` over 10,000 synthetic rows, from a store of finished trials to the files.
 
     python -m tests.benchmarks.report_speed --rows 10000 --n 3
 
-A trial makes two rows (last and oracle).  The results are made up; everything that reads, aggregates, tests and
-writes them is the real thing.
+Each trial gives two rows (last and oracle).  The results are invented; the code that reads, aggregates, tests and
+writes them is the real one.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ def main() -> None:
         "split_seed": "follow",
         "eval_every": 1,
     }
-    with folder() as place:
+    with folder() as scratch:
         header()
-        config = write_config(place, [study])
+        config = write_config(scratch, [study])
         made = _finish(config)
-        words = command("report", config, "-o", place / "out")
+        words = command("report", config, "-o", scratch / "out")
         taken = [seconds(lambda: run(words)) for _ in range(options.n)]
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        lines = len((place / "out/leaderboard.csv").read_text().splitlines())
+        lines = len((scratch / "out/leaderboard.csv").read_text().splitlines())
     name = f"report of {2 * made} rows, {lines - 1} lines of CSV"
-    cpu = f"CPU time {(used.ru_utime + used.ru_stime) / options.n:.3g} s"  # what is left of it on an idle machine
+    cpu = f"CPU time {(used.ru_utime + used.ru_stime) / options.n:.3g} s"  # its time on an idle machine
     figure(name, middle(taken), cpu, bar(median(taken), most=MOST_SECONDS))
 
 
 def _finish(config: Path) -> int:
-    """Give every trial of the sweep a made-up result; how many there are."""
+    """Give every trial of the sweep an invented result.  Returns their number."""
     from sweep.plan.expand import expand
     from sweep.spec.load import load
     from sweep.store.ledger import canonical_json
@@ -63,9 +63,9 @@ def _finish(config: Path) -> int:
             "images_per_second": 1e3, "peak_bytes": 2**30, "device": "cpu", "torch": "2.14.0", "fingerprint": "f",
             "split_hash": "h", "attempts": 0, "host": "here", "commit": None, "dirty": None, "ray": None, "gpus": 0.0,
         }  # fmt: skip
-        place = config.parent / "store/trials" / planned.key
-        place.mkdir(parents=True)
-        (place / "result.json").write_text(canonical_json(record))
+        trial_folder = config.parent / "store/trials" / planned.key
+        trial_folder.mkdir(parents=True)
+        (trial_folder / "result.json").write_text(canonical_json(record))
     return len(fixed)
 
 

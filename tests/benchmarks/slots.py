@@ -1,10 +1,9 @@
-"""Two trials of one core side by side against one of two cores.
+"""Two trials of one core at the same time, compared with one trial of two cores.
 
-GANomaly on digits, a few epochs, the whole trial in a fresh process with OMP_NUM_THREADS and the
-trial's own threads set alike.  Both ways train the same number of images: so many trials side by
-side on one core each, or one after another on all cores.  Printed: images a second of the whole
-machine while training, from the trials' own clocks, and each way's wall seconds a trial, start-up
-of the process included.
+GANomaly on digits for a few epochs.  Each trial runs in a new process, with OMP_NUM_THREADS equal to the trial's own
+threads.  Both ways train the same number of images: several trials at once on one core each, or one after the other
+on all cores.  It prints the images per second of the whole machine during training, from the trials' own clocks, and
+the wall-clock seconds of each way, with the start of the processes.
 """
 
 from __future__ import annotations
@@ -56,23 +55,23 @@ def main() -> None:
         "seeds": (options.n + 1) * options.cores,
         "hyperparameters": {"ganomaly": {"epochs": options.epochs, "width": options.width, "batch_size": 64}},
     }
-    with folder() as place:
+    with folder() as scratch:
         header()
-        config = write_config(place, [study])
+        config = write_config(scratch, [study])
         _prepare(config)
         _trials(config, 1, [0])
-        beside: list[tuple[float, float]] = []
-        after: list[tuple[float, float]] = []
+        at_once: list[tuple[float, float]] = []
+        in_turn: list[tuple[float, float]] = []
         for n in range(1, options.n + 1):
             seeds = list(range(n * options.cores, (n + 1) * options.cores))
-            beside.append(_trials(config, 1, seeds))
+            at_once.append(_trials(config, 1, seeds))
             alone = [_trials(config, options.cores, [seed]) for seed in seeds]
-            after.append((sum(rate for rate, _ in alone) / len(alone), sum(took for _, took in alone)))
+            in_turn.append((sum(rate for rate, _ in alone) / len(alone), sum(took for _, took in alone)))
     names = (f"{options.cores} trials of 1 core", f"1 trial of {options.cores} cores")
     print(f"{'way':20} images/s, each repetition")
-    for name, found in zip(names, (beside, after), strict=True):
+    for name, found in zip(names, (at_once, in_turn), strict=True):
         print(f"{name:20} " + " ".join(f"{rate:.0f}" for rate, _ in found))
-    rates = [rate for rate, _ in beside], [rate for rate, _ in after]
+    rates = [rate for rate, _ in at_once], [rate for rate, _ in in_turn]
     ratio = median(rates[0]) / median(rates[1])
     figure(
         names[0],
@@ -80,7 +79,7 @@ def main() -> None:
         f"{names[1]} {middle(rates[1], 'images/s')}",
         f"ratio {ratio:.2f}",
     )
-    took = [took for _, took in beside], [took for _, took in after]
+    took = [took for _, took in at_once], [took for _, took in in_turn]
     ratio = median(took[0]) / median(took[1])
     figure(
         f"wall of {options.cores} trials",
@@ -102,7 +101,7 @@ def _prepare(config: Path) -> None:
 
 
 def _trials(config: Path, threads: int, numbers: list[int]) -> tuple[float, float]:
-    """Images a second of trials side by side, added up, and their wall seconds."""
+    """Run trials at the same time.  Returns the sum of their images per second, and their wall-clock seconds."""
     began = time.perf_counter()
     children = [
         subprocess.Popen(
@@ -114,8 +113,8 @@ def _trials(config: Path, threads: int, numbers: list[int]) -> tuple[float, floa
         )
         for number in numbers
     ]
-    said = [child.communicate()[0] for child in children]
-    return sum(float(text) for text in said), time.perf_counter() - began
+    outputs = [child.communicate()[0] for child in children]
+    return sum(float(text) for text in outputs), time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How the tree reads: rooms, arrows between packages, circles, names and docstrings, as one table.
+"""Structure of the code as one table: packages, imports between them, import circles, names and docstrings.
 
     python -m tests.benchmarks.structure [FOLDER]
 
-FOLDER is a checkout of this project, this one by default, so that two of them can be compared.  Imports are read from
-the source as text is, those within functions included; nothing is run.
+FOLDER is a checkout of this project, by default this one, so that two checkouts can be compared.  Imports are read
+from the source text, also those inside of functions; no code is run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IRREGULAR = frozenset({
 
 
 def sources(root: Path) -> dict[str, ast.Module]:
-    """Modules of the product by dotted name."""
+    """Return the modules of the product by dotted name."""
     listed = subprocess.run(["git", "ls-files", "*.py"], cwd=root, capture_output=True, text=True, check=True).stdout
     paths = [Path(name) for name in listed.splitlines() if name.split("/")[0] in PACKAGES]
     return {dotted(path): ast.parse((root / path).read_text(), str(path)) for path in paths}
@@ -40,7 +40,7 @@ def dotted(path: Path) -> str:
 
 
 def imports(modules: Mapping[str, ast.Module]) -> Iterator[tuple[str, str]]:
-    """Pairs of modules of which the first imports the second."""
+    """Yield pairs of modules; the first one imports the second one."""
     for name, tree in modules.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -54,13 +54,13 @@ def imports(modules: Mapping[str, ast.Module]) -> Iterator[tuple[str, str]]:
 
 
 def room(module: str) -> str:
-    """Top-level room of a module: a package of `sweep`, one of its own files, or `models`, `data`."""
+    """Return the top-level part of a module: a package of `sweep`, a single file of it, or `models` or `data`."""
     parts = module.split(".")
     return ".".join(parts[:2]) if parts[0] == "sweep" else parts[0]
 
 
 def in_circles(arrows: set[tuple[str, str]]) -> int:
-    """Modules that can be reached from themselves."""
+    """Return the number of modules that import themselves, directly or through others."""
     after: dict[str, set[str]] = {}
     for first, second in arrows:
         after.setdefault(first, set()).add(second)
@@ -78,13 +78,13 @@ def in_circles(arrows: set[tuple[str, str]]) -> int:
 
 
 def participle(name: str) -> bool:
-    """Whether a function's name is a bare participle, such as `told` or `printed`."""
+    """Return True if a function's name is a bare participle, such as `told` or `printed`."""
     word = name.strip("_")
     return "_" not in word and (word in IRREGULAR or (word.endswith("ed") and word not in ("need", "feed", "seed")))
 
 
 def figures(root: Path) -> dict[str, str]:
-    """The table: what is counted, and the count."""
+    """Return the table: each count by its description."""
     modules = sources(root)
     lines = [len((root / name).read_text().splitlines()) for name in _files(root)]
     folders = Counter(str(Path(name).parent) for name in _files(root) if not name.endswith("__init__.py"))
@@ -128,5 +128,5 @@ def _layers(project: str) -> int:
 
 
 if __name__ == "__main__":
-    for what, figure in figures(Path(sys.argv[1]) if sys.argv[1:] else ROOT).items():
-        print(f"{what:58s}  {figure}")
+    for name, figure in figures(Path(sys.argv[1]) if sys.argv[1:] else ROOT).items():
+        print(f"{name:58s}  {figure}")

@@ -1,13 +1,12 @@
-"""A detector's training step as a trial runs it against a plain rendering of the published one.
+"""Speed of a detector's training step, compared with a plain version of the published step.
 
-Plain: tests/support/published.py, float32 by torch's defaults, contiguous, torch's own Adam, batches sliced from a
-float tensor: no data loader is counted.  Fast: `Detector.train_step` in the precision that a trial would
-have on this machine, or in --precision, on uint8 images gathered and normalised batch by batch,
-channels_last weights, as `sweep.trial.run` does it.  Both take turns in one process, so a busy machine slows
-both.
+Plain: tests/support/published.py in torch's default float32, contiguous, with torch's own Adam, and batches that are
+sliced from a float tensor, so that no data loader is counted.  Fast: `Detector.train_step` as in `sweep.trial.run`,
+with uint8 images that are gathered and normalised batch by batch, and channels_last weights.  Its precision is
+that of a trial on this machine, or --precision.  Both run in turn in one process, so a busy machine slows both.
 
-ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI shows what a CPU without bf16 units does on one that has them.
-Ends with one line for each detector: name, plain images/s, fast images/s, ratio.
+ONEDNN_MAX_CPU_ISA=AVX512_CORE_VNNI shows the speed of a CPU without bf16 units on a CPU that has them.
+It ends with one line for each detector: name, plain images/s, fast images/s, ratio.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from sweep.plan.platform import cpu_multiplies_bf16, resolve_precision
 from tests.benchmarks.measure import arguments, bar, header, middle, seconds
 from tests.support.published import PUBLISHED
 
-BAR, BAR_BF16, BAR_GPU = 1.15, 3.0, 5.0  # times the plain rendering's images a second
+BAR, BAR_BF16, BAR_GPU = 1.15, 3.0, 5.0  # ratio of images per second to the plain version
 IMAGES = 1024
 
 
@@ -34,15 +33,15 @@ def main() -> None:
     options = arguments(
         __doc__,
         ("n", 9, "repetitions"),
-        ("steps", 5, "steps of each rendering in a repetition"),
-        ("detectors", ",".join(PUBLISHED), "which, separated by commas"),
+        ("steps", 5, "steps of each version in a repetition"),
+        ("detectors", ",".join(PUBLISHED), "detectors, separated by commas"),
         ("threads", 1, "CPU threads"),
         ("size", 32, "pixels a side"),
         ("channels", 1, "1 or 3"),
         ("batch", 64, "images a step"),
         ("width", 64, "channels of the outermost layer"),
         ("nz", 100, "length of the latent code"),
-        ("precision", "auto", "of the fast step: auto, float32, tf32 or bf16"),
+        ("precision", "auto", "precision of the fast step: auto, float32, tf32 or bf16"),
         ("device", "cpu", "cpu or cuda"),
     )
     header()
@@ -57,10 +56,10 @@ def main() -> None:
 
 
 def compare(name: str, options: argparse.Namespace) -> None:
-    """Time both renderings of one detector in turn, and print the figure."""
+    """Time both versions of one detector in turn, and print the result."""
     plain, fast = renderings(name, options)
     for step in (plain, fast):
-        several(step, argparse.Namespace(**{**vars(options), "steps": 1}))  # allocations, kernels
+        several(step, argparse.Namespace(**{**vars(options), "steps": 1}))  # warm up: allocations and kernels
     rates: tuple[list[float], list[float]] = ([], [])
     for _ in range(options.n):
         for step, found in zip((plain, fast), rates, strict=True):
@@ -73,7 +72,7 @@ def compare(name: str, options: argparse.Namespace) -> None:
 
 
 def several(step: Callable[[int], object], options: argparse.Namespace) -> None:
-    """The steps of one repetition, to their end."""
+    """Run the steps of one repetition, until the device has finished them."""
     for number in range(options.steps):
         step(number)
     if options.device == "cuda":
@@ -81,7 +80,7 @@ def several(step: Callable[[int], object], options: argparse.Namespace) -> None:
 
 
 def renderings(name: str, options: argparse.Namespace) -> tuple[Callable[[int], object], Callable[[int], object]]:
-    """The plain step and the fast one, each called with the number of its batch."""
+    """Return the plain step and the fast one; each is called with the number of its batch."""
     torch.manual_seed(0)
     info = find_detector(name)
     chosen = {"batch_size": options.batch, "width": options.width, "nz": options.nz}

@@ -1,12 +1,11 @@
-"""What resume states and evaluations add to a trial's training loop.
+"""Time that resume states and evaluations add to a trial's training loop.
 
-GANomaly on 70,000 images of 32 x 32 split as MNIST is, its IDX files made of random pixels or, with
---root, the real ones; run by `run_trial` in this process on one core.  Reference: the same trial
-without resume states, scored after its last epoch alone.  In turn with it, repeated: with a resume
-state after every epoch, and with an evaluation after every epoch.  A state costs the same however
-often it is written, so what they cost every 60 s, the default (or every epoch, where one takes
-longer), is computed from it.  Compared are CPU seconds of the process, its writing thread included,
-which other work on the machine hardly changes; wall seconds are printed, too.
+GANomaly on 70,000 images of 32 x 32, split like MNIST.  Its IDX files have random pixels, or are the real ones of
+--root.  `run_trial` runs it in this process on one core.  Reference: the same trial without resume states, scored
+only after its last epoch.  In turn with it, repeated: with a resume state after every epoch, and with an evaluation
+after every epoch.  The cost of one state does not depend on how often it is written.  So the cost of a state every
+60 s (the default), or every epoch if that is longer, is computed from it.  The comparison uses CPU seconds of the
+process with its writing thread, which other work on the machine hardly changes; wall-clock seconds are also printed.
 """
 
 from __future__ import annotations
@@ -47,18 +46,18 @@ def main() -> None:
     settings = {"epochs": options.epochs, "width": options.width}
     study = {"detectors": ["ganomaly"], "abnormal": [0], "hyperparameters": {"ganomaly": settings}}
     taken: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
-    with folder() as place:
+    with folder() as scratch:
         header()
         study["datasets"] = ["mnist"]
-        sweep = load(write_config(place, [study], data={"size": 32, "cache": str(place / "cache")}), [])
+        sweep = load(write_config(scratch, [study], data={"size": 32, "cache": str(scratch / "cache")}), [])
         store = open_store(sweep.storage)
-        put(store, "mnist", size=32, root=Path(options.root) if options.root else _made_up(place / "root"))
+        put(store, "mnist", size=32, root=Path(options.root) if options.root else _made_up(scratch / "root"))
         spec = expand(sweep, platform(sweep)).fixed[0].spec
         brief = replace(spec, hyperparameters={**spec.hyperparameters, "epochs": 0})
-        _run(brief, store, place, NEVER)  # decodes the dataset
+        _run(brief, store, scratch, NEVER)  # decodes the dataset
         for n in range(options.n):
             for way, (every, evaluations) in WAYS.items():
-                taken[way].append(_run(replace(spec, seed=n, eval_every=evaluations), store, place, every))
+                taken[way].append(_run(replace(spec, seed=n, eval_every=evaluations), store, scratch, every))
     print(f"{'way':14} wall s, CPU s of each repetition")
     for way, found in taken.items():
         print(f"{way:14} " + "  ".join(f"{wall:.1f}, {cpu:.1f}" for wall, cpu in found))
@@ -75,9 +74,9 @@ def main() -> None:
     figure("evaluation, %", f"{evaluation:.3f} CPU s each", reference, bar(share, most=EVALUATION_BAR))
 
 
-def _run(spec: TrialSpec, store: Store, place: Path, checkpoint_seconds: float) -> tuple[float, float]:
-    """Wall and CPU seconds of a trial, whose result is then forgotten."""
-    options = Options(place / "cache", checkpoint_seconds=checkpoint_seconds, lambda_default=0.0)
+def _run(spec: TrialSpec, store: Store, scratch: Path, checkpoint_seconds: float) -> tuple[float, float]:
+    """Run a trial, and delete its result.  Returns wall-clock and CPU seconds."""
+    options = Options(scratch / "cache", checkpoint_seconds=checkpoint_seconds, lambda_default=0.0)
     torch.set_num_threads(1)
     wall, cpu = time.perf_counter(), time.process_time()
     list(run_trial(spec, store, options))
@@ -87,7 +86,7 @@ def _run(spec: TrialSpec, store: Store, place: Path, checkpoint_seconds: float) 
 
 
 def _made_up(root: Path) -> Path:
-    """Random pixels and labels under MNIST's names."""
+    """Write random pixels and labels into files with MNIST's names."""
     random = np.random.RandomState(0)
     root.mkdir()
     for name, count in (("train", 60_000), ("t10k", 10_000)):

@@ -1,10 +1,13 @@
-"""Trials that take no time through the whole engine, result put included, and the driver's memory.
+"""Throughput of the engine with trials that take no time, and the memory of its processes.
 
-`constant` on digits of 16 x 16, ten classes by so many seeds of split and training, launched as a
-user does.  Printed: trials a minute between the first and the last result and with start, rollover
-of generations and report counted in; CPU milliseconds a trial of each kind of process, which mean
-something on a busy machine, too; resident memory of each generation's process and of the launch.
-Reference, in the same run: `run_trial` in a plain loop in one process, with the same store calls.
+`constant` on digits of 16 x 16: ten classes and many seeds for split and training, launched as by a user.  It prints:
+
+- trials per minute between the first and the last result, and for the whole launch with start, change of generations
+  and report;
+- CPU milliseconds per trial for each kind of process, which are useful on a busy machine, too;
+- resident memory of each generation's process and of the launch.
+
+Reference, in the same run: `run_trial` in a plain loop in one process, with the same calls of the store.
 """
 
 from __future__ import annotations
@@ -59,17 +62,17 @@ def main() -> None:
     )
 
 
-def _config(place: Path, trials: int) -> Path:
+def _config(scratch: Path, trials: int) -> Path:
     studies: list[dict[str, Any]] = []
     if trials % CLASSES or not 0 < trials <= 1000 * CLASSES:
         raise SystemExit(f"--trials: a multiple of {CLASSES}, {1000 * CLASSES} at most")
     seeds = trials // CLASSES
     studies.append({"detectors": ["constant"], "abnormal": "all", "seeds": seeds, "split_seed": "follow"})
-    return write_config(place, studies)
+    return write_config(scratch, studies)
 
 
-def _plain_loop(place: Path, trials: int) -> tuple[float, float]:
-    """Wall and CPU seconds a trial of `run_trial` in this process."""
+def _plain_loop(scratch: Path, trials: int) -> tuple[float, float]:
+    """Return wall-clock and CPU seconds per trial of `run_trial` in this process."""
     from rich.console import Console
 
     from sweep.launch.prepared import put_missing
@@ -80,17 +83,17 @@ def _plain_loop(place: Path, trials: int) -> tuple[float, float]:
     from sweep.trial.run import run_trial
     from tests.support.sweeps import platform
 
-    sweep = load(_config(place, trials), [])
+    sweep = load(_config(scratch, trials), [])
     store = open_store(sweep.storage)
     put_missing(sweep, store, Console(quiet=True))
-    options = Options(cache=place / "cache")
+    options = Options(cache=scratch / "cache")
     specs = [planned.spec for planned in expand(sweep, platform(sweep)).fixed]
     list(run_trial(specs[0], store, options))  # decodes the dataset
     wall, cpu = time.perf_counter(), time.process_time()
     for spec in itertools.islice(specs, 1, None):
         list(run_trial(spec, store, options))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert len(results_of(place)) == trials
+    assert len(results_of(scratch)) == trials
     return wall / (trials - 1), cpu / (trials - 1)
 
 

@@ -1,9 +1,9 @@
-"""How long a person waits for verbs that start nothing.
+"""Waiting time for commands that start nothing.
 
-`--help`, `plan` of a sweep of so many trials on an empty store, and `plan` with all of them
-finished.  Reference, measured in turn with them: an interpreter that imports typer and rich's
-console, and ends.  The finished store holds one result record a trial, as `run_trial` writes them:
-one is run and the others are copies of it under their own keys, since only reading is timed.
+These are `--help`, `plan` of a large sweep with an empty store, and `plan` with all its trials finished.  Reference,
+measured in turn with them: an interpreter that imports typer and rich's console, and ends.  The finished store has one
+result record for each trial, as `run_trial` writes it.  One trial is run, and the other records are copies of its
+record with their own keys, because only reading is timed.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def _finish(config: Path) -> None:
     assert result is not None
     for planned in fixed[1:]:
         record = {**result, "key": planned.key, "spec": planned.spec.to_dict()}
-        place = config.parent / "store/trials" / planned.key
-        place.mkdir()
-        (place / "result.json").write_text(canonical_json(record))
-        (place / "scores.parquet").write_bytes(b"")
+        trial_folder = config.parent / "store/trials" / planned.key
+        trial_folder.mkdir()
+        (trial_folder / "result.json").write_text(canonical_json(record))
+        (trial_folder / "scores.parquet").write_bytes(b"")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The verbs check and plan on clusters of this machine and of EC2, as a user runs them."""
+"""`check` and `plan` for this machine and for EC2, as a user runs them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOWHERE = {
 
 @pytest.fixture
 def on_aws(tmp_path: Path) -> Path:
-    """A sweep on EC2 whose network and image need not be asked for."""
+    """Return a sweep on EC2 with a given network and image, so that AWS is not asked for them."""
     cluster = {"provider": "aws", "image": "ami-0123456789abcdef0", "ssh_from": "203.0.113.7", "worker": "g5.xlarge"}
     return write_config(tmp_path, [STUDY], cluster=cluster, budget={"max_hours": 2}, storage="s3://sweep-bucket/x")
 
@@ -87,13 +87,13 @@ def test_a_plan_on_ec2_says_machines_dollars_and_uploads(on_aws: Path, moto: S3S
     environment = {**moto.environment(), "AWS_ENDPOINT_URL": moto.endpoint}
     run = sweep("plan", on_aws, *cats, **environment)
     assert run.returncode == 0, run.stderr
-    said = " ".join(run.stdout.split())
-    assert "1 trials = 0 done + 1 to run" in said
-    assert "aws us-east-1: 1 worker g5.xlarge" in said
-    assert "one GPU is enough" in said
-    assert "dollars of instances: about $" in said
-    assert "to upload: cifar10 (60,000 images, 46 MB before compression)" in said, "at 16 x 16, as the file says"
-    assert "datasets=[cifar10]" in said, "the command to launch is whole"
+    text = " ".join(run.stdout.split())
+    assert "1 trials = 0 done + 1 to run" in text
+    assert "aws us-east-1: 1 worker g5.xlarge" in text
+    assert "one GPU is enough" in text
+    assert "dollars of instances: about $" in text
+    assert "to upload: cifar10 (60,000 images, 46 MB before compression)" in text, "16 x 16 pixels, as in the YAML"
+    assert "datasets=[cifar10]" in text, "the launch command has all assignments"
 
 
 def test_the_configuration_for_rays_launcher_is_printed_and_was_checked_by_ray(on_aws: Path, moto: S3Server) -> None:
@@ -112,7 +112,7 @@ def test_the_configuration_for_rays_launcher_is_printed_and_was_checked_by_ray(o
     [
         (["launch", "-y"], "cannot list s3://"),
         (["status"], "cannot list s3://"),
-        (["down", "-y"], "EC2 does not let us find out what stands"),
+        (["down", "-y"], "EC2: cannot list the resources of the sweep"),
     ],
 )
 def test_a_cloud_that_cannot_be_reached_is_one_clear_fault(on_aws: Path, words: list[str], message: str) -> None:
@@ -123,14 +123,15 @@ def test_a_cloud_that_cannot_be_reached_is_one_clear_fault(on_aws: Path, words: 
     assert "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("place", ["aws", "onprem", "slurm", "existing"])
-def test_a_yaml_as_it_came_is_told_to_be_edited_before_all_else(place: str) -> None:
-    config = ROOT / f"clusters/{place}.yaml"
+@pytest.mark.parametrize("provider", ["aws", "onprem", "slurm", "existing"])
+def test_a_yaml_as_it_came_is_told_to_be_edited_before_all_else(provider: str) -> None:
+    config = ROOT / f"clusters/{provider}.yaml"
     text = yaml.safe_load(config.read_text())["storage"]
     run = sweep("launch", config, "-y", **NOWHERE)
     assert run.returncode == 1
     assert run.stderr.startswith(f"error: storage: {text} is a placeholder; edit that line of the YAML"), run.stderr
-    assert run.stderr.count("error:") == (2 if place == "onprem" else 1), run.stderr  # its hosts, too
+    placeholders = 2 if provider == "onprem" else 1  # storage, and hosts
+    assert run.stderr.count("error:") == placeholders, run.stderr
 
 
 def test_hosts_that_are_placeholders_are_not_asked() -> None:
@@ -156,7 +157,7 @@ def test_a_placeholder_is_not_made_a_folder_of(tmp_path: Path) -> None:
     config = write_config(tmp_path, [STUDY], cluster=cluster, storage=str(storage))
     found = check(load(config)).findings
     assert [(line.name, line.state) for line in found[:2]] == [("storage", "not ok"), ("data", "unknown")]
-    assert any(line.name in ("here", "host 192.0.2.1") for line in found), "the rest is looked at all the same"
+    assert any(line.name in ("here", "host 192.0.2.1") for line in found), "everything else is checked nevertheless"
     assert not storage.parent.exists()
 
 
@@ -175,7 +176,7 @@ def test_down_shows_what_is_there_asks_and_removes_it_without_the_store(on_aws: 
     assert down.returncode == 0, down.stderr
     assert down.stdout.count(f"key pair {name}") == 2, "found, then removed"
     assert ec2.describe_key_pairs()["KeyPairs"] == []
-    assert "nothing of this sweep is there" in sweep("down", on_aws, **environment).stdout
+    assert "nothing of this sweep was found" in sweep("down", on_aws, **environment).stdout
 
 
 def test_rays_launcher_has_no_part_in_a_sweep_on_this_machine(tmp_path: Path) -> None:

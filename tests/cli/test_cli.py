@@ -1,4 +1,4 @@
-"""The command line: instant help, clear problems, machine-readable answers, never a traceback."""
+"""The command line: instant help, clear problems, machine-readable output, never a traceback."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_status_and_report_show_the_latest_launch_and_with_all_every_one(config:
     assert seen() == (2, {7})
     assert seen("--all") == (3, {0, 7})
     assert seen("--set", "sweep.seeds=[3]") == (1, {3})
-    assert seen("--set", "sweep.name=test") == (2, {7}), "which sweep it is says nothing of what it is"
+    assert seen("--set", "sweep.name=test") == (2, {7}), "`sweep.name` selects a sweep, and changes nothing in it"
 
 
 def test_down_has_nothing_to_remove_on_this_machine_and_status_has_no_head(config: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `data` says when the storage is not there, not open to us, or not to be reached."""
+"""Messages of `data` if the storage does not exist, denies access, or cannot be reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `status` says of machines: those that are there, and after `down` that the sweep was taken down."""
+"""Machines in the output of `status`: those that exist, and after `down` that the sweep was taken down."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def stands(monkeypatch: pytest.MonkeyPatch, *up: str) -> Machines:
-    """A place where these machines are up."""
-    place = Machines(up=list(up))
-    monkeypatch.setattr("sweep.launch.down.provider_of", lambda sweep: place)
-    return place
+def with_machines(monkeypatch: pytest.MonkeyPatch, *up: str) -> Machines:
+    """Let `down` use a provider on which these machines exist."""
+    provider = Machines(up=list(up))
+    monkeypatch.setattr("sweep.launch.down.provider_of", lambda sweep: provider)
+    return provider
 
 
 def store_of(config: Path) -> LocalStore:
@@ -51,7 +51,7 @@ def store_of(config: Path) -> LocalStore:
     return store
 
 
-def said(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
+def status_line(config: Path, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     status(config)
     return next(line for line in capsys.readouterr().out.splitlines() if " on the head: " in line)
@@ -62,35 +62,35 @@ def test_a_head_that_could_not_speak_any_more_is_spoken_for(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: launch_status.State
 ) -> None:
     launch_status.write(store_of(config), "table-1", LaunchStatus(3, state, running=2, nodes=NODES, trials=4, to_run=4))
-    place = stands(monkeypatch, "a head")
+    provider = with_machines(monkeypatch, "a head")
     monkeypatch.setenv("USER", "ada")
     down(config, yes=True)
-    assert place.up == []
+    assert provider.up == []
     head = launch_status.read(store_of(config), "table-1")
     assert head is not None
     assert (head.launch, head.state, head.exit_code, head.running, head.to_run) == (3, "ended", INTERRUPTED, 0, 4)
     assert not any(node.alive for node in head.nodes) and head.nodes[1] == NODES[1]
-    line = said(config, capsys)
-    assert "ended 0 s ago with exit code 130: taken down by ada@" in line and "heard" not in line
+    line = status_line(config, capsys)
+    assert "ended 0 s ago with exit code 130: taken down by ada@" in line and "silent" not in line
 
 
 def test_a_head_that_was_stopped_in_order_has_ended_for_that_and_one_that_was_done_before_has_not(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, place = store_of(config), stands(monkeypatch, "a head")
-    place.removing = lambda: launch_status.write(
+    store, provider = store_of(config), with_machines(monkeypatch, "a head")
+    provider.removing = lambda: launch_status.write(
         store, "table-1", LaunchStatus(3, "ended", exit_code=INTERRUPTED, cause="stopped")
     )
     down(config, yes=True)
-    assert "with exit code 130: taken down by " in (line := said(config, capsys)) and line.endswith("; stopped")
+    assert "with exit code 130: taken down by " in (line := status_line(config, capsys)) and line.endswith("; stopped")
     for done in (
         LaunchStatus(4, "ended", exit_code=DONE),
         LaunchStatus(4, "ended", exit_code=INTERRUPTED, cause="by Ctrl-C"),
     ):
         launch_status.write(store, "table-1", done)
         kept = launch_status.read(store, "table-1")
-        time.sleep(0.01)  # a clock's step: it ended before
-        place.up, place.removing = ["a disk"], lambda: None
+        time.sleep(0.01)  # longer than a step of the clock, so that the launch ended before `down`
+        provider.up, provider.removing = ["a disk"], lambda: None
         down(config, yes=True)
         assert launch_status.read(store, "table-1") == kept
 
@@ -99,13 +99,13 @@ def test_machines_that_went_by_themselves_are_told_of_a_head_that_is_silent_alon
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = store_of(config)
-    stands(monkeypatch)
+    with_machines(monkeypatch)
     launch_status.write(store, "table-1", LaunchStatus(3, "running"))
     down(config, yes=True)
-    assert "running for" in said(config, capsys), "another account may be asked than the one that it runs in"
+    assert "running for" in status_line(config, capsys), "`down` may have asked another account than that of the launch"
     monkeypatch.setattr("sweep.launch.down.SILENT_SECONDS", -1.0)
     down(config, yes=True)
-    assert "its machines were gone when" in said(config, capsys)
+    assert "its machines were gone when" in status_line(config, capsys)
 
 
 def test_status_counts_the_slots_of_machines_that_are_there(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +117,7 @@ def test_status_counts_the_slots_of_machines_that_are_there(config: Path, capsys
         return text, json.loads(capsys.readouterr().out)
 
     text, found = shown()
-    assert "no machine for it is there now" in text and (found["slots"], found["seconds"]) == (0, None)
+    assert "no machine exists for it now" in text and (found["slots"], found["seconds"]) == (0, None)
     launch_status.write(store_of(config), "table-1", LaunchStatus(3, "running", slots=3, nodes=NODES))
     text, found = shown()
     assert " on 3 slots of 1 CPU core" in text and found["slots"] == 3
@@ -138,20 +138,20 @@ def test_machines_of_the_last_launch_in_another_region_are_told_and_to_find_noth
     ledger.put_spec({"sweep": {"cluster": {"provider": "local"}}, "argv": ["launch", "here.yaml"]})
     launch_status.write(store, "n", replace(LaunchStatus(1, "running"), time=1.0))
     kept = launch_status.read(store, "n")
-    stands(monkeypatch)
+    with_machines(monkeypatch)
     with pytest.raises(UserError) as caught:
         down(path, ["budget.max_hours=2"], yes=True)
-    told = (
+    message = (
         "the last launch of sweep n was elsewhere: provider aws, region eu-west-1; look there: "
         f"python -m sweep down '{path}' --set budget.max_hours=2 --set cluster.region=eu-west-1"
     )
-    assert str(caught.value) == told
-    assert "nothing of this sweep is there: provider aws, region us-east-1" in capsys.readouterr().out
-    place = stands(monkeypatch, "a head")
+    assert str(caught.value) == message
+    assert "nothing of this sweep was found: provider aws, region us-east-1" in capsys.readouterr().out
+    provider = with_machines(monkeypatch, "a head")
     down(path, ["budget.max_hours=2"], yes=True)
-    assert place.up == [] and told in capsys.readouterr().out
-    assert launch_status.read(store, "n") == kept, "it may run there"
-    stands(monkeypatch)
+    assert provider.up == [] and message in capsys.readouterr().out
+    assert launch_status.read(store, "n") == kept, "the launch may still run there"
+    with_machines(monkeypatch)
     down(path, ["cluster.region=eu-west-1"], yes=True)
 
 
@@ -165,24 +165,24 @@ def test_the_machines_of_another_provider_are_looked_for_as_they_were_launched(
     )
     here = config.with_name("here.yaml")
     here.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "cluster": {"provider": "local"}}))
-    stands(monkeypatch)
+    with_machines(monkeypatch)
     for path in (config, here):
         with pytest.raises(UserError, match=expected):
             down(path, yes=True)
 
 
 class Closed(io.StringIO):
-    """A terminal that is gone."""
+    """Output to a terminal that is closed."""
 
     def write(self, text: str) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
 
 def test_who_reads_the_output_of_down_may_leave(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = stands(monkeypatch, "a head")
+    provider = with_machines(monkeypatch, "a head")
     monkeypatch.setattr(run, "out", Console(file=Closed()))
     down(config, yes=True)
-    assert place.up == []
+    assert provider.up == []
 
 
 def test_whoever_watches_goes_on_when_the_store_answers_again(
@@ -211,9 +211,11 @@ def test_a_store_that_cannot_be_reached_keeps_no_machine(
     def unreached(storage: str) -> LocalStore:
         raise StoreError("no route to the store")
 
-    place = stands(monkeypatch, "a head")
+    provider = with_machines(monkeypatch, "a head")
     monkeypatch.setattr("sweep.launch.down.open_store", unreached)
     down(config, yes=True)
-    assert place.up == []
+    assert provider.up == []
     out = capsys.readouterr().out
-    assert "removed:\n  a head" in out and "`status` will not say so: no route to the store" in out
+    assert (
+        "removed:\n  a head" in out and "`status` will not show that the launch has ended: no route to the store" in out
+    )

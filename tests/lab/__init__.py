@@ -1,1 +1,1 @@
-"""A proving ground on one Linux machine: machines made of namespaces, alone, under Slurm, or behind a fake of AWS."""
+"""A test lab on one Linux machine: machines made of namespaces, alone, with Slurm, or behind a fake of AWS."""

@@ -1,4 +1,4 @@
-"""A cloud to play with: `python -m tests.lab [FOLDER]`, then Python with `cloud` in it."""
+"""Start a cloud to try things: `python -m tests.lab [FOLDER]`, then a Python prompt with `cloud`."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp(prefix="lab-"))
     folder.mkdir(exist_ok=True)
     with cloud(folder) as made:
-        code.interact(f"logs, and what happens: {folder}; Ctrl-D ends it", local={"cloud": made})
+        code.interact(f"logs and events: {folder}; Ctrl-D ends the cloud", local={"cloud": made})

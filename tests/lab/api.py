@@ -1,4 +1,4 @@
-"""The one address of AWS in the lab: it refuses as AWS does, else moto answers, or SeaweedFS about objects."""
+"""The only address of AWS in the lab: it refuses as AWS does; otherwise moto answers, or SeaweedFS for objects."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Api:
     """A WSGI application.
 
     Args:
-        s3: address of a server that takes every request.
-        identities: who may ask.
-        capacity: of zones.
-        default_subnet: where instances go that name none.
-        zone_of: zone of a subnet.
-        problem: why an identity may not do what a call asks, None where it may.
-        launched: told of every RunInstances that went well, with the new instances.
-        timeline: gets what is refused.
+        s3: address of a server that accepts every request.
+        identities: known access keys.
+        capacity: capacity of the zones.
+        default_subnet: subnet of instances that name none.
+        zone_of: returns the zone of a subnet.
+        problem: returns why an identity may not make a call; None if it may.
+        launched: called after every successful RunInstances, with the new instances.
+        timeline: records refusals.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Api:
         self._capacity = capacity
         self._default_subnet = default_subnet
         self._zone_of = zone_of
-        self._fault = problem
+        self._problem = problem
         self._launched = launched
         self._timeline = timeline
         self._one_launch = threading.Lock()
@@ -71,18 +71,18 @@ class Api:
             return refusal
         if call.service == "s3" and not call.sets_up_bucket:
             if call.action == "s3:PutBucket":
-                self._ask_moto(call)  # SeaweedFS keeps what is in buckets, moto how they are set up
+                self._ask_moto(call)  # SeaweedFS has the objects, and moto the settings of buckets
             return self._ask_s3(call)
         if call.action == "ec2:RunInstances":
             return self._launch(call)
-        if call.service == "pricing":  # which moto does not know
+        if call.service == "pricing":  # moto does not have it
             return call.refusal(400, "AccessDeniedException", "pricing:GetProducts is not allowed")
         if call.action == "ec2:TerminateInstances":
             self._timeline.add("asked to terminate", " ".join(call.numbered("InstanceId")), f"by {self._who(call)}")
         return self._ask_moto(call)
 
     def _refusal(self, call: Call) -> Response | None:
-        """For who asks, if that is why."""
+        """Return the refusal if this identity may not make the call; None if it may."""
         credentials = self._identities.of(call.access_key)
         if credentials is None:
             code = "InvalidAccessKeyId" if call.service == "s3" else "InvalidClientTokenId"
@@ -90,7 +90,7 @@ class Api:
         if self._identities.has_expired(credentials):
             code = "RequestExpired" if call.service == "ec2" else "ExpiredToken"
             return call.refusal(400, code, "The security token included in the request is expired")
-        problem = self._fault(credentials.identity, call) if credentials.identity != LAPTOP else None
+        problem = self._problem(credentials.identity, call) if credentials.identity != LAPTOP else None
         if call.service == "s3" and self._identities.is_denied_buckets(credentials):
             problem = "a policy denies it explicitly"
         if problem is None:
@@ -104,7 +104,7 @@ class Api:
         return credentials.identity if credentials else "nobody"
 
     def _launch(self, call: Call) -> Response:
-        """As many instances as there is capacity for; moto itself starts the fewest that are asked for."""
+        """Start as many instances as there is capacity for; moto itself would start the minimum."""
         form = call.form
         market = form.get("InstanceMarketOptions.MarketType", "on-demand")
         subnet = form.get("SubnetId", self._default_subnet)
@@ -114,8 +114,8 @@ class Api:
             given = self._capacity.take(zone, form["InstanceType"], market, least, most)
             if not given:
                 self._timeline.add("refused", form["InstanceType"], f"{market} in {zone}")
-                said = f"We currently do not have sufficient {form['InstanceType']} capacity in {zone}."
-                return call.refusal(500, "InsufficientInstanceCapacity", said)
+                message = f"We currently do not have sufficient {form['InstanceType']} capacity in {zone}."
+                return call.refusal(500, "InsufficientInstanceCapacity", message)
             answer = self._ask_moto(call, MinCount=str(given), MaxCount=str(given), SubnetId=subnet)
             if answer.status_code == 200:
                 self._launched(call, re.findall("<instanceId>([^<]+)", answer.get_data(as_text=True)))
@@ -137,20 +137,20 @@ class Api:
             connection.close()
         kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in HOP_BY_HOP]
         response = Response(body, answer.status, kept)
-        if call.request.method == "HEAD":  # it speaks of a body that it does not have
+        if call.request.method == "HEAD":  # the header must keep the length of the body that is not sent
             response.headers["Content-Length"] = answer.getheader("Content-Length", "0")
         return response
 
 
 class ApiServer:
-    """Serves an application on a socket, from threads."""
+    """Server of an application on a socket, with threads."""
 
     def __init__(self, listener: socket.socket, application: Api) -> None:
         class Quiet(MotoRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def log(self, *_: object) -> None:
-                """Nothing."""
+                """Print nothing."""
 
         address, port = listener.getsockname()[:2]
         self._server = make_server(

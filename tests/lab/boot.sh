@@ -1,18 +1,19 @@
 #!/bin/bash
-# PID 1 of a machine.  Its mounts, processes and name are its own; its root is this machine's, and what is written
-# lies in memory, so nothing is left when it is switched off.  TERM switches it off in order, as `shutdown` does.
+# PID 1 of a machine of the lab.  The machine has its own mounts, processes and name.  Its root is the root of the real
+# machine; files that it writes are in memory, so nothing is left when it is off.  TERM switches it off in order, as
+# `shutdown` does.
 #
-# usage: boot.sh SEED     SEED is a folder of files, of which only the first two must be there:
+# usage: boot.sh SEED     SEED is a folder of files; only the first two are required:
 #   hostname
-#   user              who logs in and may use sudo
-#   address           of its network
-#   hidden            folders of this machine that are empty there, one a line
-#   image             folders that are there as they are here, read-only
-#   passed            folders that everybody may go through
-#   writable          "SOURCE TARGET": folders of this machine that outlive it
-#   environment       KEY=VALUE of everybody who comes by SSH
-#   authorized_keys   who may come by SSH; without it there is no server
-#   user-data         run as root at the end of the boot
+#   user              user that logs in and may use sudo
+#   address           address in its network
+#   hidden            folders of the real machine that are empty in this one, one a line
+#   image             folders of the real machine that this one has, read-only
+#   passed            folders that all users may enter
+#   writable          "SOURCE TARGET": folders of the real machine that this one writes to, and that stay after it
+#   environment       KEY=VALUE for all SSH connections
+#   authorized_keys   keys for SSH; without this file no server runs
+#   user-data         script that runs as root at the end of the boot
 set -euo pipefail
 seed=$1
 lines() { if [ -e "$seed/$1" ]; then cat "$seed/$1"; fi; }
@@ -68,7 +69,7 @@ for name in shutdown poweroff; do rm -f /usr/sbin/$name && install -m 755 $seed/
 rm -rf /etc/ssh/ssh_host_* /etc/ssh/ssh_config.d
 mkdir -p /var/log && rm -f /var/log/sweep-*
 useradd -m -s /bin/bash "$user" 2>/dev/null || true
-usermod -p '*' "$user" # a locked account is refused even with a key
+usermod -p '*' "$user" # SSH refuses a locked account even with a key
 echo "$user ALL=(ALL) NOPASSWD:ALL" > "/etc/sudoers.d/$user"
 home=$(getent passwd "$user" | cut -d: -f6)
 chown "$user:" "$home"
@@ -78,7 +79,7 @@ switch_off() {
   kill -TERM -1 2>/dev/null || true
   for _ in {1..30}; do
     local running=(/proc/[0-9]*)
-    if [ ${#running[@]} = 1 ]; then break; fi # this script alone
+    if [ ${#running[@]} = 1 ]; then break; fi # only this script is left
     sleep 0.1
   done
   exit 0

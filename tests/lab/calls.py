@@ -1,4 +1,4 @@
-"""A request to AWS, read: which service and action, and whose access key; and AWS's ways to refuse one."""
+"""Requests to AWS: service, action and access key of a request, and AWS's formats of a refusal."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ S3_SETTINGS = frozenset({
 
 @dataclass(frozen=True)
 class Call:
-    """What a client of AWS asks.
+    """A request of a client of AWS.
 
     Attributes:
-        request: as it came over HTTP.
-        access_key: of whoever has signed it.
-        region, service: that it is signed for, e.g. "ec2".
+        request: HTTP request.
+        access_key: access key that signed it.
+        region, service: region and service that it is signed for, e.g. "ec2".
     """
 
     request: Request
@@ -35,7 +35,7 @@ class Call:
 
     @classmethod
     def read(cls, request: Request) -> Call | None:
-        """None if it is not signed."""
+        """Read a request; returns None if it is not signed."""
         match = _CREDENTIAL.search(request.headers.get("Authorization", ""))
         return None if match is None else cls(request, *match.groups())
 
@@ -45,12 +45,12 @@ class Call:
 
     @cached_property
     def form(self) -> dict[str, str]:
-        """Parameters of the query protocol, which EC2, IAM and STS speak."""
+        """Parameters of the query protocol, which EC2, IAM and STS use."""
         return dict(parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True))
 
     @cached_property
     def action(self) -> str:
-        """As policies name it, e.g. "ec2:RunInstances"."""
+        """Name of the action as in policies, e.g. "ec2:RunInstances"."""
         if self.service == "s3":
             return f"s3:{self._s3_action()}"
         target = self.request.headers.get("X-Amz-Target", "").rpartition(".")[2]
@@ -66,16 +66,16 @@ class Call:
 
     @property
     def sets_up_bucket(self) -> bool:
-        """Whether it asks about a bucket itself and not about what is in it."""
+        """True if the request is for the bucket itself, and not for its objects."""
         return self.service == "s3" and not self.object_key and bool(S3_SETTINGS & set(self.request.args))
 
     def numbered(self, prefix: str) -> list[str]:
-        """Values of a list, in order: PREFIX.1, PREFIX.2 ..."""
+        """Return the values of a list in order: PREFIX.1, PREFIX.2, ..."""
         found = {key: value for key, value in self.form.items() if re.fullmatch(rf"{re.escape(prefix)}\.\d+", key)}
         return [found[key] for key in sorted(found, key=lambda key: int(key.rpartition(".")[2]))]
 
     def tags(self, kind: str) -> dict[str, str]:
-        """Tags that a resource of a kind is to have from its making on."""
+        """Return the tags that a new resource of this kind shall have."""
         found: dict[str, str] = {}
         for key, value in self.form.items():
             match = re.fullmatch(r"(TagSpecification\.\d+)\.ResourceType", key)
@@ -87,7 +87,7 @@ class Call:
         return found
 
     def refusal(self, status: int, code: str, message: str) -> Response:
-        """In the words of the service."""
+        """Return a refusal in the format of the service."""
         if self.service == "s3":
             text = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
         elif self.service == "ec2":
@@ -102,7 +102,7 @@ class Call:
         return Response(body, status, content_type="application/xml")
 
     def environ(self, **form: str) -> dict[str, Any]:
-        """For the next WSGI application, with parameters of the query protocol replaced."""
+        """Return the environment for the next WSGI application, with replaced parameters of the query protocol."""
         from io import BytesIO
         from urllib.parse import urlencode
 

@@ -1,4 +1,4 @@
-"""How many more instances a zone has, by type and market; unlimited where nothing is said."""
+"""Capacity of zones: how many more instances there are, by type and market; without a limit by default."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ ANY = "any"
 
 
 class Capacity:
-    """Counts down as instances are launched; nothing comes back when they end."""
+    """Limits that count down as instances are launched; the end of an instance gives nothing back."""
 
     def __init__(self) -> None:
         self._left: dict[tuple[str, str, str], int] = {}
         self._lock = Lock()
 
     def set(self, zone: str, instance_type: str, market: str, count: int | None) -> None:
-        """State how many more there are, None for no limit.
+        """Set how many more instances there are; None for no limit.
 
         Args:
-            zone, instance_type: by name, or ANY.
+            zone, instance_type: name, or ANY.
             market: "spot", "on-demand" or ANY.
+            count: number of instances.
         """
         assert market in ("spot", "on-demand", ANY)
         with self._lock:
@@ -28,16 +29,16 @@ class Capacity:
                 self._left[zone, instance_type, market] = count
 
     def clear(self) -> None:
-        """No limit anywhere."""
+        """Remove all limits."""
         with self._lock:
             self._left.clear()
 
     def take(self, zone: str, instance_type: str, market: str, least: int, most: int) -> int:
-        """How many of `most` are given; 0 where there are fewer than `least`."""
+        """Take up to `most` instances.  Returns their number, or 0 if there are fewer than `least`."""
         with self._lock:
             limits = [
                 key for key in self._left
-                if all(said in (ANY, is_) for said, is_ in zip(key, (zone, instance_type, market), strict=True))
+                if all(limit in (ANY, asked) for limit, asked in zip(key, (zone, instance_type, market), strict=True))
             ]  # fmt: skip
             given = min([most, *(self._left[key] for key in limits)])
             if given < least:

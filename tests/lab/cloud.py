@@ -1,4 +1,4 @@
-"""AWS in a box: an API that moto answers, a real machine behind every instance, objects in SeaweedFS, and a laptop."""
+"""A fake of AWS: moto answers the API, instances are machines of the lab, objects are in SeaweedFS; and a laptop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REGION = "us-east-1"  # as in the shipped YAML
 PORT = 5566
 ENDPOINT = f"http://{OPERATOR}:{PORT}"
 TICK_SECONDS = 0.2
-SMALL_RAY = {  # several machines share one memory and two cores, and a power cut is to be noticed in seconds
+SMALL_RAY = {  # several machines share one memory and two cores, and Ray must notice a power cut within seconds
     "RAY_agent_register_timeout_ms": "120000",
     "RAY_gcs_server_port_wait_time_s": "120",
     "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "150000000",
@@ -42,12 +42,12 @@ SMALL_RAY = {  # several machines share one memory and two cores, and a power cu
 
 
 class Cloud:
-    """What a test sees of the cloud; made by `cloud`.
+    """The cloud as tests use it; made by `cloud`.
 
     Attributes:
-        laptop: where the user types.
-        events: what happened so far.
-        region, endpoint: of AWS.
+        laptop: the user's machine.
+        timeline: events so far.
+        region, endpoint: region and address of AWS.
         image: id of a machine image, for `cluster.image`.
         environment: folder of the image's Python environment, for `cluster.environment`.
         ssh_from: network of the laptop, for `cluster.ssh_from`.
@@ -74,7 +74,7 @@ class Cloud:
         self._identities = identities
 
     def state(self) -> list[dict[str, Any]]:
-        """Every instance that there ever was, in order of launch."""
+        """Return every instance that was ever launched, in order of launch."""
         return [
             {
                 "id": i.id, "type": i.type, "market": i.market, "zone": i.zone, "state": self._ec2.state(i.id),
@@ -84,11 +84,11 @@ class Cloud:
         ]  # fmt: skip
 
     def running(self, role: str | None = None) -> list[str]:
-        """Ids of running instances, of a role ("head", "worker") if one is given."""
+        """Return the ids of running instances, of one role ("head", "worker") if it is given."""
         return [i["id"] for i in self.state() if i["state"] == "running" and role in (None, i["role"])]
 
     def run(self, instance: str, *argv: object, user: str | None = None, timeout: float = 120) -> str:
-        """What a command prints that is run on a machine without going over its network."""
+        """Run a command on a machine without its network.  Returns the output."""
         machine = self._instance(instance).machine
         assert machine is not None, f"{instance} is off"
         done = machine.run(argv, timeout, user=user)
@@ -96,14 +96,14 @@ class Cloud:
         return done.stdout
 
     def tmp(self, instance: str) -> Path:
-        """Folder of this machine that is, or was, an instance's /tmp; Ray's logs lie there."""
+        """Return the real folder of an instance's /tmp, which has Ray's logs and outlives the instance."""
         return self._folder / f"{self._instance(instance).name}.tmp"
 
     def shut_down(self, instance: str) -> None:
-        """Have a machine switch itself off, as its guard does."""
+        """Let a machine switch itself off, as its guard does."""
         machine = self._instance(instance).machine
         assert machine is not None, f"{instance} is off"
-        machine.run(["shutdown", "-h", "now"], user="root")  # which ends with all that runs there
+        machine.run(["shutdown", "-h", "now"], user="root")  # it ends all processes there, also this command
 
     def notice(self, instance: str, seconds: float = 120) -> None:
         """Announce that a spot instance will be reclaimed, and reclaim it then."""
@@ -112,14 +112,14 @@ class Cloud:
         self.timeline.add("spot notice", instance, f"{seconds:g} s")
 
     def cut_power(self, instance: str) -> None:
-        """A machine and its instance are gone at once, without a word to anybody."""
+        """End a machine and its instance at once, without any message."""
         machine = self._instance(instance).machine
         assert machine is not None, f"{instance} is off"
-        self._ec2.terminate(instance, "power cut")  # first, or the machine would seem to have shut itself down
+        self._ec2.terminate(instance, "power cut")  # first; otherwise the machine would seem to have shut itself down
         machine.cut_power()
 
     def cut_network(self, instance: str) -> None:
-        """The machine runs on, alone."""
+        """Disconnect a machine, which keeps running."""
         machine = self._instance(instance).machine
         assert machine is not None, f"{instance} is off"
         machine.cut_network()
@@ -132,36 +132,36 @@ class Cloud:
         self.timeline.add("network back", instance)
 
     def capacity(self, zone: str, instance_type: str, market: str, count: int | None) -> None:
-        """How many more instances there are; zone, type and market may be "any"."""
+        """Set how many more instances there are; zone, type and market may be "any"."""
         self._capacity.set(zone, instance_type, market, count)
 
     def enough(self) -> None:
-        """There are as many instances as anybody wants, of all types everywhere."""
+        """Remove all limits of capacity."""
         self._capacity.clear()
 
     def deny_bucket(self, role: str) -> None:
-        """S3 refuses an identity, a role or "laptop", whatever its policies say."""
+        """Let S3 refuse an identity, a role or "laptop", regardless of its policies."""
         self._identities.deny_bucket(role)
 
     def allow_bucket(self, role: str) -> None:
         self._identities.allow_bucket(role)
 
     def expire_credentials(self, identity: str = LAPTOP) -> None:
-        """All access keys of an identity are expired until they are renewed."""
+        """Let all access keys of an identity be expired until they are renewed."""
         self._identities.expire(identity)
 
     def renew_credentials(self, identity: str = LAPTOP) -> None:
         self._identities.renew(identity)
 
     def left(self) -> dict[str, list[str]]:
-        """What still costs or still lies about: instances, machines, volumes, key pairs, security groups."""
+        """Return everything that is left: instances, machines, volumes, key pairs, security groups."""
         return self._ec2.left()
 
     def wait(self, condition: Callable[[], object], seconds: float, what: str) -> None:
-        """Until a condition holds.
+        """Wait until a condition is true.
 
         Raises:
-            AssertionError: it has not come true; with what happened meanwhile.
+            AssertionError: it did not become true; the message has the latest events.
         """
         deadline = time.monotonic() + seconds
         while not condition():
@@ -180,15 +180,15 @@ def cloud(
     edit: Callable[[str], str] = lambda text: text,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Cloud]:
-    """A cloud with an empty account; gone with everything in it at the end.
+    """Yield a cloud with an empty account, and remove everything at the end.
 
     Args:
-        folder: empty, for logs and objects.
+        folder: empty folder for logs and objects.
         edit: changes the user data of instances before their first boot.
-        environment: further variables of who comes to a machine by SSH.
+        environment: more variables for SSH connections to a machine.
 
     Raises:
-        ServerStartError: there is no SeaweedFS.
+        ServerStartError: SeaweedFS is not installed.
     """
     remove_leftovers()
     moto_api_backend.reset()
@@ -237,7 +237,7 @@ def cloud(
 
 
 class _Ticking:
-    """Calls a function again and again from a thread, which the machines that it starts live as long as."""
+    """Calls a function again and again in a thread; machines that the function starts live as long as the thread."""
 
     def __init__(self, tick: Callable[[], None], timeline: Timeline) -> None:
         self._ended = threading.Event()
@@ -254,7 +254,7 @@ class _Ticking:
         while not self._ended.wait(TICK_SECONDS):
             try:
                 self._tick()
-            except Exception:  # noqa: BLE001  (told to whoever waits)
+            except Exception:  # noqa: BLE001  (`wait` reports it)
                 problem = traceback.format_exc()
                 if problem not in [event.detail for event in self._timeline.of("error")]:
                     self._timeline.add("error", "lab", problem)

@@ -1,4 +1,4 @@
-"""A machine behind every instance: what moto calls running is switched on, what goes off ends its instance."""
+"""Machines for the instances of moto: an instance that runs gets a machine; a machine that is off ends its instance."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ ISO = "%Y-%m-%dT%H:%M:%SZ"
 
 @dataclass
 class Instance:
-    """An instance of EC2 and what moto does not keep of it.
+    """An instance of EC2, with facts that moto does not keep.
 
     Attributes:
-        id, type, zone, address, public: as EC2 says.
+        id, type, zone, address, public: as in EC2; `address` is private.
         market: "spot" or "on-demand".
-        tags: it was launched with.
-        profile: its instance profile, "" for none.
-        user_data: of its first boot.
-        needs_token: whether metadata are given to holders of a token alone.
-        off: what a shutdown from inside means: "terminate" or "stop".
-        told: when it was told to go off, on the monotonic clock.
-        notice: when it was told that it will be reclaimed, and when it will be; in seconds since 1970.
+        tags: tags at the launch.
+        profile: name of its instance profile; "" for none.
+        user_data: script for the first boot.
+        needs_token: True if metadata are given only with a token.
+        off: effect of a shutdown from inside: "terminate" or "stop".
+        key: name of its key pair.
+        notice: when its reclaim was announced, and when it will happen, in seconds since 1970.
+        told: when the machine was asked to shut down, on the monotonic clock.
     """
 
     id: str
@@ -64,20 +65,20 @@ class Instance:
 
 
 class Ec2:
-    """The account's EC2 in one region.
+    """EC2 of the account in one region.
 
     Attributes:
-        instances: by id, in order of launch.
-        default_subnet: where instances go that name none.
+        instances: instances by id, in order of launch.
+        default_subnet: subnet of instances that name none.
 
     Args:
-        network: that machines are on.
-        region: of AWS.
-        image: what machines are started from.
-        folder: for their logs.
-        identities: issue the credentials of roles.
-        timeline: gets what happens.
-        laptop: address from which laptops come, for security groups.
+        network: network of the machines.
+        region: region of AWS.
+        image: image of the machines.
+        folder: folder for their logs.
+        identities: issues the credentials of roles.
+        timeline: records events.
+        laptop: address of laptops, for security groups.
         edit: changes the user data of instances before their first boot, so that tests need not wait for hours.
     """
 
@@ -110,7 +111,7 @@ class Ec2:
             subnet.map_public_ip_on_launch = True
             self.default_subnet = str(subnet.id)
         self._moto.register_image(IMAGE_NAME)
-        # As in every account that has once had a spot machine; the one that moto would make has another name.
+        # Every account that has had a spot machine has this role; moto would make one with another name.
         get_backend("iam")[ACCOUNT]["aws"].create_role(
             role_name=SPOT_ROLE, assume_role_policy_document="{}", path="/", permissions_boundary=None,
             description="", tags=[], max_session_duration="3600",
@@ -121,11 +122,11 @@ class Ec2:
         return str(self._moto.get_subnet(subnet).availability_zone)
 
     def image_id(self) -> str:
-        """Of the one image that machines are started from."""
+        """Return the id of the only image that machines are started from."""
         return next(str(image.id) for image in self._moto.describe_images() if image.name == IMAGE_NAME)
 
     def launched(self, call: Call, ids: Sequence[str]) -> None:
-        """Take note of new instances; they are switched on with the next `tick`."""
+        """Note new instances; the next `tick` switches on their machines."""
         form = call.form
         profile = form.get("IamInstanceProfile.Name") or form.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
         for id_ in ids:
@@ -146,20 +147,20 @@ class Ec2:
             )
 
     def state(self, id_: str) -> str:
-        """As EC2 says: "running", "stopped", "terminated" ..."""
+        """Return the state of an instance as in EC2: "running", "stopped", "terminated", ..."""
         return str(self._moto.get_instance(id_).state)
 
     def tags_of(self, id_: str) -> dict[str, str]:
-        """Tags that anything of EC2 has now."""
+        """Return the present tags of a resource."""
         return {tag["key"]: tag["value"] for tag in self._moto.describe_tags(filters={"resource-id": [id_]})}
 
     def terminate(self, id_: str, why: str) -> None:
-        """As Amazon does by itself."""
+        """Terminate an instance, as AWS does without a request."""
         self._timeline.add("terminate", id_, why)
         self._moto.terminate_instances([id_])
 
     def tick(self) -> None:
-        """Bring machines and instances together."""
+        """Make machines match their instances, and instances their machines."""
         now = time.time()
         for instance in list(self.instances.values()):
             state, machine = self.state(instance.id), instance.machine
@@ -175,14 +176,14 @@ class Ec2:
         self._network.admit({(i.public, port) for i in running for port in self._open_ports(i)})
 
     def close(self) -> None:
-        """Switch everything off."""
+        """Switch off all machines."""
         for instance in self.instances.values():
             if instance.machine is not None:
                 instance.machine.cut_power()
                 self._clear(instance)
 
     def left(self) -> dict[str, list[str]]:
-        """What still costs, or still lies about, by kind."""
+        """Return everything that is left, by kind."""
         return {
             "instances": [i for i in self.instances if self.state(i) not in ("terminated", "shutting-down")],
             "machines": [i.id for i in self.instances.values() if i.machine is not None],
@@ -208,7 +209,7 @@ class Ec2:
             needs_token=instance.needs_token,
         )
         hostname = f"ip-{instance.address.replace('.', '-')}"
-        logs = self._folder / f"{instance.name}.tmp"  # Ray's logs lie there, which outlive the machine
+        logs = self._folder / f"{instance.name}.tmp"  # for Ray's logs, which must outlive the machine
         logs.mkdir()
         logs.chmod(0o1777)
         instance.machine = Machine(
@@ -220,7 +221,7 @@ class Ec2:
         self._timeline.add("power on", instance.id, f"{role} {instance.type} {instance.market} {instance.zone}")
 
     def _switch_off(self, instance: Instance, machine: Machine, state: str) -> None:
-        """Tell the machine; it is gone with a later tick, by force if need be."""
+        """Ask a machine to shut down; a later tick removes it, by force if necessary."""
         if instance.told is None:
             self._timeline.add("power off", instance.id, state)
             instance.told = time.monotonic()
@@ -230,12 +231,12 @@ class Ec2:
             self._clear(instance)
 
     def _went_off(self, instance: Instance) -> None:
-        """It was switched off from inside, or died."""
+        """End the instance of a machine that was shut down from inside, or died."""
         if instance.off == "terminate":
             self._timeline.add("shut itself down", instance.id, "terminated")
             self._moto.terminate_instances([instance.id])
         else:
-            self._timeline.add("shut itself down", instance.id, "stopped, its disk goes on costing")
+            self._timeline.add("shut itself down", instance.id, "stopped, its disk still costs money")
             self._moto.stop_instances([instance.id])
         self._clear(instance)
 
@@ -247,7 +248,7 @@ class Ec2:
         instance.machine = instance.metadata = None
 
     def _open_ports(self, instance: Instance) -> set[int]:
-        """TCP ports that the instance's security groups open to laptops."""
+        """Return the TCP ports that the instance's security groups open to laptops."""
         found: set[int] = set()
         for group in self._moto.get_instance(instance.id).security_groups:
             for rule in group.ingress_rules:
@@ -258,8 +259,8 @@ class Ec2:
         return found
 
     def _metadata(self, instance: Instance, path: str) -> str | dict[str, Any] | None:
-        told = instance.notice
-        when = [time.strftime(ISO, time.gmtime(moment)) for moment in told] if told is not None else []
+        notice = instance.notice
+        when = [time.strftime(ISO, time.gmtime(moment)) for moment in notice] if notice is not None else []
         if path == "dynamic/instance-identity/document":
             return {
                 "region": self.region, "instanceId": instance.id, "instanceType": instance.type,
@@ -298,6 +299,6 @@ class Ec2:
 
 
 def public_addresses() -> Callable[[], str]:
-    """Makes addresses out of the range that is set aside for documentation."""
+    """Return a function that makes addresses from the range that is reserved for documentation."""
     numbers = iter(range(10, 250))
     return lambda: f"203.0.113.{next(numbers)}"

@@ -1,4 +1,4 @@
-"""Who asks AWS: access keys with what they stand for, and until when."""
+"""Access keys of AWS: the identity of each, and when it expires."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
-ACCOUNT = "123456789012"  # moto's
+ACCOUNT = "123456789012"  # the account of moto
 ROLE_SECONDS = 6 * 3600.0
 LAPTOP = "laptop"  # the user's own credentials, which may do everything
 
@@ -17,7 +17,7 @@ class Credentials:
 
     Attributes:
         identity: LAPTOP, or the name of a role.
-        expires: in seconds since 1970.
+        expires: time in seconds since 1970.
     """
 
     identity: str
@@ -28,7 +28,7 @@ class Credentials:
 
 
 class Identities:
-    """Issues access keys and knows whose they are.  Secrets are not checked, keys are."""
+    """Issues access keys, and keeps their identities.  Keys are checked, secrets are not."""
 
     def __init__(self) -> None:
         self._issued: dict[str, Credentials] = {}
@@ -36,18 +36,18 @@ class Identities:
         self._denied: set[str] = set()
 
     def issue(self, identity: str, life: float = ROLE_SECONDS) -> Credentials:
-        """New credentials for an identity."""
+        """Return new credentials for an identity."""
         key = f"{'AKIA' if identity == LAPTOP else 'ASIA'}{secrets.token_hex(8).upper()}"
         made = Credentials(identity, key, secrets.token_hex(20), secrets.token_hex(40), time.time() + life)
         self._issued[key] = made
         return made
 
     def of(self, access_key: str) -> Credentials | None:
-        """Whose key that is; None for one that nobody was given."""
+        """Return the credentials of a key; None if it was not issued."""
         return self._issued.get(access_key)
 
     def expire(self, identity: str) -> None:
-        """From now on all keys of an identity have expired, those of the future too, until `renew`."""
+        """Let all keys of an identity be expired, also later ones, until `renew`."""
         self._expired.add(identity)
 
     def renew(self, identity: str) -> None:
@@ -57,7 +57,7 @@ class Identities:
         return credentials.identity in self._expired or credentials.expires < time.time()
 
     def deny_bucket(self, identity: str) -> None:
-        """From now on an identity is refused by S3, as after somebody changed a policy."""
+        """Let S3 refuse an identity from now on, as after a change of a policy."""
         self._denied.add(identity)
 
     def allow_bucket(self, identity: str) -> None:

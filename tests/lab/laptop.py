@@ -1,4 +1,4 @@
-"""The machine on which the user types: outside of the cloud, with a copy of the checkout, a home and no agent."""
+"""The user's machine: outside of the cloud, with a copy of the checkout, a home folder and no SSH agent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ CHECKOUT = f"{HOME}/anomaly-sweep"
 
 
 class Laptop:
-    """Can be switched off and on again; home and checkout outlive that.
+    """A machine that can be switched off and on again; home folder and checkout stay.
 
     Args:
-        network: in which a namespace `name` was made by `add_laptop`.
-        folder: where home and checkout lie.
-        environment: of every command.
+        network: network with a namespace `name` from `add_laptop`.
+        name: name of the machine.
+        folder: folder for home and checkout.
+        environment: variables of every command.
     """
 
     def __init__(self, network: Network, name: str, folder: Path, environment: Mapping[str, str]) -> None:
@@ -49,14 +50,14 @@ class Laptop:
         assert owned.returncode == 0, owned.stderr
 
     def cut_power(self) -> None:
-        """Everything that the user runs is gone at once."""
+        """End all processes of the user at once."""
         self._machine.cut_power()
 
     def run(self, argv: Sequence[object], timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the checkout to its end.
 
         Raises:
-            AssertionError: it has not come to its end in `timeout` seconds; with what it had printed.
+            AssertionError: it has not ended within `timeout` seconds; the message has its output.
         """
         command = self._command(argv, environment)
         try:
@@ -64,9 +65,9 @@ class Laptop:
                 command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, env={}
             )
         except subprocess.TimeoutExpired as late:
-            said = b"".join(part for part in (late.stdout, late.stderr) if isinstance(part, bytes)).decode()
+            output = b"".join(part for part in (late.stdout, late.stderr) if isinstance(part, bytes)).decode()
             words = " ".join(map(str, argv))
-            raise AssertionError(f"{words}: still running after {timeout:g} s\n{said[-6000:]}") from None
+            raise AssertionError(f"{words}: still running after {timeout:g} s\n{output[-6000:]}") from None
 
     def start(
         self, argv: Sequence[object], output: IO[str] | int = subprocess.PIPE, **environment: str
@@ -78,7 +79,7 @@ class Laptop:
         )  # fmt: skip
 
     def signal(self, process: subprocess.Popen[str], number: signal.Signals) -> None:
-        """Send a signal to a command that `start` has started."""
+        """Send a signal to a command of `start`."""
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             with suppress(ProcessLookupError):
                 os.kill(int(child), number)
@@ -88,7 +89,7 @@ class Laptop:
 
 
 def copy_checkout(target: Path) -> None:
-    """Files that git tracks or would track, with their present content, as a repository with one commit."""
+    """Copy the files that git tracks or would track, with their present content, into a repository with one commit."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):

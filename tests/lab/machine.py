@@ -1,4 +1,4 @@
-"""A machine made of namespaces, with a power cable and a network cable."""
+"""A machine made of namespaces, whose power and network can be cut."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BOOT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Image:
-    """What a machine is started from: this machine's root without the checkout, with its Python environment.
+    """Content of a machine: the real machine's root without the checkout, with its Python environment.
 
     Attributes:
-        user: who logs in.
-        environment: variables of everybody who comes by SSH.
-        hosts: further lines of /etc/hosts.
+        user: user that logs in.
+        environment: variables of SSH connections.
+        hosts: more lines of /etc/hosts.
     """
 
     user: str = "ubuntu"
@@ -37,23 +37,23 @@ class Image:
 
     @property
     def python(self) -> Path:
-        """The environment's folder, which is what `cluster.environment` names."""
+        """Folder of the Python environment, for `cluster.environment`."""
         return Path(sys.prefix)
 
 
 class Machine:
-    """Off after it is made; `boot` returns at once, `wait` when the machine is up.
+    """A machine, which is off at first.  `boot` returns at once, and `wait` when the machine is up.
 
-    A machine dies with the thread that has booted it, so that one must live as long.
+    A machine dies with the thread that has booted it, so this thread must live as long.
 
     Args:
-        network: that the machine is on; a namespace `name` must be there.
-        name: of the machine, unique in the network.
-        image: what it is started from.
-        folder: where the seed and the log of its boot go.
-        hostname: what it calls itself.
-        writable: folders of this machine that outlive it, and what they are called there.
-        seed: further files of the seed, by name; see boot.sh.
+        network: network of the machine; it must have a namespace `name`.
+        name: name of the machine, unique in the network.
+        image: image of the machine.
+        folder: folder for the seed and the log of the boot.
+        hostname: hostname of the machine.
+        writable: folders of the real machine that stay, and their paths in this one.
+        seed: more files of the seed, by name; see boot.sh.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Machine:
             (self._seed / file).write_text(text)
 
     def boot(self) -> None:
-        """Switch on."""
-        # With a process namespace of its own a machine dies whole, and its `ray stop` ends no other's Ray.
+        """Switch the machine on."""
+        # The machine has its own process namespace, so it dies completely, and its `ray stop` ends no Ray elsewhere.
         command = [
             "setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/run/netns/{self._network.netns(self.name)}",
             "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=SIGKILL",
@@ -110,10 +110,10 @@ class Machine:
         return self._process is not None and self._process.poll() is None
 
     def wait(self) -> None:
-        """Until the boot has come to its end.
+        """Wait until the boot has ended.
 
         Raises:
-            RuntimeError: it has not.
+            RuntimeError: it has not ended in time.
         """
         deadline = time.monotonic() + BOOT_SECONDS
         while time.monotonic() < deadline and self.is_on:
@@ -139,7 +139,7 @@ class Machine:
         folder: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> list[str]:
-        """The command that runs `argv` inside; it is killed when the process that runs it is."""
+        """Return the command that runs `argv` in the machine; it is killed if the process that runs it is killed."""
         user = user or self.image.user
         home = "/root" if user == "root" else f"/home/{user}"
         variables = {"HOME": home, "USER": user, "PATH": PATH, "LANG": "C.UTF-8", **(environment or {})}
@@ -152,16 +152,16 @@ class Machine:
         ]  # fmt: skip
 
     def shut_down(self) -> None:
-        """Begin to go off as the operating system does it: all processes are told, and have seconds to end."""
+        """Begin to shut down like an operating system: all processes get a signal, and some seconds to end."""
         with suppress(RuntimeError, ProcessLookupError):
             os.kill(self._first_process(), signal.SIGTERM)
 
     def cut_power(self) -> None:
-        """All at once, without a word to anybody."""
+        """Kill everything at once, without any message."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        for pid in pids(self._network.netns(self.name)):  # a command that had just been entering
+        for pid in pids(self._network.netns(self.name)):  # a command that was about to enter the machine
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -172,7 +172,7 @@ class Machine:
         self._network.set_link(self.name, up=True)
 
     def _first_process(self) -> int:
-        """PID 1 of the machine, as this machine numbers it."""
+        """Return the process id, on the real machine, of the machine's PID 1."""
         assert self._process is not None, f"{self.name} was never switched on"
         if self._init is None:
             pid = self._process.pid
@@ -185,13 +185,13 @@ class Machine:
 
 
 def _hidden_folders() -> list[str]:
-    """This checkout, and the one that the Python environment belongs to: code reaches machines by being shipped."""
+    """Return this checkout, and the checkout of the Python environment: machines must get code only by shipping."""
     owners = {ROOT} | ({Path(sys.prefix).parent} if sys.prefix != sys.base_prefix else set())
     return sorted(map(str, owners))
 
 
 def _image_folders() -> list[str]:
-    """The Python environment, and its interpreter where that is hidden with the checkout, or on another disk."""
+    """Return the Python environment, and its interpreter if that is in a hidden checkout or on another disk."""
     interpreter, folders = Path(sys.base_prefix), {Path(sys.prefix)}
     if interpreter.is_relative_to(ROOT) or interpreter.stat().st_dev != Path("/").stat().st_dev:
         folders.add(interpreter)
@@ -199,7 +199,7 @@ def _image_folders() -> list[str]:
 
 
 def _passed_through() -> list[str]:
-    """Folders above the environment and its interpreter, which may be this user's alone."""
+    """Return the folders above the environment and its interpreter, which may be closed to other users."""
     return sorted({str(above) for prefix in (sys.prefix, sys.base_prefix) for above in Path(prefix).parents} - {"/"})
 
 

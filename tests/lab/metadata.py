@@ -1,4 +1,4 @@
-"""The instance metadata service of EC2, version 2: an answer only for those who have fetched a token."""
+"""The instance metadata service of EC2, version 2: it answers only requests with a token."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TOKEN_HEADER = "X-aws-ec2-metadata-token"
 
 
 class Metadata:
-    """Serves one machine's metadata from a thread.
+    """Server of one machine's metadata, in a thread.
 
     Args:
-        listener: a socket in the machine's namespace.
-        answer: text or JSON by path below /latest/, None where there is nothing.
-        needs_token: whether a request without a token is refused, as with HttpTokens required.
+        listener: socket in the machine's namespace.
+        answer: returns text or JSON for a path below /latest/; None if there is nothing.
+        needs_token: refuse requests without a token, as with HttpTokens required.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Metadata:
                 self.wfile.write(text.encode())
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Quietly."""
+                """Print nothing."""
 
         self._server = ThreadingHTTPServer((ADDRESS, PORT), Request, bind_and_activate=False)
         self._server.socket.close()

@@ -1,6 +1,6 @@
-"""A network of namespaces that nothing leaves: an operator in the middle, machines on its bridge, laptops outside.
+"""A network of namespaces without a way out: an operator in the middle, machines on its bridge, laptops outside.
 
-Addresses are those that are set aside for documentation; they exist in these namespaces alone.
+The addresses are reserved for documentation, and exist only in these namespaces.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-OPERATOR = "198.51.100.10"  # where AWS's API is, for machines and laptops
-OUTSIDE = "198.51.100.129"  # the operator's end of a laptop's wire
+OPERATOR = "198.51.100.10"  # address of AWS's API, for machines and laptops
+OUTSIDE = "198.51.100.129"  # address of the operator on a laptop's cable
 LAPTOP = "198.51.100.130"
-PUBLIC = "203.0.113"  # first three numbers of machines' public addresses
-INSIDE = "10.77"  # first two of their private ones
-PREFIX = "sweep-lab-"  # of namespaces, before the process that made them
+PUBLIC = "203.0.113"  # first three numbers of the machines' public addresses
+INSIDE = "10.77"  # first two numbers of their private addresses
+PREFIX = "sweep-lab-"  # start of the namespaces' names; the id of the process that made them follows
 CLONE_NEWNET = 0x40000000
 
 T = TypeVar("T")
 
 
 def ip(*words: object, netns: str | None = None) -> str:
-    """Run iproute2's `ip`, in a namespace or in this machine's own.
+    """Run iproute2's `ip`, in a namespace or on the real machine.
 
     Raises:
         RuntimeError: it fails.
@@ -42,7 +42,7 @@ def ip(*words: object, netns: str | None = None) -> str:
 
 
 def remove_leftovers() -> None:
-    """Remove namespaces, and kill the processes in them, whose maker is gone."""
+    """Remove namespaces of processes that have ended, and kill the processes in them."""
     for line in ip("netns", "list").splitlines():
         name = line.split()[0]
         maker = name.removeprefix(PREFIX).partition("-")[0]
@@ -51,7 +51,7 @@ def remove_leftovers() -> None:
 
 
 def remove(netns: str) -> None:
-    """Kill what runs in a namespace, then delete it."""
+    """Kill the processes in a namespace, then delete it."""
     for pid in pids(netns):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -60,7 +60,7 @@ def remove(netns: str) -> None:
 
 
 def pids(netns: str) -> list[int]:
-    """Processes in a namespace, as this machine numbers them."""
+    """Return the ids, on the real machine, of the processes in a namespace."""
     try:
         return [int(pid) for pid in ip("netns", "pids", netns).split()]
     except RuntimeError:
@@ -68,7 +68,7 @@ def pids(netns: str) -> list[int]:
 
 
 def inside(netns: str, action: Callable[[], T]) -> T:
-    """What a function returns in a thread that has entered a network namespace; its sockets stay there."""
+    """Call a function in a thread that has entered a network namespace.  Its sockets belong to the namespace."""
     outcome: list[T] = []
     failure: list[BaseException] = []
 
@@ -90,15 +90,15 @@ def inside(netns: str, action: Callable[[], T]) -> T:
 
 
 def listening(netns: str, address: str, port: int) -> socket.socket:
-    """A listening socket in a network namespace."""
+    """Return a listening socket in a network namespace."""
     return inside(netns, lambda: socket.create_server((address, port), backlog=256))
 
 
 class Network:
-    """One network; `close` leaves nothing of it.
+    """One network; `close` removes all of it.
 
-    Machines reach one another and the operator.  A laptop reaches the operator, and of machines what their
-    security groups let in (`admit`).
+    Machines can reach each other and the operator.  A laptop can reach the operator, and the ports that the machines'
+    security groups open (`admit`).
     """
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ class Network:
         subprocess.run(forward, check=True)
 
     def add_machine(self, name: str, address: str) -> str:
-        """A namespace on the bridge, with eth0; returns its name."""
+        """Add a namespace on the bridge, with eth0.  Returns its name."""
         netns, wire = self._wired(name)
         ip("addr", "add", f"{address}/16", "dev", "eth0", netns=netns)
         ip("link", "set", "eth0", "up", netns=netns)
@@ -126,7 +126,7 @@ class Network:
         return netns
 
     def add_laptop(self, name: str, *, on_premises: bool = False) -> str:
-        """A namespace outside; on premises it reaches machines by their private addresses, all ports."""
+        """Add a namespace outside.  On premises it can reach all ports of machines at their private addresses."""
         netns, wire = self._wired(name)
         self._operate("addr", "add", f"{OUTSIDE}/30", "dev", wire)
         self._operate("link", "set", wire, "up")
@@ -142,7 +142,7 @@ class Network:
         return netns
 
     def give_public(self, name: str, address: str) -> None:
-        """Let a machine have a public address, too."""
+        """Give a machine an additional public address."""
         ip("addr", "add", f"{address}/32", "dev", "eth0", netns=self.netns(name))
         self._operate("route", "replace", f"{address}/32", "dev", "br0")
 
@@ -151,7 +151,7 @@ class Network:
             self._operate("route", "del", f"{address}/32", "dev", "br0")
 
     def admit(self, wanted: set[tuple[str, int]]) -> None:
-        """Public addresses and TCP ports that laptops reach, and no others."""
+        """Let laptops reach these public addresses and TCP ports, and no others."""
         for verb, rules in (("add", wanted - self._admitted), ("del", self._admitted - wanted)):
             for address, port in rules:
                 match = ("to", f"{address}/32", "ipproto", "tcp", "dport", port)
@@ -159,16 +159,16 @@ class Network:
         self._admitted = set(wanted)
 
     def set_link(self, name: str, *, up: bool) -> None:
-        """Pull a machine's network cable, or put it back."""
+        """Pull out a machine's network cable, or plug it in."""
         self._operate("link", "set", self._wires[name], "up" if up else "down")
 
     def netns(self, name: str) -> str:
         return f"{self._prefix}{name}"
 
     def remove(self, name: str) -> None:
-        """Take a machine's or laptop's namespace away."""
+        """Remove the namespace of a machine or laptop."""
         remove(self.netns(name))
-        with suppress(RuntimeError):  # its other end has gone with the namespace
+        with suppress(RuntimeError):  # the other end of the cable was removed with the namespace
             self._operate("link", "del", self._wires.pop(name))
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The machine's `shutdown` and `poweroff`, with the words of systemd's that a sweep uses:
+# The machine's `shutdown` and `poweroff`, with the options of systemd's programs that a sweep uses:
 #   shutdown -h now | shutdown -h +MINUTES [MESSAGE] | shutdown -c | poweroff [-f]
 [ "$(id -u)" = 0 ] || { echo "must be root" >&2; exit 1; }
 scheduled=/run/shutdown.pid

@@ -1,4 +1,4 @@
-"""Machines that are nobody's cloud: a desk where the user types, hosts beside it, and a folder that all of them see."""
+"""Machines without a cloud: a desk for the user, hosts next to it, and a folder that all of them share."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from tests.lab.machine import Image, Machine
 from tests.lab.network import INSIDE, Network, remove_leftovers
 
 USER = "ubuntu"
-SHARED = "/shared"  # stands for NFS: one file system, at one place everywhere
+SHARED = "/shared"  # replaces NFS: one file system with the same path everywhere
 CHECKOUT = f"/home/{USER}/anomaly-sweep"
-FIRST = 10  # last number of the desk's address; the hosts' follow
+FIRST = 10  # last number of the desk's address; those of the hosts follow
 
 
 def addresses(names: Sequence[str]) -> dict[str, str]:
-    """Of the desk and of hosts, by name."""
+    """Return the addresses of the desk and of the hosts, by name."""
     return {name: f"{INSIDE}.1.{FIRST + n}" for n, name in enumerate(["desk", *names])}
 
 
 class Premises:
-    """What a test sees; made by `premises`.
+    """The machines as tests use them; made by `premises`.
 
     Attributes:
-        desk: where the user types; has the checkout, and the key to all hosts.
-        hosts: by name, in the order of their addresses.
-        shared: the folder that all see as /shared, here.
-        environment: folder of the Python environment, the same everywhere.
+        desk: the user's machine, with the checkout and the key to all hosts.
+        hosts: hosts by name, in the order of their addresses.
+        shared: the real folder that all machines have as /shared.
+        environment: folder of the Python environment, the same on all machines.
     """
 
     def __init__(
@@ -65,38 +65,38 @@ class Premises:
             machine.boot()
         for machine in (self.desk, *self.hosts.values()):
             machine.wait()
-        for place in (f"/home/{USER}", SHARED):
-            owned = self.desk.run(["chown", "-R", f"{USER}:", place], user="root")
+        for folder_there in (f"/home/{USER}", SHARED):
+            owned = self.desk.run(["chown", "-R", f"{USER}:", folder_there], user="root")
             assert owned.returncode == 0, owned.stderr
 
     def run(self, *argv: object, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the checkout on the desk to its end."""
         return subprocess.run(
-            self._typed(argv, environment),
+            self._desk_command(argv, environment),
             capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, env={},
         )  # fmt: skip
 
     def start(self, *argv: object, output: Path, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a command in the checkout on the desk; what it prints goes to a file."""
+        """Start a command in the checkout on the desk; its output goes to a file."""
         with output.open("wb") as file:
             return subprocess.Popen(
-                self._typed(argv, environment), stdout=file, stderr=file, stdin=subprocess.DEVNULL, env={}
+                self._desk_command(argv, environment), stdout=file, stderr=file, stdin=subprocess.DEVNULL, env={}
             )
 
     def write(self, name: str, config: Mapping[str, Any]) -> str:
-        """A YAML in the checkout; returns its name."""
+        """Write a YAML into the checkout.  Returns its name."""
         text = yaml.safe_dump(dict(config))
         put = self.desk.entered(["tee", f"{CHECKOUT}/{name}"])
         subprocess.run(put, input=text, text=True, check=True, stdout=subprocess.DEVNULL, env={})
         return name
 
     def processes(self, name: str, pattern: str) -> list[str]:
-        """Processes of a host whose command line matches, without its first, which is the host itself."""
+        """Return the processes of a host with a matching command line, without its PID 1, which is the host itself."""
         found = self.hosts[name].run(["pgrep", "-af", pattern], user="root").stdout.splitlines()
         return [line for line in found if "pgrep" not in line and not line.startswith("1 ")]
 
     def turn_on(self, name: str) -> None:
-        """Switch a host on again, from the image as at first; returns when it is up."""
+        """Switch a host on again, from the same image.  Returns when it is up."""
         self.hosts[name].boot()
         self.hosts[name].wait()
 
@@ -105,10 +105,10 @@ class Premises:
             machine.cut_power()
         self.network.close()
 
-    def _typed(self, argv: Sequence[object], environment: Mapping[str, str]) -> list[str]:
+    def _desk_command(self, argv: Sequence[object], environment: Mapping[str, str]) -> list[str]:
         path = f"{self.environment}/bin:/usr/local/bin:/usr/bin:/bin"
-        mine = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "RAY_USAGE_STATS_ENABLED": "0", **environment}
-        return self.desk.entered(argv, folder=CHECKOUT, environment=mine)
+        variables = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "RAY_USAGE_STATS_ENABLED": "0", **environment}
+        return self.desk.entered(argv, folder=CHECKOUT, environment=variables)
 
 
 @contextmanager
@@ -118,13 +118,13 @@ def premises(
     files: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Premises]:
-    """A desk and hosts; gone with everything at the end.
+    """Yield a desk and hosts, and remove everything at the end.
 
     Args:
-        folder: empty, for logs and what is written.
-        names: of the hosts.
-        files: further files of every machine's seed; see boot.sh.
-        environment: further variables of whoever comes to a host by SSH.
+        folder: empty folder for logs and files.
+        names: names of the hosts.
+        files: more files for every machine's seed; see boot.sh.
+        environment: more variables of SSH connections to a host.
     """
     remove_leftovers()
     made = Premises(folder, names, files or {}, environment or {})
@@ -136,10 +136,10 @@ def premises(
 
 
 def wait(condition: Callable[[], object], seconds: float, what: Callable[[], str]) -> None:
-    """Until a condition holds.
+    """Wait until a condition is true.
 
     Raises:
-        AssertionError: it has not come true; with what is known.
+        AssertionError: it did not become true; the message has the text of `what`.
     """
     deadline = time.monotonic() + seconds
     while not condition():

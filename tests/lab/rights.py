@@ -1,7 +1,7 @@
-"""Whether a role may do what it asks: its policies, read as AWS reads them, as far as this project writes them.
+"""Rights of a role: its policies, evaluated as AWS does, as far as this project writes policies.
 
-A statement allows; nothing here denies.  Conditions know tags, `s3:prefix`, `ec2:CreateAction` and
-`iam:PassedToService`; an unknown one is a problem of the lab and stops it.
+A statement can only allow.  Conditions can use tags, `s3:prefix`, `ec2:CreateAction` and `iam:PassedToService`; any
+other condition is a problem of the lab and stops it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from moto.backends import get_backend
 from tests.lab.calls import Call
 from tests.lab.identities import ACCOUNT
 
-FREE = ("sts:GetCallerIdentity",)  # everybody may
-MADE = ("instance", "volume")  # by RunInstances; on these tags are asked for
-USED = {  # by RunInstances: kind, and the parameter that names one
+FREE = ("sts:GetCallerIdentity",)  # it needs no right
+MADE = ("instance", "volume")  # resources that RunInstances makes, with tags
+USED = {  # resources that RunInstances uses: kind, and the parameter with its name
     "image": "ImageId", "key-pair": "KeyName", "subnet": "SubnetId", "security-group": "SecurityGroupId.1",
 }  # fmt: skip
-NAMES = {  # of what other actions of EC2 are done to: kind, and the list or parameter that names it
+NAMES = {  # resources of other actions: kind, and the list or parameter with its name
     "ec2:TerminateInstances": ("instance", "InstanceId"),
     "ec2:StopInstances": ("instance", "InstanceId"),
     "ec2:CreateTags": ("instance", "ResourceId"),
@@ -34,12 +34,12 @@ NAMES = {  # of what other actions of EC2 are done to: kind, and the list or par
 
 @dataclass(frozen=True)
 class Question:
-    """May an action be done to a resource?
+    """The question if an action is allowed on a resource.
 
     Attributes:
-        action: e.g. "ec2:RunInstances".
-        resource: its ARN; "*" where an action knows no resources.
-        context: values of condition keys; a key that is not there is absent from the request.
+        action: name of the action, e.g. "ec2:RunInstances".
+        resource: its ARN; "*" if the action has no resources.
+        context: values of condition keys; a key that is missing here is missing in the request.
     """
 
     action: str
@@ -48,17 +48,17 @@ class Question:
 
 
 class Rights:
-    """Of roles, as moto's IAM keeps them.
+    """Rights of roles, from moto's IAM.
 
     Args:
-        tags_of: tags that an instance, volume, key pair or security group has now.
+        tags_of: returns the present tags of an instance, volume, key pair or security group.
     """
 
     def __init__(self, tags_of: Callable[[str], dict[str, str]]) -> None:
         self._tags_of = tags_of
 
     def problem(self, role: str, call: Call) -> str | None:
-        """What a role is not allowed of what a call asks; None if it may all."""
+        """Return why a role may not make a call; None if it may."""
         if call.action in FREE:
             return None
         statements = [statement for policy in _policies(role) for statement in policy["Statement"]]
@@ -69,9 +69,9 @@ class Rights:
 
     def _questions(self, call: Call) -> Iterator[Question]:
         if call.service == "s3":
-            yield from _of_s3(call)
+            yield from _s3_questions(call)
         elif call.action == "ec2:RunInstances":
-            yield from _of_launch(call)
+            yield from _launch_questions(call)
         elif call.action in NAMES:
             kind, parameter = NAMES[call.action]
             for name in call.numbered(parameter) or [call.form.get(parameter, "")]:
@@ -81,7 +81,7 @@ class Rights:
             yield Question(call.action, "*")
 
 
-def _of_s3(call: Call) -> Iterator[Question]:
+def _s3_questions(call: Call) -> Iterator[Question]:
     bucket = f"arn:aws:s3:::{call.bucket}"
     if call.action == "s3:ListBucket":
         prefix = call.request.args.get("prefix")
@@ -95,7 +95,7 @@ def _of_s3(call: Call) -> Iterator[Question]:
         yield Question(call.action, bucket)
 
 
-def _of_launch(call: Call) -> Iterator[Question]:
+def _launch_questions(call: Call) -> Iterator[Question]:
     run, form = "ec2:RunInstances", call.form
     for kind in MADE:
         tags = call.tags(kind)
@@ -139,7 +139,7 @@ def _holds(operator: str, key: str, patterns: list[str], context: Mapping[str, s
 
 
 def _policies(role: str) -> Iterator[dict[str, Any]]:
-    """Inline policies of a role."""
+    """Yield the inline policies of a role."""
     found = [r for r in get_backend("iam")[ACCOUNT]["aws"].roles.values() if r.name == role]
     for document in (text for r in found for text in r.policies.values()):
         yield json.loads(document) if isinstance(document, str) else document

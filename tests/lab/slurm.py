@@ -1,6 +1,6 @@
-"""Slurm on machines that are there: a controller, and a daemon on each node; Debian's Slurm 22.05 and munge.
+"""Slurm on machines that exist: a controller, and a daemon on each node; Slurm 22.05 and munge of Debian.
 
-Needs the Debian packages slurmctld, slurmd, slurm-client and munge on this machine, whose root the machines have.
+The real machine, whose root all machines have, needs the packages slurmctld, slurmd, slurm-client and munge.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ for daemon in "$@"; do "$daemon"; done
 
 
 def seed(addresses: Mapping[str, str], *, cpus: int = 2, kill_wait: int = 5) -> dict[str, str]:
-    """Files that the seed of every machine must hold.
+    """Return files for the seed of every machine.
 
     Args:
-        addresses: of machines by name, which is their hostname; the first is the controller and a node, too.
-        cpus: of each node.
+        addresses: addresses of the machines by hostname; the first one is the controller, and also a node.
+        cpus: CPUs of each node.
         kill_wait: seconds between Slurm's SIGTERM and its SIGKILL.
     """
     (controller, address), *_ = addresses.items()
@@ -66,13 +66,13 @@ def seed(addresses: Mapping[str, str], *, cpus: int = 2, kill_wait: int = 5) -> 
     config = CONFIG.format(controller=controller, address=address, kill_wait=kill_wait)
     return {
         "slurm.conf": config.lstrip() + nodes + PARTITION,
-        "cgroup.conf": "CgroupPlugin=cgroup/v1\n",  # with a mixture of both versions it finds neither by itself
+        "cgroup.conf": "CgroupPlugin=cgroup/v1\n",  # if both versions are mounted, Slurm finds neither by itself
         "munge.key": secrets.token_hex(64),
     }
 
 
 def start(machines: Sequence[Machine]) -> None:
-    """Start Slurm on machines that are up and have the seed, the controller first; returns when all nodes idle.
+    """Start Slurm on machines that are up and have the seed, the controller first.  Returns when all nodes are idle.
 
     Raises:
         RuntimeError: they do not come up.
@@ -91,5 +91,5 @@ def start(machines: Sequence[Machine]) -> None:
 
 
 def states(controller: Machine) -> list[str]:
-    """Of all nodes, as sinfo says, e.g. "idle"."""
+    """Return the states of all nodes as sinfo prints them, e.g. "idle"."""
     return controller.run(["sinfo", "--noheader", "--Node", "--format=%T"]).stdout.split()

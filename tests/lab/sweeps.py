@@ -1,4 +1,4 @@
-"""The sweeps that are launched in the lab: clusters/aws.yaml as it is shipped, but for overrides that have names."""
+"""Sweeps for the lab: clusters/aws.yaml as it is shipped, with named overrides."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sweep.spec.cluster import Aws
 from tests.lab.cloud import Cloud
 
 CONFIG = "lab.yaml"
-TRAINED_LOG = "/tmp/trained.log"  # where `Logged` writes the steps that it trains, on each machine
-STEPS = 20  # of an epoch of `Logged` on digits
-SOON = {  # minutes of a machine's guard become seconds
+TRAINED_LOG = "/tmp/trained.log"  # on each machine, `Logged` writes the steps that it trains into it
+STEPS = 20  # steps in an epoch of `Logged` on digits
+SOON = {  # changes of a machine's guard: seconds instead of minutes
     "HEAD_GONE_SECONDS = 600.0": "HEAD_GONE_SECONDS = 20.0",
     "SUPERVISOR_GONE_SECONDS = 600.0": "SUPERVISOR_GONE_SECONDS = 30.0",
     "REACHED_SECONDS = 600.0": "REACHED_SECONDS = 120.0",
@@ -27,11 +27,12 @@ ROLES = HEAD_ROLE, WORKER_ROLE = profiles(Aws(), STORAGE)
 
 
 def overrides(cloud: Cloud) -> dict[str, Any]:
-    """What differs from the shipped YAML, and why.
+    """Return the differences from the shipped YAML.
 
-    The user's one line: storage.  The fake: image, environment and ssh_from, which AWS, the image and a service of
-    Amazon would say.  Size: two workers, which go soon when idle, an hour for all, and the data set that
-    comes with a package.  The machine: it has no GPU, so a trial takes a worker's four CPUs instead.
+    - Storage: the line that the user has to edit.
+    - Image, environment and ssh_from: the fake does not have the services that `auto` asks.
+    - Small size: two workers that end soon when idle, one hour in all, and a dataset that is part of a package.
+    - CPUs in place of a GPU, which this machine does not have: a trial takes the four CPUs of a worker.
     """
     return {
         "storage": STORAGE,
@@ -46,7 +47,7 @@ def overrides(cloud: Cloud) -> dict[str, Any]:
 
 
 def write_sweep(cloud: Cloud, **sections: dict[str, Any]) -> None:
-    """Write the laptop's CONFIG: the shipped YAML, the overrides, and further ones by section, `sweep` as a whole."""
+    """Write CONFIG on the laptop: the shipped YAML, the overrides, and further ones by section; `sweep` is replaced."""
     text = (cloud.laptop.checkout / "clusters/aws.yaml").read_text()
     config = yaml.safe_load(text)
     for section, value in overrides(cloud).items():
@@ -57,20 +58,20 @@ def write_sweep(cloud: Cloud, **sections: dict[str, Any]) -> None:
 
 
 def impatient(user_data: str) -> str:
-    """A first boot whose guard waits for seconds where the shipped one waits for minutes."""
+    """Return the script of a first boot with a guard that waits for seconds instead of minutes."""
     for patience, less in SOON.items():
         user_data = user_data.replace(patience, less)
     return user_data
 
 
 def check(cloud: Cloud) -> None:
-    """Have `check --fix` make the bucket and the two roles."""
+    """Make the bucket and the two roles with `check --fix`."""
     done = cloud.laptop.run(["python", "-m", "sweep", "check", CONFIG, "--fix"])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def logged(epochs: int, pause: float = 0.25, abnormal: int = 4) -> dict[str, Any]:
-    """A section `sweep`: trials that each take `epochs` x STEPS x `pause` seconds and next to no processor."""
+    """Return a section `sweep` with trials that each take `epochs` x STEPS x `pause` seconds and almost no CPU time."""
     name = "tests.support.faulty_detectors:Logged"
     study = {
         "name": "s", "kind": "error_bars", "detectors": [name], "datasets": ["digits"],
@@ -80,7 +81,7 @@ def logged(epochs: int, pause: float = 0.25, abnormal: int = 4) -> dict[str, Any
 
 
 def trained(cloud: Cloud, *instances: str) -> dict[str, list[int]]:
-    """Steps that machines trained, by trial, in the order of machines and steps; machines may be gone."""
+    """Return the steps that machines trained, by trial, in the order of machines and steps; machines may be gone."""
     found: dict[str, list[int]] = {}
     for instance in instances:
         log = cloud.tmp(instance) / Path(TRAINED_LOG).name

@@ -1,4 +1,4 @@
-"""The lab does what AWS and machines do, as far as a sweep relies on it."""
+"""The lab behaves like AWS and real machines, as far as a sweep depends on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lab.machine import ROOT
 
 pytestmark = pytest.mark.lab
 
-SECONDS = 60.0  # for a machine to come or go; what takes longer is a failure
+SECONDS = 60.0  # time for a machine to come or go; a longer time is a failure
 SET_UP = """
 import boto3, json, pathlib
 ec2, iam, s3 = boto3.client("ec2"), boto3.client("iam"), boto3.client("s3")
@@ -51,14 +51,18 @@ TOKEN = "curl -s -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169
 
 @pytest.fixture(scope="module")
 def group(cloud: Cloud) -> str:
-    """A security group that lets in SSH, and with it a key pair, a bucket, and a role for half of the bucket."""
+    """Make a key pair, a bucket, a role for half of the bucket, and a security group for SSH.
+
+    Returns:
+        The id of the security group.
+    """
     done = cloud.laptop.run(["python", "-c", SET_UP])
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def launch(cloud: Cloud, group: str, **options: Any) -> dict[str, str]:
-    """One instance, or why not."""
+    """Launch one instance.  Returns its id, or the refusal."""
     asked = {
         "ImageId": cloud.image, "InstanceType": "m6i.large", "MinCount": 1, "MaxCount": 1, "KeyName": "k",
         "SecurityGroupIds": [group], "InstanceInitiatedShutdownBehavior": "terminate",
@@ -71,7 +75,7 @@ def launch(cloud: Cloud, group: str, **options: Any) -> dict[str, str]:
 
 
 def ssh(cloud: Cloud, instance: str, *command: str) -> str | None:
-    """What a command prints that the user runs over SSH; None without a connection."""
+    """Run a command over SSH as the user.  Returns its output; None without a connection."""
     (public,) = (i["public"] for i in cloud.state() if i["id"] == instance)
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "ConnectTimeout=2", "LogLevel=ERROR"]
     words = [word for option in options for word in ("-o", option)]
@@ -81,7 +85,7 @@ def ssh(cloud: Cloud, instance: str, *command: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def machine(cloud: Cloud, group: str) -> str:
-    """A machine that the user can log in to."""
+    """Return a machine that the user can log in to."""
     made = launch(cloud, group, UserData="#!/bin/sh\nid -un > /run/who\nhostname >> /run/who\n")["id"]
     cloud.wait(lambda: ssh(cloud, made, "true") is not None, SECONDS, "SSH answers")
     return made
@@ -112,8 +116,8 @@ def test_user_data_runs_as_root_at_the_first_boot(cloud: Cloud, machine: str) ->
 def test_metadata_are_given_to_holders_of_a_token_alone(cloud: Cloud, machine: str) -> None:
     asked = "http://169.254.169.254/latest/meta-data/instance-id"
     assert cloud.run(machine, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", asked) == "401"
-    said = cloud.run(machine, "sh", "-c", f'curl -s -H "X-aws-ec2-metadata-token: $({TOKEN})" {asked}')
-    assert said == machine
+    answer = cloud.run(machine, "sh", "-c", f'curl -s -H "X-aws-ec2-metadata-token: $({TOKEN})" {asked}')
+    assert answer == machine
 
 
 def test_the_role_of_a_machine_may_use_its_part_of_the_bucket_and_no_more(cloud: Cloud, machine: str) -> None:

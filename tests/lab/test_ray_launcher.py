@@ -1,4 +1,4 @@
-"""Ray's launcher brings up what `sweep.providers.aws.ray_config` generates, and SpotFirst finds the way out of spot."""
+"""Ray's launcher with the configuration of `sweep.providers.aws.ray_config`; SpotFirst requests on-demand machines."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ print(sum(node["Alive"] for node in ray.nodes()))
 """
 
 
-# A head whose supervisor is not heard of powers itself off.
+# Replaces the supervisor's sign of life; without it the head powers itself off.
 SUPERVISED = "nohup sh -c 'while touch /run/sweep/supervised; do sleep 2; done' >/dev/null 2>&1 &"
 
 
 def on_head(cloud: Cloud, code: str, *arguments: object) -> str:
-    """What a Python script prints that is run on the head, as one of Ray's drivers."""
+    """Run a Python script on the head as a driver of Ray.  Returns its output."""
     (head,) = cloud.running("head")
     setting = ["env", "RAY_AUTH_MODE=token", "PYTHONPATH=/home/ubuntu/anomaly-sweep"]
     return cloud.run(head, *setting, f"{cloud.environment}/bin/python", "-c", code, *arguments)
@@ -55,7 +55,7 @@ def test_without_spot_capacity_workers_come_on_demand_and_all_go(cloud: Cloud) -
     assert asked[0] == ("g5.xlarge", "spot") and asked[-1] == ("g6.xlarge", "spot")
     assert {(i["type"], i["market"]) for i in cloud.state() if i["role"] == "worker"} == {("g5.xlarge", "on-demand")}
 
-    # What the generated configuration asks for is what machines are.
+    # The machines are as the generated configuration describes them.
     assert {instance["tags"]["anomaly-sweep"] for instance in cloud.state()} == {"lab"}
     guards = [cloud.run(i, "pgrep", "-fa", "/opt/sweep/guard.py") for i in cloud.running()]
     assert [sum(role in guard for guard in guards) for role in ("guard.py head", "guard.py worker")] == [1, 2]

@@ -1,4 +1,4 @@
-"""Slurm runs in the lab, kills a job at its walltime after a warning, and queues it again."""
+"""Slurm in the lab: it warns a job before its walltime, kills it, and runs it again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ for _ in $(seq 600); do sleep 1 & wait $!; done
 
 @pytest.fixture
 def nodes(lab_is_possible: None, tmp_path: Path) -> Iterator[list[Machine]]:
-    """Two machines with Slurm, and a folder that both see as /shared."""
+    """Yield two machines with Slurm, and a folder that both have as /shared."""
     lacking = sorted({package for program, package in slurm.PROGRAMS.items() if shutil.which(program) is None})
     if lacking:
         unavailable(f"Debian packages are missing: {' '.join(lacking)}")
@@ -64,12 +64,12 @@ def test_a_job_that_is_warned_before_its_walltime_queues_itself_again(nodes: lis
     assert sent.returncode == 0, sent.stderr
     log = tmp_path / "shared/job.log"
     deadline = time.monotonic() + SECONDS
-    said: list[str] = []
-    while "again" not in said:
-        if "warned" in said:  # Slurm lets a job wait for two minutes before it runs again
+    printed: list[str] = []
+    while "again" not in printed:
+        if "warned" in printed:  # Slurm delays the next run of a job by two minutes
             nodes[0].run(["scontrol", "update", f"JobId={sent.stdout.strip()}", "StartTime=now"], user="root")
-        assert time.monotonic() < deadline, (said, nodes[0].run(["squeue", "--long"]).stdout)
-        said += [word for word in (log.read_text().split() if log.exists() else []) if word not in said]
+        assert time.monotonic() < deadline, (printed, nodes[0].run(["squeue", "--long"]).stdout)
+        printed += [word for word in (log.read_text().split() if log.exists() else []) if word not in printed]
         time.sleep(0.2)
-    assert "node11" in said
-    assert "warned" in said
+    assert "node11" in printed
+    assert "warned" in printed

@@ -1,4 +1,4 @@
-"""A whole sweep on the fake of AWS: what the project exists for."""
+"""A complete sweep on the fake of AWS: spot workers, a reclaimed one, a power cut, and nothing left at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lab.sweeps import BUCKET, CONFIG, STEPS, check, logged, trained, writ
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(1200)]
 
 LAUNCH = ["python", "-m", "sweep", "launch", CONFIG, "-y"]
-SECONDS = 300.0  # for machines to come up, on a busy machine
+SECONDS = 300.0  # time for machines to come up, on a busy computer
 OBJECTS = f"""
 import boto3
 for page in boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket="{BUCKET}", Prefix="anomaly/sweeps/"):
@@ -23,7 +23,7 @@ for page in boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=
 
 
 def objects(cloud: Cloud) -> list[str]:
-    """Paths under `sweeps/` in the bucket."""
+    """Return the paths below `sweeps/` in the bucket."""
     done = cloud.laptop.run(["python", "-c", OBJECTS])
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -53,10 +53,10 @@ def test_a_sweep_outlives_an_interruption_and_a_power_cut_and_leaves_nothing(clo
 
     cloud.wait(both_train, SECONDS, "two workers train")
     assert {i["market"] for i in cloud.state() if i["role"] == "worker"} == {"spot"}
-    told, other = cloud.running("worker")
+    warned, other = cloud.running("worker")
 
-    cloud.notice(told, seconds=60)
-    cloud.wait(lambda: told not in cloud.running(), 120, "the spot machine is taken away")
+    cloud.notice(warned, seconds=60)
+    cloud.wait(lambda: warned not in cloud.running(), 120, "the spot machine is taken away")
     cloud.wait(both_train, SECONDS, "another one trains in its place")
     cloud.cut_power(other)
 
@@ -68,11 +68,11 @@ def test_a_sweep_outlives_an_interruption_and_a_power_cut_and_leaves_nothing(clo
     assert len(steps) == 8
     assert all(set(seen) == set(range(1, epochs * STEPS + 1)) for seen in steps.values())
 
-    # What was told in time goes on from where it was; what lost its power, from its last resume state.
-    interrupted = trained(cloud, told)
+    # Trials of the warned worker go on where they were; those of the worker without power, from the last resume state.
+    interrupted = trained(cloud, warned)
     for trial, seen in interrupted.items():
-        later = [step for worker in workers if worker != told for step in trained(cloud, worker).get(trial, [])]
-        assert not later or min(later) > max(seen) - 3, "steps were trained twice in spite of the notice"
+        later = [step for worker in workers if worker != warned for step in trained(cloud, worker).get(trial, [])]
+        assert not later or min(later) > max(seen) - 3, "steps were trained twice despite the notice"
     status = cloud.laptop.run(["python", "-m", "sweep", "status", CONFIG])
     assert status.returncode == 0, status.stderr
     assert "8" in status.stdout

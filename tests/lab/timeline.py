@@ -1,4 +1,4 @@
-"""What happened in the lab, in order, for assertions and for whoever reads a failure."""
+"""Events in the lab, in order, for assertions and for the reader of a failure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened.
+    """An event.
 
     Attributes:
-        time: in seconds since 1970.
-        what: one of a few words, e.g. "power on", "refused".
-        subject: whom it happened to, e.g. an instance id.
-        detail: the rest, for people.
+        time: time in seconds since 1970.
+        what: kind of event, e.g. "power on", "refused".
+        subject: what it happened to, e.g. the id of an instance.
+        detail: more text for people.
     """
 
     time: float
@@ -25,7 +25,7 @@ class Event:
 
 
 class Timeline:
-    """Events as they come; also in a file, which can be watched while a test runs."""
+    """Events as they happen; they are also in a file, which can be watched while a test runs."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

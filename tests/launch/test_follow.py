@@ -27,7 +27,7 @@ NODES = (
 
 
 class Script:
-    """A clock that stands still but for waiting, and what happens at each wait."""
+    """A clock that moves only in `sleep`, and one step that happens at each sleep."""
 
     def __init__(self, *steps: Callable[[], object], alive: bool | None = True) -> None:
         self.now = 0.0
@@ -38,7 +38,7 @@ class Script:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
         next(self._steps, lambda: None)()
-        assert self.now < 10_000, "it never ended"
+        assert self.now < 10_000, "following did not end"
 
     def following(self, store: LocalStore, launch: int = 3) -> Following:
         console = Console(file=self.output, width=200)
@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> LocalStore:
     return found
 
 
-def saying(store: LocalStore, head: LaunchStatus) -> Callable[[], None]:
+def writes(store: LocalStore, head: LaunchStatus) -> Callable[[], None]:
     return lambda: launch_status.write(store, "x", head)
 
 
@@ -62,13 +62,13 @@ def test_it_is_followed_to_the_end_and_what_happens_is_said_once(store: LocalSto
     later = replace(RUNNING, nodes=NODES[:2])
     lost = replace(later, nodes=(NODES[0], replace(NODES[1], alive=False)), preemptions=1)
     script = Script(
-        saying(store, replace(RUNNING, state="starting")), saying(store, later), lambda: None, saying(store, lost),
-        saying(store, replace(lost, state="ended", exit_code=2, cause="some trials failed")),
+        writes(store, replace(RUNNING, state="starting")), writes(store, later), lambda: None, writes(store, lost),
+        writes(store, replace(lost, state="ended", exit_code=2, cause="some trials failed")),
     )  # fmt: skip
     head = script.following(store).to_the_end()
     assert (head.exit_code, head.cause) == (2, "some trials failed")
-    said = script.output.getvalue().splitlines()
-    events = [line for line in said if " done, " not in line]
+    printed = script.output.getvalue().splitlines()
+    events = [line for line in printed if " done, " not in line]
     assert events == [
         "the head: starting",
         "the head: running",
@@ -83,13 +83,13 @@ def test_it_is_followed_to_the_end_and_what_happens_is_said_once(store: LocalSto
 def test_a_word_of_an_earlier_launch_is_none_and_one_of_a_later_ends_it(store: LocalStore) -> None:
     launch_status.write(store, "x", replace(RUNNING, launch=2, state="ended", exit_code=0))
     with pytest.raises(UserError, match="launch 4 of sweep x has taken over"):
-        Script(saying(store, replace(RUNNING, launch=4))).following(store).to_the_end()
+        Script(writes(store, replace(RUNNING, launch=4))).following(store).to_the_end()
 
 
 def test_a_head_that_is_silent_and_whose_machine_is_gone_is_gone(store: LocalStore) -> None:
     launch_status.write(store, "x", RUNNING)
     script = Script(alive=False)
-    with pytest.raises(HeadGone, match="its machine is not there"):
+    with pytest.raises(HeadGone, match="its machine does not exist any more"):
         script.following(store).to_the_end()
     assert 60 <= script.now <= 70
 
@@ -100,13 +100,13 @@ def test_a_silent_head_whose_machine_is_there_or_cannot_be_asked_for_is_waited_f
 ) -> None:
     launch_status.write(store, "x", RUNNING)
     waits = [lambda: None] * 200
-    script = Script(*waits, saying(store, replace(RUNNING, state="ended", exit_code=0)), alive=alive)
+    script = Script(*waits, writes(store, replace(RUNNING, state="ended", exit_code=0)), alive=alive)
     assert script.following(store).to_the_end().exit_code == 0
-    assert "nothing heard of the head for" in script.output.getvalue()
+    assert "the head has been silent for" in script.output.getvalue()
 
 
-class Deaf(LocalStore):
-    """A store that does not answer for a while, or for ever."""
+class UnreachableStore(LocalStore):
+    """A store that does not answer for a while, or never."""
 
     def __init__(self, folder: str, outage: Iterator[bool]) -> None:
         super().__init__(folder)
@@ -121,17 +121,17 @@ class Deaf(LocalStore):
 def test_a_store_that_does_not_answer_for_minutes_is_not_the_silence_of_the_head(store: LocalStore) -> None:
     launch_status.write(store, "x", replace(RUNNING, state="ended", exit_code=0))
     script = Script(alive=False)
-    deaf = Deaf(store.url, iter([*[True] * 100, False]))
-    assert script.following(deaf).to_the_end().exit_code == 0
+    unreachable = UnreachableStore(store.url, iter([*[True] * 100, False]))
+    assert script.following(unreachable).to_the_end().exit_code == 0
     assert "the store has not answered" in script.output.getvalue()
     with pytest.raises(StoreError, match="no route"):
-        Script().following(Deaf(store.url, iter(()))).to_the_end()
+        Script().following(UnreachableStore(store.url, iter(()))).to_the_end()
 
 
 def test_lines_say_state_machines_troubles_and_dollars() -> None:
     head = replace(RUNNING, nodes=NODES, preemptions=2, restarts=1)
     assert lines(head, Budget(max_usd=50), now=1130.0) == [
-        "launch 3 on the head: running for 2 min, but not heard of for 2 min",
+        "launch 3 on the head: running for 2 min, but silent for 2 min",
         "machines: 1 m6i.large on demand, 1 g5.xlarge spot; 1 gone",
         "preemptions: 2, restarts of the driver: 1",
         "dollars so far: 1.50; budget.max_usd is 50",
@@ -141,7 +141,7 @@ def test_lines_say_state_machines_troubles_and_dollars() -> None:
         "launch 3 on the head: ended 10 s ago with exit code 3: budget.max_usd is reached",
         "machines: 3 in all",
         "preemptions: 2, restarts of the driver: 1",
-        "dollars so far: unknown, for want of a price",
+        "dollars so far: unknown, since a price is missing",
     ]
 
 
@@ -158,8 +158,8 @@ def test_a_place_that_gives_no_worker_is_quoted_while_trials_wait(store: LocalSt
         assert not any("VcpuLimitExceeded" in line for line in lines(content, Budget(), now=1000.0))
     again = replace(refused, refused="VcpuLimitExceeded: no, elsewhere")
     script = Script(
-        saying(store, RUNNING), saying(store, refused), saying(store, again),
-        saying(store, replace(again, state="ended", exit_code=1)),
+        writes(store, RUNNING), writes(store, refused), writes(store, again),
+        writes(store, replace(again, state="ended", exit_code=1)),
     )  # fmt: skip
     script.following(store).to_the_end()
     assert script.output.getvalue().count("VcpuLimitExceeded") == 1

@@ -1,4 +1,4 @@
-"""kill -9 of the launch with all of Ray, at any moment; then the same command: nothing is lost or doubled."""
+"""kill -9 of the launch with all of Ray, at any moment; then the same command: no trial is lost or runs twice."""
 
 from __future__ import annotations
 
@@ -30,16 +30,14 @@ from tests.support.sweeps import (
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        os.environ.get("SWEEP_CI") != "1", reason="minutes of kill -9: SWEEP_CI=1 runs it, as .ci/run does"
-    ),
+    pytest.mark.skipif(os.environ.get("SWEEP_CI") != "1", reason="takes minutes; SWEEP_CI=1 runs it, as .ci/run does"),
 ]
 LOGGED = "tests.support.faulty_detectors:Logged"
-STORIES = 2  # each with other moments of death
+STORIES = 2  # seeds; each one kills at other moments
 
 
 def studies() -> list[dict[str, Any]]:
-    """Fixed trials, a grid and a search, of a detector that logs what it trains."""
+    """Return fixed trials, a grid and a search, with a detector that logs what it trains."""
     base = logged(epochs=3, pause=0.02)
     return [
         {**base, "seeds": 2, "abnormal": [0, 1]},
@@ -64,7 +62,7 @@ def configure(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same sweep, undisturbed."""
+    """Return the YAML of the same sweep, launched without disturbance."""
     config = configure(tmp_path_factory.mktemp("calm") / "run")
     run = sweep("launch", config, "-y")
     assert run.returncode == 0, run.stdout + run.stderr
@@ -109,7 +107,7 @@ def finished_trials(folder: Path) -> set[str]:
 
 
 def assert_same_truth(folder: Path, calm: Path) -> None:
-    """Specs, status, splits, metrics, scores, candidates and prunes are the calm run's, to the bit."""
+    """Check that specs, status, splits, metrics, scores, candidates and prunes are exactly those of the calm run."""
     ours, theirs = results_of(folder), results_of(calm)
     assert ours.keys() == theirs.keys()
     for key, result in ours.items():
@@ -128,13 +126,13 @@ def assert_same_truth(folder: Path, calm: Path) -> None:
 
 
 def assert_nothing_finished_was_trained_again(log: Path, folder: Path, deaths: list[tuple[set[str], int]]) -> None:
-    """By the log of every trained step, which the test keeps outside the store.
+    """Check the log of every trained step, which the test keeps outside of the store.
 
-    A trial whose result stood before a death has no line after it; a trial that was interrupted has
-    each step at least once, and goes on from a resume state: no trial starts from scratch each time.
+    A trial that had a result before a kill has no line after it.  A trial that was interrupted has each step at least
+    once, and goes on from a resume state: not every restart begins from scratch.
     """
     lines = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
-    steps: dict[int, list[tuple[int, int]]] = defaultdict(list)  # by trial: (position in the log, step)
+    steps: dict[int, list[tuple[int, int]]] = defaultdict(list)  # (position in the log, step) by trial
     for position, (identity, step) in enumerate(lines):
         steps[identity].append((position, step))
     last = {identity: max(step for _, step in done) for identity, done in steps.items()}
@@ -142,7 +140,7 @@ def assert_nothing_finished_was_trained_again(log: Path, folder: Path, deaths: l
         assert {step for _, step in done} == set(range(1, last[identity] + 1))
     for finished, position in deaths:
         complete = [d for i, d in steps.items() if any(p < position and s == last[i] for p, s in d)]
-        assert len(complete) >= len(finished), "what is finished has been trained"
+        assert len(complete) >= len(finished), "every finished trial has been trained"
         again = [d for d in complete if any(p >= position for p, _ in d)]
         assert len(again) <= len(complete) - len(finished), "no finished trial is trained again"
     resumed = [d for d in steps.values() for (_, a), (_, b) in pairwise(d) if 1 < b <= a]

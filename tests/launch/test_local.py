@@ -1,4 +1,4 @@
-"""One command from a YAML to a leaderboard, with everything real: Ray, Optuna, Parquet, processes."""
+"""One command from a YAML to a leaderboard, with all parts real: Ray, Optuna, Parquet, processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.sweeps import (
 pytestmark = pytest.mark.ray
 QUICK = {"epochs": 1, "width": 4, "nz": 8}
 FAULTS = {
-    "Raises": ("failed", "ArithmeticError: the optimiser is not amused"),
+    "Raises": ("failed", "ArithmeticError: this detector fails on purpose"),
     "Dies": ("failed", "the trial's process died"),
     "Segfaults": ("failed", "the trial's process died"),
     "RunsOutOfMemory": ("oom", "can't allocate memory"),
@@ -41,7 +41,7 @@ FAULTS = {
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A small sweep of every kind of study, launched to its end."""
+    """Return a small sweep with every kind of study, launched to its end."""
     folder = tmp_path_factory.mktemp("launched")
     config = write_config(
         folder,
@@ -81,7 +81,7 @@ def test_a_launch_ends_in_a_leaderboard(launched: tuple[Path, subprocess.Complet
     for name in ("ganomaly", "pixel_mean", "DenoisingAutoencoder", "searched", "class mean"):
         assert name in run.stdout
     assert "Traceback" not in run.stdout + run.stderr
-    assert run.stderr == "", "nothing of Ray's own chatter"
+    assert run.stderr == "", "no output of Ray itself"
 
 
 def test_after_a_launch_everything_is_accounted_for(
@@ -186,11 +186,11 @@ def test_each_failure_is_an_attempt_with_its_cause_and_the_sweep_goes_on(tmp_pat
     for path in (tmp_path / "store/trials").glob("*/attempts/*.json"):
         record = json.loads(path.read_text())
         causes.setdefault(record["key"], []).append((record["status"], record["cause"]))
-        assert record["log"], "there is something to read"
+        assert record["log"], "the log is not empty"
     found = sorted(attempts[0] for attempts in causes.values())
     for name, (kind, cause) in FAULTS.items():
         assert any(k == kind and cause in c for k, c in found), (name, found)
-    assert all(len(attempts) == 2 for attempts in causes.values()), "each was tried once more"
+    assert all(len(attempts) == 2 for attempts in causes.values()), "each trial had a second attempt"
     assert sum(len(keys) for keys in status["failures"].values()) == len(FAULTS)
     key = next(iter(causes))
     assert f"trial '{config}' {key} --log" in run.stdout or key in run.stdout
@@ -214,7 +214,7 @@ def test_a_sweep_whose_first_trials_all_fail_alike_stops_and_says_so(tmp_path: P
 def test_a_trial_that_rays_memory_monitor_kills_fails_alone(tmp_path: Path) -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    threshold = min(0.9, 1 - free / total + 0.12)  # a tenth of the machine above what is used now
+    threshold = min(0.9, 1 - free / total + 0.12)  # about a tenth of the memory above the present use
     config = write_config(
         tmp_path,
         [{"detectors": ["tests.support.faulty_detectors:Hoards", "pixel_mean", "pca"], "abnormal": [0]}],
@@ -242,19 +242,19 @@ def test_ctrl_c_writes_resume_states_and_ends_and_the_same_command_goes_on(tmp_p
     started = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(process.pid))
     assert b"raylet" in started
     for idle in (b"dashboard/dashboard.py", b"monitor.py", b"log_monitor.py"):
-        assert idle not in started, "it would cost a second of every start, for nothing"
+        assert idle not in started, "it is not needed, and would cost a second at every start"
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on" in output
     assert list((tmp_path / "store/trials").glob("*/checkpoint/latest.json"))
-    assert not list((tmp_path / "store/trials").glob("*/attempts/*")), "being stopped is no failure"
+    assert not list((tmp_path / "store/trials").glob("*/attempts/*")), "a stop is no failure"
     again = sweep("launch", config, "-y", TRAINED_LOG=str(log))
     assert again.returncode == 0, again.stderr
     steps = Counter(log.read_text().splitlines())
     assert len(steps) == 20 * 20
     repeated = sum(count - 1 for count in steps.values())
-    assert repeated <= 60, "at most what was trained after the resume state was written"
+    assert repeated <= 60, "only steps after the last resume state are trained again"
 
 
 def test_ctrl_c_while_data_are_put_ends_at_once_and_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A launch on a place: what is done in which order, and what is left when it fails half-way."""
+"""A launch on a provider's machines: the order of its steps, and what is left if it fails half-way."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from tests.support.sweeps import ROOT, TIMEOUT, environment, platform, results_o
 
 
 class Machines(OnPremProvider):
-    """A provider whose machines are a list of words.
+    """A provider with machines that are only names in a list.
 
     Attributes:
-        making, submitting, removing: what else happens then.
+        making, submitting, removing: called in `provision`, `submit` and `teardown`.
         up: machines that exist.
-        asked: every call, in order.
-        deadline: as `provision` was given it.
+        asked: all calls, in order.
+        deadline: argument of `provision`.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class Machines(OnPremProvider):
         return removed
 
 
-class Launched:
-    """A sweep of one trivial trial, and a launch of it."""
+class LaunchCase:
+    """A sweep of one trivial trial, for a launch."""
 
     def __init__(self, folder: Path) -> None:
         self.config = write_config(
@@ -99,60 +99,59 @@ class Launched:
         self.ledger = Ledger(self.store, self.sweep.name)
         self.output = io.StringIO()
 
-    def on(self, provider: Machines) -> RemoteLaunch:
+    def launch_on(self, provider: Machines) -> RemoteLaunch:
         where = platform(self.sweep)
         console = Console(file=self.output, width=300)
-        work = expand(self.sweep, where)
-        prepared = (self.sweep, work, where, self.store, self.ledger, console)
+        prepared = (self.sweep, expand(self.sweep, where), where, self.store, self.ledger, console)
         return RemoteLaunch(*prepared, provider, STATUS, lambda verb: f"sweep {verb} it")
 
-    def says(self, **head: Any) -> Callable[[int], None]:
-        """What a head says as soon as it has been given a launch."""
+    def writes_status(self, **head: Any) -> Callable[[int], None]:
+        """Return a function that writes this status of the head, for `Machines.submitting`."""
         return lambda number: launch_status.write(self.store, self.sweep.name, LaunchStatus(number, **head))
 
     @property
-    def said(self) -> str:
+    def printed(self) -> str:
         return self.output.getvalue()
 
 
 @pytest.fixture
-def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launched:
+def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LaunchCase:
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.01)
-    return Launched(tmp_path)
+    return LaunchCase(tmp_path)
 
 
-def test_a_launch_is_made_recorded_submitted_and_followed_and_nothing_is_left(launched: Launched) -> None:
-    place = Machines(submitting=launched.says(state="ended", exit_code=SOME_FAILED, cause="1 trial failed"))
+def test_a_launch_is_made_recorded_submitted_and_followed_and_nothing_is_left(launched: LaunchCase) -> None:
+    provider = Machines(submitting=launched.writes_status(state="ended", exit_code=SOME_FAILED, cause="1 trial failed"))
     before = time.time()
-    assert launched.on(place).run(detach=False) == Outcome(SOME_FAILED)
-    assert place.asked == ["make", "submit 1", "tear down"]
+    assert launched.launch_on(provider).run(detach=False) == Outcome(SOME_FAILED)
+    assert provider.asked == ["make", "submit 1", "tear down"]
     (spec,) = launched.ledger.specs()
     assert spec["skip_failed"] is False
     assert before <= spec["started"] <= time.time()
-    assert place.deadline == pytest.approx(spec["started"] + 7200)
-    assert spec["deadline"] == pytest.approx(spec["started"] + 6900), "as the place says, which may be sooner"
-    assert "1 trial failed" in launched.said and "removed: a head" in launched.said
+    assert provider.deadline == pytest.approx(spec["started"] + 7200)
+    assert spec["deadline"] == pytest.approx(spec["started"] + 6900), "the provider's time, which may be sooner"
+    assert "1 trial failed" in launched.printed and "removed: a head" in launched.printed
     assert list(launched.store.list("datasets")), "missing data are put before machines are made"
 
 
-def test_the_sweep_is_ours_while_machines_are_made_and_the_heads_from_then_on(launched: Launched) -> None:
+def test_the_sweep_is_ours_while_machines_are_made_and_the_heads_from_then_on(launched: LaunchCase) -> None:
     lease = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "the driver")
 
     def other() -> None:
         with pytest.raises(Held):
             lease.acquire()
 
-    place = Machines(making=other, submitting=lambda number: other())
-    assert launched.on(place).run(detach=True) == Outcome(DONE, finished=False)
+    provider = Machines(making=other, submitting=lambda number: other())
+    assert launched.launch_on(provider).run(detach=True) == Outcome(DONE, finished=False)
     lease.acquire()
-    assert place.up == ["a head"]
-    assert "sweep status it --watch" in launched.said and "sweep down it" in launched.said
+    assert provider.up == ["a head"]
+    assert "sweep status it --watch" in launched.printed and "sweep down it" in launched.printed
 
 
 @pytest.mark.parametrize("stage", ["making", "submitting"])
 @pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_whatever_fails_before_the_supervisor_runs_takes_everything_down(
-    launched: Launched, stage: str, number: signal.Signals | None
+    launched: LaunchCase, stage: str, number: signal.Signals | None
 ) -> None:
     def fail(*_: object) -> None:
         if number is None:
@@ -160,35 +159,35 @@ def test_whatever_fails_before_the_supervisor_runs_takes_everything_down(
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    place = Machines()
-    setattr(place, stage, fail)
+    provider = Machines()
+    setattr(provider, stage, fail)
     if number is None:
         with pytest.raises(UserError, match="no capacity"):
-            launched.on(place).run(detach=False)
+            launched.launch_on(provider).run(detach=False)
     else:
-        assert launched.on(place).run(detach=False) == Outcome(INTERRUPTED, finished=False)
-    assert place.up == []
-    assert "removed: a head" in launched.said
-    assert len(launched.ledger.specs()) == (stage == "submitting"), "a launch that never was is no launch"
+        assert launched.launch_on(provider).run(detach=False) == Outcome(INTERRUPTED, finished=False)
+    assert provider.up == []
+    assert "removed: a head" in launched.printed
+    assert len(launched.ledger.specs()) == (stage == "submitting"), "a launch is recorded only when the machines exist"
     Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "the next").acquire()
 
 
 def launch_until_interrupted(folder: Path) -> None:
-    """A launch that shows itself where this process does, and what it leaves as a file; in a process of its own."""
+    """Launch in this process, and write the result into a file; runs as a separate process."""
 
     def making() -> None:
         (folder / "making").touch()
         time.sleep(60)
 
-    launched, place = Launched(folder), Machines(making=making)
-    outcome = replace(launched.on(place), console=Console(highlight=False)).run(detach=False)
-    (folder / "left").write_text(f"{outcome.code} {place.up}")
+    launched, provider = LaunchCase(folder), Machines(making=making)
+    outcome = replace(launched.launch_on(provider), console=Console(highlight=False)).run(detach=False)
+    (folder / "left").write_text(f"{outcome.code} {provider.up}")
 
 
 @pytest.mark.parametrize("reader", ["terminal", "pipe"])
 def test_a_launch_whose_reader_is_gone_takes_everything_down_all_the_same(tmp_path: Path, reader: str) -> None:
     ours, theirs = pty.openpty() if reader == "terminal" else os.pipe()
-    # A terminal that is closed sends SIGHUP to those whose controlling terminal it is.
+    # A terminal that is closed sends SIGHUP to the processes that it controls.
     attach = partial(fcntl.ioctl, theirs, termios.TIOCSCTTY, 0) if reader == "terminal" else None
     with open(tmp_path / "errors", "w") as errors:
         process = subprocess.Popen(
@@ -200,113 +199,113 @@ def test_a_launch_whose_reader_is_gone_takes_everything_down_all_the_same(tmp_pa
     os.set_blocking(ours, False)
 
     def making() -> bool:
-        with suppress(OSError):  # nothing more to read
-            os.read(ours, 65_536)  # else a full terminal holds the launch up
+        with suppress(OSError):  # nothing left to read
+            os.read(ours, 65_536)  # otherwise the launch would wait for a full terminal
         return (tmp_path / "making").exists()
 
     wait_until(making, process)
     os.close(ours)
     if reader == "pipe":
-        process.send_signal(signal.SIGINT)  # as Ctrl-C ends `tee`, too
+        process.send_signal(signal.SIGINT)  # Ctrl-C in `launch | tee` reaches both
     process.wait(timeout=TIMEOUT)
     assert (tmp_path / "left").exists(), (tmp_path / "errors").read_text()
     assert (tmp_path / "left").read_text() == "130 []"
 
 
-def test_a_terminal_that_is_closed_is_told_by_shell_and_kernel_and_interrupts_once(launched: Launched) -> None:
+def test_a_terminal_that_is_closed_is_told_by_shell_and_kernel_and_interrupts_once(launched: LaunchCase) -> None:
     def hang_up() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
 
-    place = Machines(making=hang_up, removing=hang_up)
-    assert launched.on(place).run(detach=False).code == INTERRUPTED
-    assert place.up == []
+    provider = Machines(making=hang_up, removing=hang_up)
+    assert launched.launch_on(provider).run(detach=False).code == INTERRUPTED
+    assert provider.up == []
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
-def test_a_launch_that_shall_outlive_its_terminal_does(launched: Launched) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` has it
+def test_a_launch_that_shall_outlive_its_terminal_does(launched: LaunchCase) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
     try:
-        place = Machines(making=lambda: os.kill(os.getpid(), signal.SIGHUP))
-        assert launched.on(place).run(detach=True).code == DONE
+        provider = Machines(making=lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert launched.launch_on(provider).run(detach=True).code == DONE
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert place.up == ["a head"]
+    assert provider.up == ["a head"]
 
 
-def test_where_taking_down_fails_the_way_out_is_said_and_the_first_fault_is_the_one(launched: Launched) -> None:
+def test_where_taking_down_fails_the_way_out_is_said_and_the_first_fault_is_the_one(launched: LaunchCase) -> None:
     def fail(words: str) -> Callable[[], None]:
         def raising() -> None:
             raise UserError(words)
 
         return raising
 
-    place = Machines(making=fail("no capacity"), removing=fail("EC2 does not answer"))
+    provider = Machines(making=fail("no capacity"), removing=fail("EC2 does not answer"))
     with pytest.raises(UserError, match="no capacity"):
-        launched.on(place).run(detach=False)
-    assert "EC2 does not answer: machines may be left.  Remove them: sweep down it" in launched.said
+        launched.launch_on(provider).run(detach=False)
+    assert "EC2 does not answer: machines may be left.  Remove them: sweep down it" in launched.printed
 
 
-def test_a_second_interruption_leaves_at_once(launched: Launched) -> None:
+def test_a_second_interruption_leaves_at_once(launched: LaunchCase) -> None:
     def interrupt() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
 
-    place = Machines(making=interrupt, removing=interrupt)
-    assert launched.on(place).run(detach=False).code == INTERRUPTED
-    assert "Remove them: sweep down it" in launched.said
+    provider = Machines(making=interrupt, removing=interrupt)
+    assert launched.launch_on(provider).run(detach=False).code == INTERRUPTED
+    assert "Remove them: sweep down it" in launched.printed
 
 
-def test_a_second_launch_is_refused_and_touches_nothing(launched: Launched) -> None:
-    place = Machines()
+def test_a_second_launch_is_refused_and_touches_nothing(launched: LaunchCase) -> None:
+    provider = Machines()
     lease = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head")
     with lease.hold(), pytest.raises(UserError) as caught:
-        launched.on(place).run(detach=False)
+        launched.launch_on(provider).run(detach=False)
     for words in ("is run by ubuntu@head, for", "sweep status it --watch", "sweep down it", "sweep.name=NAME"):
         assert words in str(caught.value)
-    assert place.asked == []
+    assert provider.asked == []
 
 
-def test_a_launch_is_refused_while_a_head_speaks_whose_driver_is_being_restarted(launched: Launched) -> None:
-    launched.says(state="running")(7)
-    place = Machines(up=["a head"])
+def test_a_launch_is_refused_while_a_head_speaks_whose_driver_is_being_restarted(launched: LaunchCase) -> None:
+    launched.writes_status(state="running")(7)
+    provider = Machines(up=["a head"])
     with pytest.raises(UserError, match="launch 7 of sweep test runs"):
-        launched.on(place).run(detach=False)
-    assert place.asked == []
-    gone = Machines(submitting=launched.says(state="ended", exit_code=0))
-    assert launched.on(gone).run(detach=False).code == DONE, "a head that is gone refuses nobody"
+        launched.launch_on(provider).run(detach=False)
+    assert provider.asked == []
+    gone = Machines(submitting=launched.writes_status(state="ended", exit_code=0))
+    assert launched.launch_on(gone).run(detach=False).code == DONE, "without a head no launch is refused"
 
 
-def test_a_head_that_runs_another_launch_is_left_alone(launched: Launched) -> None:
+def test_a_head_that_runs_another_launch_is_left_alone(launched: LaunchCase) -> None:
     def refuse(number: int) -> None:
         raise AlreadyRuns("the head of sweep test runs another launch")
 
-    place = Machines(submitting=refuse)
+    provider = Machines(submitting=refuse)
     with pytest.raises(UserError, match="runs another launch"):
-        launched.on(place).run(detach=False)
-    assert place.up == ["a head"]
+        launched.launch_on(provider).run(detach=False)
+    assert provider.up == ["a head"]
 
 
-def test_ctrl_c_while_following_leaves_the_machines_alone(launched: Launched) -> None:
+def test_ctrl_c_while_following_leaves_the_machines_alone(launched: LaunchCase) -> None:
     def submit(number: int) -> None:
-        launched.says(state="running")(number)
+        launched.writes_status(state="running")(number)
         threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
 
-    place = Machines(submitting=submit)
-    assert launched.on(place).run(detach=False) == Outcome(INTERRUPTED, finished=False)
-    assert place.up == ["a head"]
-    assert "the launch goes on without this machine.  To see it: sweep status it --watch" in launched.said
+    provider = Machines(submitting=submit)
+    assert launched.launch_on(provider).run(detach=False) == Outcome(INTERRUPTED, finished=False)
+    assert provider.up == ["a head"]
+    assert "the launch goes on without this machine.  To see it: sweep status it --watch" in launched.printed
 
 
 def test_a_head_that_is_lost_leaves_no_workers_and_the_next_command_is_said(
-    launched: Launched, monkeypatch: pytest.MonkeyPatch
+    launched: LaunchCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follow, "SILENT_SECONDS", 0.1)
-    place = Machines(submitting=launched.says(state="running"))
-    launch = launched.on(place)
-    monkeypatch.setattr(place, "is_alive", lambda: False)
+    provider = Machines(submitting=launched.writes_status(state="running"))
+    launch = launched.launch_on(provider)
+    monkeypatch.setattr(provider, "is_alive", lambda: False)
     with pytest.raises(UserError, match=r"the head is gone.*go on with: sweep launch it"):
         launch.run(detach=False)
-    assert place.up == []
+    assert provider.up == []
     head = launch_status.read(launched.store, launched.sweep.name)
     assert head is not None and head.has_ended and (head.cause or "").startswith("the head is gone: taken down by ")
 
@@ -314,66 +313,67 @@ def test_a_head_that_is_lost_leaves_no_workers_and_the_next_command_is_said(
 @pytest.mark.parametrize("end", ["ended", "gone"])
 @pytest.mark.parametrize("other", ["makes machines", "waits for its driver"])
 def test_who_followed_a_launch_leaves_the_machines_of_the_next_one_alone(
-    launched: Launched, monkeypatch: pytest.MonkeyPatch, end: str, other: str
+    launched: LaunchCase, monkeypatch: pytest.MonkeyPatch, end: str, other: str
 ) -> None:
     monkeypatch.setattr(follow, "SILENT_SECONDS", 0.1)
     monkeypatch.setattr("sweep.store.lease.HANDOVER_SECONDS", 0.0)
-    place = Machines(up=["a head of launch 2"])
-    monkeypatch.setattr(place, "is_alive", lambda: False)
-    launched.says(state="ended" if end == "ended" else "running", exit_code=SOME_FAILED if end == "ended" else None)(1)
+    provider = Machines(up=["a head of launch 2"])
+    monkeypatch.setattr(provider, "is_alive", lambda: False)
+    state, code = ("ended", SOME_FAILED) if end == "ended" else ("running", None)
+    launched.writes_status(state=state, exit_code=code)(1)
     numbers = [launched.ledger.put_spec({"started": 1.0}) for _ in range(1 if other == "makes machines" else 2)]
     making = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ada@laptop-2")
     with making.hold() if other == "makes machines" else nullcontext():
         if end == "ended":
-            assert launched.on(place).follow(1) == Outcome(SOME_FAILED)
-            said = launched.said
+            assert launched.launch_on(provider).follow(1) == Outcome(SOME_FAILED)
+            text = launched.printed
         else:
             with pytest.raises(UserError) as caught:
-                launched.on(place).follow(1)
-            said = str(caught.value)
-    assert (place.up, "tear down" in place.asked) == (["a head of launch 2"], False)
-    assert ("is run by ada@laptop-2" if len(numbers) == 1 else "launch 2 of sweep test has taken over") in said
-    assert "nothing was removed.  To see it: sweep status it --watch" in said
+                launched.launch_on(provider).follow(1)
+            text = str(caught.value)
+    assert (provider.up, "tear down" in provider.asked) == (["a head of launch 2"], False)
+    assert ("is run by ada@laptop-2" if len(numbers) == 1 else "launch 2 of sweep test has taken over") in text
+    assert "nothing was removed.  To see it: sweep status it --watch" in text
 
 
-def test_a_driver_that_has_ended_and_not_yet_let_go_of_the_sweep_is_waited_for(launched: Launched) -> None:
+def test_a_driver_that_has_ended_and_not_yet_let_go_of_the_sweep_is_waited_for(launched: LaunchCase) -> None:
     driver = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head, launch 1")
     driver.acquire()
-    launched.says(state="ended", exit_code=DONE)(1)
+    launched.writes_status(state="ended", exit_code=DONE)(1)
     threading.Timer(0.2, driver.release).start()
-    place = Machines(up=["a worker"])
-    assert launched.on(place).follow(1) == Outcome(DONE)
-    assert place.up == []
+    provider = Machines(up=["a worker"])
+    assert launched.launch_on(provider).follow(1) == Outcome(DONE)
+    assert provider.up == []
 
 
-def test_the_lease_of_a_driver_that_died_with_its_head_keeps_no_machine(launched: Launched) -> None:
+def test_the_lease_of_a_driver_that_died_with_its_head_keeps_no_machine(launched: LaunchCase) -> None:
     Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "ubuntu@head, launch 1", ttl_seconds=0.1).acquire()
     path = f"sweeps/{launched.sweep.name}/lease"
     record = json.loads(launched.store.get(path))
     launched.store.put(path, json.dumps({**record, "machine": "another boot"}).encode())
-    launched.says(state="ended", exit_code=DONE)(1)
-    place = Machines(up=["a worker"])
-    assert launched.on(place).follow(1) == Outcome(DONE)
-    assert place.up == []
+    launched.writes_status(state="ended", exit_code=DONE)(1)
+    provider = Machines(up=["a worker"])
+    assert launched.launch_on(provider).follow(1) == Outcome(DONE)
+    assert provider.up == []
 
 
 @pytest.mark.parametrize("error", [StoreError("no route to the store"), KeyboardInterrupt()])
 def test_where_nobody_knows_who_runs_the_sweep_the_way_out_is_said(
-    launched: Launched, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    launched: LaunchCase, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def fail(lease: Lease) -> None:
         raise error
 
     monkeypatch.setattr("sweep.launch.remote.take_over", fail)
-    launched.says(state="ended", exit_code=DONE)(1)
-    place = Machines(up=["a worker"])
-    assert launched.on(place).follow(1) == Outcome(DONE)
-    assert place.up == ["a worker"]
-    assert f"{str(error) or 'interrupted'}: machines may be left.  Remove them: sweep down it" in launched.said
+    launched.writes_status(state="ended", exit_code=DONE)(1)
+    provider = Machines(up=["a worker"])
+    assert launched.launch_on(provider).follow(1) == Outcome(DONE)
+    assert provider.up == ["a worker"]
+    assert f"{str(error) or 'interrupted'}: machines may be left.  Remove them: sweep down it" in launched.printed
 
 
-class OnRay(Machines):
-    """Nodes of Ray on this machine: the supervisor runs as it does on a head."""
+class RayMachines(Machines):
+    """Nodes of Ray on this machine; the supervisor runs as on a head."""
 
     def __init__(self, nodes: RayNodes, sweep: str, storage: str, folder: Path) -> None:
         super().__init__()
@@ -396,12 +396,12 @@ class OnRay(Machines):
 
 @pytest.mark.ray
 @pytest.mark.faults
-def test_a_real_supervisor_is_submitted_and_followed_to_its_end(launched: Launched, tmp_path: Path) -> None:
+def test_a_real_supervisor_is_submitted_and_followed_to_its_end(launched: LaunchCase, tmp_path: Path) -> None:
     folder = tmp_path / "head"
     folder.mkdir()
     with ray_nodes() as nodes:
-        place = OnRay(nodes, launched.sweep.name, launched.sweep.storage, folder)
-        assert launched.on(place).run(detach=False) == Outcome(DONE), (folder / "supervisor.log").read_text()
+        provider = RayMachines(nodes, launched.sweep.name, launched.sweep.storage, folder)
+        assert launched.launch_on(provider).run(detach=False) == Outcome(DONE), (folder / "supervisor.log").read_text()
         (result,) = results_of(tmp_path).values()
         assert result["status"] == "ok"
         head = launch_status.read(launched.store, launched.sweep.name)
@@ -409,5 +409,4 @@ def test_a_real_supervisor_is_submitted_and_followed_to_its_end(launched: Launch
         report = {path.rpartition("/")[2] for path in launched.store.list(f"sweeps/{launched.sweep.name}/report")}
         assert {"report.html", "leaderboard.csv"} <= report
         wait_until((folder / "then").exists)
-    said = launched.said.splitlines()
-    assert [line for line in said if line.startswith("the head: ")][-1] == "the head: ended"
+    assert [line for line in launched.printed.splitlines() if line.startswith("the head: ")][-1] == "the head: ended"

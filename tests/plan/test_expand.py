@@ -1,4 +1,4 @@
-"""A spec becomes exactly the trials that it asks for."""
+"""A sweep is expanded into exactly the trials that it asks for."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def work_of(**keys: Any) -> Work:
 
 
 def result_of(planned: Planned) -> dict[str, Any]:
-    """A result record as small as the survey needs."""
+    """Return a result record with only the fields that the status needs."""
     validation = None
     if planned.spec.validation:
         validation = {"epoch": 1, "lambda": [*LAMBDAS], "auroc": [0.6 + 0.1 * lam for lam in LAMBDAS]}
@@ -89,7 +89,7 @@ def test_grid_varies_one_hyperparameter_at_a_time_around_the_default() -> None:
         changed = {k for k, v in planned.spec.hyperparameters.items() if v != default[k]}
         assert changed <= {planned.axis}
     assert [planned.lam for planned in fixed][-2:] == [0.5, 0.0]
-    assert fixed[-1].key == fixed[2].key, "lambda costs no training"
+    assert fixed[-1].key == fixed[2].key, "choosing lambda needs no training"
 
 
 def test_grid_leaves_out_detectors_that_lack_the_axis() -> None:

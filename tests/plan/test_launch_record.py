@@ -42,7 +42,7 @@ def test_what_was_written_is_read_back_with_the_store_where_it_is_now(sweep: Swe
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda found: found["sweep"]["trial"].update(patience=3), "trial: unknown key 'patience' (legal: "),
         (lambda found: found["sweep"]["trial"].update(keep="some"), "trial.keep: "),
@@ -58,14 +58,14 @@ def test_what_was_written_is_read_back_with_the_store_where_it_is_now(sweep: Swe
     ],
 )
 def test_what_another_version_wrote_is_a_fault_with_the_mend(
-    change: Callable[[Written], Any], told: str, sweep: Sweep, ledger: Ledger
+    change: Callable[[Written], Any], message: str, sweep: Sweep, ledger: Ledger
 ) -> None:
     found = written(sweep)
     change(found)
     with pytest.raises(UserError) as refused:
         read_back(found, ledger, 3, sweep.storage, NEEDED_FIELDS)
     (problem,) = refused.value.problems
-    assert told in problem
+    assert message in problem
     assert "launch 3 of sweep test" in refused.value.heading
     assert "commit 0123abc: launch it again" in refused.value.heading
 

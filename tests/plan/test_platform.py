@@ -1,4 +1,4 @@
-"""How trials fit on machines that the file tells of: slots at full scale, device, precision; every problem at once."""
+"""Trials on the machines of a YAML: slots at full size, device and precision, and all problems at once."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def on(cluster: dict[str, Any], **trial: Any) -> Sweep:
 @pytest.mark.parametrize(
     ("cluster", "trial", "slots"),
     [
-        (ONPREM, {}, 16),  # the head runs none
-        ({**ONPREM, "hosts": ["a"]}, {}, 8),  # unless it is alone
-        (ONPREM, {"cpus": 3}, 4),  # two on each of two hosts: no trial lies across hosts
+        (ONPREM, {}, 16),  # the head runs no trials
+        ({**ONPREM, "hosts": ["a"]}, {}, 8),  # a single host runs trials, too
+        (ONPREM, {"cpus": 3}, 4),  # two on each of two hosts, because no trial spans two hosts
         ({**ONPREM, **GPU}, {}, 8),
         ({**ONPREM, **GPU}, {"gpus": 0.5}, 16),
         ({**ONPREM, **GPU}, {"cpus": 4}, 4),
@@ -77,7 +77,7 @@ def test_slots_use_neither_more_cores_nor_more_gpus_than_there_are(
     [
         (ONPREM, {"gpus": 1}, "trial.gpus: the cluster offers no GPU"),
         (ONPREM, {"cpus": 9}, "trial.cpus: a trial needs 9 cores; a machine offers 8 at most"),
-        ({**SLURM, **GPU}, {"cpus": 9}, "trial.cpus: a trial needs 9 cores next to a GPU"),
+        ({**SLURM, **GPU}, {"cpus": 9}, "trial.cpus: a trial needs 9 cores; a machine offers 8 at most"),
         ({**SLURM, "gpus": 1, "gpu": "NVIDIA L4"}, {"precision": "tf32"}, "set cluster.capability if the GPUs have it"),
     ],
 )

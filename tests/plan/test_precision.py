@@ -1,4 +1,4 @@
-"""What `precision: auto` stands for is decided by what the device can do, before any trial runs."""
+"""`precision: auto` depends on the device, and is decided before any trial runs."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_generation_of_a_gpu_chooses_the_precision(tmp_path: Path, monkeypat
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         found = platform(asking("auto"))
         assert (found.device, found.numerics.precision, found.caution) == (device, precision, "")
-    assert "slower" in platform(asking("bf16")).caution  # the T4
+    assert "slower" in platform(asking("bf16")).caution  # the visible GPU is the T4
     with pytest.raises(UserError, match="tf32 needs GPUs of compute capability 8"):
         platform(asking("tf32"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")

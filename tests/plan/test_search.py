@@ -1,4 +1,4 @@
-"""A search is a function of what its instances found: not of their order, and not of crashes."""
+"""A search depends only on the values of its instances, not on their order and not on crashes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Records = dict[int, dict[str, Any]]
 
 
 def found(params: Mapping[str, Any], instance: int) -> Values:
-    """Validation AUROC of a made-up detector that likes nz near 30, and lambda 0.5."""
+    """Return the validation AUROC of an invented detector that is best with nz near 30 and lambda 0.5."""
     noise = random.Random(f"{params['nz']} {params['w']} {instance}").gauss(0, 0.01)
     value = 0.9 - abs(params["nz"] - 30) / 200 + noise + instance * 0.01
     return {0.0: value - 0.1, 0.5: value, 1.0: value - 0.05}
 
 
 class Run:
-    """Drives a search as an executor would, with `slots` instances under way."""
+    """Drives a search like the tuner, with `slots` instances at the same time."""
 
     def __init__(self, spec: SearchSpec = SPEC, slots: int = 2) -> None:
         self.spec, self.slots = spec, slots
@@ -69,7 +69,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def calm() -> Run:
-    """A search that nothing disturbs, one instance after the other."""
+    """Return a search without disturbance, one instance after the other."""
     return Run(slots=1).finish()
 
 
@@ -84,7 +84,7 @@ def test_neither_order_nor_crashes_change_candidates_prunes_or_choice(calm: Run,
 def test_no_candidate_is_lost_doubled_or_forgotten_by_a_crash() -> None:
     run = Run().finish(crash=0.3)
     assert sorted(run.asks) == list(range(SPEC.candidates))
-    assert len(run.ran) == len(set(run.ran)), "what has a result is not run again"
+    assert len(run.ran) == len(set(run.ran)), "an instance with a result does not run again"
 
 
 def test_the_first_candidate_is_the_default(calm: Run) -> None:
@@ -99,7 +99,7 @@ def test_a_worse_candidate_is_pruned_and_a_better_one_is_not() -> None:
     best = run.search.best()
     assert best is not None
     assert best not in pruned
-    assert all(run.search.candidates[n].pruned in (4, 5, 6) for n in pruned), "4 instances are the least"
+    assert all(run.search.candidates[n].pruned in (4, 5, 6) for n in pruned), "at least 4 instances are needed"
     assert len(run.ran) < SPEC.candidates * SPEC.instances, "pruning saves trials"
 
 

@@ -1,4 +1,4 @@
-"""What holds a launch to its budget, by provider, and that it is said where nothing does."""
+"""The budget of a launch, by provider: it is enforced, or a warning explains that it is not."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ ELSEWHERE = [on_hosts(), on_slurm(Path("/nowhere")), on_ray("http://127.0.0.1:9"
 @pytest.mark.parametrize("sweep", [*ELSEWHERE, here()], ids=lambda sweep: sweep.cluster.provider)
 def test_dollars_that_nobody_counts_are_said_with_what_holds(sweep: Sweep) -> None:
     assert provider_of(with_budget(sweep, max_hours=24)).budget_caution() == ""
-    said = provider_of(with_budget(sweep, max_usd=50)).budget_caution()
-    assert f"budget.max_usd=50 is not enforced on provider {sweep.cluster.provider}" in said
-    assert "budget.max_hours is enforced there (give it)" in said
+    caution = provider_of(with_budget(sweep, max_usd=50)).budget_caution()
+    assert f"budget.max_usd=50 is not enforced on provider {sweep.cluster.provider}" in caution
+    assert "budget.max_hours is enforced there (give it)" in caution
     assert "(it is 24)" in provider_of(with_budget(sweep, max_usd=50, max_hours=24)).budget_caution()
-    assert ("cluster.usd_per_hour" in said) == (sweep.cluster.provider == "local")
+    assert ("cluster.usd_per_hour" in caution) == (sweep.cluster.provider == "local")
 
 
 def test_where_dollars_are_counted_nothing_is_said() -> None:
@@ -56,12 +56,12 @@ def test_a_check_says_so_and_fails_for_nothing(tmp_path: Path, monkeypatch: pyte
 
 def test_a_plan_says_so_to_persons_and_to_programs(tmp_path: Path) -> None:
     session = Session(ROOT / "clusters/local.yaml", [f"storage={tmp_path}", "budget.max_usd=50"])
-    said = session.provider.budget_caution()
+    caution = session.provider.budget_caution()
     status, unreached = session.read_status_if_reached()
-    assert said and said in session.plan_json(status, unreached)["cautions"]
+    assert caution and caution in session.plan_json(status, unreached)["cautions"]
     out = io.StringIO()
     Console(file=out, width=500).print(session.plan_table(status, unreached))
-    assert said in out.getvalue()
+    assert caution in out.getvalue()
 
 
 @pytest.mark.parametrize(

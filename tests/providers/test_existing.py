@@ -1,4 +1,4 @@
-"""A Ray cluster that runs already: what it says of itself, what is planned on it, and a sweep as one of its jobs."""
+"""A Ray cluster that exists: its answers, plans on it, and a sweep as one of its jobs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def test_slots_are_those_of_the_nodes_of_now_or_what_the_file_says(dashboard: Da
     assert platform(on_ray(dashboard, gpu="NVIDIA L4", capability=8.9)).numerics.precision == "bf16"
     assert platform(on_ray(dashboard, {"gpus": 0, "cpus": 3})).slots == 3, "two on one node and one on the other"
     assert platform(on_ray(dashboard, {"gpus": 0}, cpus=64)).slots == 64
-    assert platform(on_ray("http://127.0.0.1:9", cpus=64, gpus=16, gpu="NVIDIA L4")).slots == 16, "nobody need be asked"
+    assert platform(on_ray("http://127.0.0.1:9", cpus=64, gpus=16, gpu="NVIDIA L4")).slots == 16, (
+        "the YAML has all numbers, so the cluster is not asked"
+    )
 
 
 def test_gpus_without_one_name_are_refused(dashboard: Dashboard) -> None:
@@ -51,7 +53,7 @@ def test_gpus_without_one_name_are_refused(dashboard: Dashboard) -> None:
     with pytest.raises(UserError, match=r"cluster.gpu: must be given"):
         platform(on_ray(dashboard))
     dashboard.nodes = [{"CPU": 8.0, "GPU": 1.0, f"accelerator_type:{name}": 1.0} for name in ("L4", "T4")]
-    with pytest.raises(UserError, match=r"unlike GPUs \(L4, T4\)"):
+    with pytest.raises(UserError, match=r"different GPUs \(L4, T4\)"):
         platform(on_ray(dashboard))
 
 
@@ -66,7 +68,7 @@ def test_a_secret_is_taken_from_where_ray_takes_it(
     assert platform(on_ray(dashboard)).slots == 4
     (tmp_path / "other").write_text("wrong")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "other"))
-    with pytest.raises(UserError, match="does not let us in"):
+    with pytest.raises(UserError, match="refuses access"):
         platform(on_ray(dashboard))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
     assert api.headers() == {"Authorization": "Bearer secret"}
@@ -77,7 +79,7 @@ def test_a_check_tells_another_ray_and_an_address_that_does_not_answer(dashboard
     assert states == {"ray": "ok", "nodes": "ok", "environment": "unknown"}
     dashboard.version = "2.9.3"
     (found,) = (finding for finding in findings(on_ray(dashboard)) if finding.name == "ray")
-    assert found.state == "not ok" and f"runs Ray 2.9.3, this project needs {ray.__version__}" in found.said
+    assert found.state == "not ok" and f"runs Ray 2.9.3, but this project needs {ray.__version__}" in found.said
     (found,) = findings(on_ray("http://127.0.0.1:9"))
     assert found.state == "not ok" and "does not answer" in found.said and "port-forward" in found.said
 
@@ -88,13 +90,13 @@ def test_what_is_no_dashboard_is_told(dashboard: Dashboard) -> None:
             self.send_error(404)
 
     dashboard.RequestHandlerClass = Missing
-    with pytest.raises(UserError, match="answers 404; is it the dashboard"):
+    with pytest.raises(UserError, match="answers 404; check that it is the dashboard"):
         platform(on_ray(dashboard))
 
 
 @contextmanager
-def a_cluster(log: Path) -> Iterator[dict[str, str]]:
-    """Ray of one node with its dashboard, on ports of its own; yields what a client's environment needs."""
+def ray_cluster(log: Path) -> Iterator[dict[str, str]]:
+    """Run Ray with one node and its dashboard, on its own ports; yields the environment for its clients."""
     token, folder = secrets.token_hex(32), tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     port, dashboard, client, agent = free(4)
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -136,7 +138,7 @@ def test_a_sweep_is_one_job_that_is_followed_stopped_and_gone_on_with(tmp_path: 
         "hyperparameters": {name: {"epochs": 20, "pause": 0.05}},
     }  # fmt: skip
     log = tmp_path / "trained.log"
-    with a_cluster(tmp_path / "ray.log") as own:
+    with ray_cluster(tmp_path / "ray.log") as own:
         cluster = {
             "provider": "existing", "address": own.pop("ADDRESS"), "python": sys.executable,
             "environment_variables": {"TRAINED_LOG": str(log)},

@@ -1,4 +1,4 @@
-"""`gpus: auto` on a workstation: cards that somebody uses are left alone, and it is said which."""
+"""`gpus: auto` on a workstation: busy GPUs are not used, and the plan names them."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NvidiaSmi:
 
 
 @pytest.mark.parametrize(
-    ("use", "said"),
+    ("use", "reason"),
     [
         ({"processes": {1: 4711}}, "process 4711 on it"),
         ({"mib": {1: "60000"}}, "60000 of 80000 MiB taken"),
         ({"percent": {1: "97"}}, "97 % busy"),
     ],
 )
-def test_a_busy_card_is_left_alone_and_the_plan_says_so(smi: NvidiaSmi, use: dict[str, Any], said: str) -> None:
+def test_a_busy_card_is_left_alone_and_the_plan_says_so(smi: NvidiaSmi, use: dict[str, Any], reason: str) -> None:
     smi.lists(A6000, A6000, A6000, **use)
     found = platform(workstation(cpus=1))
     assert found.visible_gpus == (uuid(0), uuid(2))
-    assert found.caution == f"cluster.gpus: GPU 1 (NVIDIA RTX A6000) is not used: {said}"
+    assert found.caution == f"cluster.gpus: GPU 1 (NVIDIA RTX A6000) is not used: {reason}"
     assert (found.device, found.gpus) == ("NVIDIA RTX A6000", 1.0)
 
 
 def test_the_pictures_of_a_desktop_are_no_use_and_a_card_that_says_nothing_is_free(smi: NvidiaSmi) -> None:
     smi.lists(A6000, A6000, mib={0: "900", 1: "[N/A]"}, percent={0: "4", 1: "[N/A]"})
-    assert [card.use for card in list_gpus()] == ["", ""]
+    assert [gpu.use for gpu in list_gpus()] == ["", ""]
     found = platform(workstation())
     assert (found.visible_gpus, found.caution) == ((), "")
 
@@ -61,7 +61,7 @@ def test_the_pictures_of_a_desktop_are_no_use_and_a_card_that_says_nothing_is_fr
 def test_all_cards_busy_is_a_plan_and_no_launch(smi: NvidiaSmi) -> None:
     smi.lists(A6000, A6000, processes={0: 10, 1: 11})
     found = platform(workstation())
-    assert found.device == "NVIDIA RTX A6000", "never the CPU in silence: results would have other keys"
+    assert found.device == "NVIDIA RTX A6000", "the CPU is never used silently, because results would have other keys"
     assert "every GPU is busy" in found.caution
     with pytest.raises(UserError, match=r"GPU 0 \(NVIDIA RTX A6000\): process 10 on it; .*--set cluster.gpus=2"):
         provider_of(workstation()).check_launch()
@@ -95,7 +95,7 @@ def test_whoever_names_cards_is_obeyed_and_of_those_the_busy_are_left_alone(
 def test_a_slice_of_a_card_is_what_it_is_a_slice_of(smi: NvidiaSmi, monkeypatch: pytest.MonkeyPatch) -> None:
     smi.lists(A6000, processes={0: 4711})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1234")
-    assert [(card.name, card.visible, card.use) for card in list_gpus()] == [("NVIDIA RTX A6000", "MIG-1234", "")]
+    assert [(gpu.name, gpu.visible, gpu.use) for gpu in list_gpus()] == [("NVIDIA RTX A6000", "MIG-1234", "")]
 
 
 def test_no_card_is_seen_where_there_is_none_or_none_is_visible(

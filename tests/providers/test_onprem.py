@@ -1,6 +1,6 @@
-"""A sweep on hosts over SSH: what Ray's launcher is given, what is run on hosts, and what a check makes of them.
+"""A sweep on hosts over SSH: the input of Ray's launcher, the scripts for hosts, and the checks.
 
-That real SSH and Ray do the same with it is shown in tests/lab.
+tests/lab shows the same with real SSH and Ray.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def test_ray_accepts_what_is_generated(cluster: dict[str, Any]) -> None:
     prepared = ray_yaml.validate(config)
     workers = len(config["provider"]["worker_ips"])
     (node_type,) = prepared["available_node_types"].values()
-    assert (node_type["min_workers"], node_type["max_workers"]) == (workers, workers), "every host, all the time"
+    assert (node_type["min_workers"], node_type["max_workers"]) == (workers, workers), "every host is used all the time"
 
 
 def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
@@ -61,7 +61,7 @@ def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "place"),
+    ("keys", "named"),
     [
         ({"max_wrkers": 3}, "max_wrkers"),
         ({"upscaling_speed": "fast"}, "cluster.ray.upscaling_speed"),
@@ -71,10 +71,10 @@ def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
         ({"auth": {"ssh_key": "x"}}, "ssh_key"),
     ],
 )
-def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], place: str) -> None:
+def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError) as caught:
         ray_yaml.validate(generated(on_hosts(ray=keys)))
-    assert "cluster.ray" in str(caught.value) and place in str(caught.value)
+    assert "cluster.ray" in str(caught.value) and named in str(caught.value)
 
 
 def starts(config: dict[str, Any]) -> tuple[str, str]:
@@ -108,7 +108,7 @@ def test_ray_that_somebody_else_runs_on_a_host_is_left_alone() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home of a host, with the folder that this sweep's Ray works in."""
+    """Return the home folder of a host, with the working folder of this sweep's Ray."""
     (tmp_path / ".anomaly-sweep" / cluster_name(on_hosts()) / "running").mkdir(parents=True)
     return tmp_path
 
@@ -201,8 +201,8 @@ def test_every_host_is_looked_at_and_each_fault_has_its_mend(ssh: FakeSsh, tmp_p
     (environment / "bin/python").unlink()
     found = findings(sweep)
     assert found[f"host {HOSTS[1]}"].fix == "--set cluster.cpus=2"
-    assert "a Ray cluster has its head there already" in found[f"host {HOSTS[0]}"].said
-    assert "has no Ray, or is not there" in found[f"environment {HOSTS[0]}"].said
+    assert "the head of another Ray cluster runs there" in found[f"host {HOSTS[0]}"].said
+    assert "has no Ray, or does not exist" in found[f"environment {HOSTS[0]}"].said
 
 
 def test_a_host_that_is_not_reached_is_named_with_the_command_to_try(ssh: FakeSsh) -> None:
@@ -212,11 +212,11 @@ def test_a_host_that_is_not_reached_is_named_with_the_command_to_try(ssh: FakeSs
 
 
 def test_a_host_that_is_not_reached_is_named_and_nothing_is_started(ssh: FakeSsh) -> None:
-    place = OnPremProvider(on_hosts(hosts=[HOSTS[0], "away"]))
+    provider = OnPremProvider(on_hosts(hosts=[HOSTS[0], "away"]))
     with pytest.raises(UserError, match=r"nothing was started\n.*no route to away"):
-        place.provision(STATUS, Console(quiet=True), None)
+        provider.provision(STATUS, Console(quiet=True), None)
     with pytest.raises(UserError, match=r"Ray may be left on hosts that were not reached\n.*no route to away"):
-        place.teardown(Console(quiet=True))
+        provider.teardown(Console(quiet=True))
 
 
 def test_the_supervisor_is_told_where_everything_is(ssh: FakeSsh) -> None:

@@ -1,4 +1,4 @@
-"""Ray's launcher in a process of its own: its failure is one clear problem, and an interruption ends it."""
+"""Ray's launcher in a child process: a failure is one clear problem, and an interruption ends the child."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_failure_is_one_fault_with_the_last_that_was_printed_and_where_the_res
 def test_a_file_of_secrets_is_whole_or_as_it_was_and_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "auth_token"
     path.write_text("before")
-    with pytest.raises(UnicodeEncodeError):  # once there is a file, as where a disk fills up
+    with pytest.raises(UnicodeEncodeError):  # raised in the middle of writing, like an error of a full disk
         private_text(path, "x" * 100_000 + "\udcff")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("auth_token", "before")]
     private_text(path, "after")
@@ -85,7 +85,7 @@ Failed to setup head node.
 def test_the_events_of_ray_are_ones_that_it_knows() -> None:
     from ray.autoscaler._private.event_system import CreateClusterEvent
 
-    assert set(ray_launcher.SAID) <= {event.name for event in CreateClusterEvent}
+    assert set(ray_launcher.EVENTS) <= {event.name for event in CreateClusterEvent}
 
 
 def test_the_status_of_a_command_on_the_head_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_the_status_of_a_command_on_the_head_is_told(tmp_path: Path, monkeypatch
 
 
 class OneHead(NodeProvider):
-    """A provider of Ray's that knows one machine."""
+    """A node provider of Ray that has one machine."""
 
     def non_terminated_nodes(self, tag_filters: dict[str, str]) -> list[str]:
         return ["head"]

@@ -1,4 +1,4 @@
-"""What leaves this machine with a launch: the tree as git sees it, no secrets, nothing big."""
+"""The files that leave this machine with a launch: the tree as git sees it, without secrets and big files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweep.providers import shipping
 from sweep.providers.shipping import SECRET_CONTENT, collect, secret
 
 ROOT = Path(__file__).parents[2]
-# Put together here, so that this file holds none and can be shipped itself.
+# The secrets are put together from parts, so that this file contains none and can be shipped.
 BODY = "b3BlbnNzaC1rZXktdjEAAAAA"
 SECRETS = {
     "a private key": "-----BEGIN OPENSSH " + f"PRIVATE KEY-----\n{BODY}\n",
@@ -34,13 +34,13 @@ SECRETS = {
 BEGIN, END = "-----BEGIN {}" + "PRIVATE KEY-----", "-----END {}" + "PRIVATE KEY-----"
 OTHER_SHAPES = {
     "a service account of Google's": json.dumps({"private_key": f"{BEGIN.format('')}\n{BODY}\n{END.format('')}\n"}),
-    "that within a string": json.dumps(json.dumps({"private_key": f"{BEGIN.format('')}\n{BODY}\n"})),
+    "such an account within a string": json.dumps(json.dumps({"private_key": f"{BEGIN.format('')}\n{BODY}\n"})),
     "a key in code": f'KEY = (\n    "{BEGIN.format("EC ")}\\n"\n    "{BODY}"\n)',
     "an encrypted key": f"{BEGIN.format('RSA ')}\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,01\n\n{BODY}",
     "a key of Windows": f"{BEGIN.format('RSA ')}\r\nProc-Type: 4,ENCRYPTED\r\n\r\n{BODY}",
     "a key of PGP": f"{BEGIN.format('PGP ').replace('KEY', 'KEY BLOCK')}\nVersion: GnuPG v2\n\n{BODY}",
-    "what AWS's STS says": json.dumps({"SecretAccessKey": "c" * 40}, indent=2),
-    "what AWS's console says": "Secret access key: " + "c" * 40,
+    "an answer of AWS's STS": json.dumps({"SecretAccessKey": "c" * 40}, indent=2),
+    "a line of AWS's console": "Secret access key: " + "c" * 40,
     "an old key of OpenAI's": "OPENAI_API_KEY=sk-" + "aB3" * 16,
     "a key of Anthropic's": "sk-ant-api03-" + "aB3-" * 20,
 }
@@ -192,7 +192,7 @@ def test_big_files_and_big_trees_are_refused_with_their_names(tmp_path: Path, mo
     monkeypatch.setattr(shipping, "BIG_FILE", 1000)
     monkeypatch.setattr(shipping, "BIG_TREE", 1500)
     root = tree(tmp_path, {"weights.pt": b"x" * 1001, "a.py": "1"})
-    with pytest.raises(UserError, match=r"weights\.pt: .*belong into the store"):
+    with pytest.raises(UserError, match=r"weights\.pt: .*are not shipped: put them into the store"):
         collect(root)
     (root / "weights.pt").unlink()
     for name in ("b", "c"):

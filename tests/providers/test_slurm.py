@@ -1,6 +1,6 @@
-"""A sweep as a job of Slurm: its two scripts, run here with stand-ins for Slurm's and Ray's programs, and its place.
+"""A sweep as a job of Slurm: its provider, and its two scripts, run with stand-ins for the programs of Slurm and Ray.
 
-That real Slurm does the same with them is shown in tests/lab.
+tests/lab shows the same with real Slurm.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from tests.support.providers import AT_ONCE, STATUS, FakeSlurm, on_slurm
 from tests.support.sweeps import descendants
 
 TIMEOUT = 60
-PROGRAMS = {  # on one node; $CALLS is told of every call
+# Programs on one node, which write every call into the file $CALLS.  A sleep of 600 s ends at once, as if Slurm did it.
+PROGRAMS = {
     "srun": 'echo "srun $*" >> $CALLS; while [ "$1" != bash ]; do shift; done; exec "$@"',
     "scontrol": 'echo "scontrol $*" >> $CALLS; [ -z "${NO_REQUEUE:-}" ]',
-    "sleep": '[ "$1" != 600 ] || { echo "sleep $*" >> $CALLS; exit 0; }; exec /bin/sleep "$@"',  # as if Slurm ended it
+    "sleep": '[ "$1" != 600 ] || { echo "sleep $*" >> $CALLS; exit 0; }; exec /bin/sleep "$@"',
     "scancel": 'echo "scancel $*" >> $CALLS',
     "ray": """
 echo "ray $*" >> $CALLS
@@ -52,7 +53,7 @@ while :; do sleep 0.05; done
 
 
 class Node:
-    """One node without Slurm, on which a job's scripts are run."""
+    """One node without Slurm that runs a job's scripts."""
 
     def __init__(self, folder: Path, sweep: Sweep) -> None:
         self.sweep, self.calls = sweep, folder / "calls"
@@ -85,15 +86,15 @@ class Node:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def ended(self, job: subprocess.Popen[str]) -> tuple[int, str, list[str]]:
-        """Exit code of the job, what it printed, and what was called."""
-        said, _ = job.communicate(timeout=TIMEOUT)
+    def wait_for_end(self, job: subprocess.Popen[str]) -> tuple[int, str, list[str]]:
+        """Return the job's exit code and output, and the calls of programs."""
+        output, _ = job.communicate(timeout=TIMEOUT)
         assert not self.scratch.exists()
-        return job.returncode, said, [call for call in self.calls.read_text().splitlines() if "srun" not in call]
+        return job.returncode, output, [call for call in self.calls.read_text().splitlines() if "srun" not in call]
 
     def wait_for(self, line: str, job: subprocess.Popen[str]) -> None:
         while not self.calls.exists() or line not in self.calls.read_text():
-            assert job.poll() is None, "it has ended"
+            assert job.poll() is None, "the job has ended"
             os.sched_yield()
 
 
@@ -109,8 +110,8 @@ def node(tmp_path: Path) -> Node:
 @pytest.mark.parametrize("code", [0, 1, 2, 3])
 def test_a_job_ends_with_the_code_of_its_sweep_and_leaves_nothing(tmp_path: Path, code: int) -> None:
     node = Node(tmp_path, on_slurm(tmp_path))
-    returned, said, calls = node.ended(node.start(EXIT=str(code)))
-    assert returned == code, said
+    returned, output, calls = node.wait_for_end(node.start(EXIT=str(code)))
+    assert returned == code, output
     (start,) = (call for call in calls if call.startswith("ray start"))
     assert "--head" in start and "--num-cpus=3" in start and "--include-dashboard=false" in start
     (driver,) = (call for call in calls if call.startswith("python"))
@@ -127,24 +128,24 @@ def test_at_its_walltime_a_job_stops_in_order_and_requeues(node: Node) -> None:
     job = node.start()
     node.wait_for("driving", job)
     job.send_signal(signal.SIGUSR1)
-    _, said, calls = node.ended(job)
+    _, output, calls = node.wait_for_end(job)
     assert calls.index("suspended") < calls.index(f"scontrol requeue {os.getpid()}")
-    assert "back into the queue" in said and "stopped" not in calls
+    assert "back into the queue" in output and "stopped" not in calls
 
 
 def test_a_job_that_may_not_requeue_says_how_to_go_on(node: Node) -> None:
     job = node.start(NO_REQUEUE="1")
     node.wait_for("driving", job)
     job.send_signal(signal.SIGUSR1)
-    code, said, _ = node.ended(job)
-    assert code == 130 and "launch the sweep again" in said
+    code, output, _ = node.wait_for_end(job)
+    assert code == 130 and "launch the sweep again" in output
 
 
 def test_a_job_that_is_taken_down_stops_in_order_and_does_not_requeue(node: Node) -> None:
     job = node.start()
     node.wait_for("driving", job)
     job.send_signal(signal.SIGUSR2)
-    code, _, calls = node.ended(job)
+    code, _, calls = node.wait_for_end(job)
     assert code == 130 and "stopped" in calls
     assert not any(call.startswith(("scontrol", "sleep")) for call in calls)
 
@@ -153,7 +154,7 @@ def test_a_job_that_slurm_ends_is_suspended_and_leaves_to_slurm_what_becomes_of_
     job = node.start()
     node.wait_for("driving", job)
     job.terminate()
-    code, _, calls = node.ended(job)
+    code, _, calls = node.wait_for_end(job)
     assert code == 130 and "taken back 1" in calls and "stopped" not in calls
     assert not any(call.startswith(("scontrol", "sleep")) for call in calls)
 
@@ -163,22 +164,22 @@ def test_a_job_whose_step_alone_is_ended_waits_to_be_preempted(node: Node) -> No
     node.wait_for("driving", job)
     (step,) = (pid for pid in descendants(job.pid) if b"node.sh" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(step, signal.SIGTERM)
-    _, said, calls = node.ended(job)
+    _, output, calls = node.wait_for_end(job)
     assert "taken back 1" in calls and "stopped" not in calls
     assert calls[-1] == "sleep 600", "Slurm would not requeue a job that ends by itself"
     assert not any(call.startswith("scontrol") for call in calls)
-    assert "goes on if this job runs again" in said
+    assert "goes on if this job runs again" in output
     assert (node.run / "exit_code").read_text() == "130\n"
 
 
 def test_a_ray_that_does_not_start_fails_the_job_with_what_it_said(node: Node) -> None:
-    code, said, calls = node.ended(node.start(RAY_FAILS="99"))
-    assert code == 1 and "no port" in said
+    code, output, calls = node.wait_for_end(node.start(RAY_FAILS="99"))
+    assert code == 1 and "no port" in output
     assert not any("sweep.launch.head.supervisor" in call for call in calls)
 
 
 def test_a_ray_that_does_not_start_at_once_is_started_again_on_another_port(node: Node) -> None:
-    code, _, calls = node.ended(node.start(RAY_FAILS="2", EXIT="0"))
+    code, _, calls = node.wait_for_end(node.start(RAY_FAILS="2", EXIT="0"))
     ports = [found.group(1) for call in calls if (found := re.search(r"--port=(\d+)", call))]
     assert code == 0 and len(ports) == 3
     assert (node.run / "address").read_text().strip() == f"127.0.0.1:{ports[-1]}"
@@ -187,7 +188,7 @@ def test_a_ray_that_does_not_start_at_once_is_started_again_on_another_port(node
 def test_a_second_run_knows_nothing_of_the_first(node: Node) -> None:
     for file in ("exit_code", "address", "supervisor.pid"):
         (node.run / file).write_text("1")
-    assert node.ended(node.start(EXIT="0"))[0] == 0
+    assert node.wait_for_end(node.start(EXIT="0"))[0] == 0
 
 
 def test_sbatch_is_asked_for_what_the_file_says(tmp_path: Path) -> None:
@@ -200,7 +201,9 @@ def test_sbatch_is_asked_for_what_the_file_says(tmp_path: Path) -> None:
         "--mem=64G", "--exclusive", f"--job-name={cluster_name(sweep)}",
     } <= set(options)  # fmt: skip
     plain = re.findall(r"^#SBATCH --(\S+?)=", scripts.job(on_slurm(tmp_path), 3), re.MULTILINE)
-    assert not {"gpus-per-node", "partition", "account", "qos"} & set(plain), "else Slurm's defaults are not used"
+    assert not {"gpus-per-node", "partition", "account", "qos"} & set(plain), (
+        "otherwise Slurm's defaults would not be used"
+    )
 
 
 def test_commands_of_the_user_come_first_on_every_node(tmp_path: Path) -> None:
@@ -217,27 +220,27 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
 
 def test_a_job_is_submitted_as_generated_and_only_its_logs_outlive_it(slurm: FakeSlurm, tmp_path: Path) -> None:
     sweep, console = on_slurm(tmp_path), Console(quiet=True)
-    place = SlurmProvider(sweep, AT_ONCE)
-    place.provision(STATUS, console, None)
-    place.submit(1)
+    provider = SlurmProvider(sweep, AT_ONCE)
+    provider.provision(STATUS, console, None)
+    provider.submit(1)
     folder = scripts.folder_of(sweep)
     assert (folder.code / "sweep/providers/slurm/node.sh").exists() and folder.token.stat().st_mode & 0o077 == 0
     assert slurm.submitted.read_text() == scripts.job(sweep, 1)
-    assert place.resources()[0] == "job 12 of Slurm, PENDING (Priority)"
+    assert provider.resources()[0] == "job 12 of Slurm, PENDING (Priority)"
     Path(folder.path / "job-12.log").touch()
-    place.teardown(console)
+    provider.teardown(console)
     assert [path.name for path in folder.path.iterdir()] == ["job-12.log"]
 
 
 def test_a_shared_folder_that_takes_nothing_is_a_fault(slurm: FakeSlurm, tmp_path: Path) -> None:
     sweep = on_slurm(tmp_path)
-    place, folder = SlurmProvider(sweep, AT_ONCE), scripts.folder_of(sweep).path
+    provider, folder = SlurmProvider(sweep, AT_ONCE), scripts.folder_of(sweep).path
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.write_text("in the way")
-    with pytest.raises(UserError, match=r"cluster[.]folder: .*; name one that all nodes see"):
-        place.provision(STATUS, Console(quiet=True), None)
-    with pytest.raises(UserError, match=r"cluster[.]folder: .*; name one that all nodes see"):
-        place.submit(1)
+    with pytest.raises(UserError, match=r"cluster[.]folder: .*; give a folder that all nodes share"):
+        provider.provision(STATUS, Console(quiet=True), None)
+    with pytest.raises(UserError, match=r"cluster[.]folder: .*; give a folder that all nodes share"):
+        provider.submit(1)
 
 
 def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_path: Path) -> None:
@@ -248,16 +251,16 @@ def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "message"),
     [("#!/bin/sh\nexec /bin/sleep 1000\n", "scancel: no answer for"), ("", "scancel cannot be run here")],
 )
 def test_a_slurm_that_does_not_end_a_job_is_a_fault_that_says_so(
-    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, said: str
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, message: str
 ) -> None:
     (tmp_path / "bin/scancel").write_text(program)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(jobs, "SECONDS", 0.5)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         jobs.end(jobs.Job("12", "RUNNING", "n1"), in_order=False)
 
 
@@ -270,7 +273,7 @@ def test_jobs_of_the_past_are_none(slurm: FakeSlurm, tmp_path: Path) -> None:
 
 def test_where_slurm_is_not_it_is_said_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="squeue: there is no such command here; run this where"):
+    with pytest.raises(UserError, match="squeue: this command is not installed here; run this where"):
         SlurmProvider(on_slurm(tmp_path), AT_ONCE).resources()
     (first, *_) = checks.findings(on_slurm(tmp_path))
     assert (first.name, first.state) == ("slurm", "not ok")
@@ -285,15 +288,15 @@ def test_a_check_names_partitions_and_asks_slurm_for_the_rest(slurm: FakeSlurm, 
         ("slurm", "partition", "job"), "ok"
     )
     assert "to start at noon" in found["job"].said
-    assert found["environment"].state == "unknown", "whether nodes see it is not known here"
+    assert found["environment"].state == "unknown", "this machine cannot know if the nodes share it"
     slurm.refuses.touch()
     (job,) = (finding for finding in checks.findings(sweep) if finding.name == "job")
     assert job.state == "not ok" and "Invalid qos" in job.said
     (partition,) = (f for f in checks.findings(on_slurm(tmp_path, partition="gpux")) if f.name == "partition")
-    assert partition.state == "not ok" and "there are: gpu, main" in partition.said
+    assert partition.state == "not ok" and "you can use: gpu, main" in partition.said
     assert not slurm.submitted.exists()
 
 
 def test_an_environment_without_ray_is_not_ok(slurm: FakeSlurm, tmp_path: Path) -> None:
     (found,) = (f for f in checks.findings(on_slurm(tmp_path)) if f.name == "environment")
-    assert found.state == "not ok" and "has no ray" in found.said
+    assert found.state == "not ok" and "has no command ray" in found.said

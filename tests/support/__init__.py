@@ -1,1 +1,1 @@
-"""What tests share: sweeps, servers, stand-ins for programs and services."""
+"""Support for tests: sweeps, servers, and stand-ins for programs and services."""

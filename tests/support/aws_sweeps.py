@@ -1,4 +1,4 @@
-"""Sweeps on EC2, and an AWS account answered by moto, for tests."""
+"""Sweeps on EC2, and an AWS account of moto, for tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RESOLVED = ray_config.Resolved(
 
 
 def sweep_on_aws(cluster: dict[str, Any] | None = None, **sections: Any) -> Sweep:
-    """A valid sweep with some keys of `cluster`, or whole sections, replaced."""
+    """Return a valid sweep, with some keys of `cluster`, or whole sections, replaced."""
     raw = {
         "storage": f"s3://{BUCKET}/some/prefix",
         "budget": {"max_hours": 12},
@@ -41,19 +41,19 @@ def sweep_on_aws(cluster: dict[str, Any] | None = None, **sections: Any) -> Swee
 
 
 def generated(cluster: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
-    """What Ray's launcher is given for such a sweep."""
+    """Return the configuration for Ray's launcher of such a sweep."""
     sweep = sweep_on_aws(cluster, **sections)
     return ray_config.configuration(sweep, worker(sweep), RESOLVED)
 
 
 def node_configs(config: dict[str, Any]) -> list[dict[str, Any]]:
-    """What EC2 is asked for: for the head, and for a worker."""
+    """Return the requests to EC2 in a configuration: for the head, and for a worker."""
     return [node["node_config"] for node in config["available_node_types"].values()]
 
 
 @contextmanager
 def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty AWS account in this process, and nothing of the user's own."""
+    """Use an empty AWS account of moto in this process, and none of the user's own settings."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)

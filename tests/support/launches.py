@@ -1,4 +1,4 @@
-"""Launches that are run on a head, for tests: put into the store as a laptop would, then driven or supervised."""
+"""Launches on a head for tests: recorded in the store as by a user's machine, then driven or supervised."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from sweep.store.launch_status import LaunchStatus
 from sweep.store.ledger import Ledger
 from tests.support.sweeps import ROOT, TIMEOUT, environment, platform, wait_until
 
-SWEEP = "test"  # as `sweeps.write_config` names it
+SWEEP = "test"  # name of the sweep in `sweeps.write_config`
 
 
 def put_launch(config: Path, slots: int = 2, **fields: Any) -> int:
-    """Put a launch into the store, with further fields of its record; returns its number."""
+    """Record a launch in the store, with more fields of its record.  Returns its number."""
     sweep = load(config)
     found = record(sweep, replace(platform(sweep), slots=slots, cpus=1))
-    told = {"argv": ["launch", str(config), "-y"], "started": time.time(), "deadline": None, "skip_failed": False}
-    return Ledger(open_store(sweep.storage), sweep.name).put_spec({**found, **told, **fields})
+    options = {"argv": ["launch", str(config), "-y"], "started": time.time(), "deadline": None, "skip_failed": False}
+    return Ledger(open_store(sweep.storage), sweep.name).put_spec({**found, **options, **fields})
 
 
 def words(module: str, folder: Path, number: int, *more: str) -> list[str]:
-    """Command line of the driver or the supervisor of a launch."""
+    """Return the command line of the driver or the supervisor of a launch."""
     return [sys.executable, "-m", module, str(folder / "store"), SWEEP, str(number), *more]
 
 
@@ -40,7 +40,7 @@ def drive(folder: Path, number: int, **extra: str) -> subprocess.CompletedProces
 
 
 def supervise(folder: Path, number: int, *more: str, **extra: str) -> subprocess.Popen[str]:
-    """Start a supervisor, which says what it says into supervisor.log."""
+    """Start a supervisor; its output goes into supervisor.log."""
     with open(folder / "supervisor.log", "ab") as log:
         return subprocess.Popen(
             words("sweep.launch.head.supervisor", folder, number, "--supervised", str(folder / "supervised"), *more),
@@ -53,7 +53,7 @@ def supervise(folder: Path, number: int, *more: str, **extra: str) -> subprocess
 
 
 def head_of(folder: Path) -> LaunchStatus | None:
-    """What the head says, None before it says anything."""
+    """Return the status that the head has written; None if there is none yet."""
     try:
         return LaunchStatus.from_json(json.loads((folder / f"store/sweeps/{SWEEP}/head.json").read_text()))
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def head_of(folder: Path) -> LaunchStatus | None:
 
 
 def ended_head(folder: Path) -> LaunchStatus:
-    """The record of a launch that has ended."""
+    """Return the status of a launch that has ended."""
     head = head_of(folder)
     assert head is not None
     assert head.has_ended
@@ -69,10 +69,10 @@ def ended_head(folder: Path) -> LaunchStatus:
 
 
 def attempts_of(folder: Path) -> list[dict[str, Any]]:
-    """All attempts, by key and number."""
+    """Return all attempts, sorted by key and number."""
     return [json.loads(path.read_text()) for path in sorted((folder / "store/trials").glob("*/attempts/*.json"))]
 
 
 def wait_for_lines(log: Path, count: int, process: subprocess.Popen[Any]) -> None:
-    """Until trials have logged so many steps."""
+    """Wait until trials have logged this number of steps."""
     wait_until(lambda: log.exists() and len(log.read_bytes().splitlines()) >= count, process)

@@ -1,4 +1,4 @@
-"""A program named nvidia-smi that lists the cards a test wants, first on PATH."""
+"""A program named nvidia-smi, first on PATH, that lists the GPUs of a test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = """#!/bin/sh
 case "$1" in
---query-gpu=index,uuid,name,compute_cap,memory.used,memory.total,utilization.gpu) printf '%s\\n' {cards} ;;
+--query-gpu=index,uuid,name,compute_cap,memory.used,memory.total,utilization.gpu) printf '%s\\n' {gpus} ;;
 --query-compute-apps=gpu_uuid,pid) printf '%s\\n' {processes} ;;
 *) exit 2 ;;
 esac
@@ -16,7 +16,7 @@ esac
 
 
 class NvidiaSmi:
-    """Cards are numbered from 0; the id of number n is GPU-n0000000-aaaa."""
+    """Stand-in for nvidia-smi.  GPUs are numbered from 0; the UUID of number n is GPU-n0000000-aaaa."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(folder), prepend=":")
@@ -31,22 +31,22 @@ class NvidiaSmi:
         mib: dict[int, str] | None = None,
         percent: dict[int, str] | None = None,
     ) -> None:
-        """From now on these are there.
+        """List these GPUs from now on.
 
         Args:
-            names: name and compute capability of each card, which has 80,000 MiB.
-            processes: number of the card to the id of a process on it.
-            mib, percent: number of the card to its used memory and its utilisation, as the program prints it.
+            names: name and compute capability of each GPU, which has 80,000 MiB.
+            processes: id of a process on a GPU, by the GPU's number.
+            mib, percent: used memory and utilisation, by the GPU's number, as the program prints them.
         """
-        cards = [
+        gpus = [
             f"'{n}, {uuid(n)}, {name}, {capability}, {(mib or {}).get(n, '3')}, 80000, {(percent or {}).get(n, '0')}'"
             for n, (name, capability) in enumerate(names)
         ]
         running = [f"'{uuid(n)}, {pid}'" for n, pid in (processes or {}).items()]
-        self._program.write_text(SCRIPT.format(cards=" ".join(cards), processes=" ".join(running)))
+        self._program.write_text(SCRIPT.format(gpus=" ".join(gpus), processes=" ".join(running)))
         self._program.chmod(0o755)
 
 
 def uuid(number: int) -> str:
-    """Id of a card."""
+    """Return the UUID of a GPU."""
     return f"GPU-{number}0000000-aaaa"

@@ -1,4 +1,4 @@
-"""Sweeps on each provider, with stand-ins for the programs and services that only real machines have."""
+"""Sweeps on each provider, with stand-ins for the programs and services of real machines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from sweep.spec.sweep import Sweep
 from tests.support.aws_sweeps import STUDY
 
 TICKS = itertools.count()
-AT_ONCE = Waiting(clock=lambda: float(next(TICKS)), sleep=lambda seconds: None)  # a second passes with every look
+AT_ONCE = Waiting(
+    clock=lambda: float(next(TICKS)), sleep=lambda seconds: None
+)  # every reading of the clock is a second later
 STATUS = SweepStatus((), (), frozenset(), {})  # nothing is left to run
 HOSTS = ["10.0.0.1", "10.0.0.2", "gpu-3.example.org"]
 
@@ -48,7 +50,7 @@ def on_ray(dashboard: Dashboard | str, trial: dict[str, Any] | None = None, **cl
 
 
 class FakeSsh:
-    """A program named ssh: each host is a folder, in which the script is run with the host's programs first."""
+    """A program named ssh.  Each host is a folder; scripts run in it, with the host's programs first on PATH."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.hosts = folder / "hosts"
@@ -77,7 +79,7 @@ cd "{self.hosts}/$host" && HOME="$PWD" PATH="$PWD/bin:/usr/bin:/bin" exec bash -
 
 
 class FakeSlurm:
-    """Its commands on PATH, with a queue in a file: a line `NAME NUMBER STATE REASON` for each job."""
+    """Slurm's commands on PATH, with a queue in a file: a line `NAME NUMBER STATE REASON` for each job."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(folder), prepend=":")
@@ -107,17 +109,19 @@ echo $number""",
         self.submitted, self.refuses = folder / "submitted", folder / "refuses"
 
     def holds(self, name: str, *jobs: str) -> None:
-        """Have these jobs in the queue, each as `NUMBER STATE REASON`, and no others."""
+        """Replace the queue by these jobs, each given as `NUMBER STATE REASON`."""
         self.queue.write_text("".join(f"{name} {job}\n" for job in jobs))
 
 
 class Dashboard(ThreadingHTTPServer):
-    """Answers as Ray's does, with a token and without; the shapes are those of Ray 2.60.
+    """Server that answers like Ray's dashboard, with and without a token; the answers have the form of Ray 2.60.
 
     Attributes:
-        nodes: what each has in all.
-        jobs: state of each, by the name it was submitted under.
-        refuses: whether it takes no job.
+        token: token that clients need; "" for none.
+        version: version of Ray.
+        nodes: resources of each node.
+        jobs: state of each job, by its name.
+        refuses: True to refuse new jobs.
     """
 
     def __init__(self) -> None:
@@ -138,13 +142,13 @@ class DashboardAnswer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         nodes = [{"state": "ALIVE", "resources_total": has} for has in self.server.nodes]
         nodes.append({"state": "DEAD", "resources_total": {"CPU": 99.0}})
-        said: Any = {"data": {"result": {"result": nodes}}}
+        answer: Any = {"data": {"result": {"result": nodes}}}
         if self.path == "/api/version":
-            said = {"ray_version": self.server.version}
+            answer = {"ray_version": self.server.version}
         elif self.path == "/api/jobs/":
-            said = [{"submission_id": name, "status": state} for name, state in self.server.jobs.items()]
-            said.append({"submission_id": None, "status": "RUNNING"})  # a driver that somebody started by hand
-        self._answer(said)
+            answer = [{"submission_id": name, "status": state} for name, state in self.server.jobs.items()]
+            answer.append({"submission_id": None, "status": "RUNNING"})  # a driver that was not submitted as a job
+        self._answer(answer)
 
     def do_PUT(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -162,16 +166,16 @@ class DashboardAnswer(BaseHTTPRequestHandler):
             self.server.jobs[self.path.split("/")[-2]] = "STOPPED"
             self._answer({"stopped": True})
 
-    def _answer(self, said: Any) -> None:
+    def _answer(self, answer: Any) -> None:
         if self.server.token and self.headers["Authorization"] != f"Bearer {self.server.token}":
             self.send_error(401)
             return
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps(said).encode())
+        self.wfile.write(json.dumps(answer).encode())
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Nobody reads it."""
+        """Print nothing."""
 
 
 @contextmanager

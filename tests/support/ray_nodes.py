@@ -1,6 +1,6 @@
-"""A Ray cluster of several nodes on this machine, each with processes of its own that a test may kill.
+"""A Ray cluster of several nodes on this machine; each node has its own processes, which a test may kill.
 
-As a script: one node, until it is killed.
+As a script it runs one node until it is killed:
 
     python -m tests.support.ray_nodes FOLDER HOST:PORT 0          the head
     python -m tests.support.ray_nodes FOLDER HOST:PORT CPUS       a worker
@@ -33,8 +33,10 @@ class RayNodes:
     """A head without slots, and workers.
 
     Attributes:
+        folder: folder for logs and sockets.
         address: HOST:PORT of the head.
-        token: without which nobody may enter.
+        token: secret that clients need.
+        processes: processes of the nodes, the head first.
     """
 
     folder: str
@@ -44,7 +46,7 @@ class RayNodes:
 
     @property
     def entry(self) -> dict[str, str]:
-        """Environment of whoever attaches."""
+        """Environment of a client of the cluster."""
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_ADDRESS": self.address}
 
     def start_head(self) -> None:
@@ -52,11 +54,11 @@ class RayNodes:
         wait_until(lambda: _answers(self.address), self.processes[0])
 
     def start_worker(self, cpus: int = 1, **extra: str) -> subprocess.Popen[bytes]:
-        """A node with slots; `kill_everything` of it is a power cut."""
+        """Start a node with slots; `kill_everything` on its process is like a power cut."""
         return self._start(str(cpus), **extra)
 
     def workers_running(self, process: subprocess.Popen[bytes]) -> int:
-        """Processes for trials that a node has, idle or not."""
+        """Return the number of Ray's worker processes on a node, busy or idle."""
         names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(process.pid)]
         return sum(name.startswith(b"ray::") for name in names)
 
@@ -75,7 +77,7 @@ class RayNodes:
 
 @contextmanager
 def ray_nodes() -> Iterator[RayNodes]:
-    """A head, and its end with that of all its workers."""
+    """Yield a cluster with a head, and kill all its nodes at the end."""
     with tempfile.TemporaryDirectory(prefix="nodes-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         nodes = RayNodes(folder, f"127.0.0.1:{_free_port()}")
         try:
@@ -101,7 +103,7 @@ def _answers(address: str) -> bool:
 
 
 def main(folder: str, address: str, cpus: str) -> None:
-    """Start one node, and stay."""
+    """Run one node."""
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 
@@ -117,7 +119,8 @@ def main(folder: str, address: str, cpus: str) -> None:
         node_manager_port=0,
         dashboard_agent_listen_port=_free_port(),
         include_dashboard=False,
-        plasma_store_socket_name=f"{folder}/plasma-{os.getpid()}",  # Ray's own names are for nodes that start in turn
+        # Ray's own names of sockets collide if nodes start at the same time.
+        plasma_store_socket_name=f"{folder}/plasma-{os.getpid()}",
         raylet_socket_name=f"{folder}/raylet-{os.getpid()}",
     )
     head = cpus == "0"
@@ -127,7 +130,7 @@ def main(folder: str, address: str, cpus: str) -> None:
         params.update(gcs_address=address, redis_address=address)
     Node(params, head=head, shutdown_at_exit=False, spawn_reaper=False)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    while os.getppid() != 1:  # a test that was killed leaves no nodes
+    while os.getppid() != 1:  # the node ends if its test was killed
         time.sleep(1)
     os.killpg(0, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Running the command line as a user does, for tests."""
+"""The command line, run as a user does, for tests."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from sweep.spec.sweep import Sweep
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 240  # seconds; a hang fails, a slow machine does not
+TIMEOUT = 240  # seconds; long enough for a slow machine
 
 
 def write_config(folder: Path, studies: list[dict[str, Any]], **top: Any) -> Path:
-    """A sweep in a folder of its own: its store, its cache, digits of 16 x 16."""
+    """Write the YAML of a sweep with its own store, a cache next to the folder, and digits of 16 x 16.
+
+    Returns:
+        The path of the YAML.
+    """
     config = folder / "sweep one's ü.yaml"
     common = {"datasets": ["digits"], "kind": "error_bars", "seeds": 1}
     body = {
@@ -40,13 +44,13 @@ def write_config(folder: Path, studies: list[dict[str, Any]], **top: Any) -> Pat
 
 
 def logged(**hyperparameters: Any) -> dict[str, Any]:
-    """A study of the detector that logs every step it trains."""
+    """Return a study of the detector that logs every step that it trains."""
     name = "tests.support.faulty_detectors:Logged"
     return {"detectors": [name], "abnormal": [0], "hyperparameters": {name: hyperparameters}}
 
 
 def platform(sweep: Sweep) -> Platform:
-    """What trials of a sweep run on, as its provider says."""
+    """Return the platform of a sweep's trials, from its provider."""
     from sweep.providers.registry import provider_of
 
     return provider_of(sweep).platform()
@@ -61,12 +65,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def sweep(*words: object, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a verb to its end."""
+    """Run a command of `python -m sweep` to its end."""
     return sweep_in(ROOT, *words, **extra)
 
 
 def sweep_in(folder: Path, *words: object, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a verb to its end in a folder of the user's."""
+    """Run a command of `python -m sweep` to its end in a folder."""
     return subprocess.run(
         command(*words),
         cwd=folder,
@@ -79,7 +83,7 @@ def sweep_in(folder: Path, *words: object, **extra: str) -> subprocess.Completed
 
 
 def plan_of(config: Path) -> dict[str, Any]:
-    """What `plan --json` says."""
+    """Return what `plan --json` prints."""
     run = sweep("plan", config, "--json")
     assert run.returncode == 0, run.stderr
     found: dict[str, Any] = json.loads(run.stdout)
@@ -87,21 +91,21 @@ def plan_of(config: Path) -> dict[str, Any]:
 
 
 def results_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Result records by key."""
+    """Return the result records of a folder's store, by key."""
     return {p.parent.name: json.loads(p.read_text()) for p in (folder / "store/trials").glob("*/result.json")}
 
 
 def wait_until(condition: Any, process: subprocess.Popen[Any] | None = None) -> None:
-    """Poll until `condition()` is true; a process that ends meanwhile is a failure."""
+    """Poll until `condition()` is true; fail if the process ends before."""
     deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        assert process is None or process.poll() is None, "the launch ended before it happened"
+        assert time.monotonic() < deadline, "the condition did not become true"
+        assert process is None or process.poll() is None, "the process ended before the condition became true"
         time.sleep(0.02)
 
 
 def kill_everything(process: subprocess.Popen[Any]) -> None:
-    """kill -9 of the launch and of all that it started: driver, Ray's daemons, workers."""
+    """Kill a process and all its descendants with SIGKILL, as a power cut would: tuner, Ray's daemons, workers."""
     for pid in [*descendants(process.pid), process.pid]:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -111,7 +115,7 @@ def kill_everything(process: subprocess.Popen[Any]) -> None:
 
 
 def orphans() -> list[int]:
-    """Processes of Ray, or drivers of it, whose launch is gone; its scratch folder names the launch."""
+    """Return processes of Ray, or tuners, whose launch is gone; their scratch folder has the id of the launch."""
     found = []
     for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -124,7 +128,7 @@ def orphans() -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """Processes that descend from one, parents first."""
+    """Return the ids of a process's descendants, parents first."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -110,7 +110,7 @@ def _begin(job: Mapping[str, Any]) -> Generator[Any, bool | None, Record]:
     spec = TrialSpec.from_dict(job["spec"])
     options = make_options(
         spec,
-        job["cache"],
+        cache=job["cache"],
         cache_bytes=job["cache_bytes"],
         checkpoint_seconds=job["checkpoint_seconds"],
         keep_weights=job["keep_weights"],

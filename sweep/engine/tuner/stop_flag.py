@@ -1,8 +1,8 @@
 """Signals that ask trials to write their resume state and end.
 
 There are two causes.  A launch stops all trials: the stop file appears on the machine of the tuner process, and a key
-in Ray's key-value store informs every other node.  Or a machine will be taken away: its guard writes a notice file
-there.
+in Ray's key-value store informs every other node.  Or a machine will be taken away: `spot_notice.py`
+there writes a notice file.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What runs on the head of a cluster."""
+"""Processes on the head of a cluster: the supervisor, and the driver that it starts."""

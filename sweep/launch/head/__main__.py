@@ -1,12 +1,14 @@
-"""Runs one launch of a sweep on the head of a Ray cluster that runs already.
+"""The driver: run one launch of a sweep on the head of a Ray cluster that exists.
 
     python -m sweep.launch.head STORAGE SWEEP NUMBER
 
-Reads the launch from the store (`sweeps/SWEEP/specs/NUMBER.json`), attaches to the cluster at RAY_ADDRESS, else on
-this machine, runs until nothing is left, and puts the report into the store.  Says where it is in
-`sweeps/SWEEP/head.json`.  Ends with the exit codes of `sweep.errors`; with any other it has died, may be
-started again, and goes on where it was.  SIGTERM, or Ctrl-C, ends it in order: trials write their resume state;
-`sweep.launch.head.supervisor` says which other signals do.
+It reads the launch from the store (`sweeps/SWEEP/specs/NUMBER.json`), and attaches to the cluster at RAY_ADDRESS, or on
+this machine.  It runs until no trial is left, and puts the report into the store.  While it runs, it writes its
+status to `sweeps/SWEEP/head.json`.
+
+It ends with an exit code of `sweep.errors`.  Any other exit code means that it crashed: it can be started again, and
+goes on where it was.  SIGTERM and Ctrl-C stop it in order: trials write their resume state.  For other signals see
+`sweep.launch.head.supervisor`.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from sweep.errors import INTERRUPTED, USER_ERROR
 if TYPE_CHECKING:
     from rich.console import Console
 
-DIED = 70  # EX_SOFTWARE: no outcome of the launch, so worth another start
-WIDTH = 120  # of a log
+DIED = 70  # EX_SOFTWARE: no outcome of the launch, so the supervisor starts the driver again
+WIDTH = 120  # columns of the log
 
 
 def main(storage: str, sweep_id: str, number: int) -> int:
-    """Run the launch; returns the exit code, never Python's own, which would read as an outcome."""
+    """Run the launch, and return its exit code.
+
+    After a crash the code is `DIED`, not Python's own 1, which would mean a problem of the user.
+    """
     try:
         from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""One launch on the head of a Ray cluster that runs already: from its record in the store to the report there."""
+"""One launch on the head of a Ray cluster that exists: from its record in the store to its report in the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from data.errors import DataError
-from sweep.engine.loop import STOPPED, TrialLoop
+from sweep.engine.loop import STOPPED, LoopEnd, TrialLoop
 from sweep.engine.tuner_process import Scratch, TunerProcess
 from sweep.errors import BUDGET, INTERRUPTED, USER_ERROR, UserError
 from sweep.launch.head.status_writer import StatusWriter
@@ -30,18 +30,18 @@ from sweep.store.base import StoreError
 from sweep.store.lease import Held, Lease, owner_name, take_over
 from sweep.store.ledger import Ledger, Record
 
-STOP_SECONDS = 300.0  # for trials to write their resume state: machines cost meanwhile, or are about to go
-ECHO_SECONDS = 2.0
-NEEDED_FIELDS = ("argv", "commit", "dirty", "time")  # of the record, in addition to sweep and platform
-ADDRESS = "127.0.0.1:6379"  # of Ray on a cluster's head
+STOP_SECONDS = 300.0  # time for trials to write their resume state; machines cost money or will be taken away
+ECHO_SECONDS = 2.0  # a second stop signal within this time only repeats the first one
+NEEDED_FIELDS = ("argv", "commit", "dirty", "time")  # fields of the record in addition to sweep and platform
+ADDRESS = "127.0.0.1:6379"  # address of Ray on the head of a cluster
 
 
 @dataclass(frozen=True)
 class HeadLaunch(Prepared):
-    """A launch on an attached cluster.
+    """A launch on an attached Ray cluster.
 
     Attributes:
-        number, record: of the launch, from the ledger.
+        number, record: number and record of the launch, from the ledger.
     """
 
     number: int
@@ -49,37 +49,37 @@ class HeadLaunch(Prepared):
 
     @classmethod
     def open(cls, storage: str, sweep_id: str, number: int, console: Console) -> HeadLaunch:
-        """A launch as its record in the store describes it.
+        """Return the launch that a record in the store describes.
 
         Raises:
-            UserError: there is no such launch, or it cannot be read by this version.
-            StoreError: the store cannot be asked.
+            UserError: there is no such launch, or this version cannot read it.
+            StoreError: the store does not answer.
         """
         store = open_store(storage)
         ledger = Ledger(store, sweep_id)
         record = ledger.spec(number)
         if record is None:
-            raise UserError(f"{store.url} has no launch {number} of a sweep {sweep_id}: launch it again")
+            raise UserError(f"{store.url} has no launch {number} of sweep {sweep_id}: launch it again")
         sweep, platform = read_back(record, ledger, number, storage, NEEDED_FIELDS)
         return cls(sweep, expand(sweep, platform), platform, store, ledger, console, number, record)
 
     def run(self) -> int:
-        """Run until nothing is left, and report; returns the exit code.
+        """Run until no trial is left, and report.  Returns the exit code.
 
-        SIGTERM, SIGINT and SIGUSR2 stop it in order.  So does SIGUSR1, after which the launch has not ended: it is
-        to go on, as the same launch, where this machine's time has run out.  With `term_suspends` the launch ends by
-        SIGUSR2 alone.
+        SIGTERM, SIGINT and SIGUSR2 stop the launch in order, and it has ended then.  SIGUSR1 also stops it in order,
+        but suspends it: it goes on later as the same launch, because the time of this machine is over.  If
+        `term_suspends` is true, SIGTERM and SIGINT also suspend it, and only SIGUSR2 ends it.
 
         Raises:
-            UserError: another launch of this sweep runs, or it makes no sense to go on.
+            UserError: another launch of this sweep runs, or going on makes no sense.
             StoreError: the store failed; started again, the launch goes on where it was.
             DataError: data are damaged.
         """
         lease = self.lease(f"{owner_name()}, launch {self.number}")
-        asked: list[bool] = []  # to stop, before there is anything to stop, or when there is nothing left
+        asked: list[bool] = []  # not empty if a stop was requested before the trials started or after they ended
         provider, console = provider_of(self.sweep), self.console
         try:
-            take_over(lease)  # of whoever made the machines
+            take_over(lease)  # the process that made the machines holds it
             with (
                 on_interrupt(partial(asked.append, True)),
                 stop_on(signal.SIGUSR1) as suspended,
@@ -95,45 +95,47 @@ class HeadLaunch(Prepared):
                     provider.list_machines if provider.knows_prices else None,
                     console,
                     provider.last_refusal if provider.adds_workers else None,
+                    advice=provider.capacity_advice,
                 ) as writer,
             ):
                 try:
-                    code = self._run_trials(lease, writer, asked)
+                    end = self._run_trials(lease, writer, asked)
                 except (UserError, StoreError, DataError) as error:
-                    with suppress(StoreError):  # the supervisor writes it, when it can be written
+                    with suppress(StoreError):  # then the supervisor writes it as soon as it can
                         writer.end(USER_ERROR, str(error))
                     raise
                 try:
                     goes_on = suspended.is_set() or (term_suspends() and not ended.is_set())
-                    if code == INTERRUPTED and goes_on:
+                    if end.code == INTERRUPTED and goes_on:
                         writer.suspend()
                     else:
-                        self._close(writer, code)
-                except StoreError as error:  # that it has ended is as true; the supervisor goes on trying to say it
+                        self._close(writer, end)
+                # The launch has ended nevertheless, and the supervisor keeps trying to write that.
+                except StoreError as error:
                     console.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
-                return code
+                return end.code
         except Held as held:
             raise self.refusal(held) from None
 
-    def _close(self, writer: StatusWriter, code: int) -> None:
-        """Report, and say that the launch has ended.
+    def _close(self, writer: StatusWriter, end: LoopEnd) -> None:
+        """Put the report into the store, and write that the launch has ended.
 
         Raises:
-            StoreError: it cannot be said; that it has ended is as true.
+            StoreError: it cannot be written; the launch has ended nevertheless.
         """
-        state = read_status(self.work, self.ledger)
-        writer.report(state)
+        status = end.status or read_status(self.work, self.ledger)
+        writer.report(status)
         spent, stranded = f"{writer.exhausted_budget()} is reached", writer.why_stranded()
-        why = {INTERRUPTED: STOPPED, BUDGET: spent, USER_ERROR: stranded}.get(code)
-        writer.end(code, "; ".join(filter(None, [why, self._put_report(state)])) or None)
+        why = {INTERRUPTED: STOPPED, BUDGET: spent, USER_ERROR: stranded}.get(end.code)
+        writer.end(end.code, "; ".join(filter(None, [why, self._put_report(status)])) or None)
 
-    def _run_trials(self, lease: Lease, writer: StatusWriter, asked: Sequence[bool]) -> int:
-        """Run all trials; returns the exit code.
+    def _run_trials(self, lease: Lease, writer: StatusWriter, asked: Sequence[bool]) -> LoopEnd:
+        """Run all trials.
 
         Args:
-            lease: of the sweep, held.
-            writer: of the launch's status.
-            asked: not empty if the launch was asked to stop before.
+            lease: lease of the sweep, held by this launch.
+            writer: writer of the launch's status.
+            asked: not empty if a stop was requested before.
         """
         with Scratch() as scratch:
             tuner = TunerProcess(scratch, self.platform, os.environ.get("RAY_ADDRESS", ADDRESS))
@@ -147,9 +149,9 @@ class HeadLaunch(Prepared):
                             put_missing(self.sweep, self.store, self.console)
                     status = read_status(self.work, self.ledger)
                     writer.plan(status, self.ledger)
-                    return self._loop(writer).run(lease, tuner, status).code
+                    return self._loop(writer).run(lease, tuner, status)
             except KeyboardInterrupt:
-                return INTERRUPTED
+                return LoopEnd(INTERRUPTED)
             finally:
                 tuner.kill()
 
@@ -167,9 +169,10 @@ class HeadLaunch(Prepared):
         )
 
     def _put_report(self, state: SweepStatus) -> str | None:
-        """Put the report into the store; returns what is wrong with it.
+        """Put the report into the store.  Returns an error text, or None.
 
-        Whatever it is: results are in the ledger, from which anybody can report, and the machines must go.
+        No error is raised: results are in the ledger, from which a report can be made at any time, and the machines
+        must be removed.
         """
         prefix = f"sweeps/{self.sweep.name}/report"
         try:

@@ -1,4 +1,4 @@
-"""Keeps the head's record true while a launch runs, and holds the launch's budget against it."""
+"""Write head.json while a launch runs, and check the launch's budget."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ from sweep.store.launch_status import LaunchStatus, Node
 from sweep.store.lease import Lease
 from sweep.store.ledger import Ledger, Record
 
-TELL_SECONDS = 10.0  # between two writings without a change
-BILL_SECONDS = 30.0  # between two questions to a place about its machines
+WRITE_SECONDS = 10.0  # time between two writes if nothing changes
+BILL_SECONDS = 30.0  # time between two requests for the list of machines
 Bill = Callable[[], list[Node] | None]  # machines of the sweep; None if the provider does not answer
 Refused = Callable[[], str | None]  # the provider's last answer when it gave no worker; None once it gives one
-STRANDED_SECONDS = 1800.0  # without a slot while trials wait: the head costs meanwhile, and nobody may be looking
+STRANDED_SECONDS = 1800.0  # trials wait so long for a slot; the head costs money, perhaps with no one watching
 SUSPENDED = "suspended: it goes on in the next run"
 COUNTED = ("trials", "done", "failed", "pruned", "to_run")
 
 
 class StatusWriter:
-    """Writes the record every ten seconds and at each change, from a thread of its own.
+    """Writes head.json every 10 s and at each change, from its own thread.
 
-    What is not ours is left alone: while the lease of the sweep is lost, nothing is written.
+    While the lease of the sweep is lost, nothing is written, because head.json then belongs to another launch.
 
     Args:
-        store, sweep, platform, lease: of the launch; the lease is held.
-        number, record: of the launch, from the ledger.
-        bill: lists the machines with their prices; None where the place does not know any.
-        console: hears of what cannot be done.
-        refused: of a place that is asked for machines while the launch runs; None for any other.
-        clock: monotonic seconds.
+        store, sweep, platform, lease: store, sweep, platform and lease of the launch; the lease is held.
+        number, record: number and record of the launch, from the ledger.
+        bill: returns the machines with their prices; None if the provider knows no prices.
+        console: for problems.
+        refused: returns the provider's last refusal of a worker; None if the provider adds no workers during a launch.
+        clock: returns monotonic seconds.
+        advice: what a user can do when no worker comes.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class StatusWriter:
         console: Console,
         refused: Refused | None = None,
         clock: Callable[[], float] = time.monotonic,
+        advice: str = "",
     ) -> None:
         self._store, self._sweep, self._platform, self._console = store, sweep, platform, console
         self.lease, self._bill, self._refused, self._clock = lease, bill, refused, clock
+        self._advice = advice
         self._started = float(record.get("started") or record["time"])
         hours = sweep.budget.max_hours
         deadline = record.get("deadline", None if hours is None else self._started + hours * 3600)
@@ -74,8 +77,8 @@ class StatusWriter:
         self._lock = threading.Lock()
         self._changed, self._ended = threading.Event(), threading.Event()
         self._billed_at = float("-inf")
-        self._told_unpriced = False
-        self._unserved_since: float | None = None  # trials wait, and there is no slot
+        self._unpriced_reported = False
+        self._unserved_since: float | None = None  # since when trials have waited without a slot
         self._stranded: str | None = None
         self._thread = threading.Thread(target=self._write_until_ended, name="head record", daemon=True)
 
@@ -90,7 +93,7 @@ class StatusWriter:
         self._thread.join()
 
     def plan(self, state: SweepStatus, ledger: Ledger) -> None:
-        """What there is to do, and what earlier drivers of the launch met."""
+        """Write the numbers of trials, and the preemptions that earlier drivers of this launch had."""
         index = ledger.index()
         tried = ledger.attempts(index, {p.key for p in state.planned} & index.attempts.keys())
         lost = [a for attempts in tried.values() for a in attempts if a["status"] == "preempted"]
@@ -98,7 +101,7 @@ class StatusWriter:
         self._change(preemptions=preemptions, **_counts(state))
 
     def hear(self, event: Record | None, progress: Progress) -> None:
-        """Take in what a generation says."""
+        """Update the status with an event of the tuner process."""
         with self._lock:
             counts: dict[str, Any] = progress.counts()
             head = replace(self._head, **counts)
@@ -113,21 +116,21 @@ class StatusWriter:
                     seen = [Node(node["name"], since=now, alive=node["alive"]) for node in event["nodes"]]
                     head = replace(head, nodes=launch_status.merge_nodes(head.nodes, seen, now))
             preempted = event is not None and event["event"] == "attempt" and event["record"]["status"] == "preempted"
-            others = head.slots != self._head.slots
+            slots_changed = head.slots != self._head.slots
             if head.slots or not head.to_run:
                 self._unserved_since = None
             elif self._unserved_since is None:
                 self._unserved_since = self._clock()
             self._head = replace(head, preemptions=head.preemptions + preempted)
-        if preempted or ready or others:
+        if preempted or ready or slots_changed:
             self._changed.set()
 
     def report(self, state: SweepStatus) -> None:
-        """Nothing runs any more, and the report is being made."""
+        """Write that no trial runs any more, and the report is being made."""
         self._change(state="reporting", running=0, **_counts(state))
 
     def end(self, code: int, cause: str | None = None) -> None:
-        """The last word, written when this returns.
+        """Write that the launch has ended.  Returns when it is written.
 
         Raises:
             StoreError: it could not be written.
@@ -135,7 +138,7 @@ class StatusWriter:
         self._close(state="ended", exit_code=code, cause=cause)
 
     def suspend(self) -> None:
-        """The last word of a launch that has not ended.
+        """Write that the launch is suspended.  Returns when it is written.
 
         Raises:
             StoreError: it could not be written.
@@ -150,7 +153,7 @@ class StatusWriter:
         self._write()
 
     def exhausted_budget(self) -> str | None:
-        """Which budget is used up."""
+        """Return the budget that is used up; None if none is."""
         budget, head = self._sweep.budget, self._head
         if head.deadline is not None and time.time() > head.deadline:
             return "the launch's time limit" if budget.max_hours is None else f"budget.max_hours={budget.max_hours:g}"
@@ -161,16 +164,19 @@ class StatusWriter:
         return None
 
     def why_stranded(self) -> str | None:
-        """Why no trial can run; None before they have waited for half an hour, and where no place is asked."""
+        """Return why no trial can run.
+
+        Returns:
+            None if trials have waited for less than half an hour, or the provider adds no workers.
+        """
         with self._lock:
             since, known = self._unserved_since, self._stranded
         if known is not None or self._refused is None or since is None or self._clock() - since < STRANDED_SECONDS:
             return known
-        answer = self._refused() or "no refusal, so workers cannot be set up (cluster.image, cluster.ray)"
+        answer = self._refused() or "no refusal, so workers cannot be set up"
         self._stranded = (
-            f"trials have waited {STRANDED_SECONDS / 60:.0f} minutes for a worker; the place's last answer: {answer}; "
-            "`check` says which quota or right is missing, and other types in cluster.worker or cluster.zones: auto "
-            "may have capacity; the same command goes on where it was"
+            f"trials have waited {STRANDED_SECONDS / 60:.0f} minutes for a worker; the provider's last answer: "
+            f"{answer}.  {self._advice}  The same command goes on where it was."
         )
         return self._stranded
 
@@ -181,21 +187,21 @@ class StatusWriter:
 
     def _write_until_ended(self) -> None:
         while not self._ended.is_set():
-            self._changed.wait(TELL_SECONDS)
+            self._changed.wait(WRITE_SECONDS)
             self._changed.clear()
             if time.monotonic() - self._billed_at >= BILL_SECONDS:
                 self._look_at_machines()
             try:
                 self._write()
-            except StoreError as error:  # the launch goes on without being seen; its own writes tell what is wrong
+            except StoreError as error:  # only `status` is out of date; if the store fails, trials report it
                 self._console.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
 
     def _look_at_machines(self) -> None:
-        """Machines as their place lists them; while it does not answer, those that are known go on costing."""
+        """Get the list of machines from the provider; if it does not answer, the known machines keep costing."""
         self._billed_at = time.monotonic()
         try:
             seen = self._bill() if self._bill is not None else None
-        except Exception:  # noqa: BLE001  (a place's answer of an unknown shape; the record must go on)
+        except Exception:  # noqa: BLE001  (the provider's answer may have any form; the status must still be written)
             self._console.print_exception()
             seen = None
         refused = self._refused() if self._refused is not None else None
@@ -212,12 +218,12 @@ class StatusWriter:
             self._bill is not None
             and usd is None
             and self._sweep.budget.max_usd is not None
-            and not self._told_unpriced
+            and not self._unpriced_reported
         ):
-            self._told_unpriced = True
+            self._unpriced_reported = True
             unknown = ", ".join(sorted({node.type or node.name for node in nodes if node.usd_per_hour is None}))
-            said = f"budget.max_usd cannot be held: no price of {unknown} is known; give cluster.prices"
-            self._console.print(said, markup=False, soft_wrap=True)
+            text = f"budget.max_usd cannot be enforced: the price of {unknown} is unknown; give cluster.prices"
+            self._console.print(text, markup=False, soft_wrap=True)
 
     def _write(self) -> None:
         with self._lock:
@@ -227,7 +233,7 @@ class StatusWriter:
 
 
 def _has_died(head: LaunchStatus) -> bool:
-    """Whether whoever wrote it has had no last word."""
+    """Return True if the driver that wrote this status crashed, without writing that it ended or was suspended."""
     return not head.has_ended and head.cause != SUSPENDED
 
 

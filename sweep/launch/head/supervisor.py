@@ -1,14 +1,19 @@
-"""Keeps the driver of one launch running on a head, and ends the head's work whatever comes.
+"""Keep the driver of one launch running on a head, and end the work of the head in every case.
 
     python -m sweep.launch.head.supervisor STORAGE SWEEP NUMBER [--then COMMAND] [--log FILE [--detach]]
 
-One for each sweep and machine.  A driver that dies is started again, until it has died several times in a row
-without a new result.  While it lives it touches a file by which the machine's guard knows that somebody is there.
-When the launch has ended, however it did, `sweeps/SWEEP/head.json` says so, and then COMMAND is run, once: it
-takes the machines away.  SIGTERM, SIGUSR2 or Ctrl-C ends the launch in order: trials write their resume state.
-SIGUSR1 does the same to this machine's work alone: the launch has not ended, COMMAND is not run, and the same
-command goes on with it, here or elsewhere.  So does SIGTERM with SWEEP_TERM_SUSPENDS=1 in the environment, where it
-comes from a place that takes machines back.
+There is one supervisor for each sweep and machine.  It starts the driver again if it crashes, until it has crashed
+several times in a row without a new result.  While the supervisor lives, it touches a file every few seconds: the
+machine's guard watches this file.  When the launch has ended, for any reason, it writes so into
+`sweeps/SWEEP/head.json`.  Then it runs COMMAND once, which removes the machines.
+
+Signals:
+
+- SIGTERM, SIGUSR2 and Ctrl-C end the launch in order: trials write their resume state.
+- SIGUSR1 suspends the launch: trials write their resume state, but the launch has not ended and COMMAND is not run.
+  The same command goes on with the launch later, here or elsewhere.
+- With SWEEP_TERM_SUSPENDS=1 in the environment, SIGTERM suspends the launch, too.  It is set if the provider sends
+  SIGTERM when it takes machines back.
 """
 
 from __future__ import annotations
@@ -38,43 +43,43 @@ from sweep.store.launch_status import LaunchStatus
 
 SUPERVISED_FILE = "/run/sweep/supervised"
 TOUCH_SECONDS = 5.0
-DEATHS_IN_A_ROW = 5
+MAX_CONSECUTIVE_CRASHES = 5  # of the driver, with no new result in between
 LONGEST_PAUSE = 60.0  # seconds before the driver is started again
-WRITE_SECONDS = 300.0  # to go on trying to write that the launch has ended: the machines cost meanwhile
-OTHERS_SECONDS = 60.0  # for which a record of another launch counts as that of a driver that lives
+WRITE_SECONDS = 300.0  # time to keep trying to write that the launch has ended; the machines cost money
+OTHERS_SECONDS = 60.0  # a status of another launch that is younger belongs to a driver that is alive
 FINAL = (errors.DONE, errors.USER_ERROR, errors.SOME_FAILED, errors.BUDGET, errors.INTERRUPTED)
-NOT_STARTED = 127  # as shells have it
-LAST_LINES = 20  # of what a driver said
+NOT_STARTED = 127  # the status that shells use for a command that cannot be started
+LAST_LINES = 20  # lines of the driver's output that are kept for its cause of death
 
 
 @dataclass
 class Supervisor:
-    """Of one launch.
+    """Supervisor of one launch.
 
     Attributes:
-        storage, sweep, number: name the launch.
-        deaths: in a row after which it gives up.
-        pause: seconds before the first new start; each further death doubles it.
-        suspended: whether it was asked to leave the launch to a later run.
+        storage, sweep, number: names of the store and the sweep, and number of the launch.
+        deaths: number of crashes in a row after which it gives up.
+        pause: seconds before the first restart; each further crash in a row doubles it.
+        suspended: True if the launch is to go on in a later run.
     """
 
     storage: str
     sweep: str
     number: int
-    deaths: int = DEATHS_IN_A_ROW
+    deaths: int = MAX_CONSECUTIVE_CRASHES
     pause: float = 1.0
     _driver: subprocess.Popen[bytes] | None = None
     suspended: bool = False
     _stopping: bool = False
 
     def run(self) -> int:
-        """Until the launch has ended, or is suspended; returns its exit code."""
+        """Run until the launch has ended or is suspended.  Returns its exit code."""
         head = self._head()
         if head is not None and head.has_ended and head.exit_code is not None:
-            return head.exit_code  # an earlier supervisor was cut off between this and its last command
+            return head.exit_code  # an earlier supervisor was killed before it ran COMMAND
         code, cause = self._outcome()
         if self.suspended and code != errors.INTERRUPTED:
-            self.suspended = False  # it had come to its end
+            self.suspended = False  # the launch ended before the signal had an effect
         if self.suspended:
             tell(f"launch {self.number} of {self.sweep} is suspended")
             return code
@@ -83,8 +88,14 @@ class Supervisor:
         return code
 
     def stop(self, *, suspend: bool = False) -> None:
-        """In order; asked again, now.  Called by a signal, so it takes no lock."""
-        if not self._stopping:  # whoever ends this machine's processes next does not change what was wanted
+        """Stop the driver in order; the second call ends it at once.
+
+        A signal handler calls this, so it takes no lock.
+
+        Args:
+            suspend: suspend the launch instead of ending it.  Only the first call decides this.
+        """
+        if not self._stopping:  # a later signal, e.g. when the machine shuts down, does not change this decision
             self.suspended = suspend
         self._stopping = True
         driver = self._driver
@@ -93,51 +104,51 @@ class Supervisor:
                 os.kill(driver.pid, signal.SIGUSR1 if self.suspended else signal.SIGUSR2)
 
     def _outcome(self) -> tuple[int, str]:
-        """Exit code of the launch, and the last words about it."""
-        died, done = 0, -1
+        """Return the exit code of the launch, and the end of the driver's output."""
+        crashes, done = 0, -1
         while not self._stopping:
-            code, words = self._drive()
+            code, output = self._drive()
             if code in FINAL:
-                return code, words
+                return code, output
             head = self._head()
             if head is not None and head.has_ended and head.exit_code is not None:
-                return head.exit_code, words  # it was killed after its last word
-            found = head.done if head is not None else -1
-            died = 1 if found > done >= 0 else died + 1
-            done = max(done, found)
-            tell(f"the driver ended with status {code}, {died} in a row without a new result")
-            if died >= self.deaths:
-                return errors.USER_ERROR, f"the driver died {died} times in a row (status {code}): {words}"
-            self._wait(min(LONGEST_PAUSE, self.pause * 2 ** (died - 1)))
+                return head.exit_code, output  # the driver was killed after it had written the end
+            done_now = head.done if head is not None else -1
+            crashes = 1 if done_now > done >= 0 else crashes + 1
+            done = max(done, done_now)
+            tell(f"the driver ended with status {code}, {crashes} in a row without a new result")
+            if crashes >= self.deaths:
+                return errors.USER_ERROR, f"the driver died {crashes} times in a row (status {code}): {output}"
+            self._wait(min(LONGEST_PAUSE, self.pause * 2 ** (crashes - 1)))
         return errors.INTERRUPTED, "stopped while no driver ran"
 
     def _drive(self) -> tuple[int, str]:
-        """Run a driver to its end; returns its exit status and its last words."""
+        """Run a driver to its end.  Returns its exit status and the end of its output."""
         try:
             self._driver = subprocess.Popen(
                 [sys.executable, "-m", "sweep.launch.head", self.storage, self.sweep, str(self.number)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C comes to us, and we decide
-                preexec_fn=die_with_parent,  # the supervisor that comes next starts one of its own
+                start_new_session=True,  # so that Ctrl-C reaches only the supervisor, which then stops the driver
+                preexec_fn=die_with_parent,  # a new supervisor starts its own driver
             )
-        except OSError as error:  # no memory for another process, for now
+        except OSError as error:  # e.g. no memory for another process at present
             return NOT_STARTED, str(error)
-        if self._stopping:  # asked between our look and its start
+        if self._stopping:  # the signal came before the driver had started, so it has not received it
             self.stop(suspend=self.suspended)
         assert self._driver.stdout is not None
         last: deque[str] = deque(maxlen=LAST_LINES)
-        with self._driver.stdout as said:
-            for line in said:
+        with self._driver.stdout as pipe:
+            for line in pipe:
                 last.append(line.decode(errors="replace"))
                 say(last[-1])
         return self._driver.wait(), "".join(last).strip()
 
     def _write_end(self, code: int, cause: str) -> None:
-        """See to it that the record says that the launch has ended, for as long as that may take.
+        """Write into head.json that the launch has ended, unless the driver has done so; retry if the store fails.
 
-        A driver that could, has written it.  The record of another launch whose driver lives is its own.
+        The status of another launch whose driver is alive is not overwritten.
         """
         until, pause = time.monotonic() + WRITE_SECONDS, 1.0
         while True:
@@ -160,7 +171,7 @@ class Supervisor:
             pause = min(LONGEST_PAUSE, 2 * pause)
 
     def _head(self) -> LaunchStatus | None:
-        """The record, None also where it is of another launch, or the store does not answer."""
+        """Return the launch status; None if it belongs to another launch, or the store does not answer."""
         try:
             head = launch_status.read(open_store(self.storage), self.sweep)
             return head if head is not None and head.launch == self.number else None
@@ -169,7 +180,10 @@ class Supervisor:
             return None
 
     def _wait(self, seconds: float) -> None:
-        """Not by an event, whose lock a signal may find taken."""
+        """Wait; return early if a stop is requested.
+
+        An Event is not used, because a signal handler could find its lock taken.
+        """
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._stopping:
             time.sleep(min(0.2, seconds))
@@ -183,7 +197,7 @@ class AlreadySupervised(Exception):
     """Another supervisor of this sweep runs on this machine.
 
     Attributes:
-        number: of the launch that it is for.
+        number: number of the launch that it supervises.
     """
 
     def __init__(self, number: int) -> None:
@@ -192,10 +206,10 @@ class AlreadySupervised(Exception):
 
 
 def lock(storage: str, sweep: str, number: int) -> int:
-    """Take the place of this machine's supervisor of a sweep, for as long as the descriptor is open.
+    """Lock the sweep on this machine for this supervisor, until the returned descriptor is closed.
 
     Raises:
-        AlreadySupervised: somebody has it.
+        AlreadySupervised: another supervisor holds the lock.
     """
     digest = hashlib.sha256(f"{storage}\n{sweep}".encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"sweep-supervisor-{os.getuid()}-{digest}"
@@ -212,48 +226,52 @@ def lock(storage: str, sweep: str, number: int) -> int:
 
 
 def touch(file: Path, ended: threading.Event) -> None:
-    """Show the machine's guard that somebody is here, until `ended`."""
-    told = False
+    """Touch a file every few seconds until `ended`, so that the machine's guard sees that the supervisor is alive."""
+    warned = False
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
         except OSError as error:
-            if not told:
+            if not warned:
                 tell(f"{file} cannot be touched ({error.strerror}); a guard that watches it powers this machine off")
-            told = True
+            warned = True
         if ended.wait(TOUCH_SECONDS):
             return
 
 
 def tell(text: str) -> None:
-    """A line of the log."""
+    """Write a line with the time to the log."""
     say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} supervisor: {text}\n")
 
 
 def say(text: str) -> None:
-    """Print; a disk that is full, or a reader that is gone, must not keep the machines."""
+    """Print; ignore a full disk or a closed pipe, which must not prevent the removal of the machines."""
     with suppress(OSError):
         print(text, end="", flush=True)
 
 
 def main() -> int:
-    """Supervise; returns the exit code of the launch.
+    """Supervise.  Returns the exit code of the launch.
 
-    Where a supervisor runs on this machine already: DONE if that is for the same launch, else ALREADY_RUNS.
+    If a supervisor runs on this machine already: DONE if it is for the same launch, else ALREADY_RUNS.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("storage")
     parser.add_argument("sweep")
     parser.add_argument("number", type=int)
     parser.add_argument("--then", default="", help="shell command to run once the launch has ended")
-    parser.add_argument("--log", type=Path, help="file to append what is said to")
-    parser.add_argument("--detach", action="store_true", help="return at once; the supervisor goes on by itself")
-    parser.add_argument("--deaths", type=int, default=DEATHS_IN_A_ROW, help="of the driver after which to give up")
+    parser.add_argument("--log", type=Path, help="file to append the output to")
+    parser.add_argument(
+        "--detach", action="store_true", help="return at once; the supervisor goes on in the background"
+    )
+    parser.add_argument(
+        "--deaths", type=int, default=MAX_CONSECUTIVE_CRASHES, help="number of crashes in a row after which to give up"
+    )
     parser.add_argument("--pause", type=float, default=1.0, help="seconds before the driver is started again")
     parser.add_argument(
         "--supervised", type=Path, default=Path(os.environ.get("SWEEP_SUPERVISED_FILE", SUPERVISED_FILE)),
-        help="file to touch while this lives",
+        help="file to touch while this process lives",
     )  # fmt: skip
     options = parser.parse_args()
     try:
@@ -263,10 +281,10 @@ def main() -> int:
         return errors.DONE if other.number == options.number else errors.ALREADY_RUNS
     if options.log is not None:
         options.log.parent.mkdir(parents=True, exist_ok=True)
-    if options.detach and not _goes_on():
+    if options.detach and not _detach():
         return errors.DONE
     if options.log is not None:
-        _say_into(options.log)
+        _redirect_output(options.log)
     supervisor = Supervisor(options.storage, options.sweep, options.number, options.deaths, options.pause)
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -284,13 +302,17 @@ def main() -> int:
         if options.then and not supervisor.suspended:
             tell(f"running: {options.then}")
             status = subprocess.run(options.then, shell=True, stdin=subprocess.DEVNULL).returncode  # noqa: S602
-            tell(f"that ended with status {status}")
+            tell(f"the command ended with status {status}")
         ended.set()
         touching.join()
 
 
-def _goes_on() -> bool:
-    """Fork away from the session, as daemons do: True in the process that stays, False in the caller's."""
+def _detach() -> bool:
+    """Fork twice away from the session, as daemons do.
+
+    Returns:
+        True in the process that stays, False in the caller's process.
+    """
     sys.stdout.flush()
     if os.fork():
         return False
@@ -300,7 +322,7 @@ def _goes_on() -> bool:
     return True
 
 
-def _say_into(log: Path) -> None:
+def _redirect_output(log: Path) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for ours, standard in ((nothing, 0), (descriptor, 1), (descriptor, 2)):

@@ -1,1 +1,1 @@
-"""Machines of EC2 for a sweep: what they can do and cost, whether all is ready for them, how Ray makes them."""
+"""Provider `aws`: machines of EC2, with their prices, the checks of the account, and the configuration for Ray."""

@@ -1,4 +1,4 @@
-"""Machines of a sweep on EC2 by their tags, with their prices."""
+"""Machines of a sweep on EC2, found by their tags, with their prices."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sweep.spec.cluster import Aws
 from sweep.spec.sweep import Sweep
 from sweep.store.launch_status import Node
 
-PAID = ("pending", "running", "stopping", "shutting-down")  # until it is said to be terminated
-ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")  # e.g. User initiated (2026-01-01 10:00:00 GMT)
-
-
-Prices = dict[str, Quote]  # by instance type
+PAID = ("pending", "running", "stopping", "shutting-down")  # states in which a machine may cost money
+ENDED = re.compile(
+    r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)"
+)  # as in "User initiated (2026-01-01 10:00:00 GMT)"
+Prices = dict[str, Quote]  # prices by instance type
 
 
 def list_machines(sweep: Sweep, prices: Prices) -> list[Node] | None:
-    """Return a sweep's machines with their prices, terminated ones as long as EC2 lists them (about an hour).
+    """Return a sweep's machines with their prices.  EC2 lists terminated ones for about an hour.
 
     Args:
-        sweep: whose machines they are.
-        prices: filled by the first call, so that prices are looked up once.
+        sweep: sweep of the machines.
+        prices: filled by the first call, so that prices are looked up only once.
 
     Returns:
         None if EC2 does not answer.
@@ -65,6 +65,6 @@ def _node(instance: dict[str, Any], prices: Prices) -> Node:
 
 
 def _end_time(instance: dict[str, Any]) -> float | None:
-    """When a machine that is terminated ended, in seconds since 1970; EC2 does not say of every one."""
-    said = ENDED.search(instance.get("StateTransitionReason") or "")
-    return None if said is None else datetime.fromisoformat(said[1]).replace(tzinfo=UTC).timestamp()
+    """Return when a machine was terminated, in seconds since 1970; None if EC2 does not report it."""
+    match = ENDED.search(instance.get("StateTransitionReason") or "")
+    return None if match is None else datetime.fromisoformat(match[1]).replace(tzinfo=UTC).timestamp()

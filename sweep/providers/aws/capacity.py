@@ -1,38 +1,36 @@
-"""What EC2 last answered when it gave no worker: left by whoever asks for workers, for the driver on the same head.
+"""EC2's last refusal of a worker, in a file on the head.
 
-Ray's autoscaler asks, in a process of its own, goes on asking, and tells nobody but its log.
+Ray's autoscaler requests workers in its own process, tries again after a refusal, and reports it only in its log.  So
+our node provider, which runs in that process, writes each refusal to a file, and the driver reads it.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from sweep.files import write_atomically
+
 FILE = Path("/run/sweep/refused")
-LONGEST = 300  # characters: EC2 appends an encoded message to a right that is missing
+LONGEST = 300  # characters; EC2 may append a long encoded message about a missing right
 ENCODED = "Encoded authorization failure message"
 
 
-def leave(said: str) -> None:
-    """Put down a refusal; where that cannot be done, nothing more is known than before."""
-    told = " ".join(said.partition(ENCODED)[0].split())[:LONGEST]
+def leave(refusal: str) -> None:
+    """Write a refusal to the file; if that fails, the last one that was written stays."""
+    text = " ".join(refusal.partition(ENCODED)[0].split())[:LONGEST]
     with suppress(OSError):
-        descriptor, path = tempfile.mkstemp(dir=FILE.parent, prefix=FILE.name)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(told)
-        os.replace(path, FILE)
+        write_atomically(FILE, text.encode())
 
 
 def clear() -> None:
-    """A worker was given."""
+    """Remove the file, because EC2 has given a worker."""
     with suppress(OSError):
         FILE.unlink(missing_ok=True)
 
 
 def last() -> str | None:
-    """The last refusal, "CODE: what EC2 says"; None where EC2 has given a worker since, or was not asked."""
+    """Return the last refusal as "CODE: EC2's message"; None if EC2 has given a worker since, or was not asked."""
     try:
         return FILE.read_text() or None
     except OSError:

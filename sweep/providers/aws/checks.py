@@ -1,4 +1,4 @@
-"""What a sweep needs of an AWS account, looked at line by line.  Nothing is started."""
+"""Checks of an AWS account, one finding for each.  Nothing is started."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sweep.spec.cluster import Aws
 from sweep.spec.load import find_placeholders
 from sweep.spec.sweep import Sweep
 
-# Service quotas of EC2, in vCPUs: (as spot, on demand) by the letters that a family's name begins with.
+# Codes of EC2's quotas of vCPUs, (spot, on demand), by the letters at the beginning of an instance family.
 QUOTAS = {
     "g": ("L-3819A6DF", "L-DB2E81BA"),
     "vt": ("L-3819A6DF", "L-DB2E81BA"),
     "p": ("L-7212CCBC", "L-417A185B"),
     **dict.fromkeys("acdhimrtz", ("L-34B43A08", "L-1216C47A")),
 }
-OWN_SPOT_QUOTA = ("p5",)  # families whose spot quota is none of these
+OWN_SPOT_QUOTA = ("p5",)  # families that have other spot quotas, whose codes are not known here
 PRIVATE = {
     "BlockPublicAcls": True, "IgnorePublicAcls": True, "BlockPublicPolicy": True, "RestrictPublicBuckets": True
 }  # fmt: skip
@@ -34,7 +34,7 @@ NO_TOKENS = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or
 
 
 def bucket(sweep: Sweep, *, fix: bool) -> tuple[Finding, ...]:
-    """Credentials, region, and bucket where it is more than a placeholder: what the store needs to be tried."""
+    """Check what the store needs: credentials, region, and the bucket if it is not a placeholder."""
     cluster = section_of(sweep, Aws)
     credentials = _try("credentials", lambda: _credentials(cluster), NO_TOKENS)
     if credentials.state != "ok":
@@ -47,7 +47,7 @@ def bucket(sweep: Sweep, *, fix: bool) -> tuple[Finding, ...]:
 
 
 def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
-    """Roles, quotas, image and the network that SSH is opened to."""
+    """Check roles, quotas, image, and the network that may connect by SSH."""
     cluster = section_of(sweep, Aws)
     try:
         account, _ = access.account(cluster.region)
@@ -55,7 +55,7 @@ def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
         yield Finding("roles, quota, image", "unknown", "not tried before the credentials are ok")
         return
     iam = client.client("iam", cluster.region)
-    if "storage" in find_placeholders(sweep):  # it stands in the roles' policies, which `fix` would make
+    if "storage" in find_placeholders(sweep):  # the roles' policies, which `fix` makes, contain it
         yield Finding("profiles", "unknown", "not tried before storage is edited")
     else:
         for role, kind in zip(access.roles(cluster, sweep.storage, account), ("head", "worker"), strict=True):
@@ -64,28 +64,28 @@ def machines(sweep: Sweep, *, fix: bool) -> Iterator[Finding]:
         yield _try("spot role", lambda: _spot_role(iam, fix))
     yield from _quotas(cluster)
     yield _try("image", lambda: _image(cluster))
-    yield _try("ssh", lambda: Finding("ssh", "ok", f"let in from {defaults.ssh_from(cluster)} alone"))
+    yield _try("ssh", lambda: Finding("ssh", "ok", f"allowed only from {defaults.ssh_from(cluster)}"))
 
 
 def commands(sweep: Sweep) -> dict[str, list[str]]:
-    """What this YAML would run on machines, by kind of machine; {} where no worker fits it."""
+    """Return the commands that machines would run, by kind of machine; {} if no worker fits the sweep."""
     nothing = Path("unused")
-    unasked = ray_config.Resolved("ami-00000000", "127.0.0.1/32", 0, 1, nothing, nothing, nothing)
+    resolved = ray_config.Resolved("ami-00000000", "127.0.0.1/32", 0, 1, nothing, nothing, nothing)
     try:
-        return ray_config.commands(ray_config.configuration(sweep, worker(sweep), unasked))
+        return ray_config.commands(ray_config.configuration(sweep, worker(sweep), resolved))
     except UserError:
         return {}
 
 
 def _try(name: str, look: Callable[[], Finding], fix: str = "") -> Finding:
-    """A finding, or what AWS answered in its place."""
+    """Return the result of a check, or a finding with the error of AWS."""
     try:
         return look()
     except UserError as error:
         return Finding(name, "not ok", "; ".join(error.problems))
     except client.errors() as error:
         refused = re.search("AccessDenied|Unauthorized|Forbidden|403", client.code(error)) is not None
-        allow = "ask whoever runs the account for this right" if refused else ""
+        allow = "ask the administrator of the account for this right" if refused else ""
         return Finding(name, "not ok", client.error_text(error), fix or allow)
 
 
@@ -99,15 +99,17 @@ def _region(cluster: Aws) -> Finding:
     zones = sorted(zone["ZoneName"] for zone in answer if zone["State"] == "available")
     unknown = [] if cluster.zones == "auto" else [zone for zone in cluster.zones if zone not in zones]
     if unknown:
-        said = f"{cluster.region} has no zone {', '.join(unknown)}"
-        return Finding("region", "not ok", said, f"cluster.zones: auto, or some of {', '.join(zones)}")
+        text = f"{cluster.region} has no zone {', '.join(unknown)}"
+        return Finding("region", "not ok", text, f"cluster.zones: auto, or some of {', '.join(zones)}")
     return Finding("region", "ok", f"{cluster.region}, zones {', '.join(zones)}")
 
 
 def _bucket(cluster: Aws, name: str, fix: bool) -> Finding:
     if not BUCKET_NAME.fullmatch(name):
         edit = "edit the YAML: storage: s3://your-bucket/prefix"
-        return Finding("bucket", "not ok", f"{name} is no legal name: lower-case letters, digits, '.' and '-'", edit)
+        return Finding(
+            "bucket", "not ok", f"{name} is no legal name: use lower-case letters, digits, '.' and '-'", edit
+        )
     s3 = client.client("s3", cluster.region)
     made = False
     try:
@@ -117,14 +119,14 @@ def _bucket(cluster: Aws, name: str, fix: bool) -> Finding:
             raise
         if not fix:
             return Finding("bucket", "not ok", f"there is no bucket {name}", FIX)
-        # us-east-1 is the one region that must not be named here.
+        # us-east-1 is the only region that must not be named here.
         where = {"CreateBucketConfiguration": {"LocationConstraint": cluster.region}}
         s3.create_bucket(Bucket=name, **(where if cluster.region != "us-east-1" else {}))
         made = True
     region = s3.get_bucket_location(Bucket=name).get("LocationConstraint") or "us-east-1"
     if region != cluster.region:
-        said = f"{name} is in {region}, machines are in {cluster.region}: every byte between them costs"
-        return Finding("bucket", "not ok", said, f"--set cluster.region={region}")
+        text = f"{name} is in {region}, machines are in {cluster.region}: transfer between them costs money"
+        return Finding("bucket", "not ok", text, f"--set cluster.region={region}")
     if not _is_private(s3, name):
         if not fix:
             return Finding("bucket", "not ok", f"{name} does not block public access", FIX)
@@ -149,7 +151,7 @@ def _role(iam: Any, role: access.Role, kind: str, fix: bool) -> Finding:
         access.make(iam, role)
         problem = access.problem(iam, role)
     if problem is not None:
-        foreign = "not ours" in problem
+        foreign = "not of Sweep" in problem
         return Finding(name, "not ok", problem, "give another name of a profile" if foreign else FIX)
     return Finding(name, "ok", f"instance profile {role.name}, policy {role.policy_name}")
 
@@ -163,14 +165,14 @@ def _spot_role(iam: Any, fix: bool) -> Finding:
 
 
 def _quotas(cluster: Aws) -> Iterator[Finding]:
-    """vCPUs that the account may run at once, against what the workers and the head take."""
+    """Check the vCPUs that the account may run at once, against those of the workers and the head."""
     try:
         types = [instance(name, cluster.region) for name in cluster.worker]
         head = instance(cluster.head, cluster.region)
     except UserError as error:
         yield Finding("quota", "unknown", "; ".join(error.problems))
         return
-    families = {_family(t.name): t for t in sorted(types, key=lambda t: t.vcpus)}  # the largest of each
+    families = {_family(t.name): t for t in sorted(types, key=lambda t: t.vcpus)}  # the largest type of each family
     for family, largest in families.items():
         if cluster.spot:
             yield _try("quota", lambda f=family, t=largest: _quota(cluster, f, t, True))  # type: ignore[misc]
@@ -180,35 +182,38 @@ def _quotas(cluster: Aws) -> Iterator[Finding]:
 
 
 def _quota(cluster: Aws, family: str, of: Instance, spot: bool) -> Finding:
-    """Of workers; on demand is the way out where spot has no capacity, so one worker is enough there."""
+    """Check a quota of the workers.
+
+    If the workers are spot, on-demand machines are only the fallback, and one worker is enough there.
+    """
     name = f"quota {family} {'spot' if spot else 'on demand'}"
     code = _quota_code(of.name, spot)
     if code is None:
-        return Finding(name, "unknown", f"which quota {of.name} counts against is not known here", _page(cluster))
+        return Finding(name, "unknown", f"the quota for {of.name} is not known here", _page(cluster))
     allowed = _allowed_vcpus(cluster, code)
     if allowed is None:
-        return Finding(name, "unknown", f"AWS does not say how many vCPUs {code} allows", _page(cluster, code))
+        return Finding(name, "unknown", f"AWS does not report how many vCPUs {code} allows", _page(cluster, code))
     fit, wanted = int(allowed // of.vcpus), cluster.max_workers if spot or not cluster.spot else 1
-    said = f"{allowed:g} vCPUs are room for {fit} of {of.name}, cluster.max_workers is {cluster.max_workers}"
+    text = f"{allowed:g} vCPUs are enough for {fit} of {of.name}, cluster.max_workers is {cluster.max_workers}"
     if fit >= wanted:
-        return Finding(name, "ok", said)
+        return Finding(name, "ok", text)
     fewer = f", or --set cluster.max_workers={fit}" if fit and wanted > 1 else ""
-    return Finding(name, "not ok", said, f"ask for more: {_page(cluster, code)}{fewer}")
+    return Finding(name, "not ok", text, f"ask for more: {_page(cluster, code)}{fewer}")
 
 
 def _head_quota(cluster: Aws, head: Instance) -> Finding:
     code = _quota_code(head.name, False)
     allowed = None if code is None else _allowed_vcpus(cluster, code)
     if code is None or allowed is None:
-        return Finding("quota head", "unknown", f"AWS does not say how many of {head.name} may run", _page(cluster))
-    said = f"{allowed:g} vCPUs, {head.name} takes {head.vcpus}"
+        return Finding("quota head", "unknown", f"AWS does not report how many of {head.name} may run", _page(cluster))
+    text = f"{allowed:g} vCPUs, {head.name} has {head.vcpus}"
     if allowed >= head.vcpus:
-        return Finding("quota head", "ok", said)
-    return Finding("quota head", "not ok", said, f"ask for more: {_page(cluster, code)}")
+        return Finding("quota head", "ok", text)
+    return Finding("quota head", "not ok", text, f"ask for more: {_page(cluster, code)}")
 
 
 def _allowed_vcpus(cluster: Aws, code: str) -> float | None:
-    """vCPUs of a quota; None where it is not known, as in a region that was never used."""
+    """Return the vCPUs of a quota; None if unknown, as in a region that was never used."""
     quotas = client.client("service-quotas", cluster.region)
     try:
         return float(quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
@@ -241,11 +246,11 @@ def _image(cluster: Aws) -> Finding:
         return Finding("image", "not ok", f"{cluster.region} has no image {found}", "--set cluster.image=ami-...")
     root = images[0].get("RootDeviceName", ray_config.ROOT_DEVICE)
     if root != ray_config.ROOT_DEVICE:
-        said = f"{found} boots from {root}; the size of {ray_config.ROOT_DEVICE} would be set"
-        return Finding("image", "not ok", said, "take an Ubuntu image, or set BlockDeviceMappings under cluster.ray")
+        text = f"{found} boots from {root}, but a launch sets the size of {ray_config.ROOT_DEVICE}"
+        return Finding("image", "not ok", text, "use an Ubuntu image, or set BlockDeviceMappings in cluster.ray")
     sizes = [disk.get("Ebs", {}).get("VolumeSize", 0) for disk in images[0].get("BlockDeviceMappings", [])]
     if max(sizes, default=0) > cluster.disk_gb:
-        said = f"{found} needs {max(sizes)} GB, cluster.disk_gb is {cluster.disk_gb}"
-        return Finding("image", "not ok", said, f"--set cluster.disk_gb={max(sizes)}")
-    pin = f"; the same next month: --set cluster.image={found}" if cluster.image == "auto" else ""
+        text = f"{found} needs {max(sizes)} GB, cluster.disk_gb is {cluster.disk_gb}"
+        return Finding("image", "not ok", text, f"--set cluster.disk_gb={max(sizes)}")
+    pin = f"; to keep it: --set cluster.image={found}" if cluster.image == "auto" else ""
     return Finding("image", "ok", f"{found}, {images[0].get('Name', 'without a name')}{pin}")

@@ -1,15 +1,15 @@
-"""Clients of AWS that answer soon or not at all, and their errors in words.
+"""Clients of AWS with short timeouts, and their errors as text.
 
-boto3 costs half a second, so it is imported when the first client is asked for.
+boto3 takes half a second to import, so it is imported when the first client is requested.
 """
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
 from typing import Any
 
-SECONDS = 5  # to connect, and to wait for an answer: a person waits for `plan` and `check`
+from sweep.store.aws_session import aws_client, aws_session, aws_settings
+
+SECONDS = 5  # timeout of a connection; short, because a user waits for `plan` and `check`
 THROTTLED = frozenset({
     "EC2ThrottledException", "PriorRequestNotComplete", "RequestLimitExceeded", "RequestThrottled",
     "SlowDown", "Throttling", "ThrottlingException", "TooManyRequestsException",
@@ -17,55 +17,43 @@ THROTTLED = frozenset({
 
 
 def client(service: str, region: str) -> Any:
-    """A client of one service; the endpoint and credentials come from where every AWS tool takes them."""
+    """Return a client of one service; endpoint and credentials are configured as for every AWS tool."""
     from botocore.config import Config
 
     config = Config(
         connect_timeout=SECONDS, read_timeout=2 * SECONDS, retries={"mode": "standard", "total_max_attempts": 2}
     )
-    return _session(_settings()).client(service, region_name=region, config=config)
-
-
-def _settings() -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-
-
-@lru_cache(maxsize=2)
-def _session(settings: tuple[tuple[str, str], ...]) -> Any:  # noqa: ARG001  (others, another session)
-    """One for all clients: EC2's own description, of which each session reads a copy, takes a second to read."""
-    import boto3
-
-    return boto3.session.Session()
+    return aws_client(service, region_name=region, config=config)
 
 
 def partition(region: str) -> str:
-    """Which of AWS's separate clouds a region is of, as ARNs have it: "aws", "aws-cn", "aws-us-gov".
+    """Return the partition of a region for ARNs: "aws", "aws-cn" or "aws-us-gov".
 
     Raises:
-        BotoCoreError: nobody knows such a region.
+        BotoCoreError: the region is unknown.
     """
-    return str(_session(_settings()).get_partition_for_region(region))
+    return str(aws_session(aws_settings()).get_partition_for_region(region))
 
 
 def has_credentials() -> bool:
-    """Whether there are any credentials; nobody is asked whether they are valid."""
+    """Return True if there are credentials; AWS is not asked if they are valid."""
     from botocore.exceptions import BotoCoreError
 
     try:
-        return _session(_settings()).get_credentials() is not None
+        return aws_session(aws_settings()).get_credentials() is not None
     except BotoCoreError:
         return False
 
 
 def errors(*also: type[Exception]) -> tuple[type[Exception], ...]:
-    """What calls of a client raise, and what else is to be caught with it."""
+    """Return the exceptions that calls of a client raise, and more exceptions to catch with them."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     return BotoCoreError, ClientError, *also
 
 
 def may_pass(error: Exception) -> bool:
-    """Whether the same call may succeed later as it is: no way to AWS, too many calls, or a problem of AWS's own."""
+    """Return True if the same call may succeed later: no connection, too many calls, or a failure of AWS."""
     from botocore import exceptions
 
     unanswered = exceptions.ConnectionError, exceptions.HTTPClientError
@@ -75,13 +63,13 @@ def may_pass(error: Exception) -> bool:
 
 
 def code(error: Exception) -> str:
-    """AWS's name for an error, e.g. "AccessDenied"; "" for one that is not AWS's answer."""
+    """Return AWS's name of an error, such as "AccessDenied"; "" if the error is no answer of AWS."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def error_text(error: Exception) -> str:
-    """One line: what AWS, or the way to it, says."""
+    """Return an error of AWS, or of the connection to it, as one line."""
     response = getattr(error, "response", None) or {}
     message = response.get("Error", {}).get("Message") or str(error)
     return " ".join(f"{code(error)} {message}".split())

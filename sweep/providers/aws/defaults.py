@@ -1,4 +1,4 @@
-"""What `auto` stands for: the machine image, and the network that SSH is opened to."""
+"""Values for `auto`: the machine image, and the network that may connect by SSH."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sweep.errors import UserError
 from sweep.providers.aws import client
 from sweep.spec.cluster import Aws
 
-# AWS's base image for NVIDIA GPUs: Ubuntu 24.04 with a driver and Python 3.12; it boots without a GPU, too.
+# AWS's base image for NVIDIA GPUs: Ubuntu 24.04 with a driver and Python 3.12; it also boots without a GPU.
 IMAGE_PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 ADDRESS_URL = "https://checkip.amazonaws.com"
 
 
 def image(cluster: Aws) -> str:
-    """Id of the machine image.
+    """Return the id of the machine image.
 
     Raises:
-        UserError: it is `auto`, and AWS does not say which that is.
+        UserError: it is `auto`, and AWS does not report the id.
     """
     if cluster.image != "auto":
         return cluster.image
@@ -27,21 +27,21 @@ def image(cluster: Aws) -> str:
         answer = client.client("ssm", cluster.region).get_parameter(Name=IMAGE_PARAMETER)
     except client.errors() as error:
         raise UserError(
-            f"cluster.image: AWS does not say which image is the newest in {cluster.region} "
+            f"cluster.image: AWS does not report the newest image in {cluster.region} "
             f"({client.error_text(error)}); give one: --set cluster.image=ami-..."
         ) from None
     return str(answer["Parameter"]["Value"])
 
 
 def ssh_from(cluster: Aws, ask: Callable[[], str] | None = None) -> str:
-    """The one network that may reach SSH, as CIDR.
+    """Return the network that may connect by SSH, as CIDR.
 
     Args:
-        cluster: that machines belong to.
-        ask: what says the public address of this machine; by default a service of AWS.
+        cluster: section of the YAML.
+        ask: returns the public address of this machine; by default it asks a service of AWS.
 
     Raises:
-        UserError: it is `auto`, and nobody says what this machine's public address is.
+        UserError: it is `auto`, and the public address of this machine cannot be found out.
     """
     if cluster.ssh_from != "auto":
         return cluster.ssh_from

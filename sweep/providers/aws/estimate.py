@@ -1,7 +1,6 @@
-"""How many workers a sweep needs, how long it takes on them, and what it costs.
+"""Estimate how many workers a sweep needs, how long it takes on them, and what it costs.
 
-Nothing here is measured but the seconds of trials that have finished: what it says before is an
-estimate, and is called one.
+Only the seconds of finished trials are measured; everything else is an estimate, and is labelled so.
 """
 
 from __future__ import annotations
@@ -20,28 +19,29 @@ from sweep.providers.base import section_of
 from sweep.spec.cluster import Aws
 from sweep.spec.sweep import Sweep
 
-BOOT_SECONDS = 120  # from asking for a machine to SSH
-READY_SECONDS = 30  # Ray's start on a machine that has its environment
-ENVIRONMENT_SECONDS = 240  # more where the pinned packages are installed first: 7 GB on disk
-GRACE_SECONDS = 300  # before the machines power themselves off: trials write their state, the report is made
-ORDERLY_SHARE = 0.2  # of the time there is, where that is less
+BOOT_SECONDS = 120  # time from the request for a machine until SSH works
+READY_SECONDS = 30  # time to start Ray on a machine with a ready environment
+ENVIRONMENT_SECONDS = 240  # additional time to install the pinned packages, 7 GB on disk
+GRACE_SECONDS = 300  # trials stop so long before power-off: they write resume states, and the report is made
+ORDERLY_SHARE = 0.2  # of the time that is left, if that is shorter than GRACE_SECONDS
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a sweep would take.
+    """Size, time and price of what is left to run.
 
     Attributes:
-        trials: to run.
-        gpu_hours: of trials alone.
-        workers: the fewest that meet `budget.max_hours`, else `cluster.max_workers`.
+        trials: number of trials to run.
+        gpu_hours: GPU-hours of the trials only.
+        workers: fewest workers that meet `budget.max_hours`, at most `cluster.max_workers`.
         slots: trials at once on a worker.
-        needed: workers that would meet it; None where none would, since one trial takes too long.
-        hours: from launch to the end with that many workers, boot and set-up included.
-        max_hours: of the budget.
-        one_gpu: whether a single slot meets it.
-        head, worker: dollars an hour of each, and who says so.
-        spot_usd, on_demand_usd: of all instances; None where a price is unknown.  Disks and traffic come on top.
+        needed: fewest workers that meet `budget.max_hours`; None if no number does, because one trial takes too long.
+        hours: hours from launch to end with `workers`, including boot and set-up.
+        max_hours: hours of the budget.
+        one_gpu: True if a single slot meets the budget.
+        head, worker: prices of each, with their sources.
+        spot_usd, on_demand_usd: dollars for all instances; None if a price is unknown.  Disks and traffic are not
+            included.
     """
 
     trials: int
@@ -58,12 +58,12 @@ class Estimate:
     on_demand_usd: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """What `plan --json` prints under "aws"."""
+        """Return what `plan --json` prints under "aws"."""
         return asdict(self)
 
 
 def estimate(sweep: Sweep, status: SweepStatus) -> Estimate:
-    """Size and price of what is left to run."""
+    """Estimate what is left to run."""
     cluster, max_hours = section_of(sweep, Aws), sweep.budget.max_hours
     assert max_hours is not None, "the YAML was validated"
     each = worker(sweep).platform
@@ -97,15 +97,15 @@ def estimate(sweep: Sweep, status: SweepStatus) -> Estimate:
 
 
 def start_seconds(cluster: Aws) -> float:
-    """Seconds until the first worker runs trials: the head comes up, then the workers at once."""
+    """Return the seconds until the first worker runs trials: the head starts first, then all workers at once."""
     return 2 * _head_first(cluster)
 
 
 def orderly_seconds(left: float) -> float:
-    """Seconds before its machines power themselves off at which a launch stops its trials.
+    """Return how many seconds before its machines power off a launch stops its trials.
 
     Args:
-        left: until they do, once the head is up.
+        left: seconds until the machines power off, when the head is up.
     """
     return min(GRACE_SECONDS, ORDERLY_SHARE * max(0.0, left))
 
@@ -115,10 +115,10 @@ def _head_first(cluster: Aws) -> float:
 
 
 def makespan(jobs: Sequence[tuple[int, float]], slots: int) -> float:
-    """Seconds until all are done, longest first.
+    """Return the seconds until all trials are done, if the longest trials start first.
 
     Args:
-        jobs: (number of trials, seconds of each).
+        jobs: pairs (number of trials, seconds of each).
         slots: trials at once, at least 1.
     """
     free = [0.0] * min(slots, max(1, sum(count for count, _ in jobs)))
@@ -129,7 +129,7 @@ def makespan(jobs: Sequence[tuple[int, float]], slots: int) -> float:
 
 
 def fewest_slots(jobs: Sequence[tuple[int, float]], seconds: float) -> int | None:
-    """The fewest slots whose makespan is at most `seconds`; None where no number of them is enough."""
+    """Return the fewest slots with a makespan of at most `seconds`; None if no number of slots is enough."""
     if not jobs:
         return 0
     low, high = 1, sum(count for count, _ in jobs)
@@ -149,31 +149,37 @@ def _dollars(head: float | None, head_hours: float, each: float | None, worker_h
 
 
 def lines(sweep: Sweep, found: Estimate, each: Platform) -> list[str]:
-    """The estimate for a person."""
+    """Return the estimate as lines of text.
+
+    Args:
+        sweep: sweep that is planned.
+        found: its estimate.
+        each: platform of one worker.
+    """
     cluster = section_of(sweep, Aws)
     if not found.trials:
         return [f"aws {cluster.region}: nothing to run, no machine is needed"]
     types = " or ".join(cluster.worker)
-    market = "spot, on demand where there is none" if cluster.spot else "on demand"
+    market = "spot, or on demand without spot capacity" if cluster.spot else "on demand"
     slots = f"{each.slots} slot{'s' if each.slots != 1 else ''} each" + (f" of {each.gpus:g} {each.device}" if
                                                                         each.gpus else "")  # fmt: skip
     plural = "s" if found.workers != 1 else ""
-    said = [
+    text = [
         f"aws {cluster.region}: {found.workers} worker{plural} {types} ({market}; {slots}), head {cluster.head}",
-        f"about {duration(found.hours * 3600)}, of which {duration(start_seconds(cluster))} are boot and set-up; "
+        f"about {duration(found.hours * 3600)}, including {duration(start_seconds(cluster))} of boot and set-up; "
         f"budget.max_hours {found.max_hours:g}; {found.gpu_hours:.3g} GPU-hours of trials",
         _bill(cluster, found),
     ]
     if found.one_gpu:
-        said.append("one GPU is enough: it meets budget.max_hours alone")
+        text.append("one GPU is enough to meet budget.max_hours")
     if found.needed is None:
-        said.append("budget.max_hours is too short whatever the number of workers; what is unfinished is resumable")
+        text.append("budget.max_hours is too short for any number of workers; unfinished trials can be resumed")
     elif found.needed > cluster.max_workers:
-        said.append(
+        text.append(
             f"budget.max_hours needs {found.needed} workers, cluster.max_workers is {cluster.max_workers}: "
-            "it would be stopped by the budget, resumable"
+            "the budget would stop the launch, which can be resumed"
         )
-    return said + _budget(sweep, found)
+    return text + _budget(sweep, found)
 
 
 def _bill(cluster: Aws, found: Estimate) -> str:
@@ -183,7 +189,7 @@ def _bill(cluster: Aws, found: Estimate) -> str:
         amounts.insert(0, f"{_usd(found.spot_usd)} as spot")
         sources.append(found.worker.spot_source)
     named = ", ".join(dict.fromkeys(source for source in sources if source != "unknown"))
-    unknown = "" if "unknown" not in sources else "; unknown prices can be given as cluster.prices"
+    unknown = "" if "unknown" not in sources else "; give unknown prices in cluster.prices"
     where = f" (prices: {named}{unknown})" if named else " (no price is known: give cluster.prices)"
     return f"dollars of instances: {', '.join(amounts)}{where}; disks and traffic come on top"
 
@@ -198,9 +204,9 @@ def _budget(sweep: Sweep, found: Estimate) -> list[str]:
     if limit is None:
         return []
     if likely is None:
-        return [f"budget.max_usd {limit:g} cannot be held against an unknown price: give cluster.prices"]
+        return [f"budget.max_usd {limit:g} cannot be enforced, because a price is unknown: give cluster.prices"]
     if likely > limit:
         return [f"above budget.max_usd {limit:g}"]
     if found.on_demand_usd is not None and found.on_demand_usd > limit:
-        return [f"within budget.max_usd {limit:g} as spot, above it where workers are on demand"]
+        return [f"within budget.max_usd {limit:g} as spot, but above it if workers are on demand"]
     return [f"within budget.max_usd {limit:g}"]

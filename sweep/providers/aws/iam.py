@@ -1,6 +1,6 @@
-"""Two roles with the least rights: the head may run and end this project's machines, workers use the bucket.
+"""Two roles with minimal rights: the head may run and end machines of this project, and workers may use the bucket.
 
-Names of rights and condition keys are AWS's; each statement says what it is for.
+The names of rights and condition keys are AWS's.  The "Sid" of each statement names its purpose.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from sweep.providers.aws import client
 from sweep.providers.aws.ray_config import TAG, profiles, storage_digest
 from sweep.spec.cluster import Aws
 
-SPOT_ROLE = "AWSServiceRoleForEC2Spot"  # EC2 needs it for the first spot machine of an account
+SPOT_ROLE = "AWSServiceRoleForEC2Spot"  # an account needs it before its first spot machine
 READS = (
     "ec2:DescribeAvailabilityZones", "ec2:DescribeImages", "ec2:DescribeInstances", "ec2:DescribeInstanceTypes",
     "ec2:DescribeKeyPairs", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs",
-    "ec2:DescribeSpotPriceHistory", "pricing:GetProducts",  # to hold dollars against budget.max_usd
+    "ec2:DescribeSpotPriceHistory", "pricing:GetProducts",  # for prices, to enforce budget.max_usd
 )  # fmt: skip
-POLL_SECONDS, LOOKS = 2.0, 15  # for what was just made
+POLL_SECONDS, LOOKS = 2.0, 15  # interval and number of looks for a thing that was just made
 RUN_ON = ("image", "key-pair", "network-interface", "security-group", "spot-instances-request", "subnet")
 
 
 @dataclass(frozen=True)
 class Role:
-    """An instance profile with one role of the same name and one policy, for this sweep's storage.
+    """An instance profile with one role of the same name, and one policy for this sweep's storage.
 
     Attributes:
-        name: of profile and role.
-        policy_name: another for each storage: a profile that the user names may serve several.
-        policy, trust: the documents: what it may do, and who may take it on.
+        name: name of profile and role.
+        policy_name: name of the policy; it depends on the storage, because a user's profile may serve several.
+        policy: document with the rights of the role.
+        trust: document that allows EC2 to use the role.
     """
 
     name: str
@@ -43,10 +44,10 @@ class Role:
 
 
 def roles(cluster: Aws, storage: str, account: str) -> tuple[Role, Role]:
-    """The head's role, then the workers'.
+    """Return the head's role and the workers' role.
 
     Raises:
-        BotoCoreError: nobody knows the cluster's region.
+        BotoCoreError: the region is unknown.
     """
     partition = client.partition(cluster.region)
     ec2 = f"ec2.amazonaws.com{'.cn' if partition == 'aws-cn' else ''}"
@@ -71,11 +72,11 @@ def _document(statements: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _storage(partition: str, storage: str) -> list[dict[str, Any]]:
-    """Objects under the prefix alone: to read, write and delete.
+    """Return statements for the bucket: read, write and delete objects under the prefix only.
 
-    A listing of another prefix is refused, one without a prefix is not: it shows the names of the bucket's objects.
-    AWS tells it by nothing from the question whether there is a bucket, and whether a missing object is answered by
-    404, which the store has to know, or by 403: all three are s3:ListBucket without a prefix.  Hence `IfExists`.
+    A listing with another prefix is refused.  A listing without a prefix is allowed, although it shows the names of all
+    objects in the bucket.  AWS uses the right s3:ListBucket without a prefix also to tell whether the bucket exists,
+    and to answer 404 instead of 403 for a missing object.  The store needs both, so the condition is `IfExists`.
     """
     bucket, _, prefix = storage.removeprefix("s3://").rstrip("/").partition("/")
     arn = f"arn:{partition}:s3:::{bucket}"
@@ -88,10 +89,10 @@ def _storage(partition: str, storage: str) -> list[dict[str, Any]]:
 
 
 def _machines(ec2: str, account: str) -> list[dict[str, Any]]:
-    """What Ray's autoscaler does on the head: run, tag and terminate machines that bear our tag.
+    """Return statements for Ray's autoscaler on the head: run, tag and terminate machines that have our tag.
 
     Args:
-        ec2: how ARNs of EC2 in the region begin.
+        ec2: beginning of EC2's ARNs in the region.
         account: number of the account.
     """
     asked = {"StringLike": {f"aws:RequestTag/{TAG}": "*"}}
@@ -114,36 +115,37 @@ def _machines(ec2: str, account: str) -> list[dict[str, Any]]:
 
 
 def problem(iam: Any, role: Role) -> str | None:
-    """What is wrong with a profile, None where nothing is; what else its role may do is its owner's business.
+    """Return what is wrong with a profile; None if nothing is.  Other rights of its role are allowed.
 
     Raises:
-        BotoCoreError, ClientError: IAM does not say.
+        BotoCoreError, ClientError: IAM does not answer.
     """
     try:
-        held = iam.get_instance_profile(InstanceProfileName=role.name)["InstanceProfile"]["Roles"]
+        found = iam.get_instance_profile(InstanceProfileName=role.name)["InstanceProfile"]["Roles"]
     except iam.exceptions.NoSuchEntityException:
-        return f"there is no instance profile {role.name}"
-    if not held:
+        return f"no instance profile {role.name} exists"
+    if not found:
         return f"instance profile {role.name} has no role"
-    if held[0]["RoleName"] != role.name:
-        return f"instance profile {role.name} holds the role {held[0]['RoleName']}, which is not ours to change"
+    if found[0]["RoleName"] != role.name:
+        other = found[0]["RoleName"]
+        return f"instance profile {role.name} holds the role {other}, which is not of Sweep and is not changed"
     try:
-        stands = iam.get_role_policy(RoleName=held[0]["RoleName"], PolicyName=role.policy_name)["PolicyDocument"]
+        stored = iam.get_role_policy(RoleName=found[0]["RoleName"], PolicyName=role.policy_name)["PolicyDocument"]
     except iam.exceptions.NoSuchEntityException:
-        return f"role {held[0]['RoleName']} has no policy {role.policy_name}, which gives it this storage"
-    if isinstance(stands, str):
-        stands = json.loads(stands)
-    return None if stands == role.policy else f"policy {role.policy_name} of {role.name} is not what this sweep needs"
+        return f"role {found[0]['RoleName']} has no policy {role.policy_name}, which gives access to this storage"
+    if isinstance(stored, str):
+        stored = json.loads(stored)
+    return None if stored == role.policy else f"policy {role.policy_name} of {role.name} is not what this sweep needs"
 
 
 def make(iam: Any, role: Role, pause: Callable[[float], None] = time.sleep) -> None:
-    """Make what is missing of a profile, its role and policy; again: nothing changes.
+    """Make the missing parts of a profile, its role and policy.  Idempotent.
 
-    A profile that holds a role of another name is somebody's, and left alone.
+    A profile with a role of another name belongs to someone else, and is not changed.
 
     Args:
-        iam: client of IAM, whose answers may be older than what was made last.
-        role: what is made.
+        iam: client of IAM; its answers may be older than the last changes.
+        role: what to make.
         pause: lets seconds pass.
 
     Raises:
@@ -155,18 +157,18 @@ def make(iam: Any, role: Role, pause: Callable[[float], None] = time.sleep) -> N
     except iam.exceptions.NoSuchEntityException:
         profile = iam.create_instance_profile(InstanceProfileName=role.name, Tags=tags)["InstanceProfile"]
     if not profile["Roles"]:
-        with suppress(iam.exceptions.EntityAlreadyExistsException):  # of an earlier attempt that was cut off here
+        with suppress(iam.exceptions.EntityAlreadyExistsException):  # made by an earlier run that was interrupted here
             iam.create_role(RoleName=role.name, AssumeRolePolicyDocument=json.dumps(role.trust), Tags=tags)
-        _until_seen(lambda: _taken_in(iam, role), pause)
+        _until_seen(lambda: _add_role(iam, role), pause)
     elif profile["Roles"][0]["RoleName"] != role.name:
         return
     iam.put_role_policy(RoleName=role.name, PolicyName=role.policy_name, PolicyDocument=json.dumps(role.policy))
-    if not profile["Roles"]:  # IAM is many servers, and EC2 learns of it no sooner than they do
+    if not profile["Roles"]:  # IAM has many servers; EC2 sees the profile only after they do
         _until_seen(lambda: problem(iam, role) is None, pause, looks_in_a_row=2)
 
 
-def _taken_in(iam: Any, role: Role) -> bool:
-    """Put a role into its profile; False where IAM does not know yet that both were made."""
+def _add_role(iam: Any, role: Role) -> bool:
+    """Put a role into its profile.  Returns False if IAM does not know both yet."""
     try:
         iam.add_role_to_instance_profile(InstanceProfileName=role.name, RoleName=role.name)
     except iam.exceptions.NoSuchEntityException:
@@ -175,7 +177,13 @@ def _taken_in(iam: Any, role: Role) -> bool:
 
 
 def _until_seen(look: Callable[[], bool], pause: Callable[[float], None], looks_in_a_row: int = 1) -> None:
-    """Look until it is so, for half a minute; whether it is in the end is seen by whoever asks next."""
+    """Call `look` until it returns True, for half a minute at most; the caller checks the result again.
+
+    Args:
+        look: the check.
+        pause: lets seconds pass.
+        looks_in_a_row: number of consecutive successes that are needed.
+    """
     seen = 0
     for _ in range(LOOKS):
         seen = seen + 1 if look() else 0
@@ -185,7 +193,7 @@ def _until_seen(look: Callable[[], bool], pause: Callable[[float], None], looks_
 
 
 def has_spot_role(iam: Any) -> bool:
-    """Whether the account has EC2's own role for spot machines."""
+    """Return True if the account has EC2's role for spot machines."""
     try:
         iam.get_role(RoleName=SPOT_ROLE)
     except iam.exceptions.NoSuchEntityException:
@@ -194,15 +202,15 @@ def has_spot_role(iam: Any) -> bool:
 
 
 def make_spot_role(iam: Any) -> None:
-    """Have AWS make it, once for an account."""
+    """Let AWS make EC2's role for spot machines, once for each account."""
     iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
 
 
 def account(region: str) -> tuple[str, str]:
-    """Account number, and who these credentials are, as AWS names them.
+    """Return the account number and the ARN of the present credentials.
 
     Raises:
-        BotoCoreError, ClientError: there are none, or AWS refuses them.
+        BotoCoreError, ClientError: there are no credentials, or AWS refuses them.
     """
     identity = client.client("sts", region).get_caller_identity()
     return str(identity["Account"]), str(identity["Arn"])

@@ -1,4 +1,4 @@
-"""What instance types have, and so what each trial is given on them."""
+"""Resources of instance types, and of the trials that run on them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sweep.providers.base import section_of
 from sweep.spec.cluster import Aws
 from sweep.spec.sweep import Sweep
 
-OLDEST_CAPABILITY = 7.5  # of GPUs that PyTorch's wheels for CUDA 13 hold code for
+OLDEST_CAPABILITY = 7.5  # of GPUs that PyTorch's wheels for CUDA 13 support
 
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance type.
+    """Resources of an instance type.
 
     Attributes:
-        name: e.g. "g5.xlarge".
-        vcpus, gpus: numbers of them.
-        gpu: name as nvidia-smi prints it; "" without GPUs.
-        capability: of the GPU, in CUDA's numbering; None where unknown or without GPUs.
+        name: name, such as "g5.xlarge".
+        vcpus, gpus: numbers of vCPUs and GPUs.
+        gpu: name of the GPUs as nvidia-smi prints it; "" without GPUs.
+        capability: CUDA compute capability of the GPUs; None if unknown or without GPUs.
     """
 
     name: str
@@ -40,17 +40,17 @@ class Instance:
 
 @lru_cache(maxsize=1)
 def table() -> Mapping[str, Any]:
-    """The dated table that comes with the package: `as_of`, `region` and `types` with prices."""
+    """Return the table of the package: its date `as_of`, its `region`, and `types` with prices."""
     content = (importlib.resources.files("sweep.providers.aws") / "instances.yaml").read_text()
     found: dict[str, Any] = yaml.safe_load(content)
     return found
 
 
 def instance(name: str, region: str) -> Instance:
-    """What an instance type has: from the table, else as EC2 says.
+    """Return the resources of an instance type: from the table, or else from EC2.
 
     Raises:
-        UserError: the table does not know it, and EC2 does not either or cannot be asked.
+        UserError: neither the table nor EC2 knows the type, or EC2 cannot be asked.
     """
     row = table()["types"].get(name)
     if row is not None:
@@ -59,7 +59,7 @@ def instance(name: str, region: str) -> Instance:
         (answer,) = client.client("ec2", region).describe_instance_types(InstanceTypes=[name])["InstanceTypes"]
     except client.errors(ValueError) as error:
         raise UserError(
-            f"cluster: EC2 knows no instance type {name} in {region}, or cannot be asked ({client.error_text(error)}); "
+            f"cluster: EC2 has no instance type {name} in {region}, or cannot be asked ({client.error_text(error)}); "
             f"known without asking: {', '.join(table()['types'])}"
         ) from None
     gpus = answer.get("GpuInfo", {}).get("Gpus", [])
@@ -70,12 +70,12 @@ def instance(name: str, region: str) -> Instance:
 
 @dataclass(frozen=True)
 class Worker:
-    """What every worker offers, whichever of the instance types it is.
+    """Resources of every worker, for any of its instance types.
 
     Attributes:
         types: instance types, in order of preference.
-        cpus, gpus: of a worker; the fewest that any type has.
-        platform: what trials run on with one worker.
+        cpus, gpus: resources of a worker: the fewest of any type.
+        platform: platform of the trials on one worker.
     """
 
     types: tuple[Instance, ...]
@@ -85,10 +85,10 @@ class Worker:
 
 
 def worker(sweep: Sweep) -> Worker:
-    """Return what a worker of a sweep offers.
+    """Return the resources of a sweep's workers.
 
     Raises:
-        UserError: naming every key that keeps trials from running.
+        UserError: names every key that prevents trials from running.
     """
     cluster = section_of(sweep, Aws)
     types = tuple(instance(name, cluster.region) for name in cluster.worker)
@@ -96,12 +96,14 @@ def worker(sweep: Sweep) -> Worker:
     problems = []
     if len({t.gpus for t in types}) > 1:
         counts = ", ".join(f"{t.name} has {t.gpus}" for t in types)
-        problems.append(f"cluster.worker: all types must have as many GPUs, or the bill is for idle ones: {counts}")
+        problems.append(
+            f"cluster.worker: all types must have the same number of GPUs, or you pay for idle ones: {counts}"
+        )
     old = [t for t in types if t.capability is not None and t.capability < OLDEST_CAPABILITY]
     if old and sweep.trial.gpus != 0:
         problems += [
             f"cluster.worker: the {t.gpu} of {t.name} is too old for this PyTorch (CUDA capability {t.capability}, "
-            f"at least {OLDEST_CAPABILITY} is needed); take e.g. g4dn, g5 or g6"
+            f"at least {OLDEST_CAPABILITY} is needed); use e.g. g4dn, g5 or g6"
             for t in old
         ]
     if sweep.exclusive and len(types) > 1:
@@ -122,7 +124,7 @@ def worker(sweep: Sweep) -> Worker:
 
 
 def platform(sweep: Sweep) -> Platform:
-    """Return what trials run on with all of `cluster.max_workers`.
+    """Return the platform of the trials with all of `cluster.max_workers`.
 
     Raises:
         UserError: as `worker`.

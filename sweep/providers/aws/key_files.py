@@ -1,4 +1,4 @@
-"""What this machine keeps of a sweep's cluster: its secrets, what Ray was given, the code that is shipped."""
+"""Files of a sweep's cluster on this machine: its secrets, Ray's configuration, and the code that is copied."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sweep.spec.sweep import Sweep
 
 
 class Folder:
-    """A folder for its owner alone, of one sweep of one store.
+    """Private folder for one sweep of one store.
 
     Attributes:
-        path: of the folder.
-        token: file of the secret that Ray's processes show one another.
-        key: file of the private key for SSH; the public one lies beside it.
-        code: folder that is shipped.
-        config: what Ray was given for the head that was made last.
+        path: path of the folder.
+        token: file with the secret that Ray's processes use among each other.
+        key: file of the private key for SSH; the public key is next to it.
+        code: folder that is copied to the machines.
+        config: file with the configuration of the head that was made last.
     """
 
     def __init__(self, sweep: Sweep, environment: Mapping[str, str] = os.environ) -> None:
@@ -31,14 +31,14 @@ class Folder:
 
     @property
     def public_key(self) -> str:
-        """As EC2 takes it."""
+        """Public key for SSH, in the format of EC2."""
         return self.key.with_suffix(".pub").read_text().strip()
 
     def make(self) -> None:
-        """The folder, token and key where they are missing.
+        """Make the folder, token and key if they are missing.
 
         Raises:
-            UserError: they cannot be written, or there is no ssh-keygen.
+            UserError: they cannot be written, or ssh-keygen is not installed.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -52,11 +52,11 @@ class Folder:
             raise UserError(f"ssh-keygen could not make {self.key}: {error.stderr.strip()}") from None
         except OSError as error:
             raise UserError(
-                f"cannot keep the keys of a cluster in {self.path} ({error}); XDG_CACHE_HOME names another place"
+                f"cannot write the keys of a cluster to {self.path} ({error}); set XDG_CACHE_HOME to use another folder"
             ) from None
 
     def forget(self) -> None:
-        """The secrets of a cluster that is gone; the log stays."""
+        """Remove the secrets of a cluster that is gone; the log stays."""
         for file in (self.token, self.key, self.key.with_suffix(".pub"), self.config):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.code, ignore_errors=True)

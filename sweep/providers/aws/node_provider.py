@@ -1,7 +1,7 @@
-"""Ray's node provider for EC2, as a sweep needs it; Ray itself has no way from spot to on demand.
+"""Ray's node provider for EC2, as a sweep needs it: Ray's own cannot replace spot by on-demand machines.
 
-Ray imports it by name (`provider.module`), on the laptop and on the head, so the project's folder must be
-on the path there before Ray starts.
+Ray imports it by name (`provider.module`), on this machine and on the head.  So the project's folder must be on the
+Python path before Ray starts.
 """
 
 from __future__ import annotations
@@ -20,43 +20,46 @@ from ray.autoscaler.tags import NODE_KIND_WORKER, TAG_RAY_NODE_KIND
 
 from sweep.providers.aws import capacity, client
 
-# EC2's answers that another zone, type or market may not give.  All others, such as a missing right, are final.
+# Refusals of EC2 for which another zone, type or market is tried.  All others, such as a missing right, are final.
 NO_CAPACITY = frozenset({
     "InsufficientInstanceCapacity",
     "InsufficientCapacity",
     "UnfulfillableCapacity",
     "SpotMaxPriceTooLow",
-    "MaxSpotInstanceCountExceeded",  # the quota of spot vCPUs, which on-demand machines do not use
-    "VcpuLimitExceeded",  # the quota of one family, which another type may not belong to
+    "MaxSpotInstanceCountExceeded",  # the quota of spot vCPUs; on-demand machines have another one
+    "VcpuLimitExceeded",  # the quota of one family; another type may have another one
     "InstanceLimitExceeded",
     "Unsupported",  # this type is not offered in this zone
 })  # fmt: skip
 
-# EC2 may take no more requests of the account for now, whoever in it makes them.  It has made nothing then.
-PAUSES = (2.0, 4.0, 8.0)  # seconds, more or less: those who were refused at once must not come back at once
+# Pauses in seconds if EC2 accepts no more requests from the account for now.  It has made no machine then.  Each pause
+# is randomized, so that requests that were refused together do not come back together.
+PAUSES = (2.0, 4.0, 8.0)
 
 log = logging.getLogger(__name__)
 
 
 class SpotFirst(AWSNodeProvider):
-    """Workers: every type as spot in every zone, then every type on demand.  The head: as configured.
+    """Node provider that tries every type as spot in every zone, then every type on demand.
 
-    Reads from Ray's provider section, besides what AWS's own provider reads:
+    This is for workers; the head is requested as configured.
+
+    It reads these keys of Ray's provider section, in addition to those of AWS's own provider:
         worker_types: instance types of a worker, in order of preference.
-        ssh_from: the one network that may reach SSH.
-        security_group.GroupName: of this sweep alone, so it can be removed after it.
-        tags: of the security group.
+        ssh_from: the only network that may connect by SSH.
+        security_group.GroupName: name of the security group, which only this sweep uses, so that it can be removed.
+        tags: tags of the security group.
     """
 
     def _create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
-        if tags.get(TAG_RAY_NODE_KIND) != NODE_KIND_WORKER:  # the head, whose type may also be one of a worker
+        if tags.get(TAG_RAY_NODE_KIND) != NODE_KIND_WORKER:  # the head; its type may also be a worker's type
             return self._request(node_config, tags, count)
         try:
             made = self._any_worker(node_config, tags, count)
         except NodeLaunchException as refused:
             capacity.leave(f"{refused.category}: {refused.description}")
             raise
-        except Exception as error:  # EC2 was not even reached
+        except Exception as error:  # EC2 was not reached
             capacity.leave(f"{type(error).__name__}: {error}")
             raise
         capacity.clear()
@@ -76,7 +79,7 @@ class SpotFirst(AWSNodeProvider):
         raise refusals[-1]
 
     def _request(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
-        """As asked for, in every zone of the configuration in turn; while EC2 is too busy to answer, a few times."""
+        """Request machines in each configured zone in turn; if EC2 throttles the account, try again a few times."""
         pauses = iter(PAUSES)
         while True:
             try:
@@ -90,7 +93,10 @@ class SpotFirst(AWSNodeProvider):
 
     @staticmethod
     def bootstrap_config(cluster_config: dict[str, Any]) -> dict[str, Any]:
-        """Ray's own, with a security group that lets SSH in from `ssh_from` alone; Ray's lets in everybody."""
+        """Return the configuration that Ray completes, with a security group that allows SSH only from `ssh_from`.
+
+        Ray's own security group would allow SSH from everywhere.
+        """
         config = copy.deepcopy(cluster_config)
         node_configs = [node["node_config"] for node in config["available_node_types"].values()]
         if any("SecurityGroupIds" not in node for node in node_configs):
@@ -103,12 +109,12 @@ class SpotFirst(AWSNodeProvider):
 
 
 def attempts(node_config: dict[str, Any], worker_types: list[str]) -> Iterator[dict[str, Any]]:
-    """What to ask EC2 for in place of one worker, in turn.
+    """Yield the requests to EC2 for one worker, in the order in which they are tried.
 
     Args:
-        node_config: of a worker; asks for spot by "InstanceMarketOptions".
-        worker_types: instance types that stand for one another; a worker of another one, which
-            cluster.ray may ask for, is of that alone.
+        node_config: configuration of a worker; it requests spot by "InstanceMarketOptions".
+        worker_types: instance types that can replace each other.  If `cluster.ray` gives a worker another type, only
+            that type is tried.
     """
     types = worker_types if node_config["InstanceType"] in worker_types else [node_config["InstanceType"]]
     on_demand = {key: value for key, value in node_config.items() if key != "InstanceMarketOptions"}
@@ -119,7 +125,7 @@ def attempts(node_config: dict[str, Any], worker_types: list[str]) -> Iterator[d
 
 
 def _security_group(config: dict[str, Any]) -> str:
-    """Id of the sweep's security group: found or made, with exactly the rules it shall have."""
+    """Return the id of the sweep's security group; it is made if necessary, and gets exactly the rules it needs."""
     provider = config["provider"]
     name = provider["security_group"]["GroupName"]
     ec2 = make_ec2_resource(provider["region"], max_retries=5)
@@ -139,7 +145,7 @@ def _security_group(config: dict[str, Any]) -> str:
         {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group.id}]},
         {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, **_range(provider["ssh_from"])},
     ]
-    if group.ip_permissions:  # of an earlier launch, perhaps from another address
+    if group.ip_permissions:  # rules of an earlier launch, perhaps from another address
         group.revoke_ingress(IpPermissions=group.ip_permissions)
     group.authorize_ingress(IpPermissions=rules)
     return str(group.id)

@@ -1,4 +1,4 @@
-"""Dollars an hour of instance types: as the user says, else as AWS says, else from the dated table."""
+"""Prices of instance types in dollars per hour: from the user, else from AWS, else from the package's table."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sweep.providers.aws import client
 from sweep.providers.aws.instances import table
 from sweep.spec.cluster import Aws, Price
 
-PRICING_REGION = "us-east-1"  # the price list's API answers in a few regions only, for all of them
+PRICING_REGION = "us-east-1"  # the API of the price list exists in a few regions, and covers all
 
 
 @dataclass(frozen=True)
 class Quote:
-    """Dollars an hour; None where nobody knows.
+    """Prices in dollars per hour; None if unknown.
 
     Attributes:
-        on_demand, spot: dollars an hour.
-        on_demand_source, spot_source: who says so.
+        on_demand, spot: dollars per hour.
+        on_demand_source, spot_source: sources of the prices.
     """
 
     on_demand: float | None
@@ -32,9 +32,9 @@ class Quote:
 
 
 def quotes(cluster: Aws) -> dict[str, Quote]:
-    """Prices of every instance type of a cluster.  AWS is asked if there are credentials."""
+    """Return the prices of every instance type of a cluster.  AWS is asked if there are credentials."""
     names = dict.fromkeys((cluster.head, *cluster.worker))
-    open_names = [name for name in names if not _is_said(cluster.prices.get(name))]
+    open_names = [name for name in names if not _is_given(cluster.prices.get(name))]
     ask = bool(open_names) and client.has_credentials()
     on_demand = _on_demand(cluster.region, open_names) if ask else {}
     spot = _spot(cluster, open_names) if ask else {}
@@ -42,14 +42,14 @@ def quotes(cluster: Aws) -> dict[str, Quote]:
 
 
 def _quote(cluster: Aws, name: str, on_demand: float | None, spot: float | None) -> Quote:
-    said = cluster.prices.get(name) or Price.model_validate({})
+    given = cluster.prices.get(name) or Price.model_validate({})
     row = table()["types"].get(name, {}) if table()["region"] == cluster.region else {}
     dated = f"the package's table of {table()['as_of']:%Y-%m-%d}"
     prices: list[float | None] = []
     sources: list[str] = []
     for own, asked, api_name, listed in (
-        (said.on_demand, on_demand, "AWS's price list", row.get("on_demand")),
-        (said.spot, spot, "EC2's spot prices of now", row.get("spot")),
+        (given.on_demand, on_demand, "AWS's price list", row.get("on_demand")),
+        (given.spot, spot, "EC2's present spot prices", row.get("spot")),
     ):
         known = [(own, "cluster.prices"), (asked, api_name), (listed, dated)]
         price, source = next(((p, s) for p, s in known if p is not None), (None, "unknown"))
@@ -58,12 +58,12 @@ def _quote(cluster: Aws, name: str, on_demand: float | None, spot: float | None)
     return Quote(prices[0], prices[1], sources[0], sources[1])
 
 
-def _is_said(price: Price | None) -> bool:
+def _is_given(price: Price | None) -> bool:
     return price is not None and price.on_demand is not None and price.spot is not None
 
 
 def _spot(cluster: Aws, names: Iterable[str]) -> dict[str, float]:
-    """Median over the zones that may be used, now; {} where EC2 does not answer."""
+    """Return present spot prices: medians over the allowed zones; {} if EC2 does not answer."""
     found: dict[str, list[float]] = {}
     try:
         pages = client.client("ec2", cluster.region).get_paginator("describe_spot_price_history")
@@ -79,7 +79,7 @@ def _spot(cluster: Aws, names: Iterable[str]) -> dict[str, float]:
 
 
 def _on_demand(region: str, names: Iterable[str]) -> dict[str, float]:
-    """Of shared Linux machines; those for which the price list does not answer are left out."""
+    """Return on-demand prices of shared Linux machines, except those that the price list does not answer."""
     found = {}
     for name in names:
         asked = {
@@ -91,12 +91,16 @@ def _on_demand(region: str, names: Iterable[str]) -> dict[str, float]:
             answer = client.client("pricing", PRICING_REGION).get_products(ServiceCode="AmazonEC2", Filters=filters)
             found[name] = _hourly(answer["PriceList"])
         except client.errors(LookupError, ValueError):
-            return found  # asking for the next would cost the same wait
+            return found  # the next request would probably also wait for its timeout
     return found
 
 
 def _hourly(price_list: list[Any]) -> float:
-    """Dollars an hour in an answer of the price list: JSON texts of products with their terms."""
+    """Return dollars per hour from an answer of the price list: JSON texts of products with their terms.
+
+    Raises:
+        LookupError: the answer has no hourly price.
+    """
     for product in map(json.loads, price_list):
         for term in product["terms"]["OnDemand"].values():
             for dimension in term["priceDimensions"].values():

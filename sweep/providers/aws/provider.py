@@ -1,4 +1,4 @@
-"""Machines of EC2: Ray's launcher brings up the head, everything else is requested from EC2 itself."""
+"""Machines of EC2: Ray's launcher brings up the head; for everything else EC2 is asked directly."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from sweep.spec.sweep import Sweep
 from sweep.store.base import Store, StoreError
 from sweep.store.launch_status import Node
 
-STARTED_SECONDS = 90  # for the supervisor to show that it runs
-SUPERVISED = "/run/sweep/supervised"  # touched by the supervisor, watched by the head's guard
+STARTED_SECONDS = 90  # time for the supervisor to show that it runs
+SUPERVISED = "/run/sweep/supervised"  # the supervisor touches it, and the head's guard watches it
 
 
 class AwsProvider(Provider[Aws]):
@@ -42,6 +42,10 @@ class AwsProvider(Provider[Aws]):
     section: ClassVar[type[ClusterSection]] = Aws
     knows_prices: ClassVar[bool] = True
     adds_workers: ClassVar[bool] = True
+    capacity_advice: ClassVar[str] = (
+        "`check` shows which quota or right is missing.  Other types in cluster.worker, or cluster.zones: auto, may "
+        "have capacity.  cluster.image and cluster.ray decide whether a worker can be set up."
+    )
 
     def __init__(self, sweep: Sweep) -> None:
         super().__init__(sweep)
@@ -50,7 +54,7 @@ class AwsProvider(Provider[Aws]):
         self._prices: billing.Prices = {}
 
     def platform(self) -> Platform:
-        """Return what trials run on with all of `cluster.max_workers`."""
+        """Return the platform of the trials with all of `cluster.max_workers`."""
         return instances.platform(self.sweep)
 
     def store_findings(self, *, fix: bool) -> Iterator[Finding]:
@@ -58,7 +62,7 @@ class AwsProvider(Provider[Aws]):
         yield from checks.bucket(self.sweep, fix=fix)
 
     def findings(self, *, fix: bool) -> Iterator[Finding]:
-        """Check roles, quotas, image and the network that may reach SSH."""
+        """Check roles, quotas, image and the network that may connect by SSH."""
         yield from checks.machines(self.sweep, fix=fix)
 
     def environment(self) -> Environment:
@@ -67,14 +71,14 @@ class AwsProvider(Provider[Aws]):
         return Environment(ready is None, False, f"cluster.environment, {ready}," if ready else "the machines")
 
     def commands(self) -> dict[str, list[str]]:
-        """Return what machines of each kind run; {} if no worker fits the sweep."""
+        """Return the commands of each kind of machine; {} if no worker fits the sweep."""
         return checks.commands(self.sweep)
 
     def launcher_config(self, status: SweepStatus) -> str:
         """Return the YAML for Ray's launcher, after Ray's own checks.
 
         Raises:
-            UserError: Ray refuses the result of `cluster.ray`, or image or network are unknown.
+            UserError: Ray refuses the configuration because of `cluster.ray`, or image or network are unknown.
         """
         hours = self.sweep.budget.max_hours
         assert hours is not None, "the YAML was validated"
@@ -83,28 +87,28 @@ class AwsProvider(Provider[Aws]):
         return ray_launcher_config.text(config)
 
     def plan_lines(self, status: SweepStatus, store: Store, unreached: str) -> list[str]:
-        """Return machines, time and dollars of a launch, and the datasets that it uploads first."""
+        """Return lines on the machines, time and dollars of a launch, and on the datasets that it uploads first."""
         found = estimate(self.sweep, status)
         return [*lines(self.sweep, found, instances.worker(self.sweep).platform), self._uploads(store, unreached)]
 
     def plan_json(self, status: SweepStatus) -> dict[str, Any]:
-        """Return the estimate under "aws"."""
+        """Return the estimate under the key "aws"."""
         return {"aws": estimate(self.sweep, status).to_json()}
 
     def pin(self) -> Sweep:
         """Return the sweep with the id of the machine image in place of `auto`.
 
         Raises:
-            UserError: AWS does not answer which image that is.
+            UserError: AWS does not report the id.
         """
         image = defaults.image(self.cluster)
         return self.sweep.model_copy(update={"cluster": self.cluster.model_copy(update={"image": image})})
 
     def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
-        """Bring up the head with Ray's launcher, or keep one that is up.
+        """Bring up the head with Ray's launcher, or keep a head that is up.
 
         Raises:
-            UserError: no machine can be had, or the head that is up was made by an older version.
+            UserError: EC2 gives no machine, or an older version of this project made the head that is up.
         """
         assert deadline is not None, "the YAML was validated"
         tell, launcher = partial(say, console), Launcher(self._folder.path)
@@ -130,7 +134,9 @@ class AwsProvider(Provider[Aws]):
         try:
             launcher.up(config, tell)
         except BaseException:
-            teardown.settle(self.cluster.region, self._name)  # the tear-down has to see what was requested
+            teardown.settle(
+                self.cluster.region, self._name
+            )  # the caller's teardown must see the machines that were requested
             raise
         with teardown.asking("look at the head"):
             head = self._head()
@@ -142,7 +148,7 @@ class AwsProvider(Provider[Aws]):
         return limit - orderly_seconds(limit - time.time())
 
     def submit(self, number: int) -> None:
-        """Run the submission on the head over SSH."""
+        """Start the supervisor on the head over SSH."""
         try:
             Launcher(self._folder.path).run(self.submission(number))
         except CommandFailed as error:
@@ -165,7 +171,7 @@ class AwsProvider(Provider[Aws]):
         )
 
     def is_alive(self) -> bool | None:
-        """Return whether EC2 lists a head of this sweep that runs or starts."""
+        """Return True if EC2 lists a head of this sweep that runs or starts; None if EC2 does not answer."""
         try:
             return self._head() is not None
         except client.errors():
@@ -186,7 +192,7 @@ class AwsProvider(Provider[Aws]):
         return billing.list_machines(self.sweep, self._prices)
 
     def last_refusal(self) -> str | None:
-        """Return what EC2 last answered when it gave no worker; None if it has given one since."""
+        """Return EC2's last answer when it gave no worker; None if it has given one since."""
         return capacity.last()
 
     def _head(self) -> Thing | None:
@@ -194,10 +200,11 @@ class AwsProvider(Provider[Aws]):
         return next((m for m in found if m.role == "head" and m.state in ("pending", "running")), None)
 
     def _kept_head(self) -> dict[str, Any] | None:
-        """Return what this machine knows of a head that is up and that it has set up completely; None without one.
+        """Return the configuration of a head that is up and that this machine has set up completely; None without one.
 
         Raises:
-            UserError: an older version made that head, whose Ray imports modules that are gone.
+            AlreadyRuns: an older version made that head, and its Ray imports modules that do not exist any more.  It
+                is left alone: its launch may still run.
         """
         head = self._head()
         if head is None or not self._folder.key.exists():
@@ -207,18 +214,17 @@ class AwsProvider(Provider[Aws]):
             if made["head"] != head.name:
                 return None
             module = made["config"]["provider"]["module"]
-        except (OSError, ValueError, TypeError, KeyError):  # the file is missing, or a full disk has cut it off
+        except (OSError, ValueError, TypeError, KeyError):  # the file is missing, or incomplete after a full disk
             return None
         if module != ray_config.PROVIDER:
-            raise UserError(
+            raise AlreadyRuns(
                 f"the head of sweep {self.sweep.name} ({head.name}) was made by an older version of this project and "
-                "needs its code: remove it with `python -m sweep down CONFIG`, then launch again; every finished trial "
-                "is kept"
+                "needs its code: end it, then launch again; every finished trial is kept"
             )
         return made
 
     def _configuration(self, status: SweepStatus, deadline: float) -> dict[str, Any]:
-        """Return what Ray's launcher is given for a head that has to be gone by `deadline`."""
+        """Return the configuration for Ray's launcher of a head that has to be gone by `deadline`."""
         resolved = ray_config.Resolved(
             image=defaults.image(self.cluster),
             ssh_from=defaults.ssh_from(self.cluster),
@@ -231,7 +237,7 @@ class AwsProvider(Provider[Aws]):
         return ray_config.configuration(self.sweep, instances.worker(self.sweep), resolved)
 
     def _import_key(self) -> None:
-        """Give EC2 the public key under the cluster's name, in place of the key of an earlier launch."""
+        """Give the public key to EC2 under the cluster's name; it replaces the key of an earlier launch."""
         tags = {**self.cluster.tags, TAG: self.sweep.name, CLUSTER_TAG: self._name}
         pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
         try:
@@ -243,10 +249,10 @@ class AwsProvider(Provider[Aws]):
                 TagSpecifications=[{"ResourceType": "key-pair", "Tags": pairs}],
             )
         except client.errors() as error:
-            raise UserError(f"EC2 does not take the key for SSH: {client.error_text(error)}") from None
+            raise UserError(f"EC2 does not accept the key for SSH: {client.error_text(error)}") from None
 
     def _uploads(self, store: Store, unreached: str) -> str:
-        """Return the line on the datasets that a launch uploads first."""
+        """Return a line on the datasets that a launch uploads first."""
         if unreached:
             return "to upload: unknown"
         try:

@@ -1,6 +1,6 @@
 """The configuration of Ray's cluster launcher for a sweep on EC2, generated; `cluster.ray` is merged last.
 
-Why each value is as it is stands beside it.  `sweep.providers.ray_config` runs Ray's own checks over the result.
+A comment next to each value gives its reason.  `sweep.providers.ray_config` runs Ray's own checks on the result.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from sweep.spec.cluster import Aws
 from sweep.spec.sweep import Sweep
 from sweep.spec.yamlfile import merge
 
-TAG = "anomaly-sweep"  # of everything that a sweep makes: rights, bills and removal go by it
-CLUSTER_TAG = f"{TAG}-cluster"  # of one sweep of one store; two stores may have sweeps of one name
+TAG = "anomaly-sweep"  # tag of everything that a sweep makes; rights, bills and removal depend on it
+CLUSTER_TAG = f"{TAG}-cluster"  # tag for one sweep of one store; two stores may have sweeps with the same name
 PROVIDER = "sweep.providers.aws.node_provider.SpotFirst"
-CODE = "~/anomaly-sweep"  # on every machine
+CODE = "~/anomaly-sweep"  # folder on every machine
 ENVIRONMENT = "/opt/anomaly-sweep-venv"
-PORT = 6379  # of Ray on the head
-ROOT_DEVICE = "/dev/sda1"  # of Ubuntu's images
-GUARD_SECONDS = 120  # for the first boot's script to be run: cloud-init comes to it after the machine takes SSH
-# A machine that nothing powers off goes no further.  The pattern is not found in the command that looks for it.
-# Ray puts parentheses around a command: with its own at both ends it would be arithmetic.
+PORT = 6379  # port of Ray on the head
+ROOT_DEVICE = "/dev/sda1"  # root device of Ubuntu's images
+GUARD_SECONDS = 120  # time for the script of the first boot; cloud-init runs it after SSH works
+# A machine without a guard is not set up any further.  The brackets in the pattern keep pgrep from finding this command
+# itself.  Ray puts parentheses around a command; if it had its own at both ends, the shell would read arithmetic.
 AWAIT_GUARD = (
     f"for second in $(seq {GUARD_SECONDS}); do pgrep -f '[/]opt/sweep/guard.py' > /dev/null && exit 0; sleep 1; done; "
     "echo 'nothing would power this machine off: its first boot has not run the user data, which needs cloud-init; "
     "take another cluster.image'; exit 1"
 )
-# From then on a worker's guard watches the head, whose address Ray tells to workers alone.
+# Writes the head's address for a worker's guard, which watches the head from then on.  Ray sets it only on workers.
 LEAVE_HEAD = (
     f'test -z "$RAY_HEAD_IP" || (sudo install -d -m 1777 /run/sweep && echo "$RAY_HEAD_IP:{PORT}" > /run/sweep/head)'
 )
 MACHINE = Path(__file__).parent / "machine"
-USER_DATA_BYTES = 16_384  # EC2 takes no more
+USER_DATA_BYTES = 16_384  # limit of EC2
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a launch finds out before it can ask for machines.
+    """Values that a launch finds out before it can request machines.
 
     Attributes:
         image: id of the machine image.
-        ssh_from: network that may reach SSH.
-        deadline: when every machine powers itself off, in seconds since 1970.
+        ssh_from: network that may connect by SSH, as CIDR.
+        deadline: time at which every machine powers itself off, in seconds since 1970.
         workers: most workers at once.
-        code: folder that is shipped.
-        token: file that holds the cluster's secret.
-        key: file of the private key for SSH, of which EC2 has the public one under the cluster's name.
+        code: folder that is copied to the machines.
+        token: file with the cluster's secret.
+        key: file of the private key for SSH; EC2 has the public key under the cluster's name.
     """
 
     image: str
@@ -66,7 +66,7 @@ class Resolved:
 
 
 def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str, Any]:
-    """What Ray's launcher is given."""
+    """Return the configuration for Ray's launcher."""
     cluster = section_of(sweep, Aws)
     name = cluster_name(sweep)
     tags = {**cluster.tags, TAG: sweep.name, CLUSTER_TAG: name}
@@ -74,7 +74,7 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "type": "external",
         "module": PROVIDER,
         "region": cluster.region,
-        "cache_stopped_nodes": False,  # Ray's default stops machines, whose disks go on costing
+        "cache_stopped_nodes": False,  # Ray's default is to stop machines, but their disks still cost money
         "worker_types": list(cluster.worker),
         "ssh_from": resolved.ssh_from,
         "security_group": {"GroupName": name},
@@ -83,7 +83,7 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
     if cluster.zones != "auto":
         provider["availability_zone"] = ",".join(cluster.zones)
     spot = {
-        "MarketType": "spot",  # no MaxPrice: the price on demand is the most that is paid
+        "MarketType": "spot",  # without MaxPrice, the limit is the on-demand price
         "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
     }
     head_profile, worker_profile = profiles(cluster, sweep.storage)
@@ -94,17 +94,17 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
     generated: dict[str, Any] = {
         "cluster_name": name,
         "max_workers": resolved.workers,
-        "upscaling_speed": float(max(1, resolved.workers)),  # straight up: the demand is known from the start
+        "upscaling_speed": float(max(1, resolved.workers)),  # request all at once: the demand is known from the start
         "idle_timeout_minutes": cluster.idle_minutes,
         "provider": provider,
         "auth": {"ssh_user": cluster.ssh_user, "ssh_private_key": str(resolved.key)},
         "docker": {},
         "head_node_type": "head",
         "available_node_types": {
-            "head": {  # no slots: what runs here would run beside Ray's books
+            "head": {  # no slots: no trial runs on the head
                 "resources": {"CPU": 0, "GPU": 0}, "min_workers": 0, "max_workers": 0, "node_config": head_node
             },
-            "worker": {  # said and not detected: types that stand for one another must look alike to Ray
+            "worker": {  # resources are given, not detected: types that replace each other must be equal for Ray
                 "resources": {"CPU": worker.cpus, "GPU": worker.gpus},
                 "min_workers": 0, "max_workers": resolved.workers, "node_config": worker_node,
             },
@@ -112,11 +112,11 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
         "file_mounts": {CODE: str(resolved.code), "~/.ray/auth_token": str(resolved.token)},
         "cluster_synced_files": [],
         "file_mounts_sync_continuously": False,
-        "rsync_exclude": [],  # the folder of code holds what is to be shipped, and nothing else
+        "rsync_exclude": [],  # the folder of code has only files that must be copied
         "rsync_filter": [],
-        "initialization_commands": [AWAIT_GUARD, LEAVE_HEAD],  # outside of a container, before anything else
+        "initialization_commands": [AWAIT_GUARD, LEAVE_HEAD],  # they run first, and outside of any container
         "setup_commands": _setup(cluster),
-        "head_setup_commands": [],  # Ray's default installs an unpinned boto3
+        "head_setup_commands": [],  # Ray's default would install a boto3 that is not pinned
         "worker_setup_commands": [],
         "head_start_ray_commands": _head_start(cluster),
         "worker_start_ray_commands": _worker_start(cluster, worker),
@@ -125,12 +125,12 @@ def configuration(sweep: Sweep, worker: Worker, resolved: Resolved) -> dict[str,
 
 
 def storage_digest(cluster: Aws, storage: str) -> str:
-    """Eight letters for a storage, by which names of what gives rights to it end."""
+    """Return eight digits for a storage, the end of the names of its roles and policies."""
     return hashlib.sha256(f"{cluster.region} {storage}".encode()).hexdigest()[:8]
 
 
 def profiles(cluster: Aws, storage: str) -> tuple[str, str]:
-    """Names of the head's instance profile and of the workers': each storage has its own unless they are given."""
+    """Return the names of the head's and the workers' instance profiles: given, or one of each for each storage."""
     digest = storage_digest(cluster, storage)
     head = f"sweep-head-{digest}" if cluster.head_profile == "auto" else cluster.head_profile
     worker = f"sweep-worker-{digest}" if cluster.worker_profile == "auto" else cluster.worker_profile
@@ -138,7 +138,7 @@ def profiles(cluster: Aws, storage: str) -> tuple[str, str]:
 
 
 def commands(config: dict[str, Any]) -> dict[str, list[str]]:
-    """What is run on machines, by kind of machine."""
+    """Return the commands that machines run, by kind of machine."""
     first = [*config["initialization_commands"], *config["setup_commands"]]
     return {
         kind: [*first, *config[f"{kind}_setup_commands"], *config[f"{kind}_start_ray_commands"]]
@@ -149,16 +149,16 @@ def commands(config: dict[str, Any]) -> dict[str, list[str]]:
 def _node(
     cluster: Aws, instance_type: str, profile: str, tags: dict[str, str], resolved: Resolved, role: str
 ) -> dict[str, Any]:
-    """What EC2 is asked for."""
+    """Return the request to EC2 for one machine."""
     pairs = [{"Key": key, "Value": value} for key, value in tags.items()]
     disk = {"VolumeSize": cluster.disk_gb, "VolumeType": "gp3", "DeleteOnTermination": True, "Encrypted": True}
     return {
         "InstanceType": instance_type,
         "ImageId": resolved.image,
         "KeyName": tags[CLUSTER_TAG],
-        "IamInstanceProfile": {"Name": profile},  # Ray's default gives workers none, and their writes are denied
-        "InstanceInitiatedShutdownBehavior": "terminate",  # else a machine that powers itself off goes on costing
-        "MaintenanceOptions": {"AutoRecovery": "disabled"},  # it would come back as another boot, without Ray
+        "IamInstanceProfile": {"Name": profile},  # Ray's default gives workers none, and then they cannot write to S3
+        "InstanceInitiatedShutdownBehavior": "terminate",  # otherwise a machine that is powered off costs money
+        "MaintenanceOptions": {"AutoRecovery": "disabled"},  # a recovered machine would boot again, without Ray
         "BlockDeviceMappings": [{"DeviceName": ROOT_DEVICE, "Ebs": disk}],
         "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": [{"ResourceType": kind, "Tags": pairs} for kind in ("instance", "volume")],
@@ -167,11 +167,11 @@ def _node(
 
 
 def first_boot(role: str, deadline: int) -> str:
-    """The script of a machine's first boot, with the guard that powers it off.
+    """Return the script of a machine's first boot, with the guard that powers it off.
 
     Args:
         role: "head" or "worker".
-        deadline: in seconds since 1970.
+        deadline: time limit in seconds since 1970.
     """
     script = (MACHINE / "first_boot.sh").read_text()
     filled = {"DEADLINE": str(deadline), "ROLE": role, "GUARD": (MACHINE / "guard.py").read_text().rstrip()}
@@ -186,9 +186,10 @@ def python_environment(cluster: Aws) -> str:
 
 
 def _setup(cluster: Aws) -> list[str]:
-    """Nothing where the image has the environment; else one step, whose outcome is kept on the machine.
+    """Return the commands that make the environment on a machine; [] if the image has one.
 
-    Every package is pinned by pyproject.toml; the folder's name in `done` changes when that file does.
+    Every package is pinned by pyproject.toml.  The marker file `done` is named after the content of pyproject.toml, so
+    the command does nothing if the environment was made from the same file.
     """
     if cluster.environment:
         return []
@@ -201,20 +202,24 @@ def _setup(cluster: Aws) -> list[str]:
 
 
 def exports(cluster: Aws) -> str:
-    """What every command of Ray is preceded by."""
+    """Return the shell code before every command of Ray."""
     exports = {
         "PATH": f"{python_environment(cluster)}/bin:$PATH",
-        "PYTHONPATH": "$HOME/anomaly-sweep",  # where Ray finds the provider, and trials their code
-        "RAY_AUTH_MODE": "token",  # the secret lies in ~/.ray/auth_token
+        "PYTHONPATH": "$HOME/anomaly-sweep",  # Ray imports the node provider from it, and trials their code
+        "RAY_AUTH_MODE": "token",  # the secret is in ~/.ray/auth_token
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` rebuilds the environment in every worker
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise `uv run` rebuilds the environment in every worker
         "AWS_DEFAULT_REGION": cluster.region,
     }
     return " ".join(["export", *(f"{name}={value}" for name, value in exports.items())]) + "; ulimit -n 65536 2>&-; "
 
 
 def _start(words: str) -> str:
-    """Ray waits half a minute for itself, too little where its files are read from a new disk for the first time."""
+    """Return the command that starts Ray, with a second try.
+
+    Ray waits only half a minute for its own parts, which is too short if its files are read from a new disk for the
+    first time.
+    """
     return f"ray start {words} || {{ ray stop --force; ray start {words}; }}"
 
 
@@ -236,7 +241,7 @@ def _worker_start(cluster: Aws, worker: Worker) -> list[str]:
     watch = f"python3 {CODE}/sweep/providers/aws/machine/spot_notice.py --ray {ray} --head {head}"
     return [
         f"chmod 600 ~/.ray/auth_token; {before}ray stop",
-        LEAVE_HEAD,  # again, where cluster.ray has other initialization_commands
+        LEAVE_HEAD,  # again, in case cluster.ray has other initialization_commands
         before + _start(f"--address={head} --num-cpus={worker.cpus} --num-gpus={worker.gpus}"),
         f"{before}flock -n /tmp/sweep-spot-notice setsid {watch} > /tmp/sweep-spot-notice.log 2>&1 < /dev/null &",
     ]

@@ -1,8 +1,9 @@
-"""Whatever stands in EC2 for one sweep: found by its tag, removed, looked for again.
+"""Find everything in EC2 that belongs to one sweep by its tag, remove it, and check that it is gone.
 
     python -m sweep.providers.aws.teardown REGION CLUSTER --from-head
 
-is the end of a head: first the workers, then itself.  Neither Ray, nor the store, nor the head is needed.
+runs at the end of a launch on its head: it removes the workers first, then the head.  It needs neither Ray, nor the
+store, nor the head itself.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ from sweep.errors import UserError
 from sweep.providers.aws import client
 from sweep.providers.aws.ray_config import CLUSTER_TAG
 
-RAY_ROLE_TAG = "ray-node-type"  # "head" or "worker", put on by Ray
-STANDING = ("pending", "running", "stopping", "stopped", "shutting-down")
+RAY_ROLE_TAG = "ray-node-type"  # tag that Ray sets to "head" or "worker"
+EXISTING = ("pending", "running", "stopping", "stopped", "shutting-down")
 POLL_SECONDS = 3.0
-PATIENCE_SECONDS = 600.0  # machines with GPUs take minutes to end, and groups are in use until then
-SETTLE_SECONDS = 5.0  # EC2 may show a machine only moments after it was asked for
+PATIENCE_SECONDS = 600.0  # machines with GPUs take minutes to end, and security groups are in use until then
+SETTLE_SECONDS = 5.0  # EC2 may list a machine only seconds after it was requested
 SHUTDOWN_SECONDS = 60.0
-SAID_SECONDS = 15.0
+SAY_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that EC2 has for a sweep.
+    """A resource of a sweep in EC2.
 
     Attributes:
         kind: "machine", "disk", "key pair" or "security group".
         name: its id.
-        said: what else a person wants to know of it.
-        state: of a machine, in EC2's words.
-        role: of a machine: "head" or "worker"; "" before Ray has said so.
+        said: details for the user.
+        state: for a machine, its state in EC2's words.
+        role: for a machine, "head" or "worker"; "" before Ray has set it.
     """
 
     kind: str
@@ -52,37 +53,37 @@ class Thing:
 
 
 def standing(region: str, cluster: str) -> list[Thing]:
-    """All that stands for a cluster of this name.
+    """Return all resources of a cluster with this name.
 
     Raises:
-        UserError: EC2 cannot be asked.
+        UserError: EC2 does not answer.
     """
-    with asking("find out what stands"):
+    with asking("list the resources of the sweep"):
         ec2 = client.client("ec2", region)
         return [*machines(ec2, cluster), *_disks(ec2, cluster), *_keys(ec2, cluster), *_groups(ec2, cluster)]
 
 
 def machines(ec2: Any, cluster: str) -> list[Thing]:
-    """Machines that are not terminated, the head first."""
+    """Return the machines that are not terminated, the head first."""
     pages = ec2.get_paginator("describe_instances").paginate(
-        Filters=[*_tag_filters(cluster), {"Name": "instance-state-name", "Values": list(STANDING)}]
+        Filters=[*_tag_filters(cluster), {"Name": "instance-state-name", "Values": list(EXISTING)}]
     )
     found = [_machine(i) for page in pages for r in page["Reservations"] for i in r["Instances"]]
     return sorted(found, key=lambda machine: (machine.role != "head", machine.name))
 
 
 def tear_down(region: str, cluster: str, say: Callable[[str], None]) -> list[str]:
-    """Remove all that stands for a cluster of this name; returns what was removed, one line each.
+    """Remove all resources of a cluster with this name.  Returns one line for each that was removed.
 
-    What may pass, such as a network that is down or too many calls, is waited out.
+    Problems that may pass, such as no network or too many calls, are waited for.
 
     Raises:
-        UserError: EC2 refuses, or something is still there after ten minutes; again goes on.
+        UserError: EC2 refuses, or something still exists after ten minutes; a new call goes on.
     """
     removed: dict[str, Thing] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
-    told = float("-inf")
-    with asking("remove what stands"):
+    said_at = float("-inf")
+    with asking("remove the resources of the sweep"):
         ec2 = client.client("ec2", region)
         while True:
             late, waits = time.monotonic() > deadline, ""
@@ -91,46 +92,46 @@ def tear_down(region: str, cluster: str, say: Callable[[str], None]) -> list[str
             except client.errors() as error:
                 if late or not client.may_pass(error):
                     raise
-                waits = f"EC2: {client.error_text(error)}; asked again"
+                waits = f"EC2: {client.error_text(error)}; trying again"
             else:
                 if not left:
                     return [str(thing) for thing in removed.values()]
                 if late:
-                    said = ", ".join(map(str, left))
-                    raise UserError(f"still there after {PATIENCE_SECONDS / 60:.0f} min: {said}; run `down` again")
+                    names = ", ".join(map(str, left))
+                    raise UserError(f"not removed after {PATIENCE_SECONDS / 60:.0f} min: {names}; run `down` again")
                 if left[0].kind == "machine":
                     waits = f"waiting for {len(left)} machine{'s' if len(left) > 1 else ''} to end"
-            if waits and time.monotonic() - told >= SAID_SECONDS:
-                told = time.monotonic()
+            if waits and time.monotonic() - said_at >= SAY_SECONDS:
+                said_at = time.monotonic()
                 say(waits)
             time.sleep(POLL_SECONDS)
 
 
 def _remove(ec2: Any, cluster: str, removed: dict[str, Thing]) -> list[Thing]:
-    """Ask once for everything to go, and note it in `removed`; what has to be waited for."""
+    """Request the removal of everything once, and add it to `removed`.  Returns the resources that still exist."""
     found = machines(ec2, cluster)
     removed |= {machine.name: machine for machine in found}
     _terminate(ec2, found)
     if found:
-        return found  # disks and groups are in use before, and a disk goes with its machine
+        return found  # disks and groups are in use until machines end; disks usually end with them
     rest = [*_disks(ec2, cluster), *_keys(ec2, cluster), *_groups(ec2, cluster)]
     removed |= {thing.name: thing for thing in rest}
-    return [thing for thing in rest if not _delete(ec2, thing)]  # every one is tried
+    return [thing for thing in rest if not _delete(ec2, thing)]  # no early exit: each one is tried
 
 
 def settle(region: str, cluster: str) -> None:
-    """Wait until machines that were just asked for can be seen; after an interrupted request."""
+    """Wait until EC2 lists machines that were just requested; for use after an interrupted request."""
     deadline = time.monotonic() + SETTLE_SECONDS
     with suppress(*client.errors()):
         ec2 = client.client("ec2", region)
-        while time.monotonic() < deadline and not machines(ec2, cluster):  # the key pair was there before
+        while time.monotonic() < deadline and not machines(ec2, cluster):  # only machines: the key pair existed before
             time.sleep(1.0)
 
 
 def from_head(region: str, cluster: str) -> None:
-    """End the workers, then this machine.  Key pair and security group cost nothing, and stay for `down`.
+    """End the workers, then this machine.  Key pair and security group cost nothing; `down` removes them.
 
-    Whatever fails before, the machine goes: powered off it is terminated.
+    If anything fails before, this machine powers off nevertheless, and so it is terminated.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     try:
@@ -141,7 +142,11 @@ def from_head(region: str, cluster: str) -> None:
 
 
 def _workers_end(region: str, cluster: str) -> bool:
-    """Ask once for the workers to end; whether to ask no more: they are gone, or left to their own guards."""
+    """Request the end of the workers once.
+
+    Returns:
+        True if no more requests make sense: the workers are gone, or only their own guards can end them.
+    """
     try:
         ec2 = client.client("ec2", region)
         workers = [m for m in machines(ec2, cluster) if m.role != "head" and m.state != "shutting-down"]
@@ -158,7 +163,7 @@ def _end_this_machine(region: str, cluster: str) -> None:
     print("powering off", flush=True)
     with suppress(OSError, subprocess.SubprocessError):
         subprocess.run(["sudo", "-n", "shutdown", "-h", "now"], timeout=SHUTDOWN_SECONDS, check=False)
-    time.sleep(SHUTDOWN_SECONDS)  # by then it is off; else as EC2 ends any machine
+    time.sleep(SHUTDOWN_SECONDS)  # it should be off by then; if not, ask EC2 to terminate it
     with suppress(*client.errors()):
         ec2 = client.client("ec2", region)
         _terminate(ec2, [machine for machine in machines(ec2, cluster) if machine.role == "head"])
@@ -171,7 +176,7 @@ def _terminate(ec2: Any, found: Sequence[Thing]) -> None:
 
 
 def _delete(ec2: Any, thing: Thing) -> bool:
-    """Whether EC2 let something go; a group is in use for moments after its machines have ended."""
+    """Delete a resource.  Returns False if it is still in use, as a group is for some seconds after its machines."""
     try:
         if thing.kind == "disk":
             ec2.delete_volume(VolumeId=thing.name)
@@ -196,8 +201,8 @@ def _machine(instance: dict[str, Any]) -> Thing:
     role, state = tags.get(RAY_ROLE_TAG, ""), instance["State"]["Name"]
     market = "spot" if instance.get("InstanceLifecycle") == "spot" else "on demand"
     zone = instance.get("Placement", {}).get("AvailabilityZone", "")
-    said = f"{role or 'unknown role'}, {instance['InstanceType']} {market} in {zone}, {state}"
-    return Thing("machine", instance["InstanceId"], said, state, role)
+    details = f"{role or 'unknown role'}, {instance['InstanceType']} {market} in {zone}, {state}"
+    return Thing("machine", instance["InstanceId"], details, state, role)
 
 
 def _disks(ec2: Any, cluster: str) -> list[Thing]:
@@ -218,18 +223,20 @@ def _groups(ec2: Any, cluster: str) -> list[Thing]:
 
 @contextmanager
 def asking(to: str) -> Iterator[None]:
-    """What AWS refuses, or does not answer, becomes a problem of the user's."""
+    """Turn a refusal or a timeout of AWS into a UserError.
+
+    Args:
+        to: what was requested, as a verb phrase.
+    """
     try:
         yield
     except client.errors() as error:
         when = "later" if client.may_pass(error) else "once that is fixed"
-        raise UserError(
-            f"EC2 does not let us {to}: {client.error_text(error)}; {when} the same command goes on"
-        ) from None
+        raise UserError(f"EC2: cannot {to}: {client.error_text(error)}; {when} the same command goes on") from None
 
 
 def main(words: Sequence[str]) -> None:
-    """The end of a head."""
+    """Run the command line of this module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("region")
     parser.add_argument("cluster")

@@ -1,1 +1,1 @@
-"""A Ray cluster that runs already."""
+"""Provider `existing`: a Ray cluster that runs already."""

@@ -1,4 +1,4 @@
-"""What a sweep needs of a Ray cluster that runs already, looked at line by line.  Nothing is started."""
+"""Checks of a Ray cluster that exists, one finding for each.  Nothing is started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = ("127.0.0.1", "localhost", "::1")
 
 
 def findings(sweep: Sweep) -> Iterator[Finding]:
-    """Whether the cluster answers, is of our version, and what it has."""
+    """Check that the cluster answers, its version of Ray, and its resources."""
     cluster = section_of(sweep, Existing)
     try:
         yield version(cluster)
@@ -32,22 +32,24 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
     yield Finding("nodes", "ok", f"{number}, {cpus:g} CPUs, {gpus:g} GPUs now")
     plain = cluster.address.startswith("http://") and urlsplit(cluster.address).hostname not in HERE
     if plain and dashboard.headers():
-        said = "the cluster's secret goes over the network as plain text"
-        yield Finding("address", "unknown", said, "reach it through a tunnel, or by https")
-    said = f"whether {cluster.python} there has this project's packages is found out by the job alone"
-    yield Finding("environment", "unknown", said, "an image made from pyproject.toml, and cluster.python absolute")
+        text = "the cluster's secret is sent over the network as plain text"
+        yield Finding("address", "unknown", text, "reach it through a tunnel, or by https")
+    text = f"only the job can find out if {cluster.python} there has this project's packages"
+    yield Finding(
+        "environment", "unknown", text, "use an image made from pyproject.toml, and an absolute path in cluster.python"
+    )
     if not sweep.storage.startswith("s3://"):
         yield check_shared_folder("shared folder", Path(sweep.storage), "every node of the cluster")
 
 
 def version(cluster: Existing) -> Finding:
-    """Whether the cluster answers, and runs the Ray that this project is made for.
+    """Check that the cluster answers, and runs the version of Ray that this project needs.
 
     Raises:
-        UserError: it does not answer, or does not let us in.
+        UserError: the cluster does not answer, or refuses access.
     """
     there, ours = dashboard.version(cluster), importlib.metadata.version("ray")
     if there == ours:
         return Finding("ray", "ok", f"{cluster.address} runs Ray {there}")
     fix = f"start the cluster from an image with ray {ours} and the packages of pyproject.toml"
-    return Finding("ray", "not ok", f"{cluster.address} runs Ray {there}, this project needs {ours}", fix)
+    return Finding("ray", "not ok", f"{cluster.address} runs Ray {there}, but this project needs {ours}", fix)

@@ -1,4 +1,4 @@
-"""What a running Ray cluster says of itself over HTTP.  Needs no Ray here."""
+"""Requests to the dashboard of a Ray cluster over HTTP.  Ray is not needed on this machine."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from sweep.providers.base import section_of
 from sweep.spec.cluster import Existing
 from sweep.spec.sweep import Sweep
 
-SECONDS = 15
-MOST_NODES = 10_000  # as many as the API lists at once
-ACCELERATOR = "accelerator_type:"  # begins the resource by which Ray names a node's GPUs
+SECONDS = 15  # timeout of a request
+MOST_NODES = 10_000  # the largest number that the API lists at once
+ACCELERATOR = "accelerator_type:"  # prefix of the resource with the name of a node's GPUs
 
 
 def version(cluster: Existing) -> str:
-    """Version of the Ray that runs there.
+    """Return the version of Ray on the cluster.
 
     Raises:
-        UserError: it does not answer, or does not let us in.
+        UserError: the cluster does not answer, or refuses access.
     """
     return str(_ask(cluster, "/api/version")["ray_version"])
 
 
 def nodes(cluster: Existing) -> list[dict[str, Any]]:
-    """Nodes that are alive: what each has in all ("resources_total"), "node_ip", "is_head_node".
+    """Return the nodes that are alive, with "resources_total", "node_ip" and "is_head_node".
 
     Raises:
         UserError: as `version`.
@@ -41,7 +41,7 @@ def nodes(cluster: Existing) -> list[dict[str, Any]]:
 
 
 def jobs(cluster: Existing) -> dict[str, str]:
-    """State of every job that the cluster remembers, by the name it was submitted under.
+    """Return the state of every job that the cluster remembers, by the job's name.
 
     Raises:
         UserError: as `version`.
@@ -50,10 +50,10 @@ def jobs(cluster: Existing) -> dict[str, str]:
 
 
 def platform(sweep: Sweep) -> Platform:
-    """What trials run on: what the file says, and the nodes of now where it says nothing.
+    """Return the platform of the trials, from the YAML and, where it has `auto`, from the present nodes.
 
     Raises:
-        UserError: as `version`, or trials find no place.
+        UserError: as `version`, or trials do not fit on the nodes.
     """
     cluster = section_of(sweep, Existing)
     if cluster.cpus != "auto" and (cluster.gpus != "auto" or sweep.trial.gpus == 0):
@@ -70,7 +70,7 @@ def platform(sweep: Sweep) -> Platform:
 
 
 def headers(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What lets us in, where a secret lies in one of the places that Ray reads it from."""
+    """Return the HTTP headers with the cluster's secret; {} if Ray's settings on this machine have none."""
     token = environment.get("RAY_AUTH_TOKEN", "")
     files = (environment.get("RAY_AUTH_TOKEN_PATH"), "~/.ray/auth_token")
     for file in [Path(name).expanduser() for name in files if name]:
@@ -80,15 +80,15 @@ def headers(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def _kind(there: list[dict[str, float]]) -> str:
-    """Name of the GPUs, as Ray has it."""
+    """Return the name of the GPUs as Ray reports it."""
     names = {name.removeprefix(ACCELERATOR) for has in there if has.get("GPU") for name in has if ACCELERATOR in name}
     if len(names) == 1:
         return names.pop()
     if names:
         raise UserError(
-            f"cluster: unlike GPUs ({', '.join(sorted(names))}): their name is part of every key; use one kind"
+            f"cluster: different GPUs ({', '.join(sorted(names))}): their name is part of every key; use one kind"
         )
-    raise UserError("cluster.gpu: must be given, since Ray does not know what GPUs these are, e.g. NVIDIA L4")
+    raise UserError("cluster.gpu: must be given, because Ray does not know the name of these GPUs, e.g. NVIDIA L4")
 
 
 def _ask(cluster: Existing, path: str) -> Any:
@@ -99,16 +99,16 @@ def _ask(cluster: Existing, path: str) -> Any:
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise UserError(
-                f"cluster.address: {cluster.address} does not let us in ({error.code}): put the cluster's secret into "
+                f"cluster.address: {cluster.address} refuses access ({error.code}): put the cluster's secret into "
                 "RAY_AUTH_TOKEN, or the name of its file into RAY_AUTH_TOKEN_PATH"
             ) from None
         raise UserError(
-            f"cluster.address: {cluster.address}{path} answers {error.code}; is it the dashboard of a Ray cluster, "
-            "and has it ray[default]?"
+            f"cluster.address: {cluster.address}{path} answers {error.code}; check that it is the dashboard of a Ray "
+            "cluster with ray[default]"
         ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
-            f"cluster.address: {cluster.address} does not answer ({reason}); where it is reached through a tunnel, "
+            f"cluster.address: {cluster.address} does not answer ({reason}); if it is reached through a tunnel, "
             "open it first, e.g. ssh -L 8265:127.0.0.1:8265 HEAD or kubectl port-forward service/NAME-head-svc 8265"
         ) from None

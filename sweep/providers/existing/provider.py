@@ -1,4 +1,4 @@
-"""A Ray cluster that runs already: the sweep is one of its jobs, and only that job is ended."""
+"""A Ray cluster that exists: the sweep is one of its jobs, and only this job is ever stopped."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from sweep.providers.shipping import this_tree
 from sweep.spec.cluster import ClusterSection, Existing
 from sweep.spec.sweep import Sweep
 
-GRACE_SECONDS = 120  # that Ray gives a job to end, for trials to write their resume state
-GONE_SECONDS = GRACE_SECONDS + 60.0
+GRACE_SECONDS = 120  # time that Ray gives a job to end, so that trials can write their resume state
+GONE_SECONDS = GRACE_SECONDS + 60.0  # time to wait until a job has ended
 
 
 class ExistingProvider(Provider[Existing]):
     """The job of one sweep on a Ray cluster.
 
     Args:
-        sweep: whose job it is.
+        sweep: sweep that is run.
         waiting: polls for the end of a job.
     """
 
@@ -43,11 +43,11 @@ class ExistingProvider(Provider[Existing]):
         self.waiting = waiting
 
     def platform(self) -> Platform:
-        """Return what trials run on: as the YAML says, else on the nodes that the cluster has now."""
+        """Return the platform of the trials: as in the YAML, or on the nodes that the cluster has now."""
         return dashboard.platform(self.sweep)
 
     def findings(self, *, fix: bool) -> Iterator[Finding]:
-        """Check that the cluster answers, its version of Ray and its nodes; nothing can be made here."""
+        """Check that the cluster answers, its version of Ray and its nodes; `fix` has no effect."""
         yield from checks.findings(self.sweep)
 
     def environment(self) -> Environment:
@@ -55,7 +55,7 @@ class ExistingProvider(Provider[Existing]):
         return Environment(False, False, f"cluster.python, {self.cluster.python},")
 
     def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
-        """Check the version of Ray, and end a job of an earlier launch; nothing is made."""
+        """Check the version of Ray, and stop a job of an earlier launch; nothing is made."""
         wrong = checks.version(self.cluster)
         if wrong.state != "ok":
             raise UserError(f"cluster.address: {wrong.said}; {wrong.fix}")
@@ -65,7 +65,7 @@ class ExistingProvider(Provider[Existing]):
         return deadline
 
     def submit(self, number: int) -> None:
-        """Submit the job under the name of the launch, so that it is submitted once."""
+        """Submit the job.  Its name contains the number of the launch, so it cannot be submitted twice."""
         name, known = self._job(number), self._names()
         if name in known:
             return
@@ -75,9 +75,9 @@ class ExistingProvider(Provider[Existing]):
             folder = Path(scratch) / "code"
             this_tree().copy_to(folder)
             environment = {**SETTINGS, **self.cluster.environment_variables}
-            del environment["RAY_AUTH_MODE"]  # the cluster's own affair
+            del environment["RAY_AUTH_MODE"]  # the cluster has its own setting
             environment["RAY_JOB_STOP_WAIT_TIME_S"] = str(GRACE_SECONDS)
-            with self._asking("take the job"):
+            with self._asking("accept the job"):
                 self._client().submit_job(
                     entrypoint=self.entrypoint(number),
                     submission_id=name,
@@ -86,7 +86,7 @@ class ExistingProvider(Provider[Existing]):
                 )
 
     def entrypoint(self, number: int) -> str:
-        """The command line of the job, whose folder on the cluster's head is its own."""
+        """Return the command line of the job; it runs in the job's own folder on the cluster's head."""
         words = [
             self.cluster.python,
             "-m",
@@ -98,7 +98,7 @@ class ExistingProvider(Provider[Existing]):
         return shlex.join([*words, "--supervised", "supervised"])
 
     def is_alive(self) -> bool | None:
-        """Return whether a job of this sweep waits or runs."""
+        """Return True if a job of this sweep waits or runs; None if the cluster does not answer."""
         try:
             return bool(self._running())
         except UserError:
@@ -124,7 +124,7 @@ class ExistingProvider(Provider[Existing]):
         return f"{cluster_name(self.sweep)}-{number}"
 
     def _end(self) -> list[str]:
-        """Stop jobs of the sweep and wait for their end; their names."""
+        """Stop the jobs of the sweep, and wait for their end.  Returns their names."""
         found = self._running()
         if not found:
             return []
@@ -133,11 +133,11 @@ class ExistingProvider(Provider[Existing]):
             for name in found:
                 client.stop_job(name)
         if left := self.waiting.until_none(self._running, GONE_SECONDS):
-            raise UserError(f"Ray does not end {', '.join(left)}; try: ray job stop {next(iter(left))}")
+            raise UserError(f"Ray does not stop {', '.join(left)}; try: ray job stop {next(iter(left))}")
         return list(found)
 
     def _running(self) -> dict[str, str]:
-        """Jobs of this sweep that have not ended, with their state."""
+        """Return the jobs of this sweep that have not ended, with their state."""
         return _running(self._names())
 
     def _names(self) -> dict[str, str]:
@@ -147,14 +147,14 @@ class ExistingProvider(Provider[Existing]):
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
-        """Ray's client says by these that the cluster refuses, or is not reached."""
+        """Turn the errors that Ray's client raises if the cluster refuses or is not reached into a UserError."""
         try:
             yield
         except (RuntimeError, OSError, ValueError) as error:
             raise UserError(f"cluster.address: {self.cluster.address} does not {what}: {error}") from None
 
     def _client(self) -> Any:
-        from ray.job_submission import JobSubmissionClient  # a second and more
+        from ray.job_submission import JobSubmissionClient  # importing it takes more than a second
 
         return JobSubmissionClient(self.cluster.address, headers=dashboard.headers())
 

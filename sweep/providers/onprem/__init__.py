@@ -1,1 +1,1 @@
-"""Hosts over SSH."""
+"""Provider `onprem`: the user's own hosts, over SSH."""

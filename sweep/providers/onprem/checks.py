@@ -1,4 +1,4 @@
-"""What a sweep needs of hosts of one's own, looked at over SSH, all at once.  Nothing is started on them."""
+"""Checks of the user's own hosts over SSH, all hosts at once.  Nothing is started on them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ print("store=ok")
 
 
 def findings(sweep: Sweep) -> Iterator[Finding]:
-    """Each host: reached, its cores and GPUs, its Python environment, and the store as it sees it."""
+    """Check each host: SSH, cores and GPUs, Python environment, and access to the store."""
     left = find_placeholders(sweep)
     if "cluster.hosts" in left:
         yield Finding("hosts", "unknown", "not tried before cluster.hosts is edited")
@@ -64,14 +64,14 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
 def _host(cluster: OnPrem, host: str, seen: dict[str, list[str]], *, head: bool, trials: bool) -> Finding:
     finding = partial(Finding, f"host {host}")
     if "rsync" not in seen:
-        return finding("not ok", "reached, and has no rsync", "install it there")
+        return finding("not ok", "reached, but rsync is not installed", "install it there")
     if head and int(seen["ray_of_others"][0]):
-        said = "reached; a Ray cluster has its head there already, and its ports"
-        return finding("not ok", said, "wait for it or end it; a launch of this sweep that runs is kept: see `status`")
+        text = "reached; the head of another Ray cluster runs there, and uses the ports"
+        return finding("not ok", text, "wait for it or end it; a running launch of this sweep is kept: see `status`")
     cores, gpus = int(seen["cores"][0]), seen.get("gpu", [])
     offer = f"{cores} cores, {_gpus(gpus)}"
     if not trials:
-        return finding("ok", f"reached as {ssh.user(cluster)}: the head, {offer}, which run no trials")
+        return finding("ok", f"reached as {ssh.user(cluster)}: the head, {offer}; it runs no trials")
     if cores < cluster.cpus:
         return finding("not ok", f"has {offer}; cluster.cpus is {cluster.cpus}", f"--set cluster.cpus={cores}")
     if len(gpus) < cluster.gpus:
@@ -80,11 +80,13 @@ def _host(cluster: OnPrem, host: str, seen: dict[str, list[str]], *, head: bool,
         name, capability = (part.strip() for part in line.rsplit(",", 1))
         if name != cluster.gpu:
             return finding(
-                "not ok", f"has {name}; cluster.gpu is {cluster.gpu}", "name it as nvidia-smi does, or leave it out"
+                "not ok",
+                f"has {name}; cluster.gpu is {cluster.gpu}",
+                "use the name that nvidia-smi prints, or leave it out",
             )
         if cluster.capability is not None and float(capability) != cluster.capability:
-            said = f"{name} is of compute capability {capability}; cluster.capability is {cluster.capability:g}"
-            return finding("not ok", said, f"--set cluster.capability={capability}")
+            text = f"{name} has compute capability {capability}; cluster.capability is {cluster.capability:g}"
+            return finding("not ok", text, f"--set cluster.capability={capability}")
     return finding("ok", f"reached as {ssh.user(cluster)}: {offer}")
 
 
@@ -98,31 +100,31 @@ def _environment(cluster: OnPrem, host: str, seen: dict[str, list[str]]) -> Find
     name, python, ray = f"environment {host}", seen["python"][0], seen["ray"][0]
     if not cluster.environment:
         if not python:
-            return Finding(name, "not ok", "there is no python3", "install it there, with pip")
-        said = f"not looked at: a launch makes it, pinned, by python3 ({python}) and pip, which need a package index"
-        return Finding(name, "unknown", said, "for hosts without internet: --set cluster.environment=FOLDER")
+            return Finding(name, "not ok", "python3 is not installed", "install it there, with pip")
+        text = f"not checked: a launch makes it, pinned, with python3 ({python}) and pip, which need a package index"
+        return Finding(name, "unknown", text, "for hosts without internet: --set cluster.environment=FOLDER")
     ours = importlib.metadata.version("ray")
     if ray == ours:
         return Finding(name, "ok", f"{cluster.environment}: Python {python}, Ray {ray}")
-    said = (
-        f"{cluster.environment}/bin/python has {f'Ray {ray}' if ray else 'no Ray, or is not there'}, needed is {ours}"
+    text = (
+        f"{cluster.environment}/bin/python has {f'Ray {ray}' if ray else 'no Ray, or does not exist'}; needed is {ours}"
     )
-    return Finding(name, "not ok", said, "make it there from pyproject.toml, e.g. with uv sync")
+    return Finding(name, "not ok", text, "make it there from pyproject.toml, e.g. with uv sync")
 
 
 def _store(sweep: Sweep, host: str, seen: dict[str, list[str]]) -> Finding:
     name = f"store from {host}"
     if "store" in seen:
         return Finding(
-            name, "ok", "reached, and written to" if sweep.storage.startswith("s3://") else "the same folder"
+            name, "ok", "a probe was written" if sweep.storage.startswith("s3://") else "it is the same folder"
         )
     if not sweep.storage.startswith("s3://"):
-        said = f"{sweep.storage} is not there what it is here, or cannot be written to"
-        return Finding(name, "not ok", said, "a folder on NFS, mounted at one place everywhere; or s3://")
+        text = f"{sweep.storage} is another folder there than here, or cannot be written to"
+        return Finding(name, "not ok", text, "use a folder on NFS with the same path on every host, or s3://")
     if not section_of(sweep, OnPrem).environment:
-        return Finding(name, "unknown", "not tried before a Python environment is there")
-    said = f"a probe could not be written to {sweep.storage}: {' '.join(seen.get('error', ['no reason given']))}"
-    return Finding(name, "not ok", said, "credentials there, e.g. in ~/.aws")
+        return Finding(name, "unknown", "not tried before the Python environment exists")
+    text = f"a probe could not be written to {sweep.storage}: {' '.join(seen.get('error', ['no reason given']))}"
+    return Finding(name, "not ok", text, "add credentials there, e.g. in ~/.aws")
 
 
 def _script(sweep: Sweep, probe: str | None) -> str:
@@ -135,7 +137,7 @@ def _script(sweep: Sweep, probe: str | None) -> str:
 
 
 def _probe(sweep: Sweep, probe: str) -> str:
-    """Says "store=ok" where the store is there: that of the probe, and writable."""
+    """Return shell code that prints "store=ok" if a host can read the probe in the store and write next to it."""
     if not sweep.storage.startswith("s3://"):
         seen = shlex.quote(f"{sweep.storage}/{probe}")
         return f'[ -r {seen} ] && touch {seen}.there 2> /dev/null && rm -f {seen}.there && echo "store=ok"; true'
@@ -147,7 +149,7 @@ def _probe(sweep: Sweep, probe: str) -> str:
 
 
 def _put_probe(storage: str, probe: str) -> Store | None:
-    """The store with a probe in it, None where the line on the storage tells why not."""
+    """Return the store, with a probe in it; None if that failed, which the check of the storage reports."""
     try:
         store = open_store(storage)
         store.put(probe, b"from here")

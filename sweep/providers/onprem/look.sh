@@ -1,4 +1,4 @@
-# What a check wants to know of one host, as name=value lines.
+# Prints facts on one host for `check`, as name=value lines.
 echo "cores=$(nproc)"
 echo "ray_of_others=$(pgrep -x gcs_server | wc -l)"
 command -v rsync > /dev/null && echo "rsync=yes"

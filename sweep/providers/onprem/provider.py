@@ -26,15 +26,15 @@ from sweep.providers.shipping import this_tree
 from sweep.spec.cluster import ClusterSection, OnPrem
 from sweep.spec.sweep import Sweep
 
-GRACE_SECONDS = 120.0  # for trials to write their resume state, when a sweep is taken down
-RAY_STATE = Path("/tmp/ray")  # noqa: S108  (where Ray's launcher remembers which hosts it has started)
+GRACE_SECONDS = 120.0  # time for trials to write their resume state when a sweep is taken down
+RAY_STATE = Path("/tmp/ray")  # noqa: S108  (Ray's launcher notes here which hosts it has started)
 
 
 class OnPremProvider(Provider[OnPrem]):
     """The hosts of one sweep.
 
     Args:
-        sweep: whose hosts they are.
+        sweep: sweep that is run.
         waiting: polls for the end of processes.
 
     Attributes:
@@ -49,17 +49,17 @@ class OnPremProvider(Provider[OnPrem]):
         self.hosts = self.cluster.hosts
 
     def platform(self) -> Platform:
-        """Return what trials run on with all hosts that run trials."""
+        """Return the platform of the trials with all hosts that run trials."""
         cluster = self.cluster
         hosts = [Host(cluster.cpus, cluster.gpus)] * cluster.offering
         return fit(self.sweep, hosts, cluster.gpu, cluster.capability)
 
     def findings(self, *, fix: bool) -> Iterator[Finding]:
-        """Check every host over SSH; nothing can be made here."""
+        """Check every host over SSH; `fix` has no effect."""
         yield from checks.findings(self.sweep)
 
     def environment(self) -> Environment:
-        """Return the environment on all hosts, or the one that each host makes."""
+        """Return the environment that the hosts have, or the one that each host makes."""
         ready = self.cluster.environment
         return Environment(ready is None, False, f"cluster.environment, {ready}," if ready else "the machines")
 
@@ -68,7 +68,11 @@ class OnPremProvider(Provider[OnPrem]):
         return ray_config.yaml_text(self.sweep)
 
     def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
-        """Start Ray on the hosts, all of which have to be reached, or keep Ray that runs on the head."""
+        """Start Ray on all hosts, or keep Ray that runs on the head.
+
+        Raises:
+            UserError: a host cannot be reached, or Ray cannot be started.
+        """
         self._check_reachable()
         shipment = this_tree()
         folder = cluster_folder(self.sweep)
@@ -93,7 +97,7 @@ class OnPremProvider(Provider[OnPrem]):
         return deadline
 
     def submit(self, number: int) -> None:
-        """Run the submission on the head over SSH."""
+        """Start the supervisor on the head over SSH."""
         try:
             self._run(self.hosts[0], ray_config.submission(self.sweep, number))
         except CommandFailed as error:
@@ -102,14 +106,14 @@ class OnPremProvider(Provider[OnPrem]):
             raise
 
     def is_alive(self) -> bool | None:
-        """Return whether Ray of this sweep runs on the head."""
+        """Return True if Ray of this sweep runs on the head; None if the head is not reached."""
         try:
             return self._ours(self.hosts[0]) > 0
         except UserError:
             return None
 
     def resources(self) -> list[str]:
-        """Return the hosts on which Ray of this sweep runs, or that were not reached."""
+        """Return the hosts on which Ray of this sweep runs, and those that are not reached."""
         found = ssh.everywhere(self.hosts, self._ours)
         return [_line(host, count) for host, count in found.items() if count]
 
@@ -117,7 +121,7 @@ class OnPremProvider(Provider[OnPrem]):
         """Stop the supervisor first, so that trials write their resume state, then Ray of this sweep on every host.
 
         Raises:
-            UserError: naming each host that was not reached; all others are done then.
+            UserError: names each host that was not reached; all other hosts are cleaned up.
         """
         removed = self._supervised_end(console)
         found = self._stop_everywhere(self.hosts)
@@ -147,14 +151,18 @@ class OnPremProvider(Provider[OnPrem]):
         found = ssh.everywhere(self.hosts, lambda host: self._run(host, "true"))
         problems = [problem for each in found.values() if isinstance(each, UserError) for problem in each.problems]
         if problems:
-            raise UserError(problems, heading="cluster.hosts: not every host is reached; nothing was started")
+            raise UserError(problems, heading="cluster.hosts: some hosts were not reached; nothing was started")
 
     def _ours(self, host: str) -> int:
-        """Processes of this sweep's Ray on a host."""
+        """Return the number of processes of this sweep's Ray on a host."""
         return int(self._run(host, ray_config.count_script(self.sweep)))
 
     def _stop_everywhere(self, hosts: tuple[str, ...]) -> dict[str, int | UserError]:
-        """Processes that were ended on each host; workers first, since the head would start theirs again."""
+        """Stop Ray of this sweep on the head and then on the workers, which a running head would start again.
+
+        Returns:
+            For each host the number of processes that were ended, or the error.
+        """
         script = ray_config.stop_script(self.sweep)
 
         def stop(host: str) -> int:
@@ -165,7 +173,7 @@ class OnPremProvider(Provider[OnPrem]):
         return found | (ssh.everywhere(workers, stop) if workers else {})
 
     def _supervised_end(self, console: Console) -> list[str]:
-        """Ask the supervisor to stop in order and wait for it; what it has been seen to do."""
+        """Ask the supervisor to stop in order, and wait for it.  Returns a line if there was one."""
         pattern = f"sweep[.](launch[.]head[.])?supervisor .* {self.sweep.name} [0-9]+"
         look = f"pgrep -u $(id -u) -f {json.dumps(pattern)} || true"
         head = self.hosts[0]
@@ -177,11 +185,11 @@ class OnPremProvider(Provider[OnPrem]):
             if self.waiting.until_none(lambda: self._run(head, look).strip(), GRACE_SECONDS):
                 self._run(head, f"pkill -KILL -u $(id -u) -f {json.dumps(pattern)} || true")
         except UserError:
-            return []  # told when its Ray is to be ended
+            return []  # the caller reports the same host when it stops Ray there
         return [f"the supervisor on {head}"]
 
     def _forget_started(self) -> None:
-        """Else Ray's launcher takes a head of the past for one that runs."""
+        """Remove the notes of Ray's launcher; otherwise it believes that an earlier head still runs."""
         for suffix in ("state", "lock"):
             (RAY_STATE / f"cluster-{cluster_name(self.sweep)}.{suffix}").unlink(missing_ok=True)
 

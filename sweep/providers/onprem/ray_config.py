@@ -1,7 +1,7 @@
 """The configuration of Ray's cluster launcher for hosts over SSH, generated; `cluster.ray` is merged last.
 
-Ray's second autoscaler starts one worker of several here, since nobody tells it that the head is there: whoever
-uses this asks for the first (`sweep.providers.ray_launcher`).
+Use it with Ray's first autoscaler (`sweep.providers.ray_launcher`).  The second one starts only one worker of several
+here, because it does not know that the head exists.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from sweep.spec.sweep import Sweep
 from sweep.spec.yamlfile import merge
 
 HERE = Path(__file__).parent
-OURS = "~/.anomaly-sweep"  # on every host: a folder of each sweep, and the environment that was made
-PORT = 6379  # of Ray on the head
-START_TRIES = 5
-KEY_ON_HEAD = "~/ray_bootstrap_key.pem"  # where Ray's launcher puts the private key, if it is given one
+OURS = "~/.anomaly-sweep"  # folder on every host, with a folder for each sweep, and the environment that was made
+PORT = 6379  # port of Ray on the head
+START_TRIES = 5  # attempts to start Ray on a host
+KEY_ON_HEAD = "~/ray_bootstrap_key.pem"  # Ray's launcher copies the private key there, if there is one
 
 
 def configuration(sweep: Sweep, code: Path, token: Path, end: Path) -> dict[str, Any]:
-    """What Ray's launcher is given.
+    """Return the configuration for Ray's launcher.
 
     Args:
-        sweep: what is run.
-        code: folder that is shipped.
-        token: file that holds the cluster's secret.
-        end: the script by which the head ends everything, as `end_script` makes it.
+        sweep: sweep that is run.
+        code: folder that is copied to the hosts.
+        token: file with the cluster's secret.
+        end: script of `end_script`, which the head runs when the launch has ended.
     """
     cluster = section_of(sweep, OnPrem)
     head, *workers = cluster.hosts
@@ -47,7 +47,7 @@ def configuration(sweep: Sweep, code: Path, token: Path, end: Path) -> dict[str,
         "auth": auth,
         "docker": {},
         "upscaling_speed": 1.0,
-        "idle_timeout_minutes": 5,  # of no effect: all hosts are wanted all the time
+        "idle_timeout_minutes": 5,  # without effect, because all hosts are needed all the time
         "file_mounts": {f"{folder}/code": str(code), f"{folder}/auth_token": str(token), f"{folder}/end.sh": str(end)},
         "cluster_synced_files": [],
         "file_mounts_sync_continuously": False,
@@ -68,10 +68,10 @@ def configuration(sweep: Sweep, code: Path, token: Path, end: Path) -> dict[str,
 
 
 def yaml_text(sweep: Sweep) -> str:
-    """As YAML, after Ray's own checks.
+    """Return the configuration as YAML, after Ray's own checks.
 
     Raises:
-        UserError: Ray refuses what `cluster.ray` makes of it.
+        UserError: Ray refuses the configuration because of `cluster.ray`.
     """
     here = cluster_folder(sweep)
     config = configuration(sweep, here / "code", here / "auth_token", here / "end.sh")
@@ -80,7 +80,7 @@ def yaml_text(sweep: Sweep) -> str:
 
 
 def submission(sweep: Sweep, number: int) -> str:
-    """The command that starts the supervisor of a launch on the head, and returns when it runs."""
+    """Return the command that starts the supervisor of a launch on the head, and ends when the supervisor runs."""
     folder = folder_of(sweep)
     words = ["python", "-m", "sweep.launch.head.supervisor", sweep.storage, sweep.name, str(number)]
     return (
@@ -90,41 +90,45 @@ def submission(sweep: Sweep, number: int) -> str:
 
 
 def stop_script(sweep: Sweep) -> str:
-    """Ends this sweep's Ray on a host, and removes what was brought there."""
+    """Return a script that ends this sweep's Ray on a host, and removes the files that were copied there."""
     return f"{_stop(sweep)}\n{_fill('remove.sh', sweep)}"
 
 
 def count_script(sweep: Sweep) -> str:
-    """Says how many processes of this sweep's Ray there are on a host."""
+    """Return a script that prints the number of processes of this sweep's Ray on a host."""
     return f"{_fill('ours.sh', sweep)}\nours | wc -l"
 
 
 def end_script(sweep: Sweep) -> str:
-    """What the head runs when the launch has ended: its own Ray first, which would start that of others again."""
+    """Return the script that the head runs when the launch has ended.
+
+    It stops the head's own Ray first, because Ray on the head would start Ray on the workers again.
+    """
     cluster = section_of(sweep, OnPrem)
     options = " ".join(f"-o {option}" for option in ssh.OPTIONS)
     lines = ["#!/bin/bash", _stop(sweep), f"key=; [ -e {KEY_ON_HEAD} ] && key='-i '{KEY_ON_HEAD}"]
     for worker in cluster.hosts[1:]:
-        # The head waits for each: for one that hangs it must not stay for ever.
+        # The head waits for each worker, but a worker that hangs must not stop it forever.
         reach = f"timeout {ssh.SECONDS} ssh {options} $key -l {shlex.quote(ssh.user(cluster))} {worker} 'bash -s'"
         lines.append(f"{reach} <<'END'\n{stop_script(sweep)}\nEND")
     return "\n".join([*lines, _fill("remove.sh", sweep), ""])
 
 
 def folder_of(sweep: Sweep) -> str:
-    """Of a sweep, on every host."""
+    """Return the folder of a sweep on every host."""
     return f"{OURS}/{cluster_name(sweep)}"
 
 
 def python(sweep: Sweep) -> str:
-    """The interpreter on hosts, as a word of the shell."""
+    """Return the path of Python on the hosts, as a word for the shell."""
     return f"{_environment_folder(section_of(sweep, OnPrem))}/bin/python"
 
 
 def _setup(cluster: OnPrem, folder: str) -> list[str]:
-    """Nothing where hosts have the environment; else one step, whose outcome is kept on the host.
+    """Return the commands that make the environment on a host; [] if it has one.
 
-    Every package is pinned by pyproject.toml; the file's name in `done` changes when that file does.
+    Every package is pinned by pyproject.toml.  The marker file `done` is named after the content of pyproject.toml, so
+    the command does nothing if the environment was made from the same file.
     """
     if cluster.environment:
         return []
@@ -150,7 +154,7 @@ def _environment(sweep: Sweep) -> str:
 
 
 def _before(sweep: Sweep) -> str:
-    """Of Ray's own processes, which are known by the folder that they work in when they are to be ended."""
+    """Return the commands before Ray's own: Ray runs in a folder of the sweep, so that its processes can be found."""
     folder = folder_of(sweep)
     private = f"chmod 600 {folder}/auth_token"
     return f"{private}; {_environment(sweep)}; ulimit -n $(ulimit -Hn); mkdir -p {folder}/running; cd {folder}/running"
@@ -161,10 +165,10 @@ def _slots(cluster: OnPrem, share: int) -> str:
 
 
 def _start(sweep: Sweep, role: str, slots: str) -> list[str]:
-    """Start Ray in place of one of ours that runs; `ray stop` would end whatever Ray this user runs on the host.
+    """Return the commands that stop this sweep's Ray on a host and start it again.
 
-    Several times if need be: on a busy host Ray gives up when its parts are slow to start, and its launcher
-    never comes back to a host that has failed it once.
+    `ray stop` is not used, because it would end every Ray of this user on the host.  The start is tried several
+    times: on a busy host Ray gives up if its parts are slow, and its launcher never tries a failed host again.
     """
     stop = f"bash -c {shlex.quote(_stop(sweep))}"
     start = f"({_before(sweep)}; ray start {role} {slots})"

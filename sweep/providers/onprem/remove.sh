@@ -1,4 +1,4 @@
-# Removes what a launch has brought to one host; logs stay, and a Python environment that was made.
+# Removes the files that a launch has copied to one host.  Logs and a Python environment that was made stay.
 if [ -e {{FOLDER}}/code ] || [ -e {{FOLDER}}/auth_token ]; then echo "removed={{FOLDER}}"; fi
 rm -rf {{FOLDER}}/running {{FOLDER}}/code {{FOLDER}}/auth_token {{FOLDER}}/end.sh {{FOLDER}}/supervised
 rm -f /tmp/ray/cluster-{{NAME}}.state /tmp/ray/cluster-{{NAME}}.lock

@@ -1,4 +1,4 @@
-# Ends this sweep's Ray on one host, and nothing of anybody else's; says how many processes there were.
+# Ends this sweep's Ray on one host, and no other process.  Prints the number of processes that it found.
 found=$(ours | wc -l)
 if [ "$found" -gt 0 ]; then
   kill $(ours) 2> /dev/null

@@ -1,1 +1,1 @@
-"""One job of Slurm."""
+"""Provider `slurm`: one job of Slurm."""

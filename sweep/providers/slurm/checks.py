@@ -1,4 +1,4 @@
-"""What a sweep needs of Slurm, looked at line by line on the login node.  Nothing is submitted."""
+"""Checks of Slurm on its login node, one finding for each.  Nothing is submitted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweep.spec.sweep import Sweep
 
 
 def findings(sweep: Sweep) -> Iterator[Finding]:
-    """Slurm's commands, the partition, the job as Slurm would take it, and what all nodes must see."""
+    """Check Slurm's commands, the partition, the job as Slurm would take it, and folders that all nodes must share."""
     cluster = section_of(sweep, Slurm)
     try:
         [release, *_] = jobs.query("sbatch", "--version")
@@ -26,8 +26,8 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         yield from _job(sweep, cluster, partitions)
     environment = scripts.environment_of(cluster)
     if not (environment / "bin/ray").exists():
-        fix = "--set cluster.environment=FOLDER, made there from pyproject.toml, e.g. with uv sync"
-        yield Finding("environment", "not ok", f"{environment}/bin has no ray", fix)
+        fix = "--set cluster.environment=FOLDER with an environment made from pyproject.toml, e.g. by uv sync"
+        yield Finding("environment", "not ok", f"{environment}/bin has no command ray", fix)
     else:
         yield check_shared_folder("environment", environment, "every node")
     yield check_shared_folder("folder", Path(cluster.folder), "every node")
@@ -38,15 +38,15 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
 def _job(sweep: Sweep, cluster: Slurm, partitions: dict[str, str]) -> Iterator[Finding]:
     if cluster.partition is not None and cluster.partition not in partitions:
         legal = ", ".join(sorted(partitions)) or "none"
-        said = f"there is no partition {cluster.partition} for you; there are: {legal}"
-        yield Finding("partition", "not ok", said, f"--set cluster.partition={next(iter(partitions), 'NAME')}")
+        text = f"you cannot use a partition {cluster.partition}; you can use: {legal}"
+        yield Finding("partition", "not ok", text, f"--set cluster.partition={next(iter(partitions), 'NAME')}")
         return
     if cluster.partition is not None:
         yield Finding("partition", "ok", f"{cluster.partition}, walltime at most {partitions[cluster.partition]}")
     try:
-        said = jobs.test(scripts.job(sweep, 1))
+        text = jobs.test(scripts.job(sweep, 1))
     except UserError as error:
-        fix = "account, partition, qos, walltime, nodes, cpus and gpus of `cluster` are what it is asked for"
+        fix = "correct account, partition, qos, walltime, nodes, cpus or gpus of `cluster`"
         yield Finding("job", "not ok", "; ".join(error.problems), fix)
     else:
-        yield Finding("job", "ok", f"Slurm would take it: {said.removeprefix('sbatch: ')}")
+        yield Finding("job", "ok", f"Slurm would take it: {text.removeprefix('sbatch: ')}")

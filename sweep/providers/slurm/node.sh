@@ -1,5 +1,5 @@
-# What every node of the job runs, as one task: Ray, and on the first one the driver.  All that it makes lies in a
-# folder of this job alone, and all its ports are chosen by the system: others may have jobs on the same node.
+# Every node of the job runs this as one task: it starts Ray and, on the first node, the driver.  Other jobs may run on
+# the same node: so all files are in a folder of this job, and the system chooses all ports.
 set -u
 {{BEFORE}}
 run={{RUN}}
@@ -7,12 +7,12 @@ scratch={{SCRATCH}}/anomaly-sweep-$SLURM_JOB_ID
 rm -rf "$scratch"
 mkdir -m 700 "$scratch" || exit 1
 ray=
-end() {  # Ray's processes end with the one that started them
+end() {  # `ray start --block` ends all processes of Ray when it ends
   kill $ray 2> /dev/null && wait $ray
   rm -rf "$scratch"
 }
 trap end EXIT
-stopped() {  # before there is a sweep to suspend
+stopped() {  # called if Slurm ends the step before the sweep has started
   [ "$SLURM_NODEID" -ne 0 ] || echo 143 > "$run/exit_code"
   exit 143
 }
@@ -30,7 +30,7 @@ start() {
 
 if [ "$SLURM_NODEID" -ne 0 ]; then
   until [ -s "$run/address" ]; do sleep 1; done
-  while :; do  # a Ray that dies here comes again; the first node ends the step
+  while :; do  # start Ray again if it dies; the first node ends the step
     start --address="$(cat "$run/address")" & ray=$!
     wait $ray
     tail -n 5 "$scratch/ray.log"
@@ -38,8 +38,8 @@ if [ "$SLURM_NODEID" -ne 0 ]; then
   done
 fi
 
-head=$SLURM_LAUNCH_NODE_IPADDR  # by which the other nodes reach this one
-for _ in 1 2 3 4 5; do  # somebody may have taken a port meanwhile, and on a busy node Ray gives up on its own parts
+head=$SLURM_LAUNCH_NODE_IPADDR  # the address under which the other nodes reach this one
+for _ in 1 2 3 4 5; do  # a free port may be taken in the meantime, and on a busy node Ray may give up on its own parts
   read -r port client <<< "$(python -m sweep.providers.slurm.ports 2)"
   start --head --node-ip-address="$head" --port="$port" --ray-client-server-port="$client" --include-dashboard=false \
     --temp-dir="$scratch/ray" & ray=$!
@@ -51,12 +51,12 @@ kill -0 $ray 2> /dev/null || exit 1
 echo "$head:$port" > "$run/address.new" && mv "$run/address.new" "$run/address"
 
 RAY_ADDRESS=$head:$port {{SUPERVISOR}} & supervisor=$!
-trap 'kill $supervisor' TERM  # Slurm takes the node back: the sweep is suspended, and says so
+trap 'kill $supervisor' TERM  # Slurm takes the node back: the supervisor suspends the sweep
 echo $supervisor > "$run/supervisor.pid"
 wait $supervisor
 code=$?
-while kill -0 $supervisor 2> /dev/null; do wait $supervisor; code=$?; done  # a trap ends a wait
+while kill -0 $supervisor 2> /dev/null; do wait $supervisor; code=$?; done  # a trap interrupts `wait`
 echo $code > "$run/exit_code.new" && mv "$run/exit_code.new" "$run/exit_code"
 rm -f "$run/supervisor.pid"
 end
-scancel "$SLURM_JOB_ID.$SLURM_STEP_ID"  # the Ray of other nodes would wait a minute for its head
+scancel "$SLURM_JOB_ID.$SLURM_STEP_ID"  # otherwise Ray on the other nodes waits a minute for its head

@@ -1,4 +1,4 @@
-"""Free ports of this machine, printed in one line: `python -m sweep.providers.slurm.ports COUNT`."""
+"""Print free ports of this machine on one line: `python -m sweep.providers.slurm.ports COUNT`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 
 def free(count: int) -> list[int]:
-    """So many different ones, chosen by the system; nobody keeps them free."""
+    """Return this number of different free ports, chosen by the system.  They are not reserved."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,4 +1,4 @@
-"""One job of Slurm for a sweep: it starts Ray on its nodes and requeues itself at its walltime."""
+"""One job of Slurm for a sweep: it starts Ray on its nodes, and requeues itself before its walltime ends."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from sweep.providers.slurm import checks, jobs, scripts
 from sweep.spec.cluster import ClusterSection, Slurm
 from sweep.spec.sweep import Sweep
 
-SETTLE_SECONDS = 5.0  # for a job that has ended its sweep to leave the queue
-GRACE_SECONDS = 90.0  # for trials to write their resume state, when a job is taken down
-GONE_SECONDS = 120.0  # for Slurm to end a job
+SETTLE_SECONDS = 5.0  # time for a job to leave the queue after its sweep has ended
+GRACE_SECONDS = 90.0  # time for trials to write their resume state when a job is taken down
+GONE_SECONDS = 120.0  # time for Slurm to end a job
 
 
 class SlurmProvider(Provider[Slurm]):
     """The job of one sweep, submitted on Slurm's login node.
 
     Args:
-        sweep: whose job it is.
+        sweep: sweep that is run.
         waiting: polls for the end of a job.
     """
 
@@ -44,17 +44,17 @@ class SlurmProvider(Provider[Slurm]):
         self.waiting = waiting
 
     def platform(self) -> Platform:
-        """Return what trials run on with all nodes of the job."""
+        """Return the platform of the trials with all nodes of the job."""
         cluster = self.cluster
         hosts = [Host(cluster.cpus, cluster.gpus)] * cluster.nodes
         return fit(self.sweep, hosts, cluster.gpu, cluster.capability)
 
     def findings(self, *, fix: bool) -> Iterator[Finding]:
-        """Check Slurm, partition, job, and folders that all nodes must see; nothing can be made here."""
+        """Check Slurm, partition, job, and folders that all nodes must share; `fix` has no effect."""
         yield from checks.findings(self.sweep)
 
     def environment(self) -> Environment:
-        """Return the environment that all nodes see."""
+        """Return the environment that all nodes share."""
         named = self.cluster.environment
         own = named == "auto" or Path(named).expanduser() == Path(sys.prefix)
         return Environment(False, own, f"cluster.environment, {sys.prefix if own else named},")
@@ -64,11 +64,11 @@ class SlurmProvider(Provider[Slurm]):
         return scripts.scripts_text(self.sweep)
 
     def provision(self, status: SweepStatus, console: Console, deadline: float | None) -> float | None:
-        """Copy code and secret to where all nodes see them, and take an earlier job out of the queue."""
+        """Copy code and secret to a folder that all nodes share, and remove an earlier job from the queue."""
         folder = scripts.folder_of(self.sweep)
         shipment = this_tree()
         for job in self._jobs():
-            say(console, f"{job}: removed, for the code that goes with it is replaced")
+            say(console, f"{job}: removed, because its code is replaced")
         self._end(in_order=False)
         with _explain_shared_folder():
             folder.path.mkdir(parents=True, exist_ok=True)
@@ -91,19 +91,19 @@ class SlurmProvider(Provider[Slurm]):
         jobs.submit(scripts.job(self.sweep, number))
 
     def is_alive(self) -> bool | None:
-        """Return True also while the job waits, for the first time or after its walltime."""
+        """Return True if the job runs or waits, also after its walltime; None if Slurm does not answer."""
         try:
             return bool(self._jobs())
         except UserError:
             return None
 
     def resources(self) -> list[str]:
-        """Return the job, and what is left in its folder."""
+        """Return the job, and the folder if it holds more than logs."""
         folder = scripts.folder_of(self.sweep).path
-        return [*map(str, self._jobs()), *([f"{folder}, but for its logs"] if self._leftovers(folder) else [])]
+        return [*map(str, self._jobs()), *([f"{folder}, except its logs"] if self._leftovers(folder) else [])]
 
     def teardown(self, console: Console) -> list[str]:
-        """End the job in order, and remove its folder but for the logs."""
+        """End the job in order, and remove its folder except the logs."""
         removed = self.resources()
         self.waiting.until_none(self._jobs, SETTLE_SECONDS)
         running = [job for job in self._jobs() if job.state == "RUNNING"]
@@ -126,18 +126,20 @@ class SlurmProvider(Provider[Slurm]):
         return [path for path in sorted(folder.glob("*")) if path.suffix != ".log"]
 
     def _end(self, *, in_order: bool) -> None:
-        """End every job of the sweep and wait until the queue knows none; in order, for as long as that may take."""
+        """End every job of the sweep and wait until the queue has none; if in order, for as long as that may take."""
         for job in self._jobs():
             jobs.end(job, in_order=in_order)
         left = self.waiting.until_none(self._jobs, GRACE_SECONDS if in_order else GONE_SECONDS)
         if left and not in_order:
-            raise UserError(f"Slurm does not end {', '.join(map(str, left))}; ask who runs it")
+            raise UserError(f"Slurm does not end {', '.join(map(str, left))}; ask Slurm's administrators")
 
 
 @contextmanager
 def _explain_shared_folder() -> Iterator[None]:
-    """What cannot be written where all nodes see it is a problem of the user's."""
+    """Turn an error in the folder that all nodes share into a UserError."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cluster.folder: {error}; name one that all nodes see and you may write to") from None
+        raise UserError(
+            f"cluster.folder: {error}; give a folder that all nodes share and that you may write to"
+        ) from None

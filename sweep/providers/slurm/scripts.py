@@ -1,4 +1,4 @@
-"""The two scripts of a sweep's job, generated: of the job, which sbatch is given, and of each of its nodes."""
+"""The two generated scripts of a sweep's job: the job's script for sbatch, and the script that each node runs."""
 
 from __future__ import annotations
 
@@ -15,56 +15,56 @@ from sweep.spec.cluster import Slurm
 from sweep.spec.sweep import Sweep
 
 TEMPLATES = Path(__file__).parent
-LAST_CODE = 3  # greatest exit code by which a sweep says that it has ended; others: it was stopped
+LAST_CODE = 3  # greatest exit code of a sweep that has ended; a greater one means that it was stopped
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Of one sweep, on a file system that all nodes see.
+    """Folder of one sweep, on a file system that all nodes share.
 
     Attributes:
-        path: absolute.
+        path: absolute path.
     """
 
     path: Path
 
     @property
     def code(self) -> Path:
-        """The tree that was shipped."""
+        """Folder of the code that was copied."""
         return self.path / "code"
 
     @property
     def token(self) -> Path:
-        """The secret of the job's Ray."""
+        """File with the secret of the job's Ray."""
         return self.path / "auth_token"
 
     def run(self, number: int) -> Path:
-        """Scripts, address and exit code of one launch."""
+        """Return the folder for scripts, address and exit code of one launch."""
         return self.path / f"launch-{number}"
 
     @property
     def log(self) -> str:
-        """What the job prints, run after run; %j is its number."""
+        """Pattern of the file for the job's output, appended run after run; %j is the job's number."""
         return str(self.path / "job-%j.log")
 
 
 def folder_of(sweep: Sweep) -> Folder:
-    """Where a sweep's job finds its code."""
+    """Return the folder of a sweep."""
     cluster = section_of(sweep, Slurm)
     return Folder(Path(cluster.folder).expanduser() / cluster_name(sweep))
 
 
 def environment_of(cluster: Slurm) -> Path:
-    """Folder of the Python environment that all nodes see."""
+    """Return the folder of the Python environment that all nodes share."""
     return Path(sys.prefix) if cluster.environment == "auto" else Path(cluster.environment).expanduser()
 
 
 def job(sweep: Sweep, number: int) -> str:
-    """The script that sbatch is given.
+    """Return the script for sbatch.
 
     Args:
-        sweep: what is run.
-        number: of the launch.
+        sweep: sweep that is run.
+        number: number of the launch.
     """
     cluster, folder = section_of(sweep, Slurm), folder_of(sweep)
     options = [f"#SBATCH {option}" for option in _options(cluster, sweep, folder, number)]
@@ -79,7 +79,7 @@ def job(sweep: Sweep, number: int) -> str:
 
 
 def node(sweep: Sweep, number: int) -> str:
-    """The script that every node of the job runs; the arguments are those of `job`."""
+    """Return the script that every node of the job runs; the arguments are those of `job`."""
     cluster, folder = section_of(sweep, Slurm), folder_of(sweep)
     module = "sweep.launch.head.supervisor"
     supervisor = ["python", "-m", module, sweep.storage, sweep.name, str(number), "--supervised"]
@@ -105,12 +105,12 @@ def node(sweep: Sweep, number: int) -> str:
 
 
 def scripts_text(sweep: Sweep) -> str:
-    """Both, as a first launch would have them."""
+    """Return both scripts as text, as for a first launch."""
     return f"{job(sweep, 1)}\n# {folder_of(sweep).run(1) / 'node.sh'}:\n{node(sweep, 1)}"
 
 
 def _options(cluster: Slurm, sweep: Sweep, folder: Folder, number: int) -> list[str]:
-    """Of sbatch; the user's own last."""
+    """Return the options of sbatch; the user's own are the last."""
     wanted = {
         "job-name": cluster_name(sweep),
         "comment": f"launch-{number}",
@@ -122,13 +122,13 @@ def _options(cluster: Slurm, sweep: Sweep, folder: Folder, number: int) -> list[
         "account": cluster.account,
         "qos": cluster.qos,
         "time": cluster.walltime,
-        "signal": f"B:USR1@{cluster.signal_seconds}",  # to the job's script alone
-        "open-mode": "append",  # of run after run
+        "signal": f"B:USR1@{cluster.signal_seconds}",  # only to the job's script
+        "open-mode": "append",  # all runs of the job share one log
         "output": folder.log,
         "chdir": str(folder.path),
     }
-    said = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
-    return [*said, "--requeue", *cluster.options]
+    options = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
+    return [*options, "--requeue", *cluster.options]
 
 
 def _fill(name: str, **values: str) -> str:

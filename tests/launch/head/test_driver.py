@@ -1,4 +1,4 @@
-"""A launch on an attached Ray cluster of several nodes, with real processes that are really killed."""
+"""A launch on an attached Ray cluster of several nodes, with real processes that are killed."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ from tests.support.ray_nodes import RayNodes, ray_nodes
 from tests.support.sweeps import descendants, kill_everything, logged, plan_of, results_of, wait_until, write_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(600)]
-STEPS = 20  # of an epoch of `tests.support.faulty_detectors:Logged` on digits
+STEPS = 20  # steps in an epoch of `tests.support.faulty_detectors:Logged` on digits
 
 
 @dataclass
-class Place:
+class Cluster:
     """A head with two workers of one slot each.
 
     Attributes:
-        nodes: of Ray.
-        log: where trials log the steps that they train.
-        workers: processes by the path of the notice that they look for.
+        nodes: nodes of Ray.
+        log: file to which trials write the steps that they train.
+        folder: folder for the log and the notices.
+        workers: processes of the workers, by the path at which each expects a notice.
     """
 
     nodes: RayNodes
@@ -49,8 +50,8 @@ class Place:
         self.workers[notice] = self.nodes.start_worker(TRAINED_LOG=str(self.log), SWEEP_NOTICE_FILE=str(notice))
         return notice
 
-    def whole(self) -> None:
-        """Two workers, without notice, and an empty log."""
+    def restore(self) -> None:
+        """Start missing workers, remove all notices, and empty the log."""
         self.log.unlink(missing_ok=True)
         for notice, process in list(self.workers.items()):
             notice.unlink(missing_ok=True)
@@ -60,7 +61,7 @@ class Place:
             self.start_worker()
 
     def busy_worker(self) -> Path:
-        """Notice path of a worker that runs a trial."""
+        """Return the notice path of a worker that runs a trial."""
         for notice, process in self.workers.items():
             for pid in descendants(process.pid):
                 if b"ray::ResourceTrainable.train" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -72,15 +73,15 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("place")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
     with ray_nodes() as nodes:
-        yield Place(nodes, folder / "trained.log", folder)
+        yield Cluster(nodes, folder / "trained.log", folder)
 
 
 @pytest.fixture
-def place(built: Place) -> Place:
-    built.whole()
+def cluster(built: Cluster) -> Cluster:
+    built.restore()
     return built
 
 
@@ -91,80 +92,80 @@ def configure(folder: Path, epochs: int, pause: float = 0.0, **top: Any) -> Path
 
 
 @pytest.fixture(scope="module")
-def calm(built: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A launch that nobody disturbs."""
-    built.whole()
+def calm(built: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Return the folder and the output of a launch without disturbance."""
+    built.restore()
     folder = tmp_path_factory.mktemp("calm")
     number = put_launch(configure(folder, epochs=6))
     return folder, drive(folder, number, **built.nodes.entry)
 
 
 def test_a_launch_runs_to_its_report_and_leaves_the_cluster_as_it_was(
-    built: Place, calm: tuple[Path, subprocess.CompletedProcess[str]]
+    built: Cluster, calm: tuple[Path, subprocess.CompletedProcess[str]]
 ) -> None:
     folder, run = calm
     assert run.returncode == 0, run.stdout + run.stderr
     head = ended_head(folder)
     assert (head.launch, head.exit_code, head.cause, head.restarts) == (1, 0, None, 0)
     assert (head.trials, head.done, head.to_run, head.running) == (2, 2, 0, 0)
-    assert head.usd is None, "nobody knows what these machines cost"
+    assert head.usd is None, "these machines have no price"
     report = {path.name for path in (folder / "store/sweeps/test/report").iterdir()}
     assert {"report.html", "leaderboard.csv", "results.parquet", "figures"} <= report
     page = html.unescape((folder / "store/sweeps/test/report/report.html").read_text())
     config = next(folder.glob("*.yaml"))
     assert command_from_argv("report", ["launch", str(config), "-y"]) in page
-    assert all(process.poll() is None for process in built.nodes.processes), "what was there stays"
+    assert all(process.poll() is None for process in built.nodes.processes), "the cluster still runs"
     assert plan_of(config)["to_run"] == 0
 
 
 def test_a_driver_that_is_killed_is_started_again_and_the_table_is_the_same(
-    place: Place, calm: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+    cluster: Cluster, calm: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     number = put_launch(configure(tmp_path, epochs=6))
     then = f"cat {tmp_path}/store/sweeps/test/head.json >> {tmp_path}/then"
-    supervisor = supervise(tmp_path, number, "--then", then, "--pause", "0.1", **place.nodes.entry)
-    wait_for_lines(place.log, 3 * STEPS, supervisor)
+    supervisor = supervise(tmp_path, number, "--then", then, "--pause", "0.1", **cluster.nodes.entry)
+    wait_for_lines(cluster.log, 3 * STEPS, supervisor)
     (driver,) = [pid for pid in descendants(supervisor.pid) if is_driver(pid)]
     os.kill(driver, signal.SIGKILL)
     assert supervisor.wait(timeout=240) == 0, (tmp_path / "supervisor.log").read_text()
     head = ended_head(tmp_path)
     assert (head.exit_code, head.restarts, head.done) == (0, 1, 2)
-    assert attempts_of(tmp_path) == [], "the trials did nothing wrong"
-    said = (tmp_path / "then").read_text()
-    assert said.count('"state"') == 1, "once"
-    assert '"state": "ended"' in said, "and not before the record says so"
+    assert attempts_of(tmp_path) == [], "no trial has failed"
+    statuses = (tmp_path / "then").read_text()
+    assert statuses.count('"state"') == 1, "the command ran once"
+    assert '"state": "ended"' in statuses, "it ran after the end was written"
     assert (tmp_path / "supervised").exists()
     ours, theirs = results_of(tmp_path), results_of(calm[0])
     assert ours.keys() == theirs.keys()
     for key, result in ours.items():
         assert result["metrics"] == theirs[key]["metrics"]
-    assert max(place.steps().values()) <= 2, "trials went on where their resume states were"
+    assert max(cluster.steps().values()) <= 2, "trials went on from their resume states"
 
 
 def is_driver(pid: int) -> bool:
     return b"sweep.launch.head\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
-def test_trials_of_a_machine_that_is_lost_go_on_elsewhere_and_have_not_failed(place: Place, tmp_path: Path) -> None:
+def test_trials_of_a_machine_that_is_lost_go_on_elsewhere_and_have_not_failed(cluster: Cluster, tmp_path: Path) -> None:
     config = configure(tmp_path, epochs=8, pause=0.05)
-    supervisor = supervise(tmp_path, put_launch(config), **place.nodes.entry)
-    wait_for_lines(place.log, 4 * STEPS, supervisor)
-    kill_everything(place.workers[place.busy_worker()])
+    supervisor = supervise(tmp_path, put_launch(config), **cluster.nodes.entry)
+    wait_for_lines(cluster.log, 4 * STEPS, supervisor)
+    kill_everything(cluster.workers[cluster.busy_worker()])
     assert supervisor.wait(timeout=240) == 0, (tmp_path / "supervisor.log").read_text()
     (attempt,) = attempts_of(tmp_path)
     assert attempt["status"] == "preempted"
     assert "was lost" in attempt["cause"]
     head = ended_head(tmp_path)
     assert (head.done, head.failed, head.preemptions) == (2, 0, 1)
-    assert len(place.steps()) == 2 * 8 * STEPS
-    assert place.steps().total() < 2 * 8 * STEPS + 5 * STEPS, "it went on from its resume state"
+    assert len(cluster.steps()) == 2 * 8 * STEPS
+    assert cluster.steps().total() < 2 * 8 * STEPS + 5 * STEPS, "the trial went on from its resume state"
 
 
-def test_a_trial_that_sees_the_notice_writes_its_state_and_goes_on_elsewhere(place: Place, tmp_path: Path) -> None:
+def test_a_trial_that_sees_the_notice_writes_its_state_and_goes_on_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
     config = configure(tmp_path, epochs=8, pause=0.05)
-    supervisor = supervise(tmp_path, put_launch(config), **place.nodes.entry)
-    wait_for_lines(place.log, 4 * STEPS, supervisor)
-    notice = place.busy_worker()
+    supervisor = supervise(tmp_path, put_launch(config), **cluster.nodes.entry)
+    wait_for_lines(cluster.log, 4 * STEPS, supervisor)
+    notice = cluster.busy_worker()
     notice.touch()
     assert supervisor.wait(timeout=240) == 0, (tmp_path / "supervisor.log").read_text()
     (attempt,) = attempts_of(tmp_path)
@@ -172,15 +173,17 @@ def test_a_trial_that_sees_the_notice_writes_its_state_and_goes_on_elsewhere(pla
     assert "taken away" in attempt["cause"]
     head = ended_head(tmp_path)
     assert (head.done, head.failed, head.preemptions) == (2, 0, 1)
-    assert max(place.steps().values()) == 1, "not a step was lost"
+    assert max(cluster.steps().values()) == 1, "no step was lost"
 
 
-def test_a_stop_reaches_trials_on_every_node_and_suspended_a_launch_has_not_ended(place: Place, tmp_path: Path) -> None:
+def test_a_stop_reaches_trials_on_every_node_and_suspended_a_launch_has_not_ended(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     number = put_launch(configure(tmp_path, epochs=1000, pause=0.05))
     then = ["--then", f"echo once >> {tmp_path}/then"]
-    first = supervise(tmp_path, number, *then, **place.nodes.entry)
-    wait_for_lines(place.log, 3 * STEPS, first)
-    for pid in [first.pid, *descendants(first.pid)]:  # as job systems do, to all of a family at once
+    first = supervise(tmp_path, number, *then, **cluster.nodes.entry)
+    wait_for_lines(cluster.log, 3 * STEPS, first)
+    for pid in [first.pid, *descendants(first.pid)]:  # job systems send the signal to all child processes, too
         os.kill(pid, signal.SIGUSR1)
     assert first.wait(timeout=240) == 130
     head = head_of(tmp_path)
@@ -189,9 +192,9 @@ def test_a_stop_reaches_trials_on_every_node_and_suspended_a_launch_has_not_ende
     assert "suspended" in (head.cause or "")
     assert not (tmp_path / "then").exists()
     assert len(list((tmp_path / "store/trials").glob("*/checkpoint/latest.json"))) == 2
-    taken_back = {**place.nodes.entry, "SWEEP_TERM_SUSPENDS": "1"}
+    taken_back = {**cluster.nodes.entry, "SWEEP_TERM_SUSPENDS": "1"}
     second = supervise(tmp_path, number, *then, **taken_back)
-    wait_for_lines(place.log, place.steps().total() + 2 * STEPS, second)
+    wait_for_lines(cluster.log, cluster.steps().total() + 2 * STEPS, second)
     for pid in [second.pid, *filter(is_driver, descendants(second.pid))]:
         os.kill(pid, signal.SIGTERM)
     assert second.wait(timeout=240) == 130
@@ -200,14 +203,14 @@ def test_a_stop_reaches_trials_on_every_node_and_suspended_a_launch_has_not_ende
     assert (head.state, head.exit_code) == ("starting", None)
     assert not (tmp_path / "then").exists()
     third = supervise(tmp_path, number, *then, **taken_back)
-    wait_for_lines(place.log, place.steps().total() + 2 * STEPS, third)
+    wait_for_lines(cluster.log, cluster.steps().total() + 2 * STEPS, third)
     third.send_signal(signal.SIGUSR2)
     assert third.wait(timeout=240) == 130
     head = ended_head(tmp_path)
     assert (head.exit_code, head.done, head.to_run, head.restarts) == (130, 0, 2, 0)
     assert (tmp_path / "then").read_text() == "once\n"
-    assert attempts_of(tmp_path) == [], "being stopped is no failure"
-    assert max(place.steps().values()) == 1, "not a step was lost"
+    assert attempts_of(tmp_path) == [], "a stop is no failure"
+    assert max(cluster.steps().values()) == 1, "no step was lost"
 
 
 def test_a_launch_for_which_no_machine_ever_came_ends_when_it_is_asked_to(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A launch on a head that is asked to stop when its trials have all run: it comes to its own end, with its report."""
+"""A launch on a head: stop signals during trials and during the report, and the end without workers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweep.engine.loop import TrialLoop
+from sweep.engine.loop import LoopEnd, TrialLoop
 from sweep.errors import DONE, INTERRUPTED, USER_ERROR
 from sweep.launch.head.run import HeadLaunch
 from sweep.launch.head.status_writer import StatusWriter
@@ -34,9 +34,9 @@ def launch(tmp_path: Path) -> HeadLaunch:
 def test_a_signal_during_the_report_changes_nothing(
     launch: HeadLaunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    def generations(*_: object) -> int:
-        signal.raise_signal(number)  # nothing runs any more, and the report is not begun
-        return DONE
+    def generations(*_: object) -> LoopEnd:
+        signal.raise_signal(number)  # no trial runs any more, and the report has not begun
+        return LoopEnd(DONE)
 
     def write(*_: object) -> None:
         signal.raise_signal(number)
@@ -65,10 +65,10 @@ def test_a_stop_ends_a_launch_or_suspends_it(
     launch: HeadLaunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     signals: list[signal.Signals], suspends: str, ended: bool,
 ) -> None:  # fmt: skip
-    def generations(*_: object) -> int:
+    def generations(*_: object) -> LoopEnd:
         for number in signals:
             signal.raise_signal(number)
-        return INTERRUPTED
+        return LoopEnd(INTERRUPTED)
 
     monkeypatch.setenv(TERM_SUSPENDS, suspends)
     monkeypatch.setattr(HeadLaunch, "_run_trials", generations)
@@ -81,12 +81,12 @@ def test_a_stop_ends_a_launch_or_suspends_it(
 
 @dataclass
 class OneGeneration:
-    """In place of a Ray cluster: one generation, during which it is asked to stop."""
+    """Stand-in for the tuner process, with one generation that receives a stop signal."""
 
     stop_file: Path
     finished: bool
 
-    def run_generation(self, *_: object, **told: Any) -> Iterator[dict[str, Any] | None]:
+    def run_generation(self, *_: object, **job: Any) -> Iterator[dict[str, Any] | None]:
         signal.raise_signal(signal.SIGTERM)
         yield {"event": "ended", "finished": self.finished, "stopped": None}
 
@@ -112,7 +112,7 @@ def test_a_launch_that_is_asked_to_stop_when_nothing_is_left_is_done(
 def test_a_launch_without_workers_ends_with_its_report_and_says_why(
     launch: HeadLaunch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(HeadLaunch, "_run_trials", lambda *_: USER_ERROR)
+    monkeypatch.setattr(HeadLaunch, "_run_trials", lambda *_: LoopEnd(USER_ERROR))
     monkeypatch.setattr(StatusWriter, "why_stranded", lambda _: "no worker has come")
     monkeypatch.setattr(Reporting, "write", lambda *_: (tmp_path / "reported").touch())
     assert launch.run() == USER_ERROR

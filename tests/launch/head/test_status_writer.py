@@ -1,4 +1,4 @@
-"""The head's record: what it says of machines and dollars, who may write it, and when a budget is used up."""
+"""head.json: machines and dollars in it, who may write it, and when a budget is used up."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus
 from sweep.providers.aws import client
 from sweep.providers.aws.billing import list_machines
+from sweep.providers.aws.provider import AwsProvider
 from sweep.providers.aws.ray_config import TAG
 from sweep.providers.local_files import cluster_name
 from sweep.spec.sweep import Sweep
@@ -60,7 +61,7 @@ def test_a_machine_that_was_seen_stays_and_its_dollars_never_grow_smaller(seen: 
         assert all((node.until is None) == node.alive for node in known)
         found = dollars(known, 0.0, now)
         assert found is not None
-        if not any(node.alive for node in known):  # one that comes back was there all the time
+        if not any(node.alive for node in known):  # a machine that comes back is charged for the time in between
             assert found >= spent - 1e-6 * spent
         spent = found
 
@@ -83,8 +84,8 @@ def test_machines_of_an_earlier_launch_that_are_gone_cost_this_one_nothing(folde
         replace(each, name="taken over", until=now - HOUR / 2),
         Node("head", since=now - HOUR, usd_per_hour=0.1),
     ]
-    with bulletin_of(store, sweep, lambda: listed, started=now - HOUR) as bulletin:
-        bulletin.end(0)
+    with status_writer_of(store, sweep, lambda: listed, started=now - HOUR) as writer:
+        writer.end(0)
     head = launch_status.read(store, sweep.name)
     assert head is not None
     assert head.usd == pytest.approx(0.1 + 5.0, abs=0.05)
@@ -118,7 +119,7 @@ def test_what_is_no_record_is_none(folder_url: str, damaged: str) -> None:
 
 
 @contextmanager
-def bulletin_of(
+def status_writer_of(
     store: Store,
     sweep: Sweep,
     machines: Bill | None = None,
@@ -131,22 +132,24 @@ def bulletin_of(
     found, console = {"time": time.time(), **record}, Console(file=out or StringIO(), width=200)
     with (
         lease.hold(),
-        StatusWriter(store, sweep, PLATFORM, lease, 1, found, machines, console, refused, clock) as bulletin,
+        StatusWriter(
+            store, sweep, PLATFORM, lease, 1, found, machines, console, refused, clock, AwsProvider.capacity_advice
+        ) as writer,
     ):
-        yield bulletin
+        yield writer
 
 
 def test_dollars_end_a_launch_and_its_dead_machines_still_count_for_the_next_driver(folder_url: str) -> None:
     store, sweep = open_store(folder_url), sweep_on_aws(budget={"max_hours": 12, "max_usd": 3})
     listed = [Node("i-1", since=0.0, usd_per_hour=1.0)]
     launched = time.time() - 2 * HOUR
-    with bulletin_of(store, sweep, lambda: listed, started=launched) as bulletin:
+    with status_writer_of(store, sweep, lambda: listed, started=launched) as writer:
         wait_until(lambda: (launch_status.read(store, sweep.name) or LaunchStatus(0, "starting")).usd)
-        assert bulletin.exhausted_budget() is None
+        assert writer.exhausted_budget() is None
     listed = [Node("i-2", since=0.0, usd_per_hour=1.0)]
-    with bulletin_of(store, sweep, lambda: listed, started=launched) as bulletin:
-        wait_until(lambda: bulletin.exhausted_budget() == "budget.max_usd=3")
-        bulletin.end(3)
+    with status_writer_of(store, sweep, lambda: listed, started=launched) as writer:
+        wait_until(lambda: writer.exhausted_budget() == "budget.max_usd=3")
+        writer.end(3)
     head = launch_status.read(store, sweep.name)
     assert head is not None
     assert (head.state, head.exit_code, head.restarts) == ("ended", 3, 1)
@@ -156,10 +159,10 @@ def test_dollars_end_a_launch_and_its_dead_machines_still_count_for_the_next_dri
 
 def test_while_a_place_does_not_answer_its_machines_go_on_costing(folder_url: str) -> None:
     store, sweep = open_store(folder_url), sweep_on_aws()
-    standing = LaunchStatus(1, "running", nodes=(Node("i-1", since=0.0, usd_per_hour=2.0),))
-    launch_status.write(store, sweep.name, standing)
-    with bulletin_of(store, sweep, lambda: None, started=time.time() - HOUR) as bulletin:
-        bulletin.end(0)
+    before = LaunchStatus(1, "running", nodes=(Node("i-1", since=0.0, usd_per_hour=2.0),))
+    launch_status.write(store, sweep.name, before)
+    with status_writer_of(store, sweep, lambda: None, started=time.time() - HOUR) as writer:
+        writer.end(0)
     head = launch_status.read(store, sweep.name)
     assert head is not None
     assert head.usd == pytest.approx(2.0, abs=0.1)
@@ -167,16 +170,16 @@ def test_while_a_place_does_not_answer_its_machines_go_on_costing(folder_url: st
 
 def test_an_unknown_price_is_said_and_ends_nothing(folder_url: str) -> None:
     store, sweep, out = open_store(folder_url), sweep_on_aws(budget={"max_hours": 12, "max_usd": 3}), StringIO()
-    with bulletin_of(store, sweep, lambda: [Node("i-1", "x9.huge")], out, started=0.0) as bulletin:
-        wait_until(lambda: "no price of x9.huge is known" in out.getvalue())
-        bulletin.end(0)
+    with status_writer_of(store, sweep, lambda: [Node("i-1", "x9.huge")], out, started=0.0) as writer:
+        wait_until(lambda: "the price of x9.huge is unknown" in out.getvalue())
+        writer.end(0)
     head = launch_status.read(store, sweep.name)
     assert head is not None
     assert head.usd is None
 
 
 @pytest.mark.parametrize(
-    ("record", "said"),
+    ("record", "budget"),
     [
         ({"deadline": 1.0}, "budget.max_hours=12"),
         ({"deadline": None}, None),
@@ -185,10 +188,10 @@ def test_an_unknown_price_is_said_and_ends_nothing(folder_url: str) -> None:
     ],
 )
 def test_the_time_limit_is_the_launchs_own_else_the_budgets(
-    folder_url: str, record: dict[str, Any], said: str | None
+    folder_url: str, record: dict[str, Any], budget: str | None
 ) -> None:
-    with bulletin_of(open_store(folder_url), sweep_on_aws(), **record) as bulletin:
-        assert bulletin.exhausted_budget() == said
+    with status_writer_of(open_store(folder_url), sweep_on_aws(), **record) as writer:
+        assert writer.exhausted_budget() == budget
 
 
 def test_slots_are_those_of_the_machines_that_are_there(folder_url: str) -> None:
@@ -197,25 +200,25 @@ def test_slots_are_those_of_the_machines_that_are_there(folder_url: str) -> None
 
     def slots_with(*nodes: dict[str, Any]) -> Callable[[], int]:
         found = [{"name": f"n{number}", "alive": True, **node} for number, node in enumerate(nodes)]
-        bulletin.hear({"event": "nodes", "nodes": found}, progress)
+        writer.hear({"event": "nodes", "nodes": found}, progress)
         return lambda: (launch_status.read(store, sweep.name) or LaunchStatus(0, "starting")).slots
 
-    with bulletin_of(store, sweep) as bulletin:
+    with status_writer_of(store, sweep) as writer:
         gpu = {"cpus": 4, "gpus": 1}
         for nodes, slots in (
             ([gpu], 2),
             ([gpu, {"cpus": 3, "gpus": 4}], 3),
             ([gpu, {"cpus": 0, "gpus": 0, "alive": False}], 2),
-            ([gpu] * 100, 16),  # no more than the launch would use
+            ([gpu] * 100, 16),  # at most as many as the launch uses
         ):
-            told = slots_with(*nodes)
-            wait_until(lambda told=told, slots=slots: told() == slots)
-        bulletin.end(0)
-        assert told() == 0
+            slots_now = slots_with(*nodes)
+            wait_until(lambda slots_now=slots_now, slots=slots: slots_now() == slots)
+        writer.end(0)
+        assert slots_now() == 0
 
 
 class Waiting(Progress):
-    """Of trials of which so many wait."""
+    """Progress with a given number of trials that wait."""
 
     def __init__(self, to_run: int) -> None:
         super().__init__(SweepStatus((), (), frozenset(), {}), 16, Console(quiet=True), str, bool)
@@ -227,59 +230,60 @@ class Waiting(Progress):
 
 @dataclass
 class Waited:
-    """What a bulletin hears while a clock of ours goes on.
+    """Events for a status writer, with a clock that the test moves.
 
     Attributes:
-        now: of the clock.
-        answer: the place's, when it is asked for a machine.
+        now: reading of the clock.
+        answer: the provider's answer to a request for a machine.
     """
 
     now: float = 0.0
     answer: str | None = "VcpuLimitExceeded: you may have 0"
 
-    def hear(self, bulletin: StatusWriter, *, after: float = 0.0, workers: int = 0, to_run: int = 2) -> str | None:
+    def hear(self, writer: StatusWriter, *, after: float = 0.0, workers: int = 0, to_run: int = 2) -> str | None:
         self.now += after
         nodes = [{"name": f"n{number}", "alive": True, "cpus": 4, "gpus": 1} for number in range(workers)]
-        bulletin.hear({"event": "nodes", "nodes": nodes}, Waiting(to_run))
-        return bulletin.why_stranded()
+        writer.hear({"event": "nodes", "nodes": nodes}, Waiting(to_run))
+        return writer.why_stranded()
 
 
 def test_trials_that_waited_half_an_hour_for_a_worker_end_the_launch_with_the_places_answer(folder_url: str) -> None:
-    waited = Waited(now=5_000.0)  # as long as data were put
-    with bulletin_of(
+    waited = Waited(now=5_000.0)  # the time in which data were put does not count
+    with status_writer_of(
         open_store(folder_url), sweep_on_aws(), refused=lambda: waited.answer, clock=lambda: waited.now
-    ) as bulletin:
-        assert bulletin.why_stranded() is None, "nothing is known of any trial yet"
-        assert waited.hear(bulletin) is None
-        assert waited.hear(bulletin, after=STRANDED_SECONDS - 1) is None
-        said = waited.hear(bulletin, after=1)
-        assert said is not None and "VcpuLimitExceeded: you may have 0" in said and "`check`" in said
-        assert waited.hear(bulletin, workers=1) == said, "it is being stopped"
+    ) as writer:
+        assert writer.why_stranded() is None, "the plan is not known yet"
+        assert waited.hear(writer) is None
+        assert waited.hear(writer, after=STRANDED_SECONDS - 1) is None
+        reason = waited.hear(writer, after=1)
+        assert reason is not None and "VcpuLimitExceeded: you may have 0" in reason
+        assert "`check` shows which quota" in reason
+        assert waited.hear(writer, workers=1) == reason, "the launch is being stopped already"
 
 
 @pytest.mark.parametrize("meanwhile", [{"workers": 1}, {"to_run": 0}])
 def test_the_wait_counts_from_the_last_worker_and_while_trials_wait(folder_url: str, meanwhile: dict[str, int]) -> None:
     waited = Waited(answer=None)
-    with bulletin_of(
+    with status_writer_of(
         open_store(folder_url), sweep_on_aws(), refused=lambda: waited.answer, clock=lambda: waited.now
-    ) as bulletin:
-        assert waited.hear(bulletin) is None
-        assert waited.hear(bulletin, after=STRANDED_SECONDS - 1, **meanwhile) is None
-        assert waited.hear(bulletin, after=STRANDED_SECONDS) is None
-        assert waited.hear(bulletin, after=STRANDED_SECONDS - 1) is None
-        assert "cannot be set up" in (waited.hear(bulletin, after=1) or "")
+    ) as writer:
+        assert waited.hear(writer) is None
+        assert waited.hear(writer, after=STRANDED_SECONDS - 1, **meanwhile) is None
+        assert waited.hear(writer, after=STRANDED_SECONDS) is None
+        assert waited.hear(writer, after=STRANDED_SECONDS - 1) is None
+        assert "cannot be set up" in (waited.hear(writer, after=1) or "")
 
 
 def test_where_no_place_is_asked_for_machines_trials_wait_for_as_long_as_it_takes(folder_url: str) -> None:
     waited = Waited()
-    with bulletin_of(open_store(folder_url), sweep_on_aws(), clock=lambda: waited.now) as bulletin:
-        assert waited.hear(bulletin) is None
-        assert waited.hear(bulletin, after=100 * STRANDED_SECONDS) is None
+    with status_writer_of(open_store(folder_url), sweep_on_aws(), clock=lambda: waited.now) as writer:
+        assert waited.hear(writer) is None
+        assert waited.hear(writer, after=100 * STRANDED_SECONDS) is None
 
 
 def test_the_places_refusal_is_in_the_record(folder_url: str) -> None:
     store, sweep = open_store(folder_url), sweep_on_aws()
-    with bulletin_of(store, sweep, refused=lambda: "VcpuLimitExceeded: no"):
+    with status_writer_of(store, sweep, refused=lambda: "VcpuLimitExceeded: no"):
         wait_until(
             lambda: (
                 (launch_status.read(store, sweep.name) or LaunchStatus(0, "starting")).refused
@@ -290,13 +294,13 @@ def test_the_places_refusal_is_in_the_record(folder_url: str) -> None:
 
 def test_whoever_has_lost_the_lease_writes_nothing(folder_url: str) -> None:
     store, sweep = open_store(folder_url), sweep_on_aws()
-    with bulletin_of(store, sweep) as bulletin:
+    with status_writer_of(store, sweep) as writer:
         wait_until(lambda: launch_status.read(store, sweep.name) is not None)
         holder = json.loads(store.get(f"sweeps/{sweep.name}/lease"))
         store.put(f"sweeps/{sweep.name}/lease", json.dumps({**holder, "owner": "another", "epoch": 9}).encode())
         store.delete(f"sweeps/{sweep.name}/head.json")
-        assert not bulletin.lease.renew()
-        bulletin.end(0)
+        assert not writer.lease.renew()
+        writer.end(0)
     assert launch_status.read(store, sweep.name) is None
 
 
@@ -331,7 +335,7 @@ def test_the_bill_lists_this_sweeps_machines_with_their_prices(monkeypatch: pyte
     assert (found[head].market, found[head].usd_per_hour, found[head].alive) == ("on demand", 0.1, True)
     assert (found[spot].market, found[spot].usd_per_hour) == ("spot", 0.4)
     assert (found[gone].usd_per_hour, found[gone].alive) == (1.0, False)
-    assert abs((found[gone].until or 0.0) - time.time()) < 600, "as EC2 says it"
+    assert abs((found[gone].until or 0.0) - time.time()) < 600, "the time that EC2 reports"
     assert found[spot].until is None
     assert found[unpriced].usd_per_hour is None
     assert found[head].zone.startswith("us-east-1")

@@ -1,4 +1,4 @@
-"""Supervising without a cluster: deaths, giving up, the last command, one supervisor a machine."""
+"""The supervisor without a cluster: crashes of the driver, giving up, the last command, one supervisor per machine."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def launched(folder: Path) -> int:
 
 
 def damaged(folder: Path) -> int:
-    """A launch whose driver dies, of a problem that is nobody's input."""
+    """Record a launch whose driver crashes for a reason that is no problem of the user's input."""
     return put_launch(write_config(folder, [logged(epochs=1)]), started="some day")
 
 
 def then(folder: Path) -> list[str]:
-    """A last command that counts how often it is run, and keeps what the head said then."""
-    said = folder / f"store/sweeps/{SWEEP}/head.json"
-    return ["--then", f"(cat '{said}'; echo) >> '{folder}/then'"]
+    """Return options for a last command that appends the head's status to a file each time it runs."""
+    status_file = folder / f"store/sweeps/{SWEEP}/head.json"
+    return ["--then", f"(cat '{status_file}'; echo) >> '{folder}/then'"]
 
 
-def said_then(folder: Path) -> list[LaunchStatus]:
+def statuses_then(folder: Path) -> list[LaunchStatus]:
     return [LaunchStatus.from_json(json.loads(line)) for line in (folder / "then").read_text().splitlines()]
 
 
@@ -46,14 +46,14 @@ def test_it_gives_up_after_several_deaths_and_still_runs_its_last_command_once(t
     assert head.cause is not None
     assert "died 2 times" in head.cause
     assert "ValueError: could not convert" in head.cause
-    assert said_then(tmp_path) == [head], "after the record says so"
+    assert statuses_then(tmp_path) == [head], "it ran after the end was written"
 
 
 def test_an_outcome_is_not_tried_again(tmp_path: Path) -> None:
     supervisor = supervise(tmp_path, 7, *then(tmp_path))
     assert supervisor.wait(timeout=120) == USER_ERROR
     assert "no launch 7" in (ended_head(tmp_path).cause or "")
-    assert len(said_then(tmp_path)) == 1
+    assert len(statuses_then(tmp_path)) == 1
     assert "in a row" not in (tmp_path / "supervisor.log").read_text()
 
 
@@ -64,7 +64,7 @@ def test_a_launch_that_another_version_wrote_is_not_tried_again(tmp_path: Path) 
     cause = ended_head(tmp_path).cause or ""
     assert "cannot be read by this version of sweep" in cause
     assert "launch it again" in cause
-    assert len(said_then(tmp_path)) == 1
+    assert len(statuses_then(tmp_path)) == 1
     assert "in a row" not in (tmp_path / "supervisor.log").read_text()
 
 
@@ -73,7 +73,7 @@ def test_a_launch_that_has_ended_is_not_run_again_but_its_last_command_is(tmp_pa
     launch_status.write(open_store(str(tmp_path / "store")), SWEEP, LaunchStatus(number, "ended", exit_code=2))
     supervisor = supervise(tmp_path, number, *then(tmp_path))
     assert supervisor.wait(timeout=60) == 2
-    assert len(said_then(tmp_path)) == 1
+    assert len(statuses_then(tmp_path)) == 1
     assert not (tmp_path / "store/trials").exists()
 
 
@@ -84,11 +84,11 @@ def test_there_is_one_for_each_sweep_and_machine_and_starting_it_again_is_no_fau
         wait_until(lambda: "in a row" in (tmp_path / "supervisor.log").read_text(), first)
         assert supervise(tmp_path, number, *then(tmp_path)).wait(timeout=60) == DONE
         assert supervise(tmp_path, number + 1, *then(tmp_path)).wait(timeout=60) == ALREADY_RUNS
-        assert not (tmp_path / "then").exists(), "what runs is not theirs to end"
+        assert not (tmp_path / "then").exists(), "a supervisor that is refused ends nothing"
         assert first.poll() is None
     finally:
         first.send_signal(signal.SIGTERM)
-    assert first.wait(timeout=60) == INTERRUPTED, "asked to stop, it waits for nothing"
+    assert first.wait(timeout=60) == INTERRUPTED, "after a stop it does not wait any longer"
     assert ended_head(tmp_path).exit_code == INTERRUPTED
 
 
@@ -135,7 +135,7 @@ def test_detached_it_goes_on_by_itself_and_says_what_it_does_in_its_log(tmp_path
         cwd=ROOT,
         env=environment(SWEEP_SUPERVISED_FILE=str(supervised)),
         capture_output=True,
-        timeout=60,  # it would wait for as long as anybody holds its output open
+        timeout=60,  # it would time out if a child kept the output open
     )
     assert done.returncode == 0
     wait_until((tmp_path / "then").exists)
@@ -162,9 +162,9 @@ def _drives(pid: int) -> bool:
 
 
 class Scripted(Supervisor):
-    """Drivers that end as the test says, having said in the record what they had done."""
+    """Supervisor with drivers that end as the test wants, after they have written their results."""
 
-    lives: list[tuple[int, int]]  # (results so far when it started, exit status)
+    lives: list[tuple[int, int]]  # (results that it has written, exit status) of each driver
 
     def _drive(self) -> tuple[int, str]:
         done, code = self.lives.pop(0)
@@ -208,17 +208,17 @@ def test_a_driver_that_is_killed_after_its_last_word_has_ended_as_it_said(folder
 def test_the_record_of_another_launch_that_lives_is_left_alone(folder_url: str) -> None:
     store = open_store(folder_url)
     launch_status.write(store, "test", LaunchStatus(2, "running"))
-    standing = launch_status.read(store, "test")
+    before = launch_status.read(store, "test")
 
     class Refused(Supervisor):
         def _drive(self) -> tuple[int, str]:
             return USER_ERROR, "error: refused"
 
     assert Refused(folder_url, "test", 1).run() == USER_ERROR
-    assert launch_status.read(store, "test") == standing
+    assert launch_status.read(store, "test") == before
     store.put(
         "sweeps/test/head.json",
-        json.dumps(replace(standing or LaunchStatus(2, "running"), time=1.0).to_json()).encode(),
+        json.dumps(replace(before or LaunchStatus(2, "running"), time=1.0).to_json()).encode(),
     )
     assert Refused(folder_url, "test", 1).run() == USER_ERROR
     head = launch_status.read(store, "test")

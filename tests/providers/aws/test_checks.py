@@ -1,4 +1,4 @@
-"""The verb check against an AWS account: what is missing is said with its fix, and --fix makes what may be made."""
+"""`check` for an AWS account: missing things are reported with their fix, and --fix makes them if that is allowed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACCOUNT = "123456789012"
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
-    """An image of an empty account, which every test of this file shares."""
+    """Yield an image in an empty account, which all tests of this file share."""
     with pytest.MonkeyPatch.context() as monkeypatch, account(monkeypatch):
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
         monkeypatch.setattr(access, "POLL_SECONDS", 0.0)
@@ -44,9 +44,9 @@ def test_what_is_missing_is_made_by_fix_and_then_all_is_ok(image: str) -> None:
     sweep = ready(image)
     before = check(sweep)
     assert not before.passed
-    mends = {f.name: f.fix for f in before.findings if f.state == "not ok"}
-    assert set(mends) == {"bucket", "head profile", "worker profile", "spot role"}
-    assert all("--fix" in fix for fix in mends.values())
+    fixes = {f.name: f.fix for f in before.findings if f.state == "not ok"}
+    assert set(fixes) == {"bucket", "head profile", "worker profile", "spot role"}
+    assert all("--fix" in fix for fix in fixes.values())
     assert boto3.client("s3", "us-east-1").list_buckets()["Buckets"] == [], "without --fix nothing is made"
 
     fixed = check(sweep, fix=True)
@@ -54,7 +54,7 @@ def test_what_is_missing_is_made_by_fix_and_then_all_is_ok(image: str) -> None:
     again = check(sweep)
     assert {name for name, state in states(again.findings).items() if state == "unknown"} == {
         "quota g5 spot", "quota g5 on demand", "quota g6 spot", "quota g6 on demand", "quota head",
-    }, "moto knows no quotas of EC2"  # fmt: skip
+    }, "moto has no quotas of EC2"  # fmt: skip
     blocked = boto3.client("s3").get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
     assert blocked and all(blocked.values())
     assert boto3.client("s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0, "the probe is deleted"
@@ -80,7 +80,7 @@ def test_a_placeholder_is_told_first_and_nothing_is_made_of_it(image: str) -> No
     assert "edit that line of the YAML, e.g. s3://your-bucket/prefix" in first.fix
     found = {line.name: line.state for line in others}
     assert (found["credentials"], found["region"], found["data"]) == ("ok", "ok", "unknown")
-    assert found["profiles"] == "unknown", "its bucket would stand in their policies"
+    assert found["profiles"] == "unknown", "the placeholder would be part of their policies"
     assert "bucket" not in found
     made = boto3.client("iam").list_instance_profiles()["InstanceProfiles"]
     assert "unmade" not in [profile["InstanceProfileName"] for profile in made]
@@ -121,11 +121,11 @@ def test_a_policy_that_somebody_changed_is_put_right_again(image: str) -> None:
 
 
 class Lagging:
-    """IAM whose servers do not know all at once that a role was made.
+    """IAM with several servers that learn one after another that a role was made.
 
     Args:
-        iam: client that knows.
-        knows: of each server that is asked, one after another, whether it does; all others do.
+        iam: client that knows it.
+        knows: for each request after that, True if the server knows it; later requests succeed.
     """
 
     def __init__(self, iam: Any, *knows: bool) -> None:
@@ -140,12 +140,12 @@ class Lagging:
         self.made = True
 
     def get_instance_profile(self, **profile: str) -> Any:
-        return self.asked("get_instance_profile", profile)
+        return self._ask("get_instance_profile", profile)
 
     def add_role_to_instance_profile(self, **names: str) -> Any:
-        return self.asked("add_role_to_instance_profile", names)
+        return self._ask("add_role_to_instance_profile", names)
 
-    def asked(self, call: str, words: dict[str, str]) -> Any:
+    def _ask(self, call: str, words: dict[str, str]) -> Any:
         if self.made and self.knows and not self.knows.pop(0):
             raise self.iam.exceptions.NoSuchEntityException({"Error": {"Code": "NoSuchEntity"}}, call)
         return getattr(self.iam, call)(**words)
@@ -159,7 +159,7 @@ def test_what_was_just_made_is_waited_for_until_it_is_seen_twice_in_a_row(image:
     assert len(pauses) == 4
     assert access.problem(iam.iam, role) is None
     access.make(iam.iam, role, pauses.append)
-    assert len(pauses) == 4, "what stood before is not waited for"
+    assert len(pauses) == 4, "a profile that existed before is not waited for"
 
 
 def test_what_iam_never_knows_is_not_waited_for_without_end(image: str) -> None:
@@ -167,7 +167,7 @@ def test_what_iam_never_knows_is_not_waited_for_without_end(image: str) -> None:
     _, role = access.roles(Aws(), "s3://lagging/y", ACCOUNT)
     access.make(iam, role, pauses.append)
     assert 1 < len(pauses) < 100
-    assert "there is no instance profile" in (access.problem(iam, role) or ""), "and said by whoever looks next"
+    assert "no instance profile" in (access.problem(iam, role) or ""), "the next check reports it"
 
 
 def test_a_profile_with_somebody_elses_role_is_left_alone(image: str) -> None:
@@ -200,7 +200,7 @@ def test_each_storage_has_roles_of_its_own_unless_the_user_names_them(image: str
     for role in found:
         access.make(iam, role)
     assert len({role.name for role in found}) == 12
-    for role in found:  # a role's policies may have 10,240 characters in all
+    for role in found:  # the policies of one role may have 10,240 characters together
         assert iam.list_role_policies(RoleName=role.name)["PolicyNames"] == [role.policy_name]
     named = cluster.model_copy(update={"head_profile": "a-head", "worker_profile": "a-worker"})
     assert [role.name for role in access.roles(named, f"s3://{BUCKET}/a", ACCOUNT)] == ["a-head", "a-worker"]
@@ -238,7 +238,7 @@ def test_rights_are_named_as_the_regions_own_cloud_has_them(region: str, partiti
 
 
 class Quotas:
-    """Service Quotas with one answer for all of them."""
+    """Service Quotas with the same answer for all quotas."""
 
     def __init__(self, vcpus: float) -> None:
         self.vcpus = vcpus

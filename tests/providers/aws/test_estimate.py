@@ -1,4 +1,4 @@
-"""Workers, hours and dollars: what the arithmetic promises, and what it says where it does not know."""
+"""Estimates of workers, hours and dollars, and their texts if something is unknown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOUR = 3600.0
 
 
 @pytest.fixture(autouse=True)
-def nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def aws_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "has_credentials", lambda: False)
 
 
@@ -38,7 +38,7 @@ def estimated(jobs: list[tuple[int, float]], cluster: dict[str, Any], **sections
     return estimate.estimate(sweep, status_of(*jobs))
 
 
-def told(sweep: Sweep, *jobs: tuple[int, float]) -> str:
+def estimate_text(sweep: Sweep, *jobs: tuple[int, float]) -> str:
     return "\n".join(lines(sweep, estimate.estimate(sweep, status_of(*jobs)), worker(sweep).platform))
 
 
@@ -69,8 +69,10 @@ def test_as_many_workers_are_made_as_meet_the_hours_boot_set_up_and_an_orderly_e
     start, orderly = start_seconds(cluster) / HOUR, estimate.GRACE_SECONDS / HOUR
     enough = {"max_hours": 2 + start + orderly}
     assert estimated([(8, HOUR)], ready, budget=enough).workers == 4
-    assert estimated([(8, HOUR)], ready, budget={"max_hours": 2 + orderly}).workers == 8, "boot takes its time"
-    assert estimated([(8, HOUR)], ready, budget={"max_hours": 2 + start}).workers == 8, "trials are stopped before"
+    assert estimated([(8, HOUR)], ready, budget={"max_hours": 2 + orderly}).workers == 8, "boot takes some of the time"
+    assert estimated([(8, HOUR)], ready, budget={"max_hours": 2 + start}).workers == 8, (
+        "trials are stopped before the end"
+    )
     found = estimated([(8, HOUR)], ready, budget=enough)
     assert found.hours == pytest.approx(2 + start)
     assert found.gpu_hours == pytest.approx(8)
@@ -80,17 +82,17 @@ def test_as_many_workers_are_made_as_meet_the_hours_boot_set_up_and_an_orderly_e
 
 def test_one_gpu_is_called_enough_where_it_is() -> None:
     sweep = sweep_on_aws({"prices": PRICES})
-    assert "one GPU is enough" in told(sweep, (10, 60))
-    assert "one GPU is enough" not in told(sweep, (100, HOUR))
+    assert "one GPU is enough" in estimate_text(sweep, (10, 60))
+    assert "one GPU is enough" not in estimate_text(sweep, (100, HOUR))
 
 
 @pytest.mark.parametrize(
     ("jobs", "cluster", "sections", "message"),
     [
         ((100, HOUR), {"max_workers": 2}, {}, "cluster.max_workers is 2"),
-        ((1, 99 * HOUR), {}, {}, "budget.max_hours is too short whatever the number of workers"),
+        ((1, 99 * HOUR), {}, {}, "budget.max_hours is too short for any number of workers"),
         ((8, HOUR), {}, {"budget": {"max_hours": 12, "max_usd": 1}}, "above budget.max_usd 1"),
-        ((8, HOUR), {}, {"budget": {"max_hours": 12, "max_usd": 8}}, "as spot, above it where workers are on demand"),
+        ((8, HOUR), {}, {"budget": {"max_hours": 12, "max_usd": 8}}, "as spot, but above it if workers are on demand"),
         ((8, HOUR), {}, {"budget": {"max_hours": 12, "max_usd": 100}}, "within budget.max_usd 100"),
         ((8, HOUR), {"spot": False}, {"budget": {"max_hours": 12, "max_usd": 8}}, "above budget.max_usd 8"),
         ((0, 0.0), {}, {}, "nothing to run, no machine is needed"),
@@ -99,7 +101,9 @@ def test_one_gpu_is_called_enough_where_it_is() -> None:
 def test_a_plan_says_what_its_budget_means(
     jobs: tuple[int, float], cluster: dict[str, Any], sections: dict[str, Any], message: str
 ) -> None:
-    assert message in told(sweep_on_aws({"worker": "g5.xlarge", "prices": PRICES, **cluster}, **sections), jobs)
+    assert message in estimate_text(
+        sweep_on_aws({"worker": "g5.xlarge", "prices": PRICES, **cluster}, **sections), jobs
+    )
 
 
 def test_a_price_is_the_users_then_that_of_aws_then_the_dated_tables_then_unknown(
@@ -112,7 +116,7 @@ def test_a_price_is_the_users_then_that_of_aws_then_the_dated_tables_then_unknow
     assert isinstance(cluster, Aws)
     found = prices.quotes(cluster)
     assert (found["g5.xlarge"].on_demand, found["g5.xlarge"].on_demand_source) == (9, "cluster.prices")
-    assert (found["g5.xlarge"].spot, found["g5.xlarge"].spot_source) == (0.5, "EC2's spot prices of now")
+    assert (found["g5.xlarge"].spot, found["g5.xlarge"].spot_source) == (0.5, "EC2's present spot prices")
     assert (found["m6i.large"].on_demand, found["m6i.large"].on_demand_source) == (0.2, "AWS's price list")
     assert found["g6.xlarge"].on_demand_source.startswith("the package's table of 20")
     elsewhere = cluster.model_copy(update={"region": "eu-west-1"})
@@ -121,13 +125,13 @@ def test_a_price_is_the_users_then_that_of_aws_then_the_dated_tables_then_unknow
 
 def test_an_unknown_price_is_called_unknown() -> None:
     sweep = sweep_on_aws({"region": "eu-west-1"}, budget={"max_hours": 12, "max_usd": 5})
-    text = told(sweep, (8, HOUR))
+    text = estimate_text(sweep, (8, HOUR))
     assert "unknown as spot, unknown on demand" in text
-    assert "cannot be held against an unknown price" in text
+    assert "cannot be enforced, because a price is unknown" in text
 
 
 class Answering:
-    """A client of AWS whose every answer is the given one, or an error."""
+    """Client of AWS that gives the same answer to every call."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -175,10 +179,10 @@ def test_spot_prices_are_the_median_over_the_zones_that_may_be_used(monkeypatch:
 @pytest.mark.parametrize(
     ("cluster", "trial", "message"),
     [
-        ({"worker": ["g5.xlarge", "g5.12xlarge"]}, {}, "all types must have as many GPUs"),
+        ({"worker": ["g5.xlarge", "g5.12xlarge"]}, {}, "all types must have the same number of GPUs"),
         ({"worker": "p3.2xlarge"}, {}, "too old for this PyTorch"),
         ({"worker": "m6i.large"}, {"gpus": 1}, "m6i.large has no GPU"),
-        ({"worker": "g5.xlarge"}, {"cpus": 5}, "a trial needs 5 cores next to a GPU; a machine offers 4 at most"),
+        ({"worker": "g5.xlarge"}, {"cpus": 5}, "a trial needs 5 cores; a machine offers 4 at most"),
         ({"worker": "g4dn.xlarge"}, {"precision": "tf32"}, "tf32 needs GPUs"),
     ],
 )

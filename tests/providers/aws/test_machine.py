@@ -1,4 +1,4 @@
-"""What runs on machines: when they power themselves off, and what follows from a spot notice."""
+"""Programs on the machines: reasons to power off, and reactions to a spot notice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DEADLINE = 10_000.0
 
 
 class Head:
-    """The head of a worker, as its guard sees it."""
+    """The head of a worker, as the worker's guard sees it."""
 
     def __init__(self) -> None:
         self.address: str | None = None
@@ -65,7 +65,7 @@ def test_a_head_goes_ten_minutes_after_its_supervisor_stopped_touching_the_file(
     assert "no sign of life" in (guard.reason(0, 3_000 + SUPERVISOR_GONE_SECONDS) or "")
     os.utime(file, ns=(5, 5))
     assert guard.reason(0, 3_000 + SUPERVISOR_GONE_SECONDS) is None, (
-        "it lives again, and a clock that was put back is no death"
+        "the supervisor is alive again, although its clock was set back"
     )
     file.unlink()
     assert "no sign of life" in (guard.reason(0, 3_000 + 2 * SUPERVISOR_GONE_SECONDS) or "")
@@ -108,7 +108,7 @@ def test_a_worker_that_was_reached_late_has_the_whole_time_from_then() -> None:
     head = Head()
     guard = head.guard()
     assert guard.reason(0, REACHED_SECONDS - 1) is None
-    head.address = "10.0.0.5:6379"  # written before Ray on the head is asked for the first time
+    head.address = "10.0.0.5:6379"  # it is written before the guard asks Ray on the head for the first time
     assert guard.reason(0, REACHED_SECONDS) is None
     assert guard.reason(0, REACHED_SECONDS + HEAD_GONE_SECONDS - 1) is None
     assert guard.reason(0, REACHED_SECONDS + HEAD_GONE_SECONDS) is not None
@@ -127,15 +127,15 @@ def test_a_head_answers_where_something_listens(tmp_path: Path) -> None:
 
 def test_power_off_tries_one_command_after_the_other(tmp_path: Path) -> None:
     def command(name: str, code: int) -> list[str]:
-        said = f"import sys; open({str(tmp_path / 'said')!r}, 'a').write({name!r}); sys.exit({code})"
-        return [sys.executable, "-c", said]
+        code_ = f"import sys; open({str(tmp_path / 'called')!r}, 'a').write({name!r}); sys.exit({code})"
+        return [sys.executable, "-c", code_]
 
     power_off((["/nonexistent/shutdown"], command("a", 1), command("b", 0), command("c", 0)))
-    assert (tmp_path / "said").read_text() == "ab"
+    assert (tmp_path / "called").read_text() == "ab"
 
 
 class Ec2(BaseHTTPRequestHandler):
-    """Instance metadata, version 2, of which a test sets the notice."""
+    """Instance metadata, version 2, with a notice that a test sets."""
 
     notice: str | None = None
     token = "token-1"
@@ -159,7 +159,7 @@ class Ec2(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Quietly."""
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ HEAD, NODE = "10.0.0.5:6379", "ab" * 28
 
 
 def runs(processes: Path, pid: int, *words: str) -> None:
-    """Let a process be seen, as Linux shows it."""
+    """Add a process to a folder in the form of Linux's /proc."""
     (processes / str(pid)).mkdir(parents=True)
     (processes / str(pid) / "cmdline").write_text("".join(f"{word}\0" for word in words))
 
@@ -231,16 +231,16 @@ def raylet(head: str = HEAD, node: str = NODE) -> list[str]:
 
 def test_the_node_of_this_machine_is_known_from_the_process_that_is_it(tmp_path: Path) -> None:
     runs(tmp_path, 1, "/sbin/init")
-    runs(tmp_path, 2)  # of the kernel
-    (tmp_path / "3").mkdir()  # has just ended
+    runs(tmp_path, 2)  # a process of the kernel has no command line
+    (tmp_path / "3").mkdir()  # a process that has just ended
     runs(tmp_path, 4, "python", "-m", "agent", "--node-id=another", f"--gcs-address={HEAD}")
     assert node_id(HEAD, tmp_path) is None
     runs(tmp_path, 5, *raylet("10.9.9.9:6379", "cd" * 28))
-    assert node_id(HEAD, tmp_path) is None, "that of somebody else's Ray"
+    assert node_id(HEAD, tmp_path) is None, "this node belongs to another cluster"
     runs(tmp_path, 6, *raylet())
     assert node_id(HEAD, tmp_path) == NODE
     runs(tmp_path, 7, *raylet(node="ef" * 28))
-    assert node_id(HEAD, tmp_path) is None, "nobody knows which is meant"
+    assert node_id(HEAD, tmp_path) is None, "it is not clear which one is meant"
 
 
 def test_ray_itself_finds_its_node_by_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,9 +265,9 @@ def test_a_notice_marks_the_machine_for_its_trials_and_drains_it_from_ray(tmp_pa
     assert asked[:5] == ["drain-node", "--address", HEAD, "--node-id", NODE]
     assert asked[asked.index("--reason") + 1] == "DRAIN_NODE_REASON_PREEMPTION"
     assert int(asked[-2]) == 110
-    assert asked[-1] == HEAD, "else Ray might start one of its own"
+    assert asked[-1] == HEAD, "otherwise Ray might start a new cluster"
     MarkAndDrain(file, str(ray), HEAD, tmp_path / "nothing").handle_notice(Notice("terminate", 1_000.0), now=880.0)
-    assert "--node-id" not in (tmp_path / "asked").read_text(), "then Ray looks for it itself"
+    assert "--node-id" not in (tmp_path / "asked").read_text(), "then Ray finds the node itself"
 
 
 def test_a_machine_is_marked_also_where_ray_cannot_be_asked(tmp_path: Path) -> None:

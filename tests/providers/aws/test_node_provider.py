@@ -1,4 +1,4 @@
-"""Ray's node provider for EC2: who may reach the machines, and what is asked for when a machine is refused."""
+"""Ray's node provider for EC2: the network that may connect, and further requests after a refusal."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tests.support.aws_sweeps import account, generated, node_configs, sweep_on_
 
 @pytest.fixture(autouse=True)
 def nothing_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refusals are left here and not on this machine, which may be a head."""
+    """Keep the file of refusals in a temporary folder, because this machine may be a head."""
     monkeypatch.setattr(capacity, "FILE", tmp_path / "refused")
 
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The configuration after Ray's bootstrap, in an account with one default network and the two profiles."""
+    """Yield the configuration after Ray's bootstrap, in an account with one default network and the two profiles."""
     import boto3
     from ray.autoscaler._private.aws.utils import client_cache, resource_cache
 
     from sweep.providers.aws.node_provider import SpotFirst
 
     with pytest.MonkeyPatch.context() as monkeypatch, account(monkeypatch):
-        monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # where Ray puts the key
-        resource_cache.cache_clear()  # Ray keeps clients, and with them moto's account of another test
+        monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # Ray writes the key there
+        resource_cache.cache_clear()  # Ray caches clients, which may belong to moto's account of another test
         client_cache.cache_clear()
         sweep = sweep_on_aws()
         assert isinstance(sweep.cluster, Aws)
@@ -74,7 +74,14 @@ def test_ssh_is_let_in_from_one_network_and_follows_it_at_the_next_launch(launch
 
 
 class Capacity:
-    """EC2's RunInstances with refusals: (instance type, market) without capacity, for so many requests."""
+    """EC2's RunInstances with refusals.
+
+    Args:
+        provider: node provider whose requests are answered.
+        refused: pairs (instance type, market) without capacity.
+        code: error code of a refusal.
+        requests: number of first requests that may be refused.
+    """
 
     def __init__(
         self,
@@ -152,7 +159,7 @@ def test_while_ec2_is_too_busy_the_same_is_asked_for_again_a_few_times(
     monkeypatch.setattr(node_provider, "PAUSES", (0.0, 0.0, 0.0))
     first = {"head": ("m6i.large", "on demand"), "worker": ("g5.xlarge", "spot")}[kind]
     provider, node = provider_and_node(launcher, kind)
-    once = max(BOTO_CREATE_MAX_RETRIES, len(node["SubnetIds"]))  # requests of Ray's own for one machine
+    once = max(BOTO_CREATE_MAX_RETRIES, len(node["SubnetIds"]))  # number of requests that Ray makes for one machine
     capacity = Capacity(provider, {first}, "RequestLimitExceeded", requests=3 * once)
     assert len(provider.create_node(node, {"ray-node-type": kind}, 1)) == 1
     assert {asked[:2] for asked in capacity.asked} == {first}
@@ -179,13 +186,15 @@ def test_the_last_refusal_of_a_worker_is_left_for_the_driver_until_one_is_given(
             assert refused.category == code
         return capacity.last()
 
-    assert ask("head", "InsufficientInstanceCapacity") is None, "a laptop asks for it, and says so itself"
+    assert ask("head", "InsufficientInstanceCapacity") is None, (
+        "the head is requested by the launch, which reports the refusal itself"
+    )
     assert ask("worker", "VcpuLimitExceeded") == "VcpuLimitExceeded: no"
     assert ask("worker", "UnauthorizedOperation") == "UnauthorizedOperation: no"
     assert ask("worker", None) is None
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(capacity, "FILE", tmp_path / "nowhere/refused")
-    assert ask("worker", "VcpuLimitExceeded") is None, "where nothing can be written, Ray hears of it all the same"
+    assert ask("worker", "VcpuLimitExceeded") is None, "without a file the refusal still reaches Ray"
 
 
 def test_what_is_left_of_a_refusal_can_be_read_by_a_person() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shlex
 import stat
 import subprocess
@@ -18,7 +19,7 @@ from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
 from sweep.plan.expand import expand
 from sweep.plan.status import SweepStatus, read_status
 from sweep.providers.aws import client, teardown
-from sweep.providers.aws import provider as place
+from sweep.providers.aws import provider as provider_module
 from sweep.providers.aws.key_files import Folder
 from sweep.providers.aws.provider import AwsProvider
 from sweep.providers.local_files import cluster_name
@@ -52,8 +53,8 @@ def plan(tmp_path: Path) -> SweepStatus:
     return read_status(expand(SWEEP, platform(SWEEP)), Ledger(open_store(str(tmp_path / "store")), SWEEP.name))
 
 
-class Ups:
-    """In place of Ray's launcher, which needs machines: it makes one as Ray does."""
+class FakeLauncher:
+    """Replacement for Ray's launcher, which makes a head in moto as Ray does in EC2."""
 
     def __init__(self, ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.configs: list[dict[str, Any]] = []
@@ -63,7 +64,7 @@ class Ups:
             self.configs.append(config)
             self.keys.append((launcher.folder / "ssh_key").read_bytes())
             if NAME not in [p["GroupName"] for p in ec2.describe_security_groups()["SecurityGroups"]]:
-                ec2.delete_key_pair(KeyName=NAME)  # that `make` makes its own
+                ec2.delete_key_pair(KeyName=NAME)  # `make` makes a new one
                 make(ec2, NAME, ("head",))
 
         monkeypatch.setattr(Launcher, "up", up)
@@ -94,21 +95,21 @@ def test_a_folder_that_cannot_be_written_is_a_fault_that_names_the_variable(tmp_
 def test_making_ships_the_code_and_a_head_that_is_up_is_kept_as_it_was_made(
     ec2: Any, plan: SweepStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ups, place, folder = Ups(ec2, monkeypatch), AwsProvider(SWEEP), Folder(SWEEP)
-    assert place.is_alive() is False
-    orderly = place.provision(plan, CONSOLE, 2e9)
+    launcher, provider, folder = FakeLauncher(ec2, monkeypatch), AwsProvider(SWEEP), Folder(SWEEP)
+    assert provider.is_alive() is False
+    orderly = provider.provision(plan, CONSOLE, 2e9)
     assert orderly == 2e9 - 300, "the driver stops before the machines power themselves off"
-    assert place.is_alive() is True
+    assert provider.is_alive() is True
     assert (folder.code / "sweep/providers/aws/machine/guard.py").exists()
-    (config,) = ups.configs
+    (config,) = launcher.configs
     assert config["auth"]["ssh_private_key"] == str(folder.key)
     assert config["file_mounts"]["~/anomaly-sweep"] == str(folder.code)
 
-    assert place.provision(plan, CONSOLE, 2e9 + 9999) == orderly, (
-        "its machines power themselves off when they were told to"
+    assert provider.provision(plan, CONSOLE, 2e9 + 9999) == orderly, (
+        "the machines power themselves off at the first deadline"
     )
-    assert ups.configs == [config, config], "another configuration would have Ray end the head"
-    assert len(set(ups.keys)) == 1
+    assert launcher.configs == [config, config], "Ray would end the head if its configuration changed"
+    assert len(set(launcher.keys)) == 1
     assert len(running(ec2)) == 1
 
 
@@ -119,8 +120,8 @@ def test_a_disk_that_is_full_is_a_fault_that_names_the_variable(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    Ups(ec2, monkeypatch)
-    monkeypatch.setattr(Shipment if what == "copy_to" else place, what, full)
+    FakeLauncher(ec2, monkeypatch)
+    monkeypatch.setattr(Shipment if what == "copy_to" else provider_module, what, full)
     with pytest.raises(UserError, match=r"No space left.*XDG_CACHE_HOME"):
         AwsProvider(SWEEP).provision(plan, CONSOLE, 2e9)
 
@@ -133,10 +134,24 @@ def test_what_is_left_of_a_head_that_was_not_finished_or_not_made_here_is_remove
     if known is not None:
         Folder(SWEEP).make()
         Folder(SWEEP).config.write_text(known)
-    Ups(ec2, monkeypatch)
+    FakeLauncher(ec2, monkeypatch)
     AwsProvider(SWEEP).provision(plan, CONSOLE, 2e9)
     assert len(running(ec2)) == 1
     assert not running(ec2) & set(old)
+
+
+def test_a_head_of_an_older_version_is_left_alone_and_the_launch_refused(
+    ec2: Any, plan: SweepStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeLauncher(ec2, monkeypatch)
+    AwsProvider(SWEEP).provision(plan, CONSOLE, 2e9)
+    made = json.loads(Folder(SWEEP).config.read_text())
+    made["config"]["provider"]["module"] = "sweep.aws.spot_first.SpotFirst"  # as commit 62b10ff named it
+    Folder(SWEEP).config.write_text(json.dumps(made))
+    up = running(ec2)
+    with pytest.raises(AlreadyRuns, match=r"older version of this project.*end it, then launch again"):
+        AwsProvider(SWEEP).provision(plan, CONSOLE, 2e9)
+    assert running(ec2) == up
 
 
 def test_the_public_key_is_imported_with_our_tags(ec2: Any) -> None:

@@ -1,4 +1,4 @@
-"""What Ray's launcher is given for EC2: right by construction, accepted by Ray, merged with the user's keys."""
+"""The input of Ray's launcher for EC2: what must be in it, that Ray accepts it, and the merge with the user's keys."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "place"),
+    ("keys", "named"),
     [
         ({"max_wrkers": 3}, "max_wrkers"),
         ({"max_workers": "three"}, "cluster.ray.max_workers"),
@@ -53,11 +53,11 @@ def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
         ({"setup_commands": "pip install x"}, "cluster.ray"),
     ],
 )
-def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], place: str) -> None:
+def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError) as caught:
         ray_yaml.validate(generated({"ray": keys}))
     assert "cluster.ray" in str(caught.value)
-    assert place in str(caught.value)
+    assert named in str(caught.value)
 
 
 def test_every_machine_has_a_profile_a_sized_disk_tags_and_ends_when_it_powers_off() -> None:
@@ -102,7 +102,7 @@ def test_nothing_of_ray_is_open_to_the_world_and_its_secret_is_asked_for() -> No
 def test_the_folder_of_code_is_shipped_whole() -> None:
     config = generated()
     assert config["file_mounts"][ray_config.CODE] == "/somewhere/code"
-    assert config["rsync_exclude"] == config["rsync_filter"] == [], "they would hold at any depth: models/results, too"
+    assert config["rsync_exclude"] == config["rsync_filter"] == [], "they apply at any depth, also to models/results"
 
 
 def test_a_ready_image_downloads_nothing_and_any_other_only_what_is_pinned() -> None:
@@ -122,7 +122,7 @@ def test_the_commands_are_shell() -> None:
 def test_a_machine_is_set_up_only_when_its_guard_runs_which_is_waited_for(
     tmp_path: Path, seen: float, code: int
 ) -> None:
-    """pgrep finds the guard when it is asked for the time `seen`."""
+    """Run the first command with a pgrep that finds the guard at its call number `seen`."""
     asked = tmp_path / "asked"
     finds = "exit 1" if seen == math.inf else f'[ "$(wc -l < {asked})" -ge {seen} ]'
     for name, script in (("pgrep", f'echo "$2" >> {asked}\n{finds}'), ("sleep", "exit 0")):
@@ -130,7 +130,7 @@ def test_a_machine_is_set_up_only_when_its_guard_runs_which_is_waited_for(
         (tmp_path / name).chmod(0o755)
     for kind in ("head", "worker"):
         asked.unlink(missing_ok=True)
-        command = f"({ray_config.commands(generated())[kind][0]}) && echo set up"  # as Ray puts it
+        command = f"({ray_config.commands(generated())[kind][0]}) && echo set up"  # in parentheses, as Ray runs it
         path = f"{tmp_path}:/usr/bin:/bin"
         done = subprocess.run(["bash", "-c", command], env={"PATH": path}, capture_output=True, text=True)
         assert done.returncode == code
@@ -138,7 +138,7 @@ def test_a_machine_is_set_up_only_when_its_guard_runs_which_is_waited_for(
         patterns = asked.read_text().splitlines()
         assert len(patterns) == min(seen, ray_config.GUARD_SECONDS)
         assert re.search(patterns[0], ray_config.first_boot(kind, 1_900_000_000).splitlines()[-2])
-        assert not re.search(patterns[0], command), "it would find itself"
+        assert not re.search(patterns[0], command), "pgrep would find the command itself"
 
 
 def test_a_workers_guard_is_told_of_the_head_before_anything_is_installed(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_machine_that_is_booted_again_powers_off_and_an_image_made_of_it_does_
     assert run(str(again)) == []
     instance.unlink()
     (limit,) = run("sh", "-c", script)
-    assert run(str(again)) == ["shutdown -h now"], "where cloud-init does not name the instance"
+    assert run(str(again)) == ["shutdown -h now"], "it also works if cloud-init gives no instance id"
 
 
 def test_a_sweep_has_one_name_at_every_launch_and_no_other_sweep_has_it() -> None:

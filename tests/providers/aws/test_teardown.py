@@ -1,4 +1,4 @@
-"""What `down` leaves in EC2: nothing of this sweep, everything of others."""
+"""`down` on EC2: it removes everything of this sweep, and nothing of others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sweep.providers.local_files import cluster_name
 from tests.support.aws_sweeps import account, sweep_on_aws
 
 REGION = "us-east-1"
-IMAGE = "ami-12c6146b"  # one of those that moto knows
+IMAGE = "ami-12c6146b"  # an image that moto has
 OURS, THEIRS = cluster_name(sweep_on_aws()), cluster_name(sweep_on_aws(storage="s3://another-bucket/x"))
 
 
@@ -34,7 +34,7 @@ def tags(kind: str, cluster: str, **more: str) -> list[dict[str, Any]]:
 
 
 def make(ec2: Any, cluster: str, roles: tuple[str, ...] = ("head", "worker", "worker")) -> list[str]:
-    """Machines in a group of their own, with a key pair and a disk that no machine has; ids of the machines."""
+    """Make machines in their own security group, with a key pair and a detached disk.  Returns the machines' ids."""
     ec2.create_key_pair(KeyName=cluster, TagSpecifications=tags("key-pair", cluster))
     group = ec2.create_security_group(
         GroupName=cluster, Description="x", TagSpecifications=tags("security-group", cluster)
@@ -69,7 +69,7 @@ def test_nothing_of_ours_is_left_and_everything_of_others_stays(ec2: Any) -> Non
     assert teardown.standing(REGION, OURS) == []
     assert running(ec2) == set(theirs)
     assert len(teardown.standing(REGION, THEIRS)) == 4
-    assert teardown.tear_down(REGION, OURS, lambda text: None) == [], "again: nothing is there, and nothing happens"
+    assert teardown.tear_down(REGION, OURS, lambda text: None) == [], "a second call finds nothing"
 
 
 def test_the_role_of_a_machine_is_what_ray_has_put_on_it() -> None:
@@ -87,7 +87,7 @@ def test_a_machine_that_somebody_stopped_goes_too(ec2: Any) -> None:
 
 @dataclass
 class Slow:
-    """EC2 whose machines take a while to end, and whose groups are in use until then and a little longer."""
+    """EC2 with machines that end slowly, and security groups that are in use a little longer."""
 
     ec2: Any
     looks: int = 3
@@ -119,11 +119,11 @@ class Slow:
 
 def test_machines_are_waited_for_and_each_is_ended_once(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (machine,) = make(ec2, OURS, ("head",))
-    slow, said = Slow(ec2), list[str]()
+    slow, lines = Slow(ec2), list[str]()
     monkeypatch.setattr(client, "client", lambda service, region: slow)
-    removed = teardown.tear_down(REGION, OURS, said.append)
+    removed = teardown.tear_down(REGION, OURS, lines.append)
     assert slow.asked == [machine]
-    assert said == ["waiting for 1 machine to end"]
+    assert lines == ["waiting for 1 machine to end"]
     assert len(removed) == 4
     assert teardown.standing(REGION, OURS) == []
 
@@ -149,7 +149,7 @@ def test_what_does_not_go_is_named_with_the_mend(ec2: Any, monkeypatch: pytest.M
     make(ec2, OURS, ("head",))
     monkeypatch.setattr(client, "client", lambda service, region: Slow(ec2, refusals=10**6))
     monkeypatch.setattr(teardown, "PATIENCE_SECONDS", 0.2)
-    with pytest.raises(UserError, match=r"still there after .*security group sg-.*run `down` again"):
+    with pytest.raises(UserError, match=r"not removed after .*security group sg-.*run `down` again"):
         teardown.tear_down(REGION, OURS, lambda text: None)
     monkeypatch.undo()
 
@@ -164,8 +164,8 @@ def test_expired_credentials_are_a_fault_and_not_a_traceback(ec2: Any, monkeypat
 
 
 def answer(code: str, status: int = 400) -> ClientError:
-    said = {"Error": {"Code": code, "Message": "so it is"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return ClientError(said, "DescribeInstances")
+    response = {"Error": {"Code": code, "Message": "so it is"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "DescribeInstances")
 
 
 PASSING = [
@@ -177,7 +177,7 @@ LASTING = [answer("UnauthorizedOperation", 403), answer("RequestExpired"), NoCre
 
 @dataclass
 class Failing:
-    """EC2 of which some calls fail first."""
+    """EC2 with first calls that fail."""
 
     ec2: Any
     errors: list[Exception]
@@ -194,13 +194,13 @@ class Failing:
 @pytest.mark.parametrize("error", PASSING, ids=str)
 def test_what_may_pass_ends_no_removal(ec2: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     make(ec2, OURS)
-    said = list[str]()
+    lines = list[str]()
     with monkeypatch.context() as patch:
         failing = Failing(ec2, [error, error])
         patch.setattr(client, "client", lambda service, region: failing)
-        removed = teardown.tear_down(REGION, OURS, said.append)
+        removed = teardown.tear_down(REGION, OURS, lines.append)
     assert len(removed) == 6
-    assert "asked again" in said[0]
+    assert "trying again" in lines[0]
     assert teardown.standing(REGION, OURS) == []
 
 
@@ -208,9 +208,9 @@ def test_what_may_pass_ends_no_removal(ec2: Any, monkeypatch: pytest.MonkeyPatch
 def test_what_lasts_ends_it_at_once(ec2: Any, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     failing = Failing(ec2, [error, error])
     monkeypatch.setattr(client, "client", lambda service, region: failing)
-    with pytest.raises(UserError, match=r"does not let us .*; once that is fixed the same command goes on"):
+    with pytest.raises(UserError, match=r"cannot .*; once that is fixed the same command goes on"):
         teardown.tear_down(REGION, OURS, lambda text: None)
-    assert failing.errors == [error], "and is not asked again"
+    assert failing.errors == [error], "EC2 is not asked again"
 
 
 def test_what_does_not_pass_is_not_waited_for_without_end(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""What runs on each machine beside Ray: plain files of the standard library, for the image's own Python."""
+"""Programs on each machine in addition to Ray; they need only the standard library and the image's own Python."""

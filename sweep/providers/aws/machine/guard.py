@@ -1,9 +1,9 @@
-"""Powers this machine off at the time limit, a worker also without its head, a head also without its supervisor.
+"""Power this machine off at the time limit, a worker also without its head, a head also without its supervisor.
 
     python3 guard.py head --deadline 1767225600
     python3 guard.py worker --deadline 1767225600
 
-Standard library only: it comes with the machine's first boot and needs nothing that is installed later.
+It needs only the standard library, because it is part of the machine's first boot, before anything is installed.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-HEAD_FILE = "/run/sweep/head"  # a worker's set-up first writes "ADDRESS:PORT" of the head's Ray into it
+HEAD_FILE = "/run/sweep/head"  # the worker's set-up writes "ADDRESS:PORT" of the head's Ray into it
 SUPERVISED_FILE = "/run/sweep/supervised"  # the head's supervisor touches it every few seconds
 POLL_SECONDS = 15.0
-HEAD_GONE_SECONDS = 600.0  # a worker without an answer of its head
-SUPERVISOR_GONE_SECONDS = 600.0  # a head without a touch of its supervisor
-REACHED_SECONDS = 600.0  # until a head has reached a worker, whose set-up begins with HEAD_FILE
-SET_UP_SECONDS = 1800.0  # until a head is given its sweep: boot, packages, Ray
+HEAD_GONE_SECONDS = 600.0  # a worker goes after this time without an answer of its head
+SUPERVISOR_GONE_SECONDS = 600.0  # a head goes after this time without a touch of its supervisor
+REACHED_SECONDS = 600.0  # a worker goes if its head has not begun the set-up, with HEAD_FILE, by then
+SET_UP_SECONDS = 1800.0  # a head goes if no sweep was started by then: boot, packages, Ray
 POWER_OFF = (["shutdown", "-h", "now"], ["systemctl", "poweroff", "--force"], ["poweroff", "-f"])
 
 
 @dataclass
 class Guard:
-    """Decides when this machine has to go.
+    """Decides when this machine must power off.
 
     Attributes:
-        deadline: of the sweep, in seconds since 1970.
-        watched: what this machine is for, None until it is known: on a worker the address of the head's Ray, on a
-            head the time at which its supervisor last said that it lives.
-        answers: whether what is watched is there.
-        missing: what is said when it never came, and when it is gone.
-        set_up: seconds until it is known.
-        patience: seconds without it from then on.
-        started: reading of the monotonic clock at the start.
+        deadline: time limit of the sweep, in seconds since 1970.
+        watched: returns what this machine depends on; None before it is known.  On a worker it is the address of the
+            head's Ray, on a head the time at which the supervisor last touched its file.
+        answers: returns True if that shows a sign of life.
+        missing: messages: it never came, and it is gone.
+        set_up: seconds until it must be known.
+        patience: seconds without a sign of life after that.
+        started: monotonic time of the start.
     """
 
     deadline: float
@@ -54,7 +54,12 @@ class Guard:
         self._known = False
 
     def reason(self, wall: float, monotonic: float) -> str | None:
-        """Why to power off now, None to stay; `wall` is the time since 1970."""
+        """Return why to power off now; None to stay up.
+
+        Args:
+            wall: time in seconds since 1970.
+            monotonic: monotonic seconds.
+        """
         if wall >= self.deadline:
             return "the time limit of the sweep is reached"
         watched = self.watched()
@@ -68,13 +73,16 @@ class Guard:
 
 
 def worker(deadline: float, head: Callable[[], str | None], answers: Callable[[str], bool], started: float) -> Guard:
-    """Of a worker, which is for its head."""
+    """Return the guard of a worker, which depends on its head."""
     missing = ("no head has reached this worker", "the head has not answered")
     return Guard(deadline, head, answers, missing, REACHED_SECONDS, HEAD_GONE_SECONDS, started)
 
 
 def head(deadline: float, touched: Callable[[], str | None], started: float) -> Guard:
-    """Of a head, which is for its supervisor.  A touch counts by being another one: clocks may jump."""
+    """Return the guard of a head, which depends on its supervisor.
+
+    Any other time of a touch is a sign of life, even an earlier one, because clocks may jump.
+    """
     seen: list[str] = []
 
     def is_new(touch: str) -> bool:
@@ -87,7 +95,7 @@ def head(deadline: float, touched: Callable[[], str | None], started: float) -> 
 
 
 def head_in(file: Path) -> str | None:
-    """Address that the worker's start has left, None before."""
+    """Return the address that the worker's set-up wrote into a file; None before that."""
     try:
         return file.read_text().strip() or None
     except OSError:
@@ -95,7 +103,7 @@ def head_in(file: Path) -> str | None:
 
 
 def last_touched(file: Path) -> str | None:
-    """When a file was last touched, None while there is none."""
+    """Return when a file was last touched; None if it does not exist."""
     try:
         return str(file.stat().st_mtime_ns)
     except OSError:
@@ -103,7 +111,7 @@ def last_touched(file: Path) -> str | None:
 
 
 def answers(address: str) -> bool:
-    """Whether something takes connections there."""
+    """Return True if a program accepts connections at an address."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):
@@ -113,7 +121,7 @@ def answers(address: str) -> bool:
 
 
 def power_off(commands: tuple[list[str], ...] = POWER_OFF) -> None:
-    """By the first command that works; the caller's loop asks again."""
+    """Power off with the first command that works; the caller tries again."""
     for command in commands:
         try:
             if subprocess.run(command, timeout=60, check=False).returncode == 0:
@@ -123,7 +131,7 @@ def power_off(commands: tuple[list[str], ...] = POWER_OFF) -> None:
 
 
 def main() -> None:
-    """Watch until the machine is off."""
+    """Check every few seconds, until the machine is off."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=["head", "worker"])
     parser.add_argument("--deadline", type=float, required=True, help="seconds since 1970")

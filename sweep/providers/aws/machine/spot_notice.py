@@ -1,8 +1,9 @@
-"""Waits for EC2's notice that this spot machine will be taken away, and has its effects carried out once.
+"""Wait for EC2's notice that it will take this spot machine away, and react to it once.
 
     python3 spot_notice.py --ray /opt/sweep/venv/bin/ray --head 10.0.0.5:6379
 
-EC2 gives two minutes.  Standard library only.  The instance metadata are asked by IMDSv2: a token first.
+EC2 gives the notice two minutes before.  Only the standard library is needed.  The instance metadata are read by
+IMDSv2, which requires a token.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from pathlib import Path
 from typing import Protocol
 
 METADATA = "http://169.254.169.254"
-TOKEN_SECONDS = 21_600  # the longest that EC2 gives
+TOKEN_SECONDS = 21_600  # longest lifetime of a token that EC2 allows
 POLL_SECONDS = 5.0
-NOTICE_FILE = "/run/sweep/interrupted"  # trials that look for it write their resume state at once
+NOTICE_FILE = "/run/sweep/interrupted"  # trials that see it write their resume state at once
 PROCESSES = Path("/proc")
-DRAIN_MARGIN_SECONDS = 10  # before the end: drained nodes must be gone from Ray's books by then
+DRAIN_MARGIN_SECONDS = 10  # Ray must have removed the node so long before the machine ends
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What EC2 will do to this machine.
+    """EC2's plan for this machine.
 
     Attributes:
         action: "terminate", "stop" or "hibernate".
-        time: when, in seconds since 1970.
+        time: time of the action, in seconds since 1970.
     """
 
     action: str
@@ -41,10 +42,10 @@ class Notice:
 
 
 class Effects(Protocol):
-    """What follows from a notice."""
+    """Reaction to a notice."""
 
     def handle_notice(self, notice: Notice, now: float) -> None:
-        """Carried out once; `now` in seconds since 1970."""
+        """React to a notice; called once, with the present time in seconds since 1970."""
 
 
 class Metadata:
@@ -55,10 +56,10 @@ class Metadata:
         self._token: str | None = None
 
     def notice(self) -> Notice | None:
-        """The notice if there is one.
+        """Return the notice; None if there is none.
 
         Raises:
-            OSError: the metadata do not answer, or answer nonsense.
+            OSError: the metadata service does not answer, or its answer is no notice.
         """
         if self._token is None:
             self._token = self._ask(
@@ -68,7 +69,7 @@ class Metadata:
             text = self._ask("GET", "/latest/meta-data/spot/instance-action", {"X-aws-ec2-metadata-token": self._token})
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 401:  # the token has expired: the next poll takes another
+            if error.code == 401:  # the token has expired; the next poll requests a new one
                 self._token = None
                 return None
             if error.code == 404:
@@ -89,13 +90,13 @@ class Metadata:
 
 @dataclass(frozen=True)
 class MarkAndDrain:
-    """Leaves a file for the trials of this machine, and takes the machine out of Ray's scheduling.
+    """Writes a file for the trials on this machine, and removes the machine from Ray's scheduling.
 
     Attributes:
-        file: written first, with the notice as JSON.
-        ray: the command `ray`.
+        file: file that is written first, with the notice as JSON.
+        ray: path of the command `ray`.
         head: address of the head's Ray.
-        processes: what Linux says of this machine's processes.
+        processes: Linux's folder of processes.
     """
 
     file: Path
@@ -105,9 +106,9 @@ class MarkAndDrain:
 
     def handle_notice(self, notice: Notice, now: float) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.file.with_name(f"{self.file.name}.new")
-        beside.write_text(json.dumps({"action": notice.action, "time": notice.time}))
-        beside.replace(self.file)
+        new_file = self.file.with_name(f"{self.file.name}.new")
+        new_file.write_text(json.dumps({"action": notice.action, "time": notice.time}))
+        new_file.replace(self.file)
         left = max(1, int(notice.time - now) - DRAIN_MARGIN_SECONDS)
         node = node_id(self.head, self.processes)
         command = [
@@ -116,23 +117,23 @@ class MarkAndDrain:
             "--deadline-remaining-seconds", str(left),
         ]  # fmt: skip
         try:
-            # Where it finds no node by itself, it would start a Ray of its own, but for this variable.
+            # Without RAY_ADDRESS, this command starts a new Ray if it finds no node.
             subprocess.run(command, timeout=left, check=False, env={**os.environ, "RAY_ADDRESS": self.head})
         except (OSError, subprocess.SubprocessError) as error:
-            print(f"drain: {error}", flush=True)  # the file is there, and that is what keeps the work
+            print(f"drain: {error}", flush=True)  # the file was written, and it alone saves the work
 
 
 def node_id(head: str, processes: Path = PROCESSES) -> str | None:
-    """Id of this machine's node of the head's Ray; None where no process says so, or several do otherwise.
+    """Return the Ray id of this machine's node in the head's cluster; None if no process has one, or several differ.
 
-    It stands on the command line of Ray's own process here, the raylet.  Told no id, `ray drain-node` joins the
-    cluster to ask for it, which costs seconds of the two minutes.
+    The id is on the command line of Ray's process on this machine, the raylet.  Without an id, `ray drain-node` joins
+    the cluster to find it, which takes seconds of the two minutes.
     """
     found = set()
     for file in processes.glob("[0-9]*/cmdline"):
         try:
             executable, *words = file.read_text(errors="replace").split("\0")
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
         if Path(executable).name == "raylet":
             options = {name.replace("-", "_"): value for name, _, value in (word.partition("=") for word in words)}
@@ -142,7 +143,7 @@ def node_id(head: str, processes: Path = PROCESSES) -> str | None:
 
 
 def watch(metadata: Metadata, effects: Effects) -> None:
-    """Poll until there is a notice, then carry out its effects and return."""
+    """Poll until there is a notice, react to it, and return."""
     while True:
         try:
             notice = metadata.notice()
