@@ -10,7 +10,7 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
-class Fault:
+class ShardProblem:
     """One shard that is missing, or whose content differs from its manifest.
 
     Attributes:
@@ -35,6 +35,6 @@ class Fault:
         )
 
 
-def fix(name: str) -> str:
+def put_command(name: str) -> str:
     """Return the fix for a dataset's missing or damaged shards: the command that writes them again."""
     return f"fix: python -m sweep data put {name} CONFIG"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from models.components.adam import Adam
-from models.components.numerics import arithmetic
+from models.components.numerics import use_precision
 from models.hyperparameters import CHANNELS, SIZES, NoHyperparameters
 
 
@@ -133,7 +133,7 @@ class Detector(nn.Module):
         """
         self._check(batch, torch.float32)
         self.train()
-        with arithmetic(self.precision, batch.device.type):
+        with use_precision(self.precision, batch.device.type):
             return {name: loss.detach() for name, loss in self.step(batch).items()}
 
     def score(self, batch: Tensor) -> dict[str, Tensor]:

@@ -96,7 +96,7 @@ def stop_on(number: int) -> Iterator[threading.Event]:
         yield came
 
 
-def at_once() -> None:
+def raise_interrupt() -> None:
     """Raise KeyboardInterrupt: before any trial runs there is nothing to wait for.
 
     Do not use it while a process is being started.  Python drops an exception that is raised inside a

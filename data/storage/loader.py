@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.format import write_array_header_1_0
 
-from data.errors import DataError, fix
+from data.errors import DataError, put_command
 from data.storage.cache import USED, Copy, explain_disk_errors, make_room
 from data.storage.manifest import Fingerprint, Manifest, Rows, Store
-from data.storage.parallel import in_order
+from data.storage.parallel import map_in_order
 from data.storage.parquet import decode
-from data.storage.shards import fetch, problem, shard_paths, stored_manifest
+from data.storage.shards import compare_shard, fetch, shard_paths, stored_manifest
 
 ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups")
 ROW_BYTES = 256  # estimate for the columns other than the images, per row
@@ -179,7 +179,7 @@ def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Arr
     if fingerprint.hexdigest() != manifest.fingerprint:
         raise DataError(
             f"{manifest.name} ({manifest.preparation}): the shards have fingerprint "
-            f"{fingerprint.hexdigest()}, but their manifest has {manifest.fingerprint}; {fix(manifest.name)}"
+            f"{fingerprint.hexdigest()}, but their manifest has {manifest.fingerprint}; {put_command(manifest.name)}"
         )
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
@@ -190,12 +190,12 @@ def _verified_rows(store: Store, manifest: Manifest) -> Iterator[Rows]:
 
     def read_rows(path: str) -> Rows:
         data = fetch(store, path)
-        damage = problem(path, shards[path], data)
+        damage = compare_shard(path, shards[path], data)
         if data is None or damage is not None:
-            raise DataError(f"{store.url}: {damage}; {fix(manifest.name)}")
+            raise DataError(f"{store.url}: {damage}; {put_command(manifest.name)}")
         return decode(data, manifest.shape)
 
-    return in_order(read_rows, shards)
+    return map_in_order(read_rows, shards)
 
 
 def _save(path: Path, array: Array) -> None:

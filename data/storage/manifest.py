@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from data.errors import DataError, fix
+from data.errors import DataError, put_command
 from data.sources.base import Plain, Skipped
 
 if TYPE_CHECKING:  # plans read manifests, and must not import numpy
@@ -200,7 +200,7 @@ def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
         newer = fields["format"] > FORMAT
         manifest = None if newer else _from_fields(fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DamagedManifestError(f"{where}: the manifest is damaged; {fix(name)}") from error
+        raise DamagedManifestError(f"{where}: the manifest is damaged; {put_command(name)}") from error
     if manifest is None:
         raise NewerManifestError(
             f"{where}: format {fields['format']} was written by a newer version of this program, and "

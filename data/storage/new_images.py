@@ -17,14 +17,14 @@ from data.sources.base import Sample, Skipped
 from data.sources.image_folders import SUFFIXES, image_paths
 from data.sources.layouts import ImageFiles
 from data.storage.manifest import Manifest
-from data.storage.parallel import in_order
+from data.storage.parallel import map_in_order
 from data.storage.prepare import prepare
 
 CHUNK = 64  # files that are read at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Unseen:
+class NewImages:
     """Some images of a folder.
 
     Attributes:
@@ -58,7 +58,7 @@ def list_images(folder: Path) -> list[str]:
     return paths
 
 
-def prepare_images(folder: Path, files: Sequence[str], manifest: Manifest, chunk: int = CHUNK) -> Iterator[Unseen]:
+def prepare_images(folder: Path, files: Sequence[str], manifest: Manifest, chunk: int = CHUNK) -> Iterator[NewImages]:
     """Yield images of a folder, some at a time, with the size, channels, fit and filter of a stored dataset.
 
     Args:
@@ -73,11 +73,11 @@ def prepare_images(folder: Path, files: Sequence[str], manifest: Manifest, chunk
     layout = ImageFiles(root=str(folder), channels=1 if channels == 1 else 3, **rules)
     resampling = Image.Resampling[str(parameters["interpolation"]).upper()]
 
-    def read(chosen: Sequence[str]) -> Unseen:
+    def read(chosen: Sequence[str]) -> NewImages:
         prepared = prepare((_read(folder, file, layout) for file in chosen), channels, size, resampling)
-        return Unseen(tuple(prepared.rows.sample_ids.tolist()), prepared.rows.images, prepared.skipped)
+        return NewImages(tuple(prepared.rows.sample_ids.tolist()), prepared.rows.images, prepared.skipped)
 
-    yield from in_order(read, (files[at : at + chunk] for at in range(0, len(files), chunk)))
+    yield from map_in_order(read, (files[at : at + chunk] for at in range(0, len(files), chunk)))
 
 
 def refuse_bad(folder: Path, good: int, bad: Sequence[Skipped]) -> None:

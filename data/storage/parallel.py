@@ -15,7 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+def map_in_order(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Yield `work(item)` of every item, in order, computed by threads.
 
     Threads are enough because Pillow, zstd, hashes and sockets release the interpreter's lock.  At most

@@ -19,7 +19,7 @@ from PIL import Image
 
 from data.catalog import DatasetInfo, open_source
 from data.catalog import dataset as dataset_info
-from data.errors import DataError, Fault, fix
+from data.errors import DataError, ShardProblem, put_command
 from data.sources.base import Plain, Skipped, Source
 from data.storage.manifest import (
     FORMAT,
@@ -34,7 +34,7 @@ from data.storage.manifest import (
     read_manifest,
     sha256,
 )
-from data.storage.parallel import in_order
+from data.storage.parallel import map_in_order
 from data.storage.parquet import decode, encode
 from data.storage.prepare import Duplicates, prepare, row_fingerprints
 
@@ -98,7 +98,7 @@ def put(
     return making.replace()
 
 
-def verify(store: Store, name: str, preparation: str) -> list[Fault]:
+def verify(store: Store, name: str, preparation: str) -> list[ShardProblem]:
     """Check every byte of a stored dataset.
 
     Returns:
@@ -108,7 +108,7 @@ def verify(store: Store, name: str, preparation: str) -> list[Fault]:
         DataError: if the dataset is not in the store, or its manifest is damaged.
     """
     shards = shard_paths(stored_manifest(store, name, preparation))
-    checked = in_order(lambda path: problem(path, shards[path], fetch(store, path)), shards)
+    checked = map_in_order(lambda path: compare_shard(path, shards[path], fetch(store, path)), shards)
     return [damage for damage in checked if damage is not None]
 
 
@@ -120,7 +120,7 @@ def stored_manifest(store: Store, name: str, preparation: str) -> Manifest:
     """
     manifest = read_manifest(store, name, preparation)
     if manifest is None:
-        raise DataError(f"{name} ({preparation}) is not in {store.url}; {fix(name)}")
+        raise DataError(f"{name} ({preparation}) is not in {store.url}; {put_command(name)}")
     return manifest
 
 
@@ -134,7 +134,7 @@ def fetch(store: Store, path: str) -> bytes | None:
     return next((data for _, data in store.get_many([path])), None)
 
 
-def problem(path: str, shard: Shard, data: bytes | None) -> Fault | None:
+def compare_shard(path: str, shard: Shard, data: bytes | None) -> ShardProblem | None:
     """Compare a shard's content with its entry in the manifest.
 
     Args:
@@ -148,7 +148,7 @@ def problem(path: str, shard: Shard, data: bytes | None) -> Fault | None:
     digest = None if data is None else sha256(data)
     if digest == shard.sha256:
         return None
-    return Fault(path, shard.sha256, digest, shard.bytes, 0 if data is None else len(data))
+    return ShardProblem(path, shard.sha256, digest, shard.bytes, 0 if data is None else len(data))
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +224,7 @@ class _Making:
         self.store.delete_tree(self._records)
         return manifest
 
-    def fix(self, stored: Manifest, problems: list[Fault]) -> bool:
+    def fix(self, stored: Manifest, problems: list[ShardProblem]) -> bool:
         """Make the damaged shards again and store them.
 
         Returns False at the first shard whose new content differs from its entry in the manifest; that shard is not
@@ -255,7 +255,7 @@ class _Making:
         shards: list[Shard] = []
         skipped: list[Skipped] = []
         ranges = range(-(-self.source.count // self.step))
-        for number, made in enumerate(in_order(self._restore_or_make if keep else self._make, ranges)):
+        for number, made in enumerate(map_in_order(self._restore_or_make if keep else self._make, ranges)):
             skipped += made.skipped
             if made.shard is not None:
                 shards.append(made.shard)
@@ -323,7 +323,7 @@ class _Making:
             return None  # the record is damaged: its shard is made again
         path = f"{self._folder}/{shard.file}"
         data = fetch(self.store, path)
-        if data is None or problem(path, shard, data) is not None:
+        if data is None or compare_shard(path, shard, data) is not None:
             return None
         rows = decode(data, (self.info.channels, self.size, self.size))
         return _Made(shard, data, rows, skipped, row_fingerprints(rows.images))

@@ -28,7 +28,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @contextmanager
-def arithmetic(precision: str, device: str) -> Iterator[None]:
+def use_precision(precision: str, device: str) -> Iterator[None]:
     """Run the `with` block in the given precision.
 
     Args:

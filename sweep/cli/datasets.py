@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.errors import UserError
-from sweep.plan.datasets import _listed_here, _refuse_unknown, put_into
+from sweep.plan.datasets import contents_here, put_into, refuse_unknown
 from sweep.spec.own_datasets import size_of
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
@@ -44,7 +44,7 @@ def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool 
     stored = store.names("datasets")
     for name in names:
         if name not in stored:
-            _refuse_unknown(sweep, name)
+            refuse_unknown(sweep, name)
     absent = [name for name in names if name not in stored]
     if absent:
         raise UserError(
@@ -86,7 +86,7 @@ def _state(store: Store, name: str, preparation: str) -> tuple[str, list[str]]:
 
 def _repair(store: Store, sweep: Sweep, name: str, preparation: str, console: Console) -> tuple[str, list[str]]:
     """Put a damaged dataset again.  Returns its new state, and the problems that are left."""
-    info = _listed_here(sweep, name) if name in sweep.data.datasets() else None
+    info = contents_here(sweep, name) if name in sweep.data.datasets() else None
     if info is None or info.preparation(size_of(info, sweep.data.size)) != preparation:
         return DAMAGED, [
             f"CONFIG describes no set {name} that is prepared as {preparation} and can be read here: "
@@ -113,7 +113,7 @@ def listing(sweep: Sweep) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     described = sweep.data.datasets()
     for name in dict.fromkeys([*described, *store.names("datasets")]):
-        info = (described[name] or _listed_here(sweep, name)) if name in described else None
+        info = (described[name] or contents_here(sweep, name)) if name in described else None
         preparations: list[str | None] = [*store.names(f"datasets/{name}")] or [None]
         for preparation in preparations:
             entry: dict[str, Any] = {

@@ -133,18 +133,18 @@ def trial(
     Exit codes: 0 shown, 1 a problem with your input or the store.
     """
     from sweep.cli.session import Session
-    from sweep.launch.one_trial import find, run, story
+    from sweep.launch.one_trial import describe, find, run
 
     session = Session(config, assignments, as_launched=True)
     planned = find(session.read_status(), key)
     if log:
-        out.print(story(session.ledger, planned), markup=False)
+        out.print(describe(session.ledger, planned), markup=False)
         return
     result = run(session.sweep, session.store, session.ledger, planned, err)
     if as_json:
         print_json(result)
     else:
-        out.print(story(session.ledger, planned), markup=False)
+        out.print(describe(session.ledger, planned), markup=False)
 
 
 def score(

@@ -18,8 +18,8 @@ from data.storage.new_images import list_images, refuse_bad
 from models.scoring import combine
 from sweep.errors import UserError, unknown
 from sweep.files import write_atomically
-from sweep.report.files import harmless
-from sweep.report.report import writing
+from sweep.report.files import escape_csv_name
+from sweep.report.report import explain_write_errors
 from sweep.results import open_results
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class Scored:
         writer.writerow(["file", "score", *self.components, "problem"])
         for rank, file in enumerate(self.files):
             numbers = [repr(float(values[rank])) for values in columns]
-            writer.writerow([harmless(file), *numbers, ""])
+            writer.writerow([escape_csv_name(file), *numbers, ""])
         for file, reason in self.skipped:
-            writer.writerow([harmless(file), *[""] * (1 + len(self.components)), harmless(reason)])
+            writer.writerow([escape_csv_name(file), *[""] * (1 + len(self.components)), escape_csv_name(reason)])
         return text.getvalue()
 
     def to_json(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def score(
     if on_bad not in ON_BAD:
         raise UserError(unknown("value of --on-bad", on_bad, ON_BAD))
     files = list_images(folder)
-    with writing(out):
+    with explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     results = open_results(storage, sweep)
     best = results.best() if key == "best" else None
@@ -140,7 +140,7 @@ def score(
     found = _score_files(trained, chosen, folder, files, on_bad == "skip", console)
     for bad in found.skipped:
         console.print(f"skipped {bad.source}: {bad.reason}", style="yellow", markup=False, soft_wrap=True)
-    with writing(out):
+    with explain_write_errors(out):
         wrote = (write_atomically(out / "scores.csv", found.csv().encode()), *_sheet(found, folder, out))
     return Scored(**{**vars(found), "wrote": wrote})
 

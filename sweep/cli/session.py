@@ -30,7 +30,7 @@ from sweep.store.ledger import Ledger
 if TYPE_CHECKING:
     from sweep.errors import Outcome
     from sweep.providers.base import Provider
-    from sweep.report.report import Reporting
+    from sweep.report.report import Report
 
 NAMING_KEYS = ("storage", "sweep.name")  # `--set` of these keys selects a sweep and changes nothing in it
 
@@ -131,7 +131,7 @@ class Session:
     def status_table(self, status: SweepStatus, head: LaunchStatus | None) -> Group:
         """Return what `status` prints."""
         shown = table(self.sweep, replace(self.platform, slots=self._slots_now(head)), status)
-        lines = [] if head is None else follow.lines(head, self.sweep.budget)
+        lines = [] if head is None else follow.status_lines(head, self.sweep.budget)
         return Group(shown, *(Text(line) for line in lines))
 
     def status_json(self, status: SweepStatus, head: LaunchStatus | None) -> dict[str, Any]:
@@ -206,8 +206,8 @@ class Session:
         evaluation: str = "clean",
         metric: str = "auroc",
         status: SweepStatus | None = None,
-    ) -> Reporting:
+    ) -> Report:
         """Return the report of what the store holds now, or of a status that was read just before."""
-        from sweep.report.report import Reporting
+        from sweep.report.report import Report
 
-        return Reporting(status or self.read_status(), self.ledger, selection, evaluation, metric, self.usd_per_hour)
+        return Report(status or self.read_status(), self.ledger, selection, evaluation, metric, self.usd_per_hour)

@@ -15,7 +15,7 @@ from sweep.store.ledger import Ledger
 KEPT = ("weights.safetensors", "figures.npz")
 
 
-class Weights:
+class WeightCleaner:
     """Deletion of weights that are not the best of their cell, as trials finish.
 
     Args:

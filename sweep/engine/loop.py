@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from sweep.console import say
-from sweep.engine.keep_best import Weights
+from sweep.engine.keep_best import WeightCleaner
 from sweep.engine.progress import Progress
 from sweep.engine.tuner_process import TunerCrashed, TunerProcess
 from sweep.errors import BUDGET, DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, UserError
@@ -89,7 +89,7 @@ class TrialLoop:
             StoreError: the store failed; the same command goes on where it was.
         """
         status = status or read_status(self.work, self.ledger)
-        weights = Weights(self.ledger, status) if self.sweep.trial.keep == "best" else None
+        weights = WeightCleaner(self.ledger, status) if self.sweep.trial.keep == "best" else None
         with (
             Progress(status, self.platform.slots, self.console, self.log_command, self._again) as progress,
             on_interrupt(_Stop(tuner, progress, self.echo_seconds)),
@@ -156,7 +156,7 @@ class _Run:
     lease: Lease
     tuner: TunerProcess
     progress: Progress
-    weights: Weights | None
+    weights: WeightCleaner | None
     finished: bool = False
     cause: str | None = None
     spent: str | None = None

@@ -18,7 +18,7 @@ from sweep.providers import user_code
 from sweep.providers.base import Provider
 from sweep.providers.finding import Finding
 from sweep.providers.registry import provider_of
-from sweep.spec.load import edit, find_placeholders
+from sweep.spec.load import find_placeholders, placeholder_fix
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
 from sweep.store.base import StoreError
@@ -49,7 +49,7 @@ def check(sweep: Sweep, *, fix: bool = False) -> Checked:
         fix: make what is missing and may be made.
     """
     provider, unedited = provider_of(sweep), find_placeholders(sweep)
-    left = [Finding(key, "not ok", f"{text} is a placeholder", edit(key)) for key, text in unedited.items()]
+    left = [Finding(key, "not ok", f"{text} is a placeholder", placeholder_fix(key)) for key, text in unedited.items()]
     before = tuple(provider.store_findings(fix=fix))
     reached = "storage" not in unedited and all(finding.state != "not ok" for finding in before)
     stored = (storage(sweep), *data(sweep)) if reached else _not_tried(unedited)

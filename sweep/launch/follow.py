@@ -22,7 +22,7 @@ SILENT_SECONDS = 60.0  # a head writes every 10 s; after this silence we check i
 STORE_SECONDS = 600.0  # we wait so long for the store: a laptop may sleep or change its network
 
 
-def lines(head: LaunchStatus, budget: Budget, now: float | None = None) -> list[str]:
+def status_lines(head: LaunchStatus, budget: Budget, now: float | None = None) -> list[str]:
     """Return the status of a launch as lines of text, one for each subject.
 
     Args:
@@ -176,7 +176,7 @@ class Following:
         before, self._head = self._head, head
         for event in _events(before, head):
             self._display.say(event)
-        shown = [progress(head), *lines(head, self.budget)]
+        shown = [progress(head), *status_lines(head, self.budget)]
         self._display.show(lambda: Group(*map(Text, shown)), shown[0])
 
     def _look(self, silent: float) -> None:

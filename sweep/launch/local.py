@@ -13,9 +13,9 @@ from sweep.engine.tuner_process import Scratch, TunerProcess
 from sweep.errors import INTERRUPTED
 from sweep.launch.prepared import Prepared, put_missing
 from sweep.plan.launch_record import commit, record
-from sweep.signals import at_once, on_interrupt
+from sweep.signals import on_interrupt, raise_interrupt
 from sweep.spec.sweep import Sweep
-from sweep.store.lease import Held, owner_name
+from sweep.store.lease import LeaseHeld, owner_name
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LocalLaunch(Prepared):
                     with on_interrupt(tuner.stop_file.touch):
                         tuner.start()
                         if not tuner.stop_file.exists():
-                            with on_interrupt(at_once):
+                            with on_interrupt(raise_interrupt):
                                 put_missing(self.sweep, self.store, self.console)
                         number = self.ledger.put_spec(record(self.sweep, self.platform))
                         return self._loop(number).run(lease, tuner)
@@ -54,7 +54,7 @@ class LocalLaunch(Prepared):
         except KeyboardInterrupt:
             say(self.console, STOPPED)
             return LoopEnd(INTERRUPTED)
-        except Held as held:
+        except LeaseHeld as held:
             raise self.refusal(held) from None
 
     def _loop(self, number: int) -> TrialLoop:

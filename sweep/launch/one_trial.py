@@ -59,7 +59,7 @@ def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: C
     return finish_trial(run_trial(planned.spec, store, options), show)
 
 
-def story(ledger: Ledger, planned: Planned) -> str:
+def describe(ledger: Ledger, planned: Planned) -> str:
     """Return a text on a trial for the terminal: settings, result and attempts."""
     spec = planned.spec
     settings = ", ".join(f"{name}={value}" for name, value in spec.hyperparameters.items())

@@ -16,7 +16,7 @@ from sweep.plan.expand import Work
 from sweep.plan.platform import Platform
 from sweep.spec.sweep import Sweep
 from sweep.store.base import Store
-from sweep.store.lease import Held, Lease
+from sweep.store.lease import Lease, LeaseHeld
 from sweep.store.ledger import Ledger, Record
 
 
@@ -66,7 +66,7 @@ class Prepared:
             **hooks,
         )
 
-    def refusal(self, held: Held) -> UserError:
+    def refusal(self, held: LeaseHeld) -> UserError:
         """Return the error for a sweep that another launch is running."""
         return UserError(
             f"sweep {self.sweep.name} is being launched by {held.owner}, for {duration(held.age)}: "

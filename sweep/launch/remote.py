@@ -22,7 +22,7 @@ from sweep.providers.base import Provider
 from sweep.signals import interruptible
 from sweep.store import launch_status
 from sweep.store.base import StoreError
-from sweep.store.lease import Held, Lease, owner_name, take_over
+from sweep.store.lease import Lease, LeaseHeld, owner_name, take_over
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class RemoteLaunch(Prepared):
                 put_missing(self.sweep, self.store, self.console)
                 with interruptible():
                     return self._start(lease)
-        except Held as held:
+        except LeaseHeld as held:
             raise self._refusal(f"sweep {self.sweep.name} is run by {held.owner}, for {duration(held.age)}") from None
         except AlreadyRuns as other:
             raise self._refusal(str(other)) from None
@@ -149,7 +149,7 @@ class RemoteLaunch(Prepared):
                     remove()
                     return None
             other = f"launch {number + 1} of sweep {self.sweep.name} has taken over"
-        except Held as held:
+        except LeaseHeld as held:
             other = f"sweep {self.sweep.name} is run by {held.owner}, for {duration(held.age)}"
         except (KeyboardInterrupt, StoreError) as error:
             self._warn(str(error) or "interrupted")

@@ -33,7 +33,7 @@ def put_into(store: Store, sweep: Sweep, name: str, console: Console) -> None:
     from data.storage import shards  # imports numpy, pyarrow and Pillow: a second that other commands need not wait
     from data.storage.manifest import manifest_path
 
-    _refuse_unknown(sweep, name)
+    refuse_unknown(sweep, name)
     root = None if sweep.data.root is None else Path(sweep.data.root).expanduser()
     try:
         info = _as_its_source_is(sweep, name)
@@ -110,7 +110,7 @@ def describe_dataset(sweep: Sweep, name: str) -> str:
     return f"{name} ({info.images:,} images, {info.images * info.channels * size**2 / 1e6:,.0f} MB before compression)"
 
 
-def _listed_here(sweep: Sweep, name: str) -> DatasetInfo | None:
+def contents_here(sweep: Sweep, name: str) -> DatasetInfo | None:
     """Return a dataset as its source has it; None if the folder of the user's own dataset cannot be read here."""
     try:
         return _as_its_source_is(sweep, name)
@@ -118,7 +118,7 @@ def _listed_here(sweep: Sweep, name: str) -> DatasetInfo | None:
         return None
 
 
-def _refuse_unknown(sweep: Sweep, name: str) -> None:
+def refuse_unknown(sweep: Sweep, name: str) -> None:
     known = sweep.data.datasets()
     if name not in known:
         raise UserError(unknown("dataset", name, known))

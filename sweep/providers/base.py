@@ -240,4 +240,4 @@ class Waiting:
         return left
 
 
-BY_THE_CLOCK = Waiting()
+REAL_CLOCK = Waiting()

@@ -27,18 +27,18 @@ class Finding:
     Attributes:
         name: what was checked.
         state: "ok", "not ok", or "unknown" if it could not be checked.  Only "not ok" makes a check fail.
-        said: what was found.
+        found: what was found.
         fix: the command, key or page that fixes it; "" if nothing needs a fix.
     """
 
     name: str
     state: State
-    said: str
+    found: str
     fix: str = ""
 
     def sentence(self) -> str:
         """Return the finding as one line of text, without the state."""
-        return "; ".join(filter(None, [f"{self.name}: {self.said}", self.fix]))
+        return "; ".join(filter(None, [f"{self.name}: {self.found}", self.fix]))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `check --json` prints for this finding."""
@@ -52,7 +52,7 @@ def table(findings: Iterable[Finding]) -> Table:
     shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
     for finding in findings:
-        text = f"{finding.said}\n-> {finding.fix}" if finding.fix else finding.said
+        text = f"{finding.found}\n-> {finding.fix}" if finding.fix else finding.found
         shown.add_row(Text(finding.state, style=STYLES[finding.state]), finding.name, Text(text))
     return shown
 

@@ -40,7 +40,7 @@ def private_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def kept_in(folder: Path) -> Iterator[None]:
+def explain_unwritable(folder: Path) -> Iterator[None]:
     """Turn an OSError within the block, such as a full disk, into an error that names the folder and the fix."""
     try:
         yield

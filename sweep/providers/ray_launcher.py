@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import CommandFailed, UserError
-from sweep.providers.local_files import kept_in, private_text
+from sweep.providers.local_files import explain_unwritable, private_text
 from sweep.signals import die_with_parent, not_interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,7 +69,7 @@ class Launcher:
             UserError: it failed; the message has the end of Ray's output.
         """
         given = self.folder / "given.json"
-        with kept_in(self.folder):
+        with explain_unwritable(self.folder):
             private_text(given, json.dumps(config))
         reading, writing = os.pipe()
         with (
@@ -116,7 +116,7 @@ class Launcher:
         child = None
         try:
             with not_interrupted():
-                with kept_in(self.folder):
+                with explain_unwritable(self.folder):
                     log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
                 child = subprocess.Popen(
                     [sys.executable, "-m", "sweep.providers.ray_launcher", *words],

@@ -129,7 +129,7 @@ def list_files(root: Path) -> set[str]:
     return _files_by_git(root.resolve())[1]
 
 
-def secret(name: str, content: bytes) -> str | None:
+def find_secret(name: str, content: bytes) -> str | None:
     """Return what kind of secret a file is or contains; None if none was found.
 
     Args:
@@ -155,7 +155,7 @@ def _problem(root: Path, path: Path, size: int) -> str | None:
     if not path.resolve().is_relative_to(root):
         return f"is a link out of the tree, to {path.resolve()}"
     try:
-        return secret(path.name, path.read_bytes())
+        return find_secret(path.name, path.read_bytes())
     except OSError as error:
         return f"cannot be read ({error.strerror})"
 

@@ -22,7 +22,7 @@ from sweep.leaderboard.board import METRICS, Board, Build, Cell, Entry, Leaderbo
 from sweep.leaderboard.rows import Row, to_parquet
 from sweep.leaderboard.runtime import Runtime
 from sweep.report import latex
-from sweep.report.markdown import _document, markdown
+from sweep.report.markdown import _document, render_markdown
 from sweep.report.paper_sheet import changed_hyperparameters
 from sweep.report.sheet import Sheet
 from sweep.report.sheets import sheets
@@ -40,7 +40,7 @@ RUNTIME_COLUMNS = (
     "torch", "status", "paper", "paper_source", "study", "key",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001  (first characters of a spreadsheet's formula)
-BESIDE = {"auroc": "ap", "ap": "auroc"}  # other metric that a value printed in a paper may be
+OTHER_METRIC = {"auroc": "ap", "ap": "auroc"}  # other metric that a value printed in a paper may be
 
 
 def write(
@@ -78,8 +78,8 @@ def write(
     contents = {
         "leaderboard.csv": csv_text(all_leaderboards(rows, built)).encode(),
         "leaderboard.json": json_text(all_leaderboards(rows, built), provenance).encode(),
-        "leaderboard.md": markdown(board, provenance, audited, other, timed).encode(),
-        "leaderboard.tex": latex.document(sheets(board, audited, other, timed), provenance).encode(),
+        "leaderboard.md": render_markdown(board, provenance, audited, other, timed).encode(),
+        "leaderboard.tex": latex.render_document(sheets(board, audited, other, timed), provenance).encode(),
         "results.parquet": to_parquet(rows),
     } | ({"runtime.csv": runtime_csv(timed).encode()} if timed else {})
     out.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def all_leaderboards(rows: Iterable[Row], built: Build) -> list[Leaderboard]:
 
 def companion(built: Build, shown: Leaderboard) -> Leaderboard | None:
     """Build the leaderboard of the other metric that a value printed in a paper may be; None without one."""
-    metric = BESIDE.get(shown.metric)
+    metric = OTHER_METRIC.get(shown.metric)
     return None if metric is None else built(shown.selection, shown.evaluation, metric)
 
 
@@ -104,7 +104,7 @@ def write_sheets(
 ) -> list[Path]:
     """Write sheets as OUT/NAME.md and OUT/NAME.tex; return the paths."""
     out.mkdir(parents=True, exist_ok=True)
-    texts = {"md": _document(name.capitalize(), tables, provenance), "tex": latex.document(tables, provenance)}
+    texts = {"md": _document(name.capitalize(), tables, provenance), "tex": latex.render_document(tables, provenance)}
     return [write_atomically(out / f"{name}.{ending}", text.encode()) for ending, text in texts.items()]
 
 
@@ -135,8 +135,17 @@ def runtime_csv(timed: Iterable[Runtime]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(RUNTIME_COLUMNS)
     for r in timed:
-        names = [*map(harmless, (r.detector, r.variant, r.dataset)), r.size]
-        ends = [harmless(r.hardware), r.numerics, r.torch, r.status, r.paper, r.source, harmless(r.study), r.key]
+        names = [*map(escape_csv_name, (r.detector, r.variant, r.dataset)), r.size]
+        ends = [
+            escape_csv_name(r.hardware),
+            r.numerics,
+            r.torch,
+            r.status,
+            r.paper,
+            r.source,
+            escape_csv_name(r.study),
+            r.key,
+        ]
         for size, times in r.times.items():
             writer.writerow([*names, size, times.median, times.low, times.high, times.n, *ends])
         if not r.times:
@@ -166,9 +175,9 @@ def _csv_row(leaderboard: Leaderboard, board: Board, line: Entry, abnormal: str,
     numbers = [mean, cell.sd, cell.n, cell.n_planned, low, high, cell.paper, difference]
     ends = [cell.test_half_width, cell.diverged, cell.failed, cell.stale, cell.counted]
     whole = _csv_of_line(line) if abnormal == "mean" else [None] * 12
-    own = [harmless(line.study), harmless(line.setting)]
+    own = [escape_csv_name(line.study), escape_csv_name(line.setting)]
     return [
-        *map(harmless, names),
+        *map(escape_csv_name, names),
         *how,
         *numbers,
         *own,
@@ -207,7 +216,7 @@ def _csv_paper(leaderboard: Leaderboard, board: Board, line: Entry, abnormal: st
     return ["; ".join(dict.fromkeys(texts)) for texts in (titles, reasons)]
 
 
-def harmless(name: str) -> str:
+def escape_csv_name(name: str) -> str:
     """Return a name on one line that no spreadsheet reads as a formula."""
     plain = printable(name)
     return f"'{plain}" if plain.lstrip().startswith(FORMULA) else plain

@@ -35,14 +35,14 @@ _ACCENTS = {
 }  # fmt: skip
 
 
-def document(sheets: Iterable[Sheet], provenance: Mapping[str, object] | None = None) -> str:
+def render_document(sheets: Iterable[Sheet], provenance: Mapping[str, object] | None = None) -> str:
     """Return the sheets as a file for `\\input`, with their provenance as comments at the top."""
     lines = [HEAD]
     lines += [f"% {_comment(name)}: {_comment(value)}" for name, value in (provenance or {}).items()]
-    return "\n".join([*lines, "", *(table(sheet) for sheet in sheets)])
+    return "\n".join([*lines, "", *(render_table(sheet) for sheet in sheets)])
 
 
-def table(sheet: Sheet) -> str:
+def render_table(sheet: Sheet) -> str:
     """Return one sheet as a table; its caption has the title and the captions of the sheet."""
     columns = len(sheet.columns)
     rows = [_row([sheet.label, *sheet.columns]), r"\midrule"]

@@ -16,7 +16,7 @@ from sweep.report.terminal import EMPTY
 MARKDOWN_SPECIAL = re.compile(r"[\\`*|<>\[\]&~$]|(?<![^\W_])_|_(?![^\W_])")  # _ inside a word needs no escape
 
 
-def markdown(
+def render_markdown(
     leaderboard: Leaderboard,
     provenance: Mapping[str, object] | None = None,
     audited: Sequence[Audit] = (),

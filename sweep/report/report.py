@@ -19,7 +19,7 @@ from sweep.leaderboard.rows import Row, provenance, rows, scores
 from sweep.leaderboard.runtime import Runtime, read_runtimes
 from sweep.plan.status import SweepStatus
 from sweep.report.files import all_leaderboards, companion, write, write_sheets
-from sweep.report.terminal import terminal
+from sweep.report.terminal import render_terminal
 from sweep.spec.trial import EVALUATIONS, SELECTIONS
 from sweep.store.base import ObjectNotFound
 from sweep.store.ledger import Ledger
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sweep.spec.sweep import Sweep
 
 
-class Reporting:
+class Report:
     """Rows of a sweep, shown and written for one selection, evaluation and metric.
 
     Args:
@@ -73,7 +73,7 @@ class Reporting:
         """Print the boards."""
         shown = self._built(*self._choice)
         audited = audits(self.rows, self._choice[2], built=self._built)
-        console.print(terminal(shown, console.width, audited, companion(self._built, shown), self.timed))
+        console.print(render_terminal(shown, console.width, audited, companion(self._built, shown), self.timed))
 
     def records(self) -> list[dict[str, object]]:
         """Return the rows, then the runtimes with kind "runtime", for JSON output."""
@@ -92,7 +92,7 @@ class Reporting:
         """
         selection, evaluation, metric = self._choice
         origin = provenance(self._ledger, command)
-        with writing(folder):
+        with explain_write_errors(folder):
             written = write(
                 self.rows,
                 folder,
@@ -108,7 +108,7 @@ class Reporting:
     def _write_page(self, folder: Path, origin: dict[str, object], trial_command: str) -> Path:
         """Write report.html, and each figure as SVG and PDF into figures/."""
         from sweep.report.figures import draw  # imports matplotlib (0.4 s), which no other command needs
-        from sweep.report.html.page import page
+        from sweep.report.html.page import render_page
 
         leaderboard = self._built(*self._choice)
         drawings = list(draw(leaderboard, self.rows, self._status.searches, self._read))
@@ -118,7 +118,7 @@ class Reporting:
             write_atomically(figures / f"{drawing.name}.svg", drawing.svg)
             write_atomically(figures / f"{drawing.name}.pdf", drawing.pdf)
         launches = self._ledger.specs()
-        text = page(
+        text = render_page(
             self.rows,
             leaderboard,
             drawings,
@@ -152,18 +152,18 @@ class Reporting:
             UserError: a name matches no line or several, or a file cannot be written.
         """
         from sweep.leaderboard.comparison import compare
-        from sweep.report.sheets import sheet
+        from sweep.report.sheets import comparison_sheet
         from sweep.report.terminal import render
 
         selection, evaluation, _ = self._choice
         comparisons = compare(
             self.rows, first, second, lambda key: scores(self._ledger, key), selection=selection, evaluation=evaluation
         )
-        tables = [sheet(comparison, f"{selection} epoch, {evaluation}") for comparison in comparisons]
+        tables = [comparison_sheet(comparison, f"{selection} epoch, {evaluation}") for comparison in comparisons]
         console.print(render(tables, console.width))
         if folder is None:
             return []
-        with writing(folder):
+        with explain_write_errors(folder):
             return write_sheets(tables, folder, "comparison", provenance(self._ledger, command))
 
     def bundle(self, path: Path, sweep: Sweep, platform: Platform, command: str) -> int:
@@ -180,7 +180,7 @@ class Reporting:
             raise UserError("a bundle packs scores for recomputation, and a runtime study has none; use -o FOLDER")
         results = self._ledger.results({row["key"] for row in self.rows})
         paths = [f"trials/{key}/scores.parquet" for key, result in sorted(results.items()) if result["status"] == "ok"]
-        with writing(path):
+        with explain_write_errors(path):
             return pack(
                 path,
                 self.rows,
@@ -193,7 +193,7 @@ class Reporting:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turn an error of writing `path` into a UserError with a fix."""
     try:
         yield

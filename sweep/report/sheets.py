@@ -331,7 +331,7 @@ def _cost(line: Entry) -> str:
     return ", ".join(texts)
 
 
-def sheet(comparison: Comparison, how: str) -> Sheet:
+def comparison_sheet(comparison: Comparison, how: str) -> Sheet:
     """Build the table of a comparison of two detectors.
 
     Args:

@@ -22,7 +22,7 @@ LABEL_WIDTH = 34  # largest width of the first column; longer labels are folded
 HEAD_WIDTH, WORD_WIDTH = 12, 16  # largest width of a column's heading, and of one word in it; longer ones are folded
 
 
-def terminal(
+def render_terminal(
     leaderboard: Leaderboard,
     width: int = 100,
     audited: Sequence[Audit] = (),

@@ -236,12 +236,15 @@ def refuse_unedited(sweep: Sweep) -> None:
     Raises:
         UserError: contains all of them, with the fix.
     """
-    problems = [f"{place}: {text} is a placeholder; {edit(place)}" for place, text in find_placeholders(sweep).items()]
+    problems = [
+        f"{place}: {text} is a placeholder; {placeholder_fix(place)}"
+        for place, text in find_placeholders(sweep).items()
+    ]
     if problems:
         raise UserError(problems)
 
 
-def edit(place: str) -> str:
+def placeholder_fix(place: str) -> str:
     """Return how to fix a placeholder."""
     example = ", e.g. s3://your-bucket/prefix" if place == "storage" else ""
     return f"edit that line of the YAML{example}, or give --set {place}=..."

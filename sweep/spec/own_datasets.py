@@ -17,11 +17,11 @@ from sweep.errors import UserError
 from sweep.store import open_store
 from sweep.store.base import Store, StoreError
 
-OwnSet = Annotated[Folder | Classes | Mvtec | Scans, Field(discriminator="layout")]
+OwnDataset = Annotated[Folder | Classes | Mvtec | Scans, Field(discriminator="layout")]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def name_faults(names: Iterable[str]) -> list[str]:
+def name_problems(names: Iterable[str]) -> list[str]:
     """Return the problems of names of the user's own datasets."""
     problems = []
     for name in names:

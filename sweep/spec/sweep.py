@@ -23,7 +23,7 @@ from data import catalog
 from data.catalog import DatasetInfo
 from data.sources.layouts import Contents
 from sweep.spec.cluster import Cluster, Local, Section
-from sweep.spec.own_datasets import OwnSet, name_faults, size_of
+from sweep.spec.own_datasets import OwnDataset, name_problems, size_of
 from sweep.spec.study import Study
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -65,7 +65,7 @@ class Data(Section):
         "fail",
         description="images that cannot be read: fail: an error; skip: they are counted, and listed in the manifest",
     )
-    sets: Mapping[str, OwnSet] = Field(
+    sets: Mapping[str, OwnDataset] = Field(
         {},
         description="your own image folders by name, e.g. {bottles: {layout: mvtec, root: FOLDER}}; keys see below",
     )
@@ -75,8 +75,8 @@ class Data(Section):
 
     @field_validator("sets")
     @classmethod
-    def _names_are_free(cls, value: Mapping[str, OwnSet]) -> Mapping[str, OwnSet]:
-        problems = name_faults(value)
+    def _names_are_free(cls, value: Mapping[str, OwnDataset]) -> Mapping[str, OwnDataset]:
+        problems = name_problems(value)
         if problems:
             raise ValueError("\n".join(problems))
         return value

@@ -20,7 +20,7 @@ Status = Literal["failed", "oom", "preempted", "hung"]
 LOG_CHARACTERS = 20_000
 
 
-def attempt(
+def attempt_record(
     status: Status,
     *,
     job: Mapping[str, Any],

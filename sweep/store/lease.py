@@ -26,7 +26,7 @@ HANDOVER_SECONDS = 20.0  # time in which a holder that is alive but has finished
 RENEWALS_PER_TTL = 3  # so two renewals may fail before an observer may take us for dead
 
 
-class Held(Exception):
+class LeaseHeld(Exception):
     """Refusal of a lease because another process holds it.
 
     Attributes:
@@ -152,7 +152,7 @@ class Lease:
             asked_at = self._clock()
             try:
                 return self._take()
-            except Held as held:
+            except LeaseHeld as held:
                 # Patience counts from the first look on, so that patience for the whole lifetime always suffices.
                 deadline = self._clock() + patience if deadline is None else deadline
                 if held.alive or not patience or asked_at >= deadline:
@@ -240,7 +240,7 @@ class Lease:
             self._seen_alive = self._seen is not None
             self._seen = (tag, self._clock())  # time after the answer: the tag may have been written just then
         if asked_at - self._seen[1] < holder.ttl_seconds:
-            raise Held(self.path, holder, alive=self._seen_alive or holder.on_this_machine)
+            raise LeaseHeld(self.path, holder, alive=self._seen_alive or holder.on_this_machine)
 
     def _write(self, record: Holder, tag: str | None) -> bool:
         asked_at = self._clock()  # time before the request: others may see the new tag as early as this
@@ -286,7 +286,7 @@ def take_over(lease: Lease) -> None:
         try:
             lease.acquire(patience=lease.ttl_seconds)
             return
-        except Held:
+        except LeaseHeld:
             if time.monotonic() > until:
                 raise
         time.sleep(0.5)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from sweep.store.base import ObjectNotFound, Store
-from sweep.store.lease import TTL_SECONDS, Held, Lease
+from sweep.store.lease import TTL_SECONDS, Lease, LeaseHeld
 
 State = dict[str, Any]
 
@@ -121,6 +121,6 @@ class Checkpoints:
     def _may_write(self) -> bool:
         try:
             self._held = self._lease.renew() if self._held else self._lease.acquire()
-        except Held:
+        except LeaseHeld:
             return False
         return self._held

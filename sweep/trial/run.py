@@ -38,7 +38,7 @@ from sweep.trial.figure_data import figure_data
 from sweep.trial.images import Images
 from sweep.trial.options import Options, Progress
 from sweep.trial.selection import Selections
-from sweep.trial.timing import IMAGES, scoring_times
+from sweep.trial.timing import IMAGES, time_scoring
 
 T = TypeVar("T")
 FORMAT = 1
@@ -217,7 +217,7 @@ class _Run:
     def time_scoring(self, timing: Timing) -> Generator[Progress, bool | None, None]:
         """Measure the times of scoring test images.  After an interruption it starts again."""
         images = self.dataset.images.view(np.ndarray)[self.test[:IMAGES]]
-        self.timings = yield from self._pace(scoring_times(self.detector, images, timing, self.device))
+        self.timings = yield from self._pace(time_scoring(self.detector, images, timing, self.device))
 
     def _pace(self, scoring: Generator[None, None, T]) -> Generator[Progress, bool | None, T]:
         """Run a scoring to its end, and yield `Progress` every `options.slice_seconds`."""

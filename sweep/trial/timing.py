@@ -22,7 +22,7 @@ from sweep.spec.trial import Timing
 IMAGES = 1024  # number of test images that are scored in turn
 
 
-def scoring_times(
+def time_scoring(
     detector: Detector,
     images: npt.NDArray[np.uint8],
     timing: Timing,

@@ -13,7 +13,7 @@ import torch
 
 from data.storage import new_images
 from data.storage.manifest import Manifest
-from data.storage.new_images import Unseen
+from data.storage.new_images import NewImages
 from data.storage.shards import stored_manifest
 from models import catalog
 from models.build import build
@@ -50,7 +50,7 @@ class TrainedDetector:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network.to(self.device)
 
-    def read(self, folder: str | Path, *, skip_bad: bool = False) -> Unseen:
+    def read(self, folder: str | Path, *, skip_bad: bool = False) -> NewImages:
         """Read all images of a folder, prepared like the training images; for many images use `batches`.
 
         Args:
@@ -65,9 +65,9 @@ class TrainedDetector:
         files = tuple(file for part in parts for file in part.files)
         if not (skip_bad and files):
             new_images.refuse_bad(Path(folder), len(files), skipped)
-        return Unseen(files, np.concatenate([part.images for part in parts]), skipped)
+        return NewImages(files, np.concatenate([part.images for part in parts]), skipped)
 
-    def batches(self, folder: Path, files: list[str]) -> Iterator[Unseen]:
+    def batches(self, folder: Path, files: list[str]) -> Iterator[NewImages]:
         """Yield images of a folder, some at a time, prepared like the training images."""
         yield from new_images.prepare_images(
             folder, files, self.manifest, min(new_images.CHUNK, self.network.score_batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import boto3
@@ -63,7 +64,7 @@ def test_data_that_nobody_can_read_are_not_ok_and_data_in_the_store_are(tmp_path
     config = write_config(tmp_path, [{**STUDY, "datasets": ["digits", "mnist"]}])
     assert sweep("data", "put", "digits", config).returncode == 0
     findings = {f.name: f for f in check(load(config)).findings}
-    assert (findings["data digits"].state, findings["data digits"].said) == ("ok", "in the store")
+    assert (findings["data digits"].state, findings["data digits"].found) == ("ok", "in the store")
     assert findings["data mnist"].state == "not ok" and "data.root" in findings["data mnist"].fix
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/file").touch()
@@ -94,6 +95,11 @@ def test_a_plan_on_ec2_says_machines_dollars_and_uploads(on_aws: Path, moto: S3S
     assert "dollars of instances: about $" in text
     assert "to upload: cifar10 (60,000 images, 46 MB before compression)" in text, "16 x 16 pixels, as in the YAML"
     assert "datasets=[cifar10]" in text, "the launch command has all assignments"
+    shown = (ROOT / "clusters/README.md").read_text()
+    for line in run.stdout.splitlines():
+        if line.startswith(("aws us-east-1: ", "about ")):
+            _, _, after = re.sub(r"[\d.]+|slots?", "N", line).partition("; ")
+            assert after and after in re.sub(r"[\d.]+|slots?", "N", shown), "the page shows what is printed"
 
 
 def test_the_configuration_for_rays_launcher_is_printed_and_was_checked_by_ray(on_aws: Path, moto: S3Server) -> None:
@@ -138,7 +144,7 @@ def test_hosts_that_are_placeholders_are_not_asked() -> None:
     found = {line.name: line for line in check(load(ROOT / "clusters/onprem.yaml")).findings}
     assert found["cluster.hosts"].state == "not ok"
     assert "--set cluster.hosts=" in found["cluster.hosts"].fix
-    assert found["hosts"].said == "not tried before cluster.hosts is edited"
+    assert found["hosts"].found == "not tried before cluster.hosts is edited"
     assert not [name for name in found if name.startswith("host ")]
 
 

@@ -13,7 +13,7 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError
 
 from sweep.engine.tuner import lost_workers, stop_flag
 from sweep.engine.tuner.actor import Preempted
-from sweep.engine.tuner.lost_workers import LostWorker, workers
+from sweep.engine.tuner.lost_workers import LostWorker, list_workers
 from sweep.engine.tuner.stop_flag import StopFlag
 
 NODE = {
@@ -54,36 +54,36 @@ def lose(cluster: Cluster) -> None:
 
 
 def test_a_process_that_dies_on_a_living_machine_has_failed(cluster: Cluster) -> None:
-    verdict = LostWorker(RayActorError(ACTOR, "it died")).verdict()
+    verdict = LostWorker(RayActorError(ACTOR, "it died")).cause()
     assert verdict is not None
     assert verdict.of == "process"
 
 
 def test_a_process_whose_machine_is_lost_has_not(cluster: Cluster) -> None:
     lose(cluster)
-    assert LostWorker(RayActorError(ACTOR, "it died")).verdict() == (
+    assert LostWorker(RayActorError(ACTOR, "it died")).cause() == (
         "machine",
         "the machine 10.0.0.7 was lost (health check failed)",
     )
 
 
 def test_a_machine_that_was_drained_was_announced(cluster: Cluster) -> None:
-    verdict = LostWorker(RayActorError(ACTOR, "it died", preempted=True)).verdict()
+    verdict = LostWorker(RayActorError(ACTOR, "it died", preempted=True)).cause()
     assert verdict is not None
     assert verdict.of == "machine"
 
 
 def test_a_connection_that_is_cut_is_judged_when_ray_knows(cluster: Cluster) -> None:
     death = LostWorker(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
-    assert death.verdict() is None
+    assert death.cause() is None
     cluster.answers = False
-    assert death.verdict() is None
-    assert LostWorker(RayActorError(ACTOR, "it died")).verdict() is None
+    assert death.cause() is None
+    assert LostWorker(RayActorError(ACTOR, "it died")).cause() is None
     cluster.answers = True
     cluster.state = "DEAD"  # ended by Tune, or dead with its node: Ray will know later whether the node is alive
-    assert death.verdict() is None
+    assert death.cause() is None
     lose(cluster)
-    found = death.verdict()
+    found = death.cause()
     assert found is not None
     assert found.of == "machine"
 
@@ -91,7 +91,7 @@ def test_a_connection_that_is_cut_is_judged_when_ray_knows(cluster: Cluster) -> 
 @pytest.mark.parametrize("state", ["ALIVE", "DEAD"])
 def test_on_our_own_node_a_connection_that_is_cut_is_judged_at_once(cluster: Cluster, state: str) -> None:
     cluster.owner_node, cluster.state = "n", state
-    found = LostWorker(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR))).verdict()
+    found = LostWorker(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR))).cause()
     assert found is not None
     assert found.of == "process"
 
@@ -113,7 +113,7 @@ def test_a_dead_process_on_a_node_that_goes_on_living_died_by_itself(cluster: Cl
     death = LostWorker(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
     death.since -= lost_workers.DEAD_PATIENCE_SECONDS + 1
     cluster.state = "DEAD"
-    found = death.verdict()
+    found = death.cause()
     assert found is not None
     assert found.of == "process"
 
@@ -121,26 +121,26 @@ def test_a_dead_process_on_a_node_that_goes_on_living_died_by_itself(cluster: Cl
 def test_a_connection_that_stays_cut_is_the_machines_fault_in_the_end(cluster: Cluster) -> None:
     death = LostWorker(ActorUnavailableError("the connection is cut", bytes.fromhex(ACTOR)))
     death.since -= lost_workers.PATIENCE_SECONDS + 1
-    found = death.verdict()
+    found = death.cause()
     assert found is not None
     assert found.of == "machine"
 
 
 def test_a_trial_that_heeded_the_notice_says_so_itself(cluster: Cluster) -> None:
     error = RayTaskError("train", "a traceback", Preempted("this machine is being taken away"))
-    found = LostWorker(error.as_instanceof_cause()).verdict()
+    found = LostWorker(error.as_instanceof_cause()).cause()
     assert found is not None
     assert found.of == "notice"
 
 
 def test_nodes_without_slots_are_no_workers(cluster: Cluster) -> None:
-    assert workers() == [{"name": "10.0.0.7", "alive": True, "cpus": 4, "gpus": 0}]
+    assert list_workers() == [{"name": "10.0.0.7", "alive": True, "cpus": 4, "gpus": 0}]
     lose(cluster)
-    assert workers() == [{"name": "10.0.0.7", "alive": False, "cpus": 0, "gpus": 0}]
+    assert list_workers() == [{"name": "10.0.0.7", "alive": False, "cpus": 0, "gpus": 0}]
     cluster.node["Alive"] = True
-    assert workers() == []
+    assert list_workers() == []
     cluster.answers = False
-    assert workers() == []
+    assert list_workers() == []
 
 
 @dataclass

@@ -12,11 +12,11 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 
 from sweep.engine.tuner import lost_workers
-from sweep.engine.tuner.tune import MOST_LOSSES, Multiplexer, Standstill, Watch, _resume
+from sweep.engine.tuner.tune import MOST_LOSSES, Multiplexer, StopWhenIdle, TrialCallback, _resume
 from sweep.engine.tuner_job import TunerJob
 from sweep.spec.load import load
 from sweep.store import open_store
-from sweep.store.attempts import attempt
+from sweep.store.attempts import attempt_record
 from sweep.store.ledger import Ledger
 from tests.support.sweeps import logged, platform, write_config
 
@@ -51,7 +51,7 @@ class Generation:
         )  # fmt: skip
         self.searcher: Multiplexer
         self.searcher, jobs = _resume(tuner_job, sweep, self.ledger, self.emit)
-        self.watch = Watch(self.searcher, self.ledger, jobs, self.emit)
+        self.watch = TrialCallback(self.searcher, self.ledger, jobs, self.emit)
 
     def emit(self, event: str, planned: Any = None, **fields: Any) -> None:
         self.events.append((event, fields))
@@ -147,14 +147,14 @@ def test_a_process_that_was_lost_before_its_trial_began_leaves_no_record(
 def test_the_last_words_of_a_process_are_believed(generation: Generation, lost: dict[str, Any]) -> None:
     trial = generation.start()
     job: dict[str, Any] = json.loads(trial.config["job"])
-    generation.ledger.put_attempt(job["key"], attempt("hung", job=job, cause="no progress for 20 s"))
+    generation.ledger.put_attempt(job["key"], attempt_record("hung", job=job, cause="no progress for 20 s"))
     generation.lose(trial, RayActorError(ACTOR, "it died"))
     assert generation.statuses() == ["hung"]
     assert len(generation.ledger.attempts_of(job["key"])) == 1
 
 
 def test_asked_to_stop_it_waits_for_what_runs_and_for_nothing_else(generation: Generation) -> None:
-    standstill = Standstill(str(generation.folder / "stop"), generation.watch)
+    standstill = StopWhenIdle(str(generation.folder / "stop"), generation.watch)
     trial = generation.start()
     assert not standstill.stop_all()
     (generation.folder / "stop").touch()

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sweep.errors import UserError
-from sweep.launch.follow import Following, HeadGone, lines, progress
+from sweep.launch.follow import Following, HeadGone, progress, status_lines
 from sweep.spec.sweep import Budget
 from sweep.store import launch_status, open_store
 from sweep.store.base import StoreError
@@ -130,14 +130,14 @@ def test_a_store_that_does_not_answer_for_minutes_is_not_the_silence_of_the_head
 
 def test_lines_say_state_machines_troubles_and_dollars() -> None:
     head = replace(RUNNING, nodes=NODES, preemptions=2, restarts=1)
-    assert lines(head, Budget(max_usd=50), now=1130.0) == [
+    assert status_lines(head, Budget(max_usd=50), now=1130.0) == [
         "launch 3 on the head: running for 2 min, but silent for 2 min",
         "machines: 1 m6i.large on demand, 1 g5.xlarge spot; 1 gone",
         "preemptions: 2, restarts of the driver: 1",
         "dollars so far: 1.50; budget.max_usd is 50",
     ]
     ended = replace(head, state="ended", exit_code=3, cause="budget.max_usd is reached", usd=None)
-    assert lines(ended, Budget(), now=1010.0) == [
+    assert status_lines(ended, Budget(), now=1010.0) == [
         "launch 3 on the head: ended 10 s ago with exit code 3: budget.max_usd is reached",
         "machines: 3 in all",
         "preemptions: 2, restarts of the driver: 1",
@@ -152,10 +152,12 @@ def test_one_line_of_progress() -> None:
 
 def test_a_place_that_gives_no_worker_is_quoted_while_trials_wait(store: LocalStore) -> None:
     refused = replace(RUNNING, refused="VcpuLimitExceeded: no")
-    assert "no worker yet: VcpuLimitExceeded: no" in lines(refused, Budget(), now=1000.0)
-    assert "no further worker yet: VcpuLimitExceeded: no" in lines(replace(refused, slots=2), Budget(), now=1000.0)
+    assert "no worker yet: VcpuLimitExceeded: no" in status_lines(refused, Budget(), now=1000.0)
+    assert "no further worker yet: VcpuLimitExceeded: no" in status_lines(
+        replace(refused, slots=2), Budget(), now=1000.0
+    )
     for content in (replace(refused, running=6), replace(refused, state="ended", exit_code=0)):
-        assert not any("VcpuLimitExceeded" in line for line in lines(content, Budget(), now=1000.0))
+        assert not any("VcpuLimitExceeded" in line for line in status_lines(content, Budget(), now=1000.0))
     again = replace(refused, refused="VcpuLimitExceeded: no, elsewhere")
     script = Script(
         writes(store, RUNNING), writes(store, refused), writes(store, again),

@@ -33,7 +33,7 @@ from sweep.spec.load import load
 from sweep.store import launch_status, open_store
 from sweep.store.base import Store, StoreError
 from sweep.store.launch_status import LaunchStatus
-from sweep.store.lease import Held, Lease
+from sweep.store.lease import Lease, LeaseHeld
 from sweep.store.ledger import Ledger
 from tests.support.providers import STATUS, on_hosts
 from tests.support.ray_nodes import RayNodes, ray_nodes
@@ -138,7 +138,7 @@ def test_the_sweep_is_ours_while_machines_are_made_and_the_heads_from_then_on(la
     lease = Lease(launched.store, f"sweeps/{launched.sweep.name}/lease", "the driver")
 
     def other() -> None:
-        with pytest.raises(Held):
+        with pytest.raises(LeaseHeld):
             lease.acquire()
 
     provider = Machines(making=other, submitting=lambda number: other())

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from sweep.leaderboard.audit import audits
 from sweep.leaderboard.board import build
-from sweep.report.markdown import markdown
-from sweep.report.terminal import terminal
+from sweep.report.markdown import render_markdown
+from sweep.report.terminal import render_terminal
 from tests.leaderboard.test_board import rows
 
 WAYS = {
@@ -43,11 +43,11 @@ def test_there_is_no_audit_of_clean_scores_alone() -> None:
 def test_the_audit_is_printed_below_the_board_with_what_it_means() -> None:
     board, audited = build(GRID + CLEAN), audits(GRID + CLEAN)
     console = Console(width=100, file=io.StringIO())
-    console.print(terminal(board, 100, audited))
+    console.print(render_terminal(board, 100, audited))
     assert isinstance(console.file, io.StringIO)
-    for text in (console.file.getvalue(), markdown(board, audited=audited)):
+    for text in (console.file.getvalue(), render_markdown(board, audited=audited)):
         assert "digits D1: AUROC, audit" in text
         assert "0.905" in text
         assert "protocol, not detection" in " ".join(text.split())
-    assert "| legacy ordered, oracle |" in markdown(board, audited=audited)
-    assert "audit" not in markdown(board)
+    assert "| legacy ordered, oracle |" in render_markdown(board, audited=audited)
+    assert "audit" not in render_markdown(board)

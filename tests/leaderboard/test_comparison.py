@@ -14,7 +14,7 @@ from sweep.errors import UserError
 from sweep.leaderboard.comparison import Comparison, compare
 from sweep.leaderboard.rows import scores
 from sweep.plan.expand import Planned
-from sweep.report.sheets import sheet
+from sweep.report.sheets import comparison_sheet
 from tests.support.made_up import SAMPLES, MadeUp, made_up_scores
 from tests.trial.test_metrics import pairwise_delong
 
@@ -97,7 +97,7 @@ def test_the_other_way_round_is_the_same_with_its_sign_turned(made: MadeUp) -> N
 
 
 def test_the_table_says_both_and_warns_of_dependent_classes(made: MadeUp) -> None:
-    table = sheet(compared(made), "last epoch, clean")
+    table = comparison_sheet(compared(made), "last epoch, clean")
     assert [label for label, _ in table.sections[0][1]] == ["0", "1", "2", "class mean"]
     assert "knn plain against ganomaly repo_head" in table.title
     assert "dependent" in " ".join(table.captions)

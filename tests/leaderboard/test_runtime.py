@@ -23,14 +23,14 @@ from torch import Tensor
 from data.storage import shards
 from models.detector import Detector
 from sweep.errors import UserError
-from sweep.launch.one_trial import story
+from sweep.launch.one_trial import describe
 from sweep.leaderboard.papers import printed_runtime
 from sweep.leaderboard.runtime import Milliseconds, runtimes
 from sweep.plan.cost import Cost
 from sweep.plan.expand import Planned, Work, expand
 from sweep.plan.status import read_status
 from sweep.report.files import RUNTIME_COLUMNS, runtime_csv
-from sweep.report.report import Reporting
+from sweep.report.report import Report
 from sweep.spec.load import named_studies, resolve
 from sweep.spec.schema import text
 from sweep.spec.sweep import Sweep
@@ -93,7 +93,7 @@ def images(number: int) -> Any:
 def test_each_batch_size_is_timed_as_often_as_asked_after_the_warm_up_in_evaluation_mode() -> None:
     detector, ticks = Watched().train(), count()
     asked = Timing(batch_sizes=(1, 4), warmup=2, repetitions=5)
-    running = timing.scoring_times(detector, images(8), asked, torch.device("cpu"), lambda: float(next(ticks)))
+    running = timing.time_scoring(detector, images(8), asked, torch.device("cpu"), lambda: float(next(ticks)))
     found = finished(running)
     assert found == [{"batch_size": size, "seconds": [1.0] * 5} for size in (1, 4)]  # one tick between start and end
     assert [len(batch) for batch in detector.batches] == [1] * 7 + [4] * 7
@@ -103,7 +103,7 @@ def test_each_batch_size_is_timed_as_often_as_asked_after_the_warm_up_in_evaluat
 
 def test_images_are_taken_in_turn_and_again_from_the_first() -> None:
     detector = Watched()
-    finished(timing.scoring_times(detector, images(3), Timing((2,), 0, 3), torch.device("cpu")))
+    finished(timing.time_scoring(detector, images(3), Timing((2,), 0, 3), torch.device("cpu")))
     shown = [((batch[:, 0, 0, 0] + 1) * 127.5).round().int().tolist() for batch in detector.batches]
     assert shown == [[0, 1], [2, 0], [1, 2]]
 
@@ -123,7 +123,7 @@ def test_a_gpu_is_idle_before_the_clock_starts_and_has_finished_before_it_stops(
         return 0.0
 
     monkeypatch.setattr(timing, "_finish", lambda _: events.append("finish"))
-    finished(timing.scoring_times(Scored(), images(1), Timing((1,), 0, 1), torch.device("cpu"), clock))
+    finished(timing.time_scoring(Scored(), images(1), Timing((1,), 0, 1), torch.device("cpu"), clock))
     assert events == ["finish", "clock", "score", "finish", "clock"]
 
 
@@ -252,17 +252,17 @@ def result_of(planned: Planned, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def timed(tmp_path: Path) -> Iterator[Reporting]:
+def timed(tmp_path: Path) -> Iterator[Report]:
     """Return the report of three detectors, two of which have been timed."""
     work = work_of(detectors=["ganomaly", "knn", "egbad"])
     ledger = Ledger(open_store(str(tmp_path / "store")), "test")
     for planned in work.fixed:
         if planned.detector != "egbad":
             ledger.put_result(planned.key, result_of(planned))
-    yield Reporting(read_status(work, ledger), ledger)
+    yield Report(read_status(work, ledger), ledger)
 
 
-def test_the_table_has_times_the_papers_value_the_hardware_and_why_they_differ(timed: Reporting) -> None:
+def test_the_table_has_times_the_papers_value_the_hardware_and_why_they_differ(timed: Report) -> None:
     console = Console(width=200, file=io.StringIO(), force_terminal=False)
     timed.show(console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
@@ -278,7 +278,7 @@ def test_the_table_has_times_the_papers_value_the_hardware_and_why_they_differ(t
         assert part in shown
 
 
-def test_runtimes_are_on_no_board(timed: Reporting) -> None:
+def test_runtimes_are_on_no_board(timed: Report) -> None:
     assert timed.rows == []
     assert len(timed.records()) == 3
 
@@ -287,7 +287,7 @@ def test_the_story_of_a_trial_tells_its_times(tmp_path: Path) -> None:
     (planned, *_) = work_of().fixed
     ledger = Ledger(open_store(str(tmp_path)), "test")
     ledger.put_result(planned.key, result_of(planned, train_seconds=0.0))
-    assert "batches of 64: 3 ms an image, median of 5" in story(ledger, planned)
+    assert "batches of 64: 3 ms an image, median of 5" in describe(ledger, planned)
 
 
 def test_a_failed_trial_is_shown_as_failed() -> None:
@@ -296,7 +296,7 @@ def test_a_failed_trial_is_shown_as_failed() -> None:
     assert (found.status, dict(found.times)) == ("failed", {})
 
 
-def test_every_file_of_a_report_has_the_runtimes(timed: Reporting, tmp_path: Path) -> None:
+def test_every_file_of_a_report_has_the_runtimes(timed: Report, tmp_path: Path) -> None:
     written = {path.name: path for path in timed.write(tmp_path / "out", "report", "trial")}
     for name in ("leaderboard.md", "leaderboard.tex", "report.html"):
         shown = written[name].read_text()
@@ -314,7 +314,7 @@ def test_every_file_of_a_report_has_the_runtimes(timed: Reporting, tmp_path: Pat
     }
 
 
-def test_a_name_that_is_a_formula_is_harmless_in_the_csv(timed: Reporting) -> None:
+def test_a_name_that_is_a_formula_is_harmless_in_the_csv(timed: Report) -> None:
     (line,) = csv.DictReader(runtime_csv([replace(timed.timed[2], hardware="=1+1")]).splitlines())
     assert line["hardware"] == "'=1+1"
 

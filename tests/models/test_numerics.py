@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from models.build import build
 from models.components import networks
-from models.components.numerics import PRECISIONS, arithmetic
+from models.components.numerics import PRECISIONS, use_precision
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Pair = namedtuple("Pair", ["left", "right"])
@@ -34,7 +34,7 @@ class Parts(nn.Module):
 
 def test_a_network_computes_in_bf16_within_and_answers_in_float32() -> None:
     network = Parts()
-    with arithmetic("bf16", "cpu"):
+    with use_precision("bf16", "cpu"):
         y, nested, pair = network(torch.zeros(3, 1, 4, 4))
         assert network.seen == [torch.bfloat16] * 2
         assert {y.dtype, nested["list"][0].dtype, pair.left.dtype} == {torch.float32} and nested["flag"] is True
@@ -45,7 +45,7 @@ def test_a_network_computes_in_bf16_within_and_answers_in_float32() -> None:
 
 def test_losses_and_activations_are_no_networks() -> None:
     p = torch.full((4,), 1 - 1e-6, requires_grad=True)
-    with arithmetic("bf16", "cpu"):
+    with use_precision("bf16", "cpu"):
         loss = nn.Sequential(nn.Flatten(0), nn.BCELoss())
         assert loss[1](loss[0](p), torch.zeros(4)) == functional.binary_cross_entropy(p, torch.zeros(4))
 
@@ -54,17 +54,17 @@ def test_losses_and_activations_are_no_networks() -> None:
 def test_other_precisions_change_no_bit_on_a_cpu(precision: str) -> None:
     torch.manual_seed(0)
     layer, x = nn.Conv2d(2, 3, 3), torch.randn(2, 2, 8, 8)
-    with arithmetic(precision, "cpu"):
+    with use_precision(precision, "cpu"):
         assert torch.equal(layer(x), functional.conv2d(x, layer.weight, layer.bias))
 
 
 def test_after_a_fault_within_a_network_nothing_is_left_on() -> None:
     layer = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(7, 7))
-    with pytest.raises(RuntimeError), arithmetic("bf16", "cpu"):
+    with pytest.raises(RuntimeError), use_precision("bf16", "cpu"):
         layer(torch.zeros(1, 1, 4, 4))
     assert not torch.is_autocast_enabled("cpu")
     assert layer[0](torch.zeros(1, 1, 4, 4)).dtype == torch.float32
-    with arithmetic("bf16", "cpu"):
+    with use_precision("bf16", "cpu"):
         assert layer[0](torch.zeros(1, 1, 4, 4)).dtype == torch.float32
 
 
@@ -77,7 +77,7 @@ def test_probabilities_and_images_near_their_ends_keep_their_gradients() -> None
     classifier = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.ones_(classifier.weight)
     judge = networks.Discriminator(nn.Sequential(nn.Identity()), classifier)
-    with arithmetic("bf16", "cpu"):
+    with use_precision("bf16", "cpu"):
         p, _ = judge(f)
         white = networks.Tanh()(f.bfloat16() / 2)
     loss = networks.binary_cross_entropy(p, 1.0)
@@ -91,7 +91,7 @@ def test_weights_learn_from_sums_in_float32() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(64, 64, bias=False)
     x = torch.randn(32, 64)
-    with arithmetic("bf16", "cpu"):
+    with use_precision("bf16", "cpu"):
         torch.autograd.backward((layer(x) + layer(1e-4 * x)).square().sum())
     assert layer.weight.grad is not None and layer.weight.grad.dtype == torch.float32
     assert not torch.equal(layer.weight.grad, layer.weight.grad.bfloat16().float())

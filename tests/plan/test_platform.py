@@ -137,4 +137,4 @@ def test_the_file_system_of_a_folder_is_that_of_its_deepest_mount(tmp_path: Path
 def test_a_folder_of_this_machine_is_no_fault_but_a_question(tmp_path: Path) -> None:
     found = check_shared_folder("folder", tmp_path, "every node")
     assert isinstance(found, Finding) and found.state in ("unknown", "ok")
-    assert "every node" in found.said + found.fix
+    assert "every node" in found.found + found.fix

@@ -114,7 +114,7 @@ class Ec2Premises(Premises):
         self._patch.setattr(Launcher, "run", unreached)
 
     def list_others(self) -> set[str]:
-        return set(map(str, teardown.standing(REGION, self._others)))
+        return set(map(str, teardown.list_resources(REGION, self._others)))
 
 
 class SshPremises(Premises):

@@ -50,7 +50,7 @@ def test_where_dollars_are_counted_nothing_is_said() -> None:
 def test_a_check_says_so_and_fails_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     (found,) = (f for f in check(with_budget(on_slurm(tmp_path), max_usd=50)).findings if f.name == "budget")
-    assert "budget.max_usd=50 is not enforced" in found.said
+    assert "budget.max_usd=50 is not enforced" in found.found
     assert (found.state, found.fix) == ("unknown", "--set budget.max_hours=HOURS")
 
 

@@ -79,9 +79,9 @@ def test_a_check_tells_another_ray_and_an_address_that_does_not_answer(dashboard
     assert states == {"ray": "ok", "nodes": "ok", "environment": "unknown"}
     dashboard.version = "2.9.3"
     (found,) = (finding for finding in findings(on_ray(dashboard)) if finding.name == "ray")
-    assert found.state == "not ok" and f"runs Ray 2.9.3, but this project needs {ray.__version__}" in found.said
+    assert found.state == "not ok" and f"runs Ray 2.9.3, but this project needs {ray.__version__}" in found.found
     (found,) = findings(on_ray("http://127.0.0.1:9"))
-    assert found.state == "not ok" and "does not answer" in found.said and "port-forward" in found.said
+    assert found.state == "not ok" and "does not answer" in found.found and "port-forward" in found.found
 
 
 def test_what_is_no_dashboard_is_told(dashboard: Dashboard) -> None:

@@ -192,8 +192,8 @@ def test_every_host_is_looked_at_and_each_fault_has_its_mend(ssh: FakeSsh, tmp_p
     found = findings(sweep)
     assert {found[f"{what} {host}"].state for what in ("environment", "store from") for host in HOSTS} == {"ok"}
     assert found[f"host {HOSTS[0]}"].state == found[f"host {HOSTS[1]}"].state == "ok"
-    assert "the head" in found[f"host {HOSTS[0]}"].said and "1 NVIDIA L4" in found[f"host {HOSTS[1]}"].said
-    assert "has NVIDIA A10; cluster.gpu is NVIDIA L4" in found[f"host {HOSTS[2]}"].said
+    assert "the head" in found[f"host {HOSTS[0]}"].found and "1 NVIDIA L4" in found[f"host {HOSTS[1]}"].found
+    assert "has NVIDIA A10; cluster.gpu is NVIDIA L4" in found[f"host {HOSTS[2]}"].found
     assert not list((storage / "checks").glob("*"))
 
     ssh.program(HOSTS[1], "nproc", "echo 2")
@@ -201,13 +201,13 @@ def test_every_host_is_looked_at_and_each_fault_has_its_mend(ssh: FakeSsh, tmp_p
     (environment / "bin/python").unlink()
     found = findings(sweep)
     assert found[f"host {HOSTS[1]}"].fix == "--set cluster.cpus=2"
-    assert "the head of another Ray cluster runs there" in found[f"host {HOSTS[0]}"].said
-    assert "has no Ray, or does not exist" in found[f"environment {HOSTS[0]}"].said
+    assert "the head of another Ray cluster runs there" in found[f"host {HOSTS[0]}"].found
+    assert "has no Ray, or does not exist" in found[f"environment {HOSTS[0]}"].found
 
 
 def test_a_host_that_is_not_reached_is_named_with_the_command_to_try(ssh: FakeSsh) -> None:
     found = findings(on_hosts("s3://nowhere/x", hosts=["away", HOSTS[1]]))["host away"]
-    assert found.state == "not ok" and "no route to away" in found.said
+    assert found.state == "not ok" and "no route to away" in found.found
     assert found.fix.startswith("try: ssh -o BatchMode=yes") and found.fix.endswith("-l us away true")
 
 

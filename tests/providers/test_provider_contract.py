@@ -57,7 +57,7 @@ class TestEveryProvider:
 
     def test_findings_are_lines_with_a_fix_where_they_are_not_ok(self, provider: Provider[Any]) -> None:
         found = [*provider.store_findings(fix=False), *provider.findings(fix=False)]
-        assert all(line.name and line.said for line in found)
+        assert all(line.name and line.found for line in found)
         assert bool(found) == (not provider.cluster.runs_here)
 
     def test_a_plan_shows_machines_and_prices_only_where_they_would_be_made(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sweep.errors import UserError
 from sweep.plan import launch_record
 from sweep.providers import shipping
-from sweep.providers.shipping import SECRET_CONTENT, collect, secret
+from sweep.providers.shipping import SECRET_CONTENT, collect, find_secret
 
 ROOT = Path(__file__).parents[2]
 # The secrets are put together from parts, so that this file contains none and can be shipped.
@@ -130,21 +130,21 @@ def test_a_file_named_like_a_secret_is_refused(tmp_path: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", [".env.example", "keys.py", "id_rsa.pub", "environment.yaml", "monkey.py"])
 def test_a_harmless_name_is_not(name: str) -> None:
-    assert secret(name, b"x") is None
+    assert find_secret(name, b"x") is None
 
 
 @pytest.mark.parametrize("kind", SECRET_CONTENT)
 @given(before=st.binary(max_size=50), after=st.binary(max_size=50))
 def test_a_secret_is_found_wherever_it_stands(kind: str, before: bytes, after: bytes) -> None:
     content = before + b"\n" + SECRETS[kind].encode() + b"\n" + after
-    found = secret("settings.py", content)
+    found = find_secret("settings.py", content)
     assert found is not None
     assert found.startswith("line ")
 
 
 @pytest.mark.parametrize("shape", OTHER_SHAPES)
 def test_a_secret_is_found_in_whatever_shape_programs_write_it(shape: str) -> None:
-    assert secret("my-project-1a2b3c4d5e6f.json", OTHER_SHAPES[shape].encode()) is not None
+    assert find_secret("my-project-1a2b3c4d5e6f.json", OTHER_SHAPES[shape].encode()) is not None
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_a_secret_is_found_in_whatever_shape_programs_write_it(shape: str) -> No
     ],
 )
 def test_words_about_secrets_are_none(text: str) -> None:
-    assert secret("notes.md", text.encode()) is None
+    assert find_secret("notes.md", text.encode()) is None
 
 
 def test_many_headers_are_looked_through_at_once() -> None:
     lines = [BEGIN.format("RSA "), "a: b: " * 5_000, *["a: b"] * 5_000, "."]
-    assert secret("x", "\n".join(lines).encode()) is None
+    assert find_secret("x", "\n".join(lines).encode()) is None
 
 
 def test_the_line_of_a_secret_is_named_and_all_faults_are_said_at_once(tmp_path: Path) -> None:
@@ -179,13 +179,13 @@ def test_the_line_of_a_secret_is_named_and_all_faults_are_said_at_once(tmp_path:
 
 
 def test_the_examples_of_manuals_are_no_secrets() -> None:
-    assert secret("doc.md", b"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE") is None
-    assert secret("doc.md", b"aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY") is None
+    assert find_secret("doc.md", b"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE") is None
+    assert find_secret("doc.md", b"aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY") is None
 
 
 @given(content=st.text(alphabet="abcdef0123456789 \n=_-", max_size=400))
 def test_hashes_and_ordinary_text_are_no_secrets(content: str) -> None:
-    assert secret("notes.txt", content.encode()) is None
+    assert find_secret("notes.txt", content.encode()) is None
 
 
 def test_big_files_and_big_trees_are_refused_with_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

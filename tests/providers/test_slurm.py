@@ -287,16 +287,16 @@ def test_a_check_names_partitions_and_asks_slurm_for_the_rest(slurm: FakeSlurm, 
     assert {name: found[name].state for name in ("slurm", "partition", "job")} == dict.fromkeys(
         ("slurm", "partition", "job"), "ok"
     )
-    assert "to start at noon" in found["job"].said
+    assert "to start at noon" in found["job"].found
     assert found["environment"].state == "unknown", "this machine cannot know if the nodes share it"
     slurm.refuses.touch()
     (job,) = (finding for finding in checks.findings(sweep) if finding.name == "job")
-    assert job.state == "not ok" and "Invalid qos" in job.said
+    assert job.state == "not ok" and "Invalid qos" in job.found
     (partition,) = (f for f in checks.findings(on_slurm(tmp_path, partition="gpux")) if f.name == "partition")
-    assert partition.state == "not ok" and "you can use: gpu, main" in partition.said
+    assert partition.state == "not ok" and "you can use: gpu, main" in partition.found
     assert not slurm.submitted.exists()
 
 
 def test_an_environment_without_ray_is_not_ok(slurm: FakeSlurm, tmp_path: Path) -> None:
     (found,) = (f for f in checks.findings(on_slurm(tmp_path)) if f.name == "environment")
-    assert found.state == "not ok" and "has no command ray" in found.said
+    assert found.state == "not ok" and "has no command ray" in found.found

@@ -86,7 +86,7 @@ def test_a_module_that_lies_elsewhere_is_told_with_the_mend(
     found = sweep_with(cluster, "mine_outside", tmp_path)
     (line,) = user_code.findings(provider_of(found), tree)
     assert line in user_code.cautions(provider_of(found), tree)
-    assert f"{tmp_path}/mine_outside.py is outside of the code that is shipped" in line.said
+    assert f"{tmp_path}/mine_outside.py is outside of the code that is shipped" in line.found
     assert f"move it into {tree}" in line.fix
     if cluster in MADE:
         assert line.state == "not ok"
@@ -105,7 +105,7 @@ def test_a_module_that_git_ignores_or_that_machines_import_by_another_name_is_to
     (tree / "extras/mine_extra.py").write_text(OWN)
     (line,) = user_code.findings(provider_of(sweep_with(ONPREM, "mine_extra", tmp_path)), tree)
     assert line.state == "not ok"
-    assert "extras/mine_extra.py is shipped with the code, but trials import modules only from" in line.said
+    assert "extras/mine_extra.py is shipped with the code, but trials import modules only from" in line.found
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_a_package_has_to_be_named_where_machines_make_their_environment(
     found = sweep_with(cluster, "mine_installed", tmp_path)
     (line,) = user_code.findings(provider_of(found), tree)
     assert (line.state, user_code.cautions(provider_of(found), tree)) == ("not ok", [line])
-    assert "package mine is installed here" in line.said
+    assert "package mine is installed here" in line.found
     project = tree / "pyproject.toml"
     project.write_text(project.read_text().replace('  "defusedxml",', '  "defusedxml",\n  "mine",'))
     assert states(found, tree) == (["ok"], False)

@@ -19,7 +19,7 @@ from sweep.plan.search import Search
 from sweep.report.figures import draw
 from sweep.report.figures.samples import load
 from sweep.report.figures.searches import importances
-from sweep.report.figures.style import COLOURS, LINES, Drawing, looks
+from sweep.report.figures.style import COLOURS, LINES, Drawing, assign_looks
 from sweep.report.sheets import WIDE_NZ
 from sweep.trial.metrics import auroc
 from tests.leaderboard.test_board import board, grid_rows, row, rows
@@ -152,7 +152,7 @@ def test_a_figure_refers_to_nothing_outside_itself(whole: dict[str, Drawing]) ->
 
 
 def test_lines_differ_in_more_than_colour() -> None:
-    found = looks(str(n) for n in range(2 * LINES))
+    found = assign_looks(str(n) for n in range(2 * LINES))
     assert len({(look.colour, look.marker) for look in found.values()}) == 2 * LINES
     first = list(found.values())[:LINES]
     assert len({look.marker for look in first}) == len({str(look.dash) for look in first}) == len(COLOURS)

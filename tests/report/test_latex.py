@@ -45,7 +45,7 @@ def test_the_tables_compile(tmp_path: Path) -> None:
     found = [*SCENE, *wide, *hostile]
     shown = build(found)
     every = sheets(shown, audits(found), companion(builder(found), shown))
-    (tmp_path / "leaderboard.tex").write_text(latex.document(every, {"command": "x\n\\error", "name": "ü"}))
+    (tmp_path / "leaderboard.tex").write_text(latex.render_document(every, {"command": "x\n\\error", "name": "ü"}))
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\\usepackage[T1]{fontenc}\\usepackage{booktabs,graphicx}\n"
         "\\begin{document}\\input{leaderboard.tex}\\end{document}\n"
@@ -60,7 +60,7 @@ def test_the_tables_compile(tmp_path: Path) -> None:
 
 
 def test_numbers_are_set_as_numbers_and_the_best_is_bold() -> None:
-    text = latex.document(sheets(build(SCENE)))
+    text = latex.render_document(sheets(build(SCENE)))
     assert r"\textbf{0.910 \ensuremath{\pm} 0.038}" in text or r"\textbf{0.913" in text
     assert r"\ensuremath{-}0" in text
     assert r"\toprule" in text and r"\bottomrule" in text

@@ -14,7 +14,7 @@ import pytest
 import sweep.report.html.page
 from sweep.leaderboard.board import build
 from sweep.report.figures import draw
-from sweep.report.html.page import _value, embeddable, page
+from sweep.report.html.page import _value, embeddable, render_page
 from sweep.report.html.verdict import account, verdicts
 from tests.leaderboard.test_board import grid_rows, row, rows
 from tests.report.test_report import SCENE
@@ -54,7 +54,7 @@ class Reader(HTMLParser):
 
 
 def read(found: list[dict[str, Any]], **keys: Any) -> Reader:
-    return Reader(page(found, build(found), **keys))
+    return Reader(render_page(found, build(found), **keys))
 
 
 # -- verdict ----------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_every_trial_is_in_the_page() -> None:
 
 
 def test_a_number_of_a_board_knows_its_trials() -> None:
-    text = page(SCENE, build(SCENE))
+    text = render_page(SCENE, build(SCENE))
     data = Reader(text).data
     cells = re.findall(r'data-line="(\d+)" data-class="([^"]*)">([^<]*)<', text)
     assert len(cells) == sum(len(line.cells) for line in build(SCENE).boards[0].lines)
@@ -264,7 +264,7 @@ def test_ten_thousand_trials_make_a_page_of_a_few_megabytes(monkeypatch: pytest.
         for c in range(10)
         for s in range(5)
     ]
-    text = page(found, build(found))
+    text = render_page(found, build(found))
     assert len(text) < 4 * 2**20
     assert len(Reader(text).data["line"]) == 10_000
     monkeypatch.setattr(sweep.report.html.page, "TRIALS", 100)

@@ -12,7 +12,7 @@ import pytest
 
 from sweep.leaderboard.board import build
 from sweep.report.figures import draw
-from sweep.report.html.page import page
+from sweep.report.html.page import render_page
 from tests.conftest import unavailable
 from tests.leaderboard.test_board import grid_rows, row, rows
 
@@ -65,7 +65,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = scene()
     leaderboard = build(found)
     drawings = list(draw(leaderboard, found, (), lambda _: None))
-    text = page(found, leaderboard, drawings, provenance={"sweep": HOSTILE, HOSTILE: "x"}, spec={HOSTILE: HOSTILE})
+    text = render_page(
+        found, leaderboard, drawings, provenance={"sweep": HOSTILE, HOSTILE: "x"}, spec={HOSTILE: HOSTILE}
+    )
     path = tmp_path_factory.mktemp("page") / "report ü.html"
     path.write_text(text, encoding="utf-8")
     return path
@@ -256,7 +258,7 @@ def test_ten_thousand_trials_stay_usable(chrome: Chrome, tmp_path: Path) -> None
         for s in range(5)
     ]
     path = tmp_path / "large.html"
-    path.write_text(page(found, build(found)), encoding="utf-8")
+    path.write_text(render_page(found, build(found)), encoding="utf-8")
     visit(chrome, path)
     assert len(column(chrome, "#trial-table", 0)) == 50
     find(chrome, "#trial-filter").send_keys("s199")

@@ -18,8 +18,8 @@ from rich.console import Console
 from sweep.leaderboard.board import Leaderboard, build, builder
 from sweep.leaderboard.rows import COLUMNS
 from sweep.report.files import CSV_COLUMNS, companion, csv_text, write
-from sweep.report.markdown import markdown
-from sweep.report.terminal import terminal
+from sweep.report.markdown import render_markdown
+from sweep.report.terminal import render_terminal
 from tests.leaderboard.test_board import grid_rows, row, rows
 
 SCENE = (
@@ -55,7 +55,7 @@ HOSTILE = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12) | st.sa
 
 def print_boards(leaderboard: Leaderboard, width: int) -> str:
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    console.print(terminal(leaderboard, width))
+    console.print(render_terminal(leaderboard, width))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert isinstance(text, str)
     return text
@@ -108,7 +108,7 @@ def test_the_board_says_what_is_missing_failed_diverged_supervised_and_unranked(
 
 
 def test_holes_and_what_was_never_planned_are_told_apart() -> None:
-    text = markdown(build(rows({"0": (0.8,), "1": (None,)}) + rows({"0": (0.7,)}, "knn")))
+    text = render_markdown(build(rows({"0": (0.8,), "1": (None,)}) + rows({"0": (0.7,)}, "knn")))
     assert "- no result yet" in text and "· not part of the line's study" in text
     assert re.search(r"\| knn \|.*\| · \|", text)
 
@@ -126,12 +126,12 @@ def test_trivial_detectors_stand_apart_whatever_their_rank() -> None:
 
 
 def test_the_oracle_is_labelled_as_such() -> None:
-    assert "too good" in markdown(build([row(selection="oracle")], selection="oracle"))
-    assert "too good" not in markdown(build([row()]))
+    assert "too good" in render_markdown(build([row(selection="oracle")], selection="oracle"))
+    assert "too good" not in render_markdown(build([row()]))
 
 
 def test_equal_lines_of_two_studies_are_told_apart() -> None:
-    text = markdown(build(rows({"0": (0.5,)}) + rows({"0": (0.6,)}, study="again")))
+    text = render_markdown(build(rows({"0": (0.5,)}) + rows({"0": (0.6,)}, study="again")))
     assert "ganomaly repo_head (bars)" in text and "ganomaly repo_head (again)" in text
 
 
@@ -144,7 +144,7 @@ def skip(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_a_grid_is_one_table_an_axis_with_its_detectors_side_by_side_and_its_default_marked() -> None:
     found = grid_rows("nz", {32: 0.6, 100: 0.7}) + grid_rows("w_con", {1.0: 0.4, 50.0: 0.6})
-    text = markdown(build(found + skip(found)))
+    text = render_markdown(build(found + skip(found)))
     titles = [line for line in text.splitlines() if line.startswith("## ")]
     assert titles == [f"## digits D1: AUROC, last epoch, clean, nz: against {axis}" for axis in ("nz", "w_con")]
     assert "| nz | ganomaly repo_head | skip_ganomaly repo_head |" in text
@@ -157,20 +157,20 @@ def test_a_grid_is_one_table_an_axis_with_its_detectors_side_by_side_and_its_def
 def test_each_detector_of_a_grid_has_its_default_marked_where_they_differ() -> None:
     found = grid_rows("w_con", {40.0: 0.5, 50.0: 0.6})
     found += skip(grid_rows("w_con", {40.0: 0.5, 50.0: 0.6}, centre=40.0))
-    text = markdown(build(found))
+    text = render_markdown(build(found))
     assert "| 40 | 0.500 | 0.250 (default) |\n| 50 | 0.600 (default) | 0.300 |" in text
 
 
 def test_holes_of_a_grid_are_explained_beside_it() -> None:
     found = grid_rows("nz", {32: 0.6, 100: 0.7})
-    text = markdown(
+    text = render_markdown(
         build([{**one, "auroc": None, "status": "missing"} if one["hp_nz"] == 32 else one for one in found])
     )
     assert "| 32 | - (0/1) |" in text and "- no result yet" in text and "seeds planned" in text
 
 
 def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:
-    text = markdown(build([row(0.9, dataset="mnist", protocol="M0", abnormal="2")]))
+    text = render_markdown(build([row(0.9, dataset="mnist", protocol="M0", abnormal="2")]))
     assert "| *ganomaly repo_head: GANomaly 2018, Table 1* |  |  |" in text
     assert "| paper | 0.920 | 0.920 |\n| ours, AUROC | 0.900 | 0.900 |\n| difference | -0.020 | -0.020 |" in text
     assert "not the same experiment" in text
@@ -182,22 +182,22 @@ def test_hyperparameters_that_are_not_the_published_ones_are_among_the_reasons()
     cell: dict[str, Any] = {"dataset": "mnist", "protocol": "M1", "abnormal": "2"}
     found = build([row(0.9, hp_nz=32, hp_width=64, hp_w_con=50.0, lam=0.9, **cell)])
     reason = "hyperparameters: ours nz=32 instead of 100, lambda=0.9 instead of 0"
-    assert reason in markdown(found)
+    assert reason in render_markdown(found)
     assert all(reason in entry["paper_why_different"] for entry in parse_csv(csv_text([found])))
-    assert "hyperparameters" not in markdown(build([row(0.9, hp_nz=100.0, lam=0.0, **cell)]))
+    assert "hyperparameters" not in render_markdown(build([row(0.9, hp_nz=100.0, lam=0.0, **cell)]))
 
 
 def test_values_that_are_probably_average_precision_stand_beside_our_auroc_and_our_ap() -> None:
     found = [row(0.7, "anogan", variant="dcgan", dataset="mnist", protocol="M1", abnormal="2", ap=0.45)]
     shown = build(found)
-    text = markdown(shown, other=companion(builder(found), shown))
+    text = render_markdown(shown, other=companion(builder(found), shown))
     assert "| paper | 0.535 | 0.535 |\n| ours, AUROC | 0.700 | 0.700 |\n| difference | +0.165 | +0.165 |" in text
     assert "| ours, average precision | 0.450 | 0.450 |\n| difference | -0.085 | -0.085 |" in text
     assert "probably average precision" in text and "theirs M1" not in text
 
 
 def test_every_table_that_printed_a_cell_is_beside_it() -> None:
-    text = markdown(build([row(0.6, dataset="cifar10", protocol="C0", abnormal="frog")]))
+    text = render_markdown(build([row(0.6, dataset="cifar10", protocol="C0", abnormal="frog")]))
     assert "GANomaly 2018, Table 2" in text and "Skip-GANomaly 2019, Table 1" in text
     assert "| paper | 0.653 | 0.653 |" in text and "| paper | 0.683 | 0.683 |" in text
     assert text.count("theirs C1, ours C0") == 1
@@ -215,14 +215,14 @@ def test_the_test_sets_own_error_is_printed_apart_from_the_seeds() -> None:
     found = [
         row(0.8 + s / 100, abnormal=c, seed=s, auroc_se=se) for c, se in (("0", 0.01), ("1", 0.02)) for s in range(3)
     ]
-    text = markdown(build(found))
+    text = render_markdown(build(found))
     assert "finite test set" in text
     assert "| ganomaly repo_head | ±0.029 | ±0.020 | ±0.039 |" in text
-    assert "finite test set" not in markdown(build(found, metric="ap"))
+    assert "finite test set" not in render_markdown(build(found, metric="ap"))
 
 
 def test_differences_from_the_best_come_with_effect_and_caution() -> None:
-    text = markdown(
+    text = render_markdown(
         build(rows({"0": (0.9,), "1": (0.8,), "2": (0.7,)}) + rows({"0": (0.7,), "1": (0.7,), "2": (0.6,)}, "knn"))
     )
     assert "ganomaly repo\\_head against" not in text, "a name is readable as it is"
@@ -233,25 +233,27 @@ def test_differences_from_the_best_come_with_effect_and_caution() -> None:
 
 def test_parameters_and_cost_are_columns() -> None:
     cost: dict[str, Any] = {"parameters": 3_861_632, "cpu_hours": 0.5, "usd": 0.1}
-    text = markdown(build(rows({"0": (0.9, 0.8), "1": (0.8, 0.8)}, **cost) + rows({"0": (0.5,), "1": (0.5,)}, "knn")))
+    text = render_markdown(
+        build(rows({"0": (0.9, 0.8), "1": (0.8, 0.8)}, **cost) + rows({"0": (0.5,), "1": (0.5,)}, "knn"))
+    )
     assert "3,861,632" in text and "2 CPU h, \\$0.40" in text
     assert "cost: hours" in text
 
 
 def test_stale_trials_are_marked_and_counted() -> None:
     found = [*rows({"0": (0.9, 0.8)}), row(None, status="stale", seed=2)]
-    assert "(2/3)§" in markdown(build(found)) and "older revision" in markdown(build(found))
+    assert "(2/3)§" in render_markdown(build(found)) and "older revision" in render_markdown(build(found))
     assert {e["abnormal"]: e["stale"] for e in parse_csv(csv_text([build(found)]))} == {"0": "1", "mean": "1"}
 
 
 def test_a_number_without_an_interval_is_explained() -> None:
     seeds = rows({"0": (0.9, 0.8), "1": (0.8, 0.8)})
-    assert "Without ±: one seed" in markdown(build(seeds + rows({"0": (0.5,), "1": (0.5,)}, "knn")))
-    assert "Without ±" not in markdown(build(seeds))
+    assert "Without ±: one seed" in render_markdown(build(seeds + rows({"0": (0.5,), "1": (0.5,)}, "knn")))
+    assert "Without ±" not in render_markdown(build(seeds))
 
 
 def test_the_best_is_bold_in_markdown() -> None:
-    text = markdown(build(rows({"0": (0.9,)}) + rows({"0": (0.8,)}, "knn")))
+    text = render_markdown(build(rows({"0": (0.9,)}) + rows({"0": (0.8,)}, "knn")))
     assert "| ganomaly repo_head | **0.900** | +0.100 | 2 | **0.900** |" in text
     assert "| knn | 0.800 |  | 2 | 0.800 |" in text
 
@@ -259,18 +261,18 @@ def test_the_best_is_bold_in_markdown() -> None:
 def test_a_board_without_results_is_all_holes() -> None:
     holes = build(rows({"0": (None, None, None), "1": (None, None, None)}) + rows({"0": (None,)}, "knn"))
     assert print_boards(holes, 100).count("- (0/3)") == 3
-    assert "- (0/3)" in markdown(holes)
+    assert "- (0/3)" in render_markdown(holes)
     assert {entry["mean"] for entry in parse_csv(csv_text([holes]))} == {""}
 
 
 def test_a_plan_of_nothing_is_said_to_be_one() -> None:
     assert "Nothing is planned" in print_boards(build([]), 100)
-    assert "Nothing is planned" in markdown(build([]))
+    assert "Nothing is planned" in render_markdown(build([]))
     assert parse_csv(csv_text([build([])])) == []
 
 
 def test_provenance_heads_the_markdown() -> None:
-    assert "- command: sweep report x.yaml\n- commit: abc\n" in markdown(
+    assert "- command: sweep report x.yaml\n- commit: abc\n" in render_markdown(
         build(SCENE), {"command": "sweep report x.yaml", "commit": "abc"}
     )
 
@@ -324,7 +326,7 @@ def test_names_cannot_break_the_csv_or_become_formulas(names: tuple[str, str, st
 @settings(max_examples=50, deadline=None)
 @given(st.tuples(HOSTILE, HOSTILE, HOSTILE))
 def test_names_cannot_break_a_markdown_table(names: tuple[str, str, str]) -> None:
-    text = markdown(build(hostile_rows(names)), {names[0]: names[1]})
+    text = render_markdown(build(hostile_rows(names)), {names[0]: names[1]})
     lines = table_lines(text)
     assert len(lines) == 4
     assert {len(re.findall(r"(?<!\\)(?:\\\\)*\|", found)) for found in lines} == {len(lines[1].split("|")) - 1}

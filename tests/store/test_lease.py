@@ -13,7 +13,7 @@ import pytest
 
 from sweep.store import open_store
 from sweep.store.base import Store, StoreError
-from sweep.store.lease import Held, Lease
+from sweep.store.lease import Lease, LeaseHeld
 from tests.support.stores import at_once, script
 
 PATH = "sweeps/s/lease"
@@ -55,11 +55,11 @@ def from_elsewhere(store: Store, owner: str = "other", clock: Callable[[], float
 def test_a_lease_has_one_holder_and_passes_on_after_a_release(store: Store) -> None:
     first, second = Lease(store, PATH, "anna"), Lease(store, PATH, "bob")
     assert first.acquire()
-    with pytest.raises(Held):
+    with pytest.raises(LeaseHeld):
         second.acquire()
     first.release()
     assert second.acquire()
-    with pytest.raises(Held):
+    with pytest.raises(LeaseHeld):
         first.acquire()
     assert not first.renew()
     assert second.renew()
@@ -69,7 +69,7 @@ def test_of_many_who_ask_at_once_one_gets_it(store: Store) -> None:
     def ask(lease: Lease) -> bool:
         try:
             return lease.acquire()
-        except Held:
+        except LeaseHeld:
             return False
 
     for turn in range(3):
@@ -84,7 +84,7 @@ def test_of_many_who_ask_at_once_one_gets_it(store: Store) -> None:
 def test_held_names_the_owner_the_machine_and_the_age(local: Store) -> None:
     Lease(local, PATH, "anna's launch").acquire()
     edit(local, since=time.time() - 90, host="lab-7")
-    with pytest.raises(Held, match=r"anna's launch \(process \d+ on lab-7\) for 9\d s") as held:
+    with pytest.raises(LeaseHeld, match=r"anna's launch \(process \d+ on lab-7\) for 9\d s") as held:
         Lease(local, PATH, "bob").acquire()
     assert held.value.owner == "anna's launch"
     assert 90 <= held.value.age < 150
@@ -94,7 +94,7 @@ def test_a_holder_whose_process_is_dead_is_taken_over_at_once(store: Store) -> N
     holder = script(HOLDER, pickle.dumps(store).hex())
     assert holder.stdout and holder.stdout.readline() == "held\n"
     ours = Lease(store, PATH, "ours")
-    with pytest.raises(Held) as held:
+    with pytest.raises(LeaseHeld) as held:
         ours.acquire()
     assert held.value.alive
     holder.kill()
@@ -135,7 +135,7 @@ def test_a_process_id_that_was_given_to_another_process_does_not_keep_the_lease(
 def test_a_process_id_of_another_machine_is_not_looked_up_here(local: Store) -> None:
     from_elsewhere(local)
     edit(local, pid=2**22 + 1)
-    with pytest.raises(Held) as held:
+    with pytest.raises(LeaseHeld) as held:
         Lease(local, PATH, "ours").acquire()
     assert not held.value.alive
 
@@ -146,7 +146,7 @@ def test_a_holder_elsewhere_is_taken_over_after_its_lifetime_on_our_own_clock(st
     ours = Lease(store, PATH, "ours", ttl_seconds=5, clock=clock)
     for seconds in (0, 10, 29.9):  # the holder's lifetime counts, not ours
         clock.now = 1000 + seconds
-        with pytest.raises(Held):
+        with pytest.raises(LeaseHeld):
             ours.acquire()
     clock.now = 1030
     assert ours.acquire()
@@ -159,7 +159,7 @@ def test_a_wrong_wall_clock_elsewhere_decides_nothing(local: Store, since: float
     edit(local, since=since)
     clock = Clock()
     ours = Lease(local, PATH, "ours", clock=clock)
-    with pytest.raises(Held) as held:
+    with pytest.raises(LeaseHeld) as held:
         ours.acquire()
     assert held.value.age >= 0
     clock.now += 30
@@ -175,7 +175,7 @@ def test_a_holder_elsewhere_who_renews_is_never_taken_over(store: Store) -> None
         assert there.renew()
         beaten, tag = store.get_tagged(PATH)
         edit(store, machine="another boot")
-        with pytest.raises(Held) as held:
+        with pytest.raises(LeaseHeld) as held:
             ours.acquire()
         assert held.value.alive == (beat > 0)
         assert store.put_if(PATH, beaten, store.get_tagged(PATH)[1]) == tag
@@ -188,7 +188,7 @@ def test_a_holder_that_lives_here_but_does_not_renew_is_taken_over_after_its_lif
     forgotten.acquire()
     clock = Clock()
     ours = Lease(local, PATH, "ours", clock=clock)
-    with pytest.raises(Held):
+    with pytest.raises(LeaseHeld):
         ours.acquire()
     clock.now += 30
     assert ours.acquire()
@@ -218,7 +218,7 @@ def test_acquiring_waits_for_a_dead_holder_elsewhere_as_long_as_it_is_told(local
 def test_acquiring_does_not_wait_for_a_holder_that_is_known_to_live(local: Store) -> None:
     Lease(local, PATH, "alive").acquire()
     start = time.monotonic()
-    with pytest.raises(Held):
+    with pytest.raises(LeaseHeld):
         Lease(local, PATH, "ours").acquire(patience=600)
     assert time.monotonic() - start < 60
 
@@ -228,7 +228,7 @@ def test_a_holder_notices_that_it_was_taken_over(store: Store) -> None:
     holder, other = Lease(store, PATH, "holder"), Lease(store, PATH, "other", clock=clock)
     holder.acquire()
     assert not holder.is_lost
-    with pytest.raises(Held):
+    with pytest.raises(LeaseHeld):
         other.acquire()
     clock.now += 30
     other.acquire()
@@ -269,7 +269,7 @@ def test_an_unreadable_lease_is_somebodys_until_its_lifetime_is_over(local: Stor
     local.put(PATH, junk)
     clock = Clock()
     ours = Lease(local, PATH, "ours", clock=clock)
-    with pytest.raises(Held):
+    with pytest.raises(LeaseHeld):
         ours.acquire()
     clock.now += 30
     assert ours.acquire()
@@ -302,7 +302,7 @@ def test_held_notices_a_loss_in_the_background_and_leaves_the_new_holder_alone(l
 def test_held_releases_when_the_block_raises_and_refuses_when_taken(local: Store) -> None:
     with pytest.raises(ZeroDivisionError), Lease(local, PATH, "ours").hold():
         raise ZeroDivisionError
-    with Lease(local, PATH, "next").hold(), pytest.raises(Held, match="next"), Lease(local, PATH, "x").hold():
+    with Lease(local, PATH, "next").hold(), pytest.raises(LeaseHeld, match="next"), Lease(local, PATH, "x").hold():
         pass
 
 

@@ -14,7 +14,7 @@ from models.scoring import combine
 from sweep.plan.expand import Planned, expand
 from sweep.plan.platform import Platform
 from sweep.plan.status import read_status
-from sweep.report.report import Reporting
+from sweep.report.report import Report
 from sweep.spec.load import load
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
@@ -70,8 +70,8 @@ class MadeUp:
             },
         )  # fmt: skip
 
-    def reporting(self) -> Reporting:
-        return Reporting(read_status(expand(self.sweep, self.platform), self.ledger), self.ledger)
+    def reporting(self) -> Report:
+        return Report(read_status(expand(self.sweep, self.platform), self.ledger), self.ledger)
 
     def bundle(self, path: Path) -> Path:
         self.reporting().bundle(path, self.sweep, self.platform, "sweep report")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from models.catalog import detector
-from models.components.numerics import PRECISIONS, arithmetic
+from models.components.numerics import PRECISIONS, use_precision
 from models.detector import Detector
 from sweep.spec.trial import TrialSpec
 from sweep.trial.device import device_of
@@ -101,7 +101,7 @@ def test_float32_is_not_tf32_and_tf32_is() -> None:
     layer.float()
     worst = {}
     for precision in ("float32", "tf32"):
-        with arithmetic(precision, "cuda"):
+        with use_precision(precision, "cuda"):
             worst[precision] = float((layer(x) - exact).detach().abs().max())
     assert 20 * worst["float32"] < worst["tf32"]
     assert float((layer(x) - exact).detach().abs().max()) < 2 * worst["float32"]  # as scores are computed

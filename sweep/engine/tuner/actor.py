@@ -14,10 +14,10 @@ from typing import Any
 
 from ray import tune
 
-from sweep.engine.tuner.stop_flag import POLL_SECONDS, flag, leaving
+from sweep.engine.tuner.stop_flag import POLL_SECONDS, flag, is_machine_leaving
 from sweep.spec.trial import TrialSpec
 from sweep.store import open_store
-from sweep.store.attempts import Interrupted, Status, attempt, is_out_of_memory
+from sweep.store.attempts import Interrupted, Status, attempt_record, is_out_of_memory
 from sweep.store.base import StoreError
 from sweep.store.ledger import Ledger, Record
 
@@ -56,7 +56,7 @@ class TrialActor(tune.Trainable):
             Preempted: this machine will be taken away.
         """
         job = self._job
-        leave = leaving()
+        leave = is_machine_leaving()
         ask = leave or flag(job["stop_file"], job["stop_key"]).is_set
         importlib.import_module("sweep.trial.run")  # before the watchdog: a first import of torch takes seconds
         begun = self._run is not None
@@ -83,7 +83,7 @@ class TrialActor(tune.Trainable):
             except Exception as error:  # noqa: BLE001  (any error of a trial becomes an attempt)
                 self._run = None
                 status: Status = "oom" if is_out_of_memory(error) else "failed"
-                record = attempt(status, error=error, job=job)
+                record = attempt_record(status, error=error, job=job)
                 return {"outcome": "attempt", "record": json.dumps(record), "done": True}
         return {"outcome": "running"}
 
@@ -91,7 +91,9 @@ class TrialActor(tune.Trainable):
         """Return the exception to raise.  It ends this process, because Tune must not give it another trial."""
         if begun:
             with suppress(StoreError):  # the resume state is stored already; only this record would be missing
-                _put_attempt(self._job, attempt("preempted", job=self._job, cause="this machine is being taken away"))
+                _put_attempt(
+                    self._job, attempt_record("preempted", job=self._job, cause="this machine is being taken away")
+                )
         else:
             time.sleep(POLL_SECONDS)  # Ray may not know of the notice yet, and would start trials here again at once
         return Preempted("this machine is being taken away")
@@ -144,6 +146,6 @@ class _Watchdog:
         try:
             frame = sys._current_frames().get(thread)
             cause = f"no progress for {self._job['hang_seconds']:g} s"
-            _put_attempt(self._job, attempt("hung", job=self._job, cause=cause, frame=frame))
+            _put_attempt(self._job, attempt_record("hung", job=self._job, cause=cause, frame=frame))
         finally:
             os._exit(HUNG_EXIT)

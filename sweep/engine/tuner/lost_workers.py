@@ -47,7 +47,7 @@ class LostWorker:
     error: Exception
     since: float = field(default_factory=time.monotonic)
 
-    def verdict(self) -> LossCause | None:
+    def cause(self) -> LossCause | None:
         """Return the cause of the loss; None while Ray does not know it."""
         if isinstance(self.error, RayTaskError) and isinstance(self.error.cause, Preempted):
             return LossCause("notice")
@@ -87,7 +87,7 @@ def _on_our_node(actor: dict[str, Any]) -> bool:
     return bool(node) and node == actor.get("OwnerAddress", {}).get("NodeID")
 
 
-def workers() -> list[dict[str, Any]]:
+def list_workers() -> list[dict[str, Any]]:
     """List the nodes that run trials, by address.
 
     Returns:

@@ -66,7 +66,7 @@ def flag(file: str, key: str) -> StopFlag:
     return StopFlag(file, key)
 
 
-def leaving() -> bool:
+def is_machine_leaving() -> bool:
     """Return True if the machine of this process will be taken away soon."""
     return os.path.exists(os.environ.get("SWEEP_NOTICE_FILE", NOTICE_FILE))
 

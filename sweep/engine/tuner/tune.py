@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from sweep.engine.queue import Queue
 from sweep.engine.tuner import ray_patches
 from sweep.engine.tuner.actor import TrialActor
-from sweep.engine.tuner.lost_workers import LossCause, LostWorker, workers
+from sweep.engine.tuner.lost_workers import LossCause, LostWorker, list_workers
 from sweep.engine.tuner.stop_flag import announce
 from sweep.engine.tuner_job import TunerJob
 from sweep.plan.cost import sample_cost
@@ -31,7 +31,7 @@ from sweep.plan.expand import Planned, expand
 from sweep.plan.platform import Platform
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
-from sweep.store.attempts import Status, attempt, failed_before, failures
+from sweep.store.attempts import Status, attempt_record, failed_before, failures
 from sweep.store.base import StoreError
 from sweep.store.ledger import Ledger, Record
 
@@ -156,7 +156,7 @@ class Multiplexer(Searcher):
         return {}  # Tune pickles its configuration to disk for a restore, which never happens here
 
 
-class Watch(tune.Callback):
+class TrialCallback(tune.Callback):
     """Tune callback that learns when a trial starts and when its process is lost.
 
     A process that was killed, ran out of memory, hung, or was lost with its machine gives an attempt with its cause.
@@ -205,7 +205,7 @@ class Watch(tune.Callback):
         self._settle()
         if self._clock() - self._listed_at >= LISTING_SECONDS:
             self._listed_at = self._clock()
-            self._emit("nodes", nodes=workers())
+            self._emit("nodes", nodes=list_workers())
 
     @property
     def running(self) -> int:
@@ -227,7 +227,7 @@ class Watch(tune.Callback):
 
     def _settle(self) -> None:
         for job, lost in list(self._unsettled):
-            loss = lost.verdict()
+            loss = lost.cause()
             if loss is not None:
                 self._unsettled.remove((job, lost))
                 self._handle_loss(job, lost.error, loss)
@@ -238,7 +238,7 @@ class Watch(tune.Callback):
         self._running.discard(key)
         if loss.of == "process":
             status: Status = "oom" if "OutOfMemory" in str(error) else "failed"
-            self._searcher.fail(key, attempt(status, error=error, job=job))
+            self._searcher.fail(key, attempt_record(status, error=error, job=job))
         elif not begun:
             self._searcher.queue.record_interruption(key)
         elif loss.of == "notice":
@@ -247,20 +247,20 @@ class Watch(tune.Callback):
             self._losses[key] += 1
             suspect = self._losses[key] > MOST_LOSSES
             self._searcher.fail(
-                key, attempt("failed" if suspect else "preempted", error=error, cause=loss.cause, job=job)
+                key, attempt_record("failed" if suspect else "preempted", error=error, cause=loss.cause, job=job)
             )
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # see `Multiplexer.__getstate__`
 
 
-class Standstill(tune.Stopper):
+class StopWhenIdle(tune.Stopper):
     """Tune stopper that ends the Tuner when a stop is requested and no trial runs.
 
     Otherwise trials that wait for a machine would wait until one comes.
     """
 
-    def __init__(self, stop_file: str, watch: Watch) -> None:
+    def __init__(self, stop_file: str, watch: TrialCallback) -> None:
         self._stop_file, self._watch = stop_file, watch
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -346,7 +346,7 @@ def run(tuner_job: TunerJob, events: TextIO) -> None:
         emit("ended", finished=False, stopped=f"the store failed: {error}")
         return
     emit("ready")
-    watch = Watch(searcher, ledger, jobs, emit)
+    watch = TrialCallback(searcher, ledger, jobs, emit)
     with announce(tuner_job.stop_file, tuner_job.stop_key):
         _tuner(tuner_job, platform, searcher, watch).fit()
         watch.close(patient=searcher.stopped is None and not os.path.exists(tuner_job.stop_file))
@@ -373,7 +373,7 @@ def _resume(tuner_job: TunerJob, sweep: Sweep, ledger: Ledger, emit: Emit) -> tu
     return Multiplexer(tuner_job, queue, ledger, jobs, emit), jobs
 
 
-def _tuner(tuner_job: TunerJob, platform: Platform, searcher: Multiplexer, watch: Watch) -> tune.Tuner:
+def _tuner(tuner_job: TunerJob, platform: Platform, searcher: Multiplexer, watch: TrialCallback) -> tune.Tuner:
     resources = {"cpu": platform.cpus, "gpu": platform.gpus}
     return tune.Tuner(
         tune.with_resources(TrialActor, {name: amount for name, amount in resources.items() if amount}),
@@ -390,7 +390,7 @@ def _tuner(tuner_job: TunerJob, platform: Platform, searcher: Multiplexer, watch
             storage_path=f"{tuner_job.scratch}/tune",
             verbose=0,
             callbacks=[watch],
-            stop=Standstill(tuner_job.stop_file, watch),
+            stop=StopWhenIdle(tuner_job.stop_file, watch),
             failure_config=tune.FailureConfig(max_failures=0),  # the queue counts failures and tries again
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

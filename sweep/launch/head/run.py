@@ -23,11 +23,11 @@ from sweep.plan.expand import expand
 from sweep.plan.launch_record import command_from_argv, read_back
 from sweep.plan.status import SweepStatus, read_status
 from sweep.providers.registry import provider_of
-from sweep.report.report import Reporting
-from sweep.signals import at_once, on_interrupt, stop_on, term_suspends
+from sweep.report.report import Report
+from sweep.signals import on_interrupt, raise_interrupt, stop_on, term_suspends
 from sweep.store import open_store
 from sweep.store.base import StoreError
-from sweep.store.lease import Held, Lease, owner_name, take_over
+from sweep.store.lease import Lease, LeaseHeld, owner_name, take_over
 from sweep.store.ledger import Ledger, Record
 
 STOP_SECONDS = 300.0  # time for trials to write their resume state; machines cost money or will be taken away
@@ -114,7 +114,7 @@ class HeadLaunch(Prepared):
                 except StoreError as error:
                     console.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
                 return end.code
-        except Held as held:
+        except LeaseHeld as held:
             raise self.refusal(held) from None
 
     def _close(self, writer: StatusWriter, end: LoopEnd) -> None:
@@ -145,7 +145,7 @@ class HeadLaunch(Prepared):
                         tuner.stop_file.touch()
                     tuner.start()
                     if not tuner.stop_file.exists():
-                        with on_interrupt(at_once):
+                        with on_interrupt(raise_interrupt):
                             put_missing(self.sweep, self.store, self.console)
                     status = read_status(self.work, self.ledger)
                     writer.plan(status, self.ledger)
@@ -179,7 +179,7 @@ class HeadLaunch(Prepared):
             with tempfile.TemporaryDirectory(prefix="sweep-report-") as scratch:
                 folder = Path(scratch)
                 argv = self.record["argv"]
-                Reporting(state, self.ledger).write(
+                Report(state, self.ledger).write(
                     folder, command_from_argv("report", argv), command_from_argv("trial", argv)
                 )
                 files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}

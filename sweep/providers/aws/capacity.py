@@ -16,20 +16,20 @@ LONGEST = 300  # characters; EC2 may append a long encoded message about a missi
 ENCODED = "Encoded authorization failure message"
 
 
-def leave(refusal: str) -> None:
+def write_refusal(refusal: str) -> None:
     """Write a refusal to the file; if that fails, the last one that was written stays."""
     text = " ".join(refusal.partition(ENCODED)[0].split())[:LONGEST]
     with suppress(OSError):
         write_atomically(FILE, text.encode())
 
 
-def clear() -> None:
+def clear_refusal() -> None:
     """Remove the file, because EC2 has given a worker."""
     with suppress(OSError):
         FILE.unlink(missing_ok=True)
 
 
-def last() -> str | None:
+def read_refusal() -> str | None:
     """Return the last refusal as "CODE: EC2's message"; None if EC2 has given a worker since, or was not asked."""
     try:
         return FILE.read_text() or None

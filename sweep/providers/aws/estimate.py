@@ -23,7 +23,7 @@ BOOT_SECONDS = 120  # time from the request for a machine until SSH works
 READY_SECONDS = 30  # time to start Ray on a machine with a ready environment
 ENVIRONMENT_SECONDS = 240  # additional time to install the pinned packages, 7 GB on disk
 GRACE_SECONDS = 300  # trials stop so long before power-off: they write resume states, and the report is made
-ORDERLY_SHARE = 0.2  # of the time that is left, if that is shorter than GRACE_SECONDS
+GRACE_SHARE = 0.2  # of the time that is left, if that is shorter than GRACE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def estimate(sweep: Sweep, status: SweepStatus) -> Estimate:
     jobs = [(line.to_run, line.seconds / line.to_run) for line in status.lines if line.to_run]
     seconds = sum(count * took for count, took in jobs)
     start = start_seconds(cluster)
-    orderly = orderly_seconds(max_hours * 3600 - _head_first(cluster))
+    orderly = grace_seconds(max_hours * 3600 - _head_first(cluster))
     limit = max_hours * 3600 - start - orderly
     needed = fewest_slots(jobs, limit)
     workers_needed = None if needed is None else -(-needed // each.slots)
@@ -101,13 +101,13 @@ def start_seconds(cluster: Aws) -> float:
     return 2 * _head_first(cluster)
 
 
-def orderly_seconds(left: float) -> float:
+def grace_seconds(left: float) -> float:
     """Return how many seconds before its machines power off a launch stops its trials.
 
     Args:
         left: seconds until the machines power off, when the head is up.
     """
-    return min(GRACE_SECONDS, ORDERLY_SHARE * max(0.0, left))
+    return min(GRACE_SECONDS, GRACE_SHARE * max(0.0, left))
 
 
 def _head_first(cluster: Aws) -> float:

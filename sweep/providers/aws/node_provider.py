@@ -57,12 +57,12 @@ class SpotFirst(AWSNodeProvider):
         try:
             made = self._any_worker(node_config, tags, count)
         except NodeLaunchException as refused:
-            capacity.leave(f"{refused.category}: {refused.description}")
+            capacity.write_refusal(f"{refused.category}: {refused.description}")
             raise
         except Exception as error:  # EC2 was not reached
-            capacity.leave(f"{type(error).__name__}: {error}")
+            capacity.write_refusal(f"{type(error).__name__}: {error}")
             raise
-        capacity.clear()
+        capacity.clear_refusal()
         return made
 
     def _any_worker(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:

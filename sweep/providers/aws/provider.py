@@ -18,13 +18,13 @@ from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus
 from sweep.providers import ray_config as ray_launcher_config
 from sweep.providers.aws import billing, capacity, checks, client, defaults, instances, ray_config, teardown
-from sweep.providers.aws.estimate import estimate, lines, orderly_seconds
+from sweep.providers.aws.estimate import estimate, grace_seconds, lines
 from sweep.providers.aws.key_files import Folder
 from sweep.providers.aws.ray_config import CLUSTER_TAG, CODE, TAG
-from sweep.providers.aws.teardown import Thing
+from sweep.providers.aws.teardown import Resource
 from sweep.providers.base import Environment, Provider
 from sweep.providers.finding import Finding
-from sweep.providers.local_files import cluster_name, kept_in, private_text
+from sweep.providers.local_files import cluster_name, explain_unwritable, private_text
 from sweep.providers.ray_launcher import Launcher
 from sweep.providers.shipping import this_tree
 from sweep.spec.cluster import Aws, ClusterSection
@@ -128,7 +128,7 @@ class AwsProvider(Provider[Aws]):
             self._folder.make()
             config = self._configuration(status, deadline)
             self._import_key()
-        with kept_in(self._folder.path):
+        with explain_unwritable(self._folder.path):
             shipment.copy_to(self._folder.code)
         tell(f"code: {len(shipment.files)} files, {shipment.size / 2**20:.1f} MB; log: {launcher.log}")
         try:
@@ -142,10 +142,10 @@ class AwsProvider(Provider[Aws]):
             head = self._head()
         if head is None:
             raise UserError("the head ended while it was being set up; launch again")
-        with kept_in(self._folder.path):
+        with explain_unwritable(self._folder.path):
             made = {"head": head.name, "deadline": limit, "config": config}
             private_text(self._folder.config, json.dumps(made))
-        return limit - orderly_seconds(limit - time.time())
+        return limit - grace_seconds(limit - time.time())
 
     def submit(self, number: int) -> None:
         """Start the supervisor on the head over SSH."""
@@ -179,11 +179,11 @@ class AwsProvider(Provider[Aws]):
 
     def resources(self) -> list[str]:
         """Return machines, disks, key pair and security group of this sweep."""
-        return [str(thing) for thing in teardown.standing(self.cluster.region, self._name)]
+        return [str(thing) for thing in teardown.list_resources(self.cluster.region, self._name)]
 
     def teardown(self, console: Console) -> list[str]:
         """Remove machines, disks, key pair and security group, and the secrets on this machine."""
-        removed = teardown.tear_down(self.cluster.region, self._name, partial(say, console))
+        removed = teardown.remove_all(self.cluster.region, self._name, partial(say, console))
         self._folder.forget()
         return removed
 
@@ -193,9 +193,9 @@ class AwsProvider(Provider[Aws]):
 
     def last_refusal(self) -> str | None:
         """Return EC2's last answer when it gave no worker; None if it has given one since."""
-        return capacity.last()
+        return capacity.read_refusal()
 
-    def _head(self) -> Thing | None:
+    def _head(self) -> Resource | None:
         found = teardown.machines(client.client("ec2", self.cluster.region), self._name)
         return next((m for m in found if m.role == "head" and m.state in ("pending", "running")), None)
 

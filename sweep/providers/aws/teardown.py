@@ -31,28 +31,28 @@ SAY_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
-class Thing:
+class Resource:
     """A resource of a sweep in EC2.
 
     Attributes:
         kind: "machine", "disk", "key pair" or "security group".
         name: its id.
-        said: details for the user.
+        details: details for the user.
         state: for a machine, its state in EC2's words.
         role: for a machine, "head" or "worker"; "" before Ray has set it.
     """
 
     kind: str
     name: str
-    said: str = ""
+    details: str = ""
     state: str = ""
     role: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}{f': {self.said}' if self.said else ''}"
+        return f"{self.kind} {self.name}{f': {self.details}' if self.details else ''}"
 
 
-def standing(region: str, cluster: str) -> list[Thing]:
+def list_resources(region: str, cluster: str) -> list[Resource]:
     """Return all resources of a cluster with this name.
 
     Raises:
@@ -63,7 +63,7 @@ def standing(region: str, cluster: str) -> list[Thing]:
         return [*machines(ec2, cluster), *_disks(ec2, cluster), *_keys(ec2, cluster), *_groups(ec2, cluster)]
 
 
-def machines(ec2: Any, cluster: str) -> list[Thing]:
+def machines(ec2: Any, cluster: str) -> list[Resource]:
     """Return the machines that are not terminated, the head first."""
     pages = ec2.get_paginator("describe_instances").paginate(
         Filters=[*_tag_filters(cluster), {"Name": "instance-state-name", "Values": list(EXISTING)}]
@@ -72,7 +72,7 @@ def machines(ec2: Any, cluster: str) -> list[Thing]:
     return sorted(found, key=lambda machine: (machine.role != "head", machine.name))
 
 
-def tear_down(region: str, cluster: str, say: Callable[[str], None]) -> list[str]:
+def remove_all(region: str, cluster: str, say: Callable[[str], None]) -> list[str]:
     """Remove all resources of a cluster with this name.  Returns one line for each that was removed.
 
     Problems that may pass, such as no network or too many calls, are waited for.
@@ -80,7 +80,7 @@ def tear_down(region: str, cluster: str, say: Callable[[str], None]) -> list[str
     Raises:
         UserError: EC2 refuses, or something still exists after ten minutes; a new call goes on.
     """
-    removed: dict[str, Thing] = {}
+    removed: dict[str, Resource] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
     said_at = float("-inf")
     with asking("remove the resources of the sweep"):
@@ -107,7 +107,7 @@ def tear_down(region: str, cluster: str, say: Callable[[str], None]) -> list[str
             time.sleep(POLL_SECONDS)
 
 
-def _remove(ec2: Any, cluster: str, removed: dict[str, Thing]) -> list[Thing]:
+def _remove(ec2: Any, cluster: str, removed: dict[str, Resource]) -> list[Resource]:
     """Request the removal of everything once, and add it to `removed`.  Returns the resources that still exist."""
     found = machines(ec2, cluster)
     removed |= {machine.name: machine for machine in found}
@@ -169,13 +169,13 @@ def _end_this_machine(region: str, cluster: str) -> None:
         _terminate(ec2, [machine for machine in machines(ec2, cluster) if machine.role == "head"])
 
 
-def _terminate(ec2: Any, found: Sequence[Thing]) -> None:
+def _terminate(ec2: Any, found: Sequence[Resource]) -> None:
     names = [machine.name for machine in found if machine.state != "shutting-down"]
     if names:
         ec2.terminate_instances(InstanceIds=names)
 
 
-def _delete(ec2: Any, thing: Thing) -> bool:
+def _delete(ec2: Any, thing: Resource) -> bool:
     """Delete a resource.  Returns False if it is still in use, as a group is for some seconds after its machines."""
     try:
         if thing.kind == "disk":
@@ -196,29 +196,31 @@ def _tag_filters(cluster: str) -> list[dict[str, Any]]:
     return [{"Name": f"tag:{CLUSTER_TAG}", "Values": [cluster]}]
 
 
-def _machine(instance: dict[str, Any]) -> Thing:
+def _machine(instance: dict[str, Any]) -> Resource:
     tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
     role, state = tags.get(RAY_ROLE_TAG, ""), instance["State"]["Name"]
     market = "spot" if instance.get("InstanceLifecycle") == "spot" else "on demand"
     zone = instance.get("Placement", {}).get("AvailabilityZone", "")
     details = f"{role or 'unknown role'}, {instance['InstanceType']} {market} in {zone}, {state}"
-    return Thing("machine", instance["InstanceId"], details, state, role)
+    return Resource("machine", instance["InstanceId"], details, state, role)
 
 
-def _disks(ec2: Any, cluster: str) -> list[Thing]:
+def _disks(ec2: Any, cluster: str) -> list[Resource]:
     pages = ec2.get_paginator("describe_volumes").paginate(Filters=_tag_filters(cluster))
     volumes = [volume for page in pages for volume in page["Volumes"]]
-    return [Thing("disk", v["VolumeId"], f"{v['Size']} GB, {v['State']}") for v in volumes if v["State"] != "deleting"]
+    return [
+        Resource("disk", v["VolumeId"], f"{v['Size']} GB, {v['State']}") for v in volumes if v["State"] != "deleting"
+    ]
 
 
-def _keys(ec2: Any, cluster: str) -> list[Thing]:
+def _keys(ec2: Any, cluster: str) -> list[Resource]:
     found = ec2.describe_key_pairs(Filters=_tag_filters(cluster))["KeyPairs"]
-    return [Thing("key pair", pair["KeyName"]) for pair in found]
+    return [Resource("key pair", pair["KeyName"]) for pair in found]
 
 
-def _groups(ec2: Any, cluster: str) -> list[Thing]:
+def _groups(ec2: Any, cluster: str) -> list[Resource]:
     found = ec2.describe_security_groups(Filters=_tag_filters(cluster))["SecurityGroups"]
-    return [Thing("security group", group["GroupId"], group["GroupName"]) for group in found]
+    return [Resource("security group", group["GroupId"], group["GroupName"]) for group in found]
 
 
 @contextmanager

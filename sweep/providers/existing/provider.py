@@ -15,7 +15,7 @@ from sweep.console import duration, say
 from sweep.errors import AlreadyRuns, UserError
 from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus
-from sweep.providers.base import BY_THE_CLOCK, Environment, Provider, Waiting
+from sweep.providers.base import REAL_CLOCK, Environment, Provider, Waiting
 from sweep.providers.existing import checks, dashboard
 from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_name
@@ -38,7 +38,7 @@ class ExistingProvider(Provider[Existing]):
 
     section: ClassVar[type[ClusterSection]] = Existing
 
-    def __init__(self, sweep: Sweep, waiting: Waiting = BY_THE_CLOCK) -> None:
+    def __init__(self, sweep: Sweep, waiting: Waiting = REAL_CLOCK) -> None:
         super().__init__(sweep)
         self.waiting = waiting
 
@@ -58,7 +58,7 @@ class ExistingProvider(Provider[Existing]):
         """Check the version of Ray, and stop a job of an earlier launch; nothing is made."""
         wrong = checks.version(self.cluster)
         if wrong.state != "ok":
-            raise UserError(f"cluster.address: {wrong.said}; {wrong.fix}")
+            raise UserError(f"cluster.address: {wrong.found}; {wrong.fix}")
         this_tree()
         for job in self._end():
             say(console, f"{job}: ended")

@@ -45,7 +45,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
     store = None if "storage" in left else _put_probe(sweep.storage, probe)
     try:
         look = _script(sweep, probe if store is not None else None)
-        found = ssh.everywhere(cluster.hosts, lambda host: ssh.facts(ssh.run(cluster, host, look)))
+        found = ssh.run_on_all(cluster.hosts, lambda host: ssh.parse_facts(ssh.run(cluster, host, look)))
     finally:
         _forget(store, probe)
     for number, host in enumerate(cluster.hosts):

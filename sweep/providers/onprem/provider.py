@@ -16,9 +16,9 @@ from sweep.console import duration, say
 from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
 from sweep.plan.platform import Host, Platform, fit
 from sweep.plan.status import SweepStatus
-from sweep.providers.base import BY_THE_CLOCK, Environment, Provider, Waiting
+from sweep.providers.base import REAL_CLOCK, Environment, Provider, Waiting
 from sweep.providers.finding import Finding
-from sweep.providers.local_files import cluster_folder, cluster_name, kept_in, private_text
+from sweep.providers.local_files import cluster_folder, cluster_name, explain_unwritable, private_text
 from sweep.providers.onprem import checks, ray_config, ssh
 from sweep.providers.ray_config import validate
 from sweep.providers.ray_launcher import Launcher
@@ -43,7 +43,7 @@ class OnPremProvider(Provider[OnPrem]):
 
     section: ClassVar[type[ClusterSection]] = OnPrem
 
-    def __init__(self, sweep: Sweep, waiting: Waiting = BY_THE_CLOCK) -> None:
+    def __init__(self, sweep: Sweep, waiting: Waiting = REAL_CLOCK) -> None:
         super().__init__(sweep)
         self.waiting = waiting
         self.hosts = self.cluster.hosts
@@ -81,7 +81,7 @@ class OnPremProvider(Provider[OnPrem]):
         else:
             self._stop_everywhere(self.hosts)
             self._forget_started()
-        with kept_in(folder):
+        with explain_unwritable(folder):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o700)
             token, end = folder / "auth_token", folder / "end.sh"
@@ -114,7 +114,7 @@ class OnPremProvider(Provider[OnPrem]):
 
     def resources(self) -> list[str]:
         """Return the hosts on which Ray of this sweep runs, and those that are not reached."""
-        found = ssh.everywhere(self.hosts, self._ours)
+        found = ssh.run_on_all(self.hosts, self._ours)
         return [_line(host, count) for host, count in found.items() if count]
 
     def teardown(self, console: Console) -> list[str]:
@@ -148,7 +148,7 @@ class OnPremProvider(Provider[OnPrem]):
         return ssh.run(self.cluster, host, script)
 
     def _check_reachable(self) -> None:
-        found = ssh.everywhere(self.hosts, lambda host: self._run(host, "true"))
+        found = ssh.run_on_all(self.hosts, lambda host: self._run(host, "true"))
         problems = [problem for each in found.values() if isinstance(each, UserError) for problem in each.problems]
         if problems:
             raise UserError(problems, heading="cluster.hosts: some hosts were not reached; nothing was started")
@@ -166,11 +166,11 @@ class OnPremProvider(Provider[OnPrem]):
         script = ray_config.stop_script(self.sweep)
 
         def stop(host: str) -> int:
-            return int(ssh.facts(self._run(host, script))["ended"][0])
+            return int(ssh.parse_facts(self._run(host, script))["ended"][0])
 
         head, *workers = hosts
-        found = ssh.everywhere([head], stop)
-        return found | (ssh.everywhere(workers, stop) if workers else {})
+        found = ssh.run_on_all([head], stop)
+        return found | (ssh.run_on_all(workers, stop) if workers else {})
 
     def _supervised_end(self, console: Console) -> list[str]:
         """Ask the supervisor to stop in order, and wait for it.  Returns a line if there was one."""

@@ -63,7 +63,7 @@ def run(cluster: OnPrem, host: str, script: str, seconds: float = SECONDS) -> st
     return ran.stdout
 
 
-def everywhere(hosts: Sequence[str], action: Callable[[str], Found]) -> dict[str, Found | UserError]:
+def run_on_all(hosts: Sequence[str], action: Callable[[str], Found]) -> dict[str, Found | UserError]:
     """Call `action` for each host, all at once.  Returns its result for each host, or the UserError that it raised."""
 
     def one(host: str) -> Found | UserError:
@@ -76,7 +76,7 @@ def everywhere(hosts: Sequence[str], action: Callable[[str], Found]) -> dict[str
         return dict(zip(hosts, pool.map(one, hosts), strict=True))
 
 
-def facts(text: str) -> dict[str, list[str]]:
+def parse_facts(text: str) -> dict[str, list[str]]:
     """Parse lines of the form name=value; returns the values by name."""
     found: dict[str, list[str]] = {}
     for line in text.splitlines():

@@ -16,7 +16,7 @@ from sweep.console import duration, say
 from sweep.errors import AlreadyRuns, UserError
 from sweep.plan.platform import Host, Platform, fit
 from sweep.plan.status import SweepStatus
-from sweep.providers.base import BY_THE_CLOCK, Environment, Provider, Waiting
+from sweep.providers.base import REAL_CLOCK, Environment, Provider, Waiting
 from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_name, private_text
 from sweep.providers.shipping import this_tree
@@ -39,7 +39,7 @@ class SlurmProvider(Provider[Slurm]):
 
     section: ClassVar[type[ClusterSection]] = Slurm
 
-    def __init__(self, sweep: Sweep, waiting: Waiting = BY_THE_CLOCK) -> None:
+    def __init__(self, sweep: Sweep, waiting: Waiting = REAL_CLOCK) -> None:
         super().__init__(sweep)
         self.waiting = waiting
 

@@ -12,7 +12,7 @@ from sweep.leaderboard.rows import Row
 from sweep.plan.expand import PlannedSearch
 from sweep.plan.search import Search
 from sweep.report.figures import boards, networks, samples, searches
-from sweep.report.figures.style import LINES, Drawing, looks, use_style
+from sweep.report.figures.style import LINES, Drawing, assign_looks, use_style
 from sweep.report.sheet import line_label
 
 __all__ = ["Drawing", "draw"]
@@ -48,7 +48,7 @@ def draw(
 def _board(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], read: samples.Read) -> Iterator[Drawing]:
     ordered = sorted(board.lines, key=lambda line: (line.trivial, line.variant == "untrained"))
     lines = ordered[:LINES]  # trained detectors first, in the order of the board
-    line_looks = looks(line_label(line, board.lines) for line in (*board.lines[:LINES], *lines))
+    line_looks = assign_looks(line_label(line, board.lines) for line in (*board.lines[:LINES], *lines))
     yield from boards.error_bars(leaderboard, board, line_looks)
     yield from boards.against_hyperparameters(leaderboard, board)
     trials = samples.load(leaderboard, board, rows, lines, read)

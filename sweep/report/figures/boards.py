@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from sweep.console import printable
 from sweep.leaderboard.board import METRICS, Board, Cell, Grid, Leaderboard
-from sweep.report.figures.style import INK, LINES, WIDTH, Drawing, Look, canvas, legend, looks, save
+from sweep.report.figures.style import INK, LINES, WIDTH, Drawing, Look, assign_looks, canvas, legend, save
 from sweep.report.sheet import averaged_over, board_title, line_label, value_text
 from sweep.report.sheets import WIDE_NZ
 
@@ -57,7 +57,7 @@ def against_hyperparameters(leaderboard: Leaderboard, board: Board) -> Iterator[
 
 def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mapping[str, list[Grid]]) -> Drawing:
     names = dict.fromkeys(f"{g.detector} {g.variant}" for grids in axes_of.values() for g in grids)
-    line_looks = looks(names)
+    line_looks = assign_looks(names)
     columns = min(2, len(axes_of))
     rows = math.ceil(len(axes_of) / columns)
     figure, panels = canvas(rows, columns, WIDTH, 0.7 + 2.4 * rows, sharey=True)

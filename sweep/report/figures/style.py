@@ -93,7 +93,7 @@ class Drawing:
     pdf: bytes
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
+def assign_looks(names: Iterable[str]) -> dict[str, Look]:
     """Assign a look to each name, in order.
 
     The first `LINES` differ in colour, marker and dash; later ones repeat the colours with other shapes.

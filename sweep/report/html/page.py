@@ -75,7 +75,7 @@ class Table:
         return self.sheet.label != LABEL and len(self.sheet.columns) <= SMALL
 
 
-def page(
+def render_page(
     rows: Sequence[Row],
     leaderboard: Leaderboard,
     drawings: Sequence[Drawing] = (),

@@ -15,7 +15,7 @@ from sweep.engine.loop import LoopEnd, TrialLoop
 from sweep.errors import DONE, INTERRUPTED, USER_ERROR
 from sweep.launch.head.run import HeadLaunch
 from sweep.launch.head.status_writer import StatusWriter
-from sweep.report.report import Reporting
+from sweep.report.report import Report
 from sweep.signals import TERM_SUSPENDS
 from sweep.store.lease import Lease
 from tests.support.launches import SWEEP, ended_head, head_of, put_launch
@@ -43,7 +43,7 @@ def test_a_signal_during_the_report_changes_nothing(
         (tmp_path / "reported").touch()
 
     monkeypatch.setattr(HeadLaunch, "_run_trials", generations)
-    monkeypatch.setattr(Reporting, "write", write)
+    monkeypatch.setattr(Report, "write", write)
     assert launch.run() == DONE
     assert (tmp_path / "reported").exists()
     head = ended_head(tmp_path)
@@ -72,7 +72,7 @@ def test_a_stop_ends_a_launch_or_suspends_it(
 
     monkeypatch.setenv(TERM_SUSPENDS, suspends)
     monkeypatch.setattr(HeadLaunch, "_run_trials", generations)
-    monkeypatch.setattr(Reporting, "write", lambda *_: None)
+    monkeypatch.setattr(Report, "write", lambda *_: None)
     assert launch.run() == INTERRUPTED
     head = head_of(tmp_path)
     assert head is not None
@@ -114,7 +114,7 @@ def test_a_launch_without_workers_ends_with_its_report_and_says_why(
 ) -> None:
     monkeypatch.setattr(HeadLaunch, "_run_trials", lambda *_: LoopEnd(USER_ERROR))
     monkeypatch.setattr(StatusWriter, "why_stranded", lambda _: "no worker has come")
-    monkeypatch.setattr(Reporting, "write", lambda *_: (tmp_path / "reported").touch())
+    monkeypatch.setattr(Report, "write", lambda *_: (tmp_path / "reported").touch())
     assert launch.run() == USER_ERROR
     assert (tmp_path / "reported").exists()
     head = ended_head(tmp_path)

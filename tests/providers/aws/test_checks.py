@@ -68,7 +68,7 @@ def test_a_bucket_that_is_public_or_elsewhere_is_not_ok(image: str) -> None:
     assert "cluster.region=eu-west-1" in bucket_finding(image, "s3://in-europe/x").fix
     s3.create_bucket(Bucket="open", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     found = bucket_finding(image, "s3://open/x", region="eu-west-1")
-    assert (found.state, found.said) == ("not ok", "open does not block public access")
+    assert (found.state, found.found) == ("not ok", "open does not block public access")
     assert "edit the YAML" in bucket_finding(image, "s3://No_Name/x").fix
 
 
@@ -93,7 +93,7 @@ def bucket_finding(image: str, storage: str, **cluster: Any) -> Finding:
 
 def test_zones_and_images_that_do_not_exist_are_not_ok(image: str) -> None:
     findings = {f.name: f for f in check(ready("ami-0123456789abcdef0", zones=["us-east-1x"])).findings}
-    assert "us-east-1 has no zone us-east-1x" in findings["region"].said
+    assert "us-east-1 has no zone us-east-1x" in findings["region"].found
     assert findings["image"].state == "not ok"
 
 
@@ -176,7 +176,7 @@ def test_a_profile_with_somebody_elses_role_is_left_alone(image: str) -> None:
     iam.create_instance_profile(InstanceProfileName="taken")
     iam.add_role_to_instance_profile(InstanceProfileName="taken", RoleName="theirs")
     finding = {f.name: f for f in check(ready(image, head_profile="taken"), fix=True).findings}["head profile"]
-    assert finding.state == "not ok" and "theirs" in finding.said
+    assert finding.state == "not ok" and "theirs" in finding.found
     assert iam.list_role_policies(RoleName="theirs")["PolicyNames"] == []
 
 
@@ -283,7 +283,7 @@ def test_a_refusal_by_aws_is_said_and_not_raised(monkeypatch: pytest.MonkeyPatch
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "User: x is not authorized"}}, "GetRole")
 
     found = checks._try("spot role", refuse)
-    assert (found.state, found.said) == ("not ok", "AccessDenied User: x is not authorized")
+    assert (found.state, found.found) == ("not ok", "AccessDenied User: x is not authorized")
     assert "right" in found.fix
 
 

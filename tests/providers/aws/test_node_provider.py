@@ -184,7 +184,7 @@ def test_the_last_refusal_of_a_worker_is_left_for_the_driver_until_one_is_given(
             provider.create_node(node, {"ray-node-type": kind}, 1)
         except NodeLaunchException as refused:
             assert refused.category == code
-        return capacity.last()
+        return capacity.read_refusal()
 
     assert ask("head", "InsufficientInstanceCapacity") is None, (
         "the head is requested by the launch, which reports the refusal itself"
@@ -198,10 +198,10 @@ def test_the_last_refusal_of_a_worker_is_left_for_the_driver_until_one_is_given(
 
 
 def test_what_is_left_of_a_refusal_can_be_read_by_a_person() -> None:
-    capacity.leave("UnauthorizedOperation: You may not.\nEncoded authorization failure message: " + "x" * 1000)
-    assert capacity.last() == "UnauthorizedOperation: You may not."
-    capacity.leave("Code: " + "long " * 1000)
-    assert len(capacity.last() or "") <= capacity.LONGEST
+    capacity.write_refusal("UnauthorizedOperation: You may not.\nEncoded authorization failure message: " + "x" * 1000)
+    assert capacity.read_refusal() == "UnauthorizedOperation: You may not."
+    capacity.write_refusal("Code: " + "long " * 1000)
+    assert len(capacity.read_refusal() or "") <= capacity.LONGEST
 
 
 def test_the_head_is_on_demand_and_of_its_own_type_alone(launcher: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ def test_the_public_key_is_imported_with_our_tags(ec2: Any) -> None:
     AwsProvider(SWEEP)._import_key()
     (pair,) = ec2.describe_key_pairs()["KeyPairs"]
     assert pair["KeyName"] == NAME
-    assert [thing.kind for thing in teardown.standing(REGION, NAME)] == ["key pair"]
+    assert [thing.kind for thing in teardown.list_resources(REGION, NAME)] == ["key pair"]
 
 
 def test_the_submission_is_one_shell_command_that_names_everything() -> None:

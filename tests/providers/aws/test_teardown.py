@@ -58,18 +58,18 @@ def running(ec2: Any) -> set[str]:
 
 def test_nothing_of_ours_is_left_and_everything_of_others_stays(ec2: Any) -> None:
     ours, theirs = make(ec2, OURS), make(ec2, THEIRS, ("head",))
-    found = teardown.standing(REGION, OURS)
+    found = teardown.list_resources(REGION, OURS)
     kinds = ["machine", "machine", "machine", "disk", "key pair", "security group"]
     assert [thing.kind for thing in found] == kinds
     assert (found[0].name, found[0].role) == (ours[0], "head")
-    assert "worker, g5.xlarge spot in us-east-1" in found[1].said
+    assert "worker, g5.xlarge spot in us-east-1" in found[1].details
 
-    removed = teardown.tear_down(REGION, OURS, lambda text: None)
+    removed = teardown.remove_all(REGION, OURS, lambda text: None)
     assert {line.split(":")[0].rpartition(" ")[2] for line in removed} == {thing.name for thing in found}
-    assert teardown.standing(REGION, OURS) == []
+    assert teardown.list_resources(REGION, OURS) == []
     assert running(ec2) == set(theirs)
-    assert len(teardown.standing(REGION, THEIRS)) == 4
-    assert teardown.tear_down(REGION, OURS, lambda text: None) == [], "a second call finds nothing"
+    assert len(teardown.list_resources(REGION, THEIRS)) == 4
+    assert teardown.remove_all(REGION, OURS, lambda text: None) == [], "a second call finds nothing"
 
 
 def test_the_role_of_a_machine_is_what_ray_has_put_on_it() -> None:
@@ -81,8 +81,8 @@ def test_the_role_of_a_machine_is_what_ray_has_put_on_it() -> None:
 def test_a_machine_that_somebody_stopped_goes_too(ec2: Any) -> None:
     (machine,) = make(ec2, OURS, ("head",))
     ec2.stop_instances(InstanceIds=[machine])
-    teardown.tear_down(REGION, OURS, lambda text: None)
-    assert teardown.standing(REGION, OURS) == []
+    teardown.remove_all(REGION, OURS, lambda text: None)
+    assert teardown.list_resources(REGION, OURS) == []
 
 
 @dataclass
@@ -121,11 +121,11 @@ def test_machines_are_waited_for_and_each_is_ended_once(ec2: Any, monkeypatch: p
     (machine,) = make(ec2, OURS, ("head",))
     slow, lines = Slow(ec2), list[str]()
     monkeypatch.setattr(client, "client", lambda service, region: slow)
-    removed = teardown.tear_down(REGION, OURS, lines.append)
+    removed = teardown.remove_all(REGION, OURS, lines.append)
     assert slow.asked == [machine]
     assert lines == ["waiting for 1 machine to end"]
     assert len(removed) == 4
-    assert teardown.standing(REGION, OURS) == []
+    assert teardown.list_resources(REGION, OURS) == []
 
 
 def test_machines_that_were_asked_for_are_waited_for_where_only_their_key_is_seen(
@@ -142,7 +142,7 @@ def test_machines_that_were_asked_for_are_waited_for_where_only_their_key_is_see
     monkeypatch.setattr("sweep.providers.aws.teardown.time.sleep", pause)
     teardown.settle(REGION, OURS)
     assert len(pauses) == 1
-    assert "machine" in [thing.kind for thing in teardown.standing(REGION, OURS)]
+    assert "machine" in [thing.kind for thing in teardown.list_resources(REGION, OURS)]
 
 
 def test_what_does_not_go_is_named_with_the_mend(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_what_does_not_go_is_named_with_the_mend(ec2: Any, monkeypatch: pytest.M
     monkeypatch.setattr(client, "client", lambda service, region: Slow(ec2, refusals=10**6))
     monkeypatch.setattr(teardown, "PATIENCE_SECONDS", 0.2)
     with pytest.raises(UserError, match=r"not removed after .*security group sg-.*run `down` again"):
-        teardown.tear_down(REGION, OURS, lambda text: None)
+        teardown.remove_all(REGION, OURS, lambda text: None)
     monkeypatch.undo()
 
 
@@ -160,7 +160,7 @@ def test_expired_credentials_are_a_fault_and_not_a_traceback(ec2: Any, monkeypat
 
     monkeypatch.setattr(client, "client", expired)
     with pytest.raises(UserError, match="RequestExpired"):
-        teardown.standing(REGION, OURS)
+        teardown.list_resources(REGION, OURS)
 
 
 def answer(code: str, status: int = 400) -> ClientError:
@@ -198,10 +198,10 @@ def test_what_may_pass_ends_no_removal(ec2: Any, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         failing = Failing(ec2, [error, error])
         patch.setattr(client, "client", lambda service, region: failing)
-        removed = teardown.tear_down(REGION, OURS, lines.append)
+        removed = teardown.remove_all(REGION, OURS, lines.append)
     assert len(removed) == 6
     assert "trying again" in lines[0]
-    assert teardown.standing(REGION, OURS) == []
+    assert teardown.list_resources(REGION, OURS) == []
 
 
 @pytest.mark.parametrize("error", LASTING, ids=str)
@@ -209,7 +209,7 @@ def test_what_lasts_ends_it_at_once(ec2: Any, monkeypatch: pytest.MonkeyPatch, e
     failing = Failing(ec2, [error, error])
     monkeypatch.setattr(client, "client", lambda service, region: failing)
     with pytest.raises(UserError, match=r"cannot .*; once that is fixed the same command goes on"):
-        teardown.tear_down(REGION, OURS, lambda text: None)
+        teardown.remove_all(REGION, OURS, lambda text: None)
     assert failing.errors == [error], "EC2 is not asked again"
 
 
@@ -217,7 +217,7 @@ def test_what_does_not_pass_is_not_waited_for_without_end(ec2: Any, monkeypatch:
     monkeypatch.setattr(client, "client", lambda service, region: Failing(ec2, [PASSING[0]] * 10**6))
     monkeypatch.setattr(teardown, "PATIENCE_SECONDS", 0.05)
     with pytest.raises(UserError, match=r"RequestLimitExceeded so it is; later the same command goes on"):
-        teardown.tear_down(REGION, OURS, lambda text: None)
+        teardown.remove_all(REGION, OURS, lambda text: None)
 
 
 @pytest.mark.parametrize("error", PASSING, ids=str)
