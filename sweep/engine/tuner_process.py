@@ -127,10 +127,8 @@ class TunerProcess:
             **parameters,
         )
         try:
-            with (
-                suppress(BrokenPipeError),
-                self._child.stdin as pipe,
-            ):  # if the process has died, its status is read below
+            # If the process has died, the pipe is broken, and its exit status is read below.
+            with suppress(BrokenPipeError), self._child.stdin as pipe:
                 pipe.write(json.dumps(asdict(job)).encode())
             ended, heard_at = False, time.monotonic()
             for event in _lines(self._events):

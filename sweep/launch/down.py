@@ -74,9 +74,8 @@ def _close(sweep: Sweep, argv: Sequence[str], console: Console, cause: str = "",
         if elsewhere := _elsewhere(sweep, Ledger(store, sweep.name), argv):
             if since is None:
                 raise UserError(elsewhere)
-            say(
-                console, elsewhere, style="yellow"
-            )  # the sweep was moved to another provider; its machines here are gone
+            # The sweep was moved to another provider, and its machines here are gone.
+            say(console, elsewhere, style="yellow")
             return
         head = launch_status.read(store, sweep.name) if cause else None
         if head is not None and (since is not None or time.time() - head.time > SILENT_SECONDS):

@@ -78,9 +78,8 @@ class RemoteLaunch(Prepared):
         head = launch_status.read(self.store, self.sweep.name)
         recent = head is not None and not head.has_ended and started - head.time < SILENT_SECONDS
         if head is not None and recent and self.provider.is_alive():
-            raise AlreadyRuns(
-                f"launch {head.launch} of sweep {self.sweep.name} runs"
-            )  # it holds no lease: its driver is being restarted
+            # It holds no lease, because its driver is being restarted.
+            raise AlreadyRuns(f"launch {head.launch} of sweep {self.sweep.name} runs")
         try:
             latest = None if hours is None else started + hours * 3600
             deadline = self.provider.provision(self.status, self.console, latest)

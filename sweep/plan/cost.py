@@ -18,12 +18,8 @@ SAMPLE = 20  # finished trials of a cell that are read; their median is precise 
 TRAIN_SHARE = 0.75  # rough share of a dataset's images, for every protocol
 TEST_SHARE = 0.25
 GPU_CORES = 30  # CPU cores that a GPU counts as until a trial was measured on it; a guess
-APART = (
-    "abnormal",
-    "seed",
-    "split_seed",
-    "hyperparameters",
-)  # the last is compared separately, the others cost nothing
+# Fields in which trials of one cost may differ; hyperparameters are compared separately, the others cost nothing.
+APART = ("abnormal", "seed", "split_seed", "hyperparameters")
 
 
 class Cost:

@@ -196,9 +196,8 @@ class Search:
         seed = zlib.crc32(f"{self.spec.id}:{number}".encode())
         distributions = {name: distribution(r) for name, r in sorted(self.spec.space.items())}
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", optuna.exceptions.ExperimentalWarning
-            )  # multivariate and constant_liar are experimental as of 2026-11
+            # Multivariate and constant_liar are experimental as of 2026-11.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(
                 seed=seed, multivariate=True, constant_liar=True, n_startup_trials=PATIENCE
             )
@@ -235,9 +234,8 @@ class Search:
             return
         reference = at_lambda(self.candidates[best].seen, self.value(best)[1])
         seen = candidate.seen
-        for step in range(
-            candidate.compared + 1, len(seen) + 1
-        ):  # one by one, so that the order of arrival does not matter
+        # Compare step by step, so that the order in which values arrive does not matter.
+        for step in range(candidate.compared + 1, len(seen) + 1):
             candidate.compared = step
             _, lam = best_lambda(seen[:step], self.spec.lambdas)
             if _worse(at_lambda(seen[:step], lam), reference):
@@ -261,9 +259,8 @@ def _worse(values: Sequence[float], reference: Sequence[float]) -> bool:
     """Return True if Optuna's WilcoxonPruner would prune; both sequences have the values of the same instances."""
     optuna = _quiet_optuna()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", optuna.exceptions.ExperimentalWarning
-        )  # the pruner is experimental as of 2026-11
+        # The pruner is experimental as of 2026-11.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         pruner = optuna.pruners.WilcoxonPruner(p_threshold=P_THRESHOLD)
     study = optuna.create_study(direction="maximize", pruner=pruner)
     mean = sum(reference) / len(reference)

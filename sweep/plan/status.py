@@ -119,9 +119,8 @@ def reported_trials(status: SweepStatus) -> Iterator[Planned]:
     for planned, search in status.searches:
         if not _reports(planned, search):
             for p in planned.reports:
-                yield replace(
-                    p, spec=replace(p.spec, hyperparameters={})
-                )  # not known yet, so the key must match no result
+                # The hyperparameters are not known yet, so the key must match no result.
+                yield replace(p, spec=replace(p.spec, hyperparameters={}))
 
 
 class _Counter:

@@ -68,9 +68,8 @@ def kind(folder: Path, mounts: Path = MOUNTS) -> str:
     for line in lines:
         _, folder_mounted, system, *_ = line.split()
         mounted = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code.group(1), 8)), folder_mounted))
-        if (
-            path.is_relative_to(mounted) and len(mounted.parts) >= deepest
-        ):  # of two mounts on one folder, the later hides the other
+        # Of two mounts on one folder, the later hides the other.
+        if path.is_relative_to(mounted) and len(mounted.parts) >= deepest:
             deepest, found = len(mounted.parts), system
     return found
 

@@ -48,9 +48,8 @@ SECRET_CONTENT = {
     "a W&B key": re.compile(rb"(?i)wandb_api_key\W{1,6}[0-9a-f]{40}(?![0-9a-z])"),
     "a W&B or other key of an .netrc line": re.compile(rb"(?m)^machine\s+\S+\s+login\s+\S+\s+password\s+\S{8,}"),
 }
-PUBLIC_KEYS = frozenset(
-    {b"AKIAIOSFODNN7EXAMPLE", b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}
-)  # examples of AWS's manuals
+# Examples in AWS's manuals, which are no secrets.
+PUBLIC_KEYS = frozenset({b"AKIAIOSFODNN7EXAMPLE", b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"})
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from sweep.spec.sweep import Sweep
 from sweep.store.launch_status import Node
 
 PAID = ("pending", "running", "stopping", "shutting-down")  # states in which a machine may cost money
-ENDED = re.compile(
-    r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)"
-)  # as in "User initiated (2026-01-01 10:00:00 GMT)"
+# The end of a machine in EC2's words, as in "User initiated (2026-01-01 10:00:00 GMT)".
+ENDED = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 Prices = dict[str, Quote]  # prices by instance type
 
 

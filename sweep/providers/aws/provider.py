@@ -134,9 +134,8 @@ class AwsProvider(Provider[Aws]):
         try:
             launcher.up(config, tell)
         except BaseException:
-            teardown.settle(
-                self.cluster.region, self._name
-            )  # the caller's teardown must see the machines that were requested
+            # The caller's teardown must see the machines that were requested.
+            teardown.settle(self.cluster.region, self._name)
             raise
         with teardown.asking("look at the head"):
             head = self._head()
