@@ -241,11 +241,13 @@ class _Stop:
     _asked_at: float | None = None
 
     def __call__(self) -> None:
+        # The same signal can come again while this handler runs: its time is kept before anything else is done.
         now = time.monotonic()
-        if self._asked_at is not None and now - self._asked_at < self.echo_seconds:
+        before, self._asked_at = self._asked_at, now
+        if before is not None and now - before < self.echo_seconds:
+            self._asked_at = before
             return
         first = not self.tuner.stop_file.exists()
-        self._asked_at = now
         waiting = "stopping: trials write their resume state (a second Ctrl-C ends them now)"
         self.progress.say(waiting if first else "ending now")
         self.tuner.stop()

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
-from sweep.engine.loop import MAX_CONSECUTIVE_CRASHES, TrialLoop
+from sweep.engine.loop import MAX_CONSECUTIVE_CRASHES, TrialLoop, _Stop
 from sweep.engine.tuner_process import TunerCrashed, TunerProcess
 from sweep.errors import INTERRUPTED, USER_ERROR, UserError
 from sweep.plan.expand import expand
@@ -110,3 +111,23 @@ def test_trials_that_no_worker_comes_for_end_the_launch_in_order_and_with_an_err
     generations = replace(launched.generations, stranded=lambda: "no worker has come")
     assert generations.run(launched.lease, WithoutWorkers(tmp_path, generations.platform)).code == USER_ERROR
     assert "no worker has come" in launched.output.getvalue()
+
+
+def test_the_same_signal_that_comes_again_inside_the_handler_is_no_second_request() -> None:
+    requests: list[str] = []
+
+    class Tuner:
+        stop = staticmethod(lambda: requests.append("stop"))
+
+        @property
+        def stop_file(self) -> Path:
+            if len(calls) < 2:  # a supervisor passes on a signal that the driver has received itself
+                calls.append("again")
+                handler()
+            return Path("missing")
+
+    calls = ["first"]
+    handler = _Stop(Tuner(), Mock(), echo_seconds=60.0)  # type: ignore[arg-type]
+    handler()
+    assert calls == ["first", "again"]
+    assert requests == ["stop"]
