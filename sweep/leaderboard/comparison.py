@@ -108,7 +108,9 @@ def compare(
     known = {name for lines in boards.values() for name in lines}
     names = [_find_entry(text, known, catalog) for text in (first, second)]
     if names[0] == names[1]:
-        raise UserError(f"--compare takes two different detectors; {first!r} and {second!r} are both {_text(names[0])}")
+        raise UserError(
+            f"--compare takes two different detectors; {first!r} and {second!r} are both {full_name(names[0])}"
+        )
     found = [
         _compare(board, names[0], names[1], lines, scores, catalog)
         for board, lines in sorted(boards.items())
@@ -116,7 +118,8 @@ def compare(
     ]
     if not found:
         raise UserError(
-            f"{_text(names[0])} and {_text(names[1])} are on no common board: they share no dataset and protocol"
+            f"{full_name(names[0])} and {full_name(names[1])} are on no common board: "
+            "they share no dataset and protocol"
         )
     return tuple(found)
 
@@ -206,7 +209,7 @@ def _find_entry(text: str, known: Iterable[Name], catalog: Mapping[str, Detector
         found = plain or found
     if len(found) == 1:
         return found[0]
-    legal = ", ".join(sorted(map(_text if found else _short, found or known)))
+    legal = ", ".join(sorted(map(full_name if found else short_name, found or known)))
     problem = f"matches several: {legal}; add more of the name" if found else f"is on no board (there are: {legal})"
     raise UserError(f"--compare: {text!r} {problem}")
 
@@ -215,9 +218,11 @@ def _default_variant(detector: str, catalog: Mapping[str, DetectorInfo]) -> str:
     return catalog[detector].default_variant if detector in catalog else "plain"
 
 
-def _short(name: Name) -> str:
+def short_name(name: Name) -> str:
+    """Return the detector, variant and setting, without the study."""
     return " ".join(part for part in name[1:] if part)
 
 
-def _text(name: Name) -> str:
-    return f"{_short(name)} ({name[0]})"
+def full_name(name: Name) -> str:
+    """Return the short name and the study."""
+    return f"{short_name(name)} ({name[0]})"

@@ -46,12 +46,36 @@ class Environment:
     name: str
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """Polling with a clock that tests can replace.
+
+    Attributes:
+        clock: returns monotonic seconds.
+        sleep: lets seconds pass.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def until_none(self, look: Callable[[], Left], seconds: float) -> Left:
+        """Call `look` every second until its result is empty, for at most `seconds`.  Returns its last result."""
+        until = self.clock() + seconds
+        while (left := look()) and self.clock() < until:
+            self.sleep(POLL_SECONDS)
+        return left
+
+
+REAL_CLOCK = Waiting()
+
+
 class Provider(ABC, Generic[SectionT]):
     """The machines of one sweep.  Every method may raise UserError with the cause and the fix.
 
     Attributes:
         sweep: sweep of the machines.
         cluster: section `cluster` of its YAML.
+        waiting: polls for the end of jobs and processes.
         section: class of that section.
         knows_prices: True if `list_machines` returns prices, so that `budget.max_usd` can be enforced.
         adds_workers: True if workers are requested while a launch runs, so that it may wait for one (`last_refusal`).
@@ -63,8 +87,8 @@ class Provider(ABC, Generic[SectionT]):
     adds_workers: ClassVar[bool] = False
     capacity_advice: ClassVar[str] = ""
 
-    def __init__(self, sweep: Sweep) -> None:
-        self.sweep = sweep
+    def __init__(self, sweep: Sweep, waiting: Waiting = REAL_CLOCK) -> None:
+        self.sweep, self.waiting = sweep, waiting
         self.cluster: SectionT = section_of(sweep, self.section)  # type: ignore[assignment]  # as the subclass binds it
 
     # Before a launch: what a plan and a check show.  Nothing is started.
@@ -218,26 +242,3 @@ def section_of(sweep: Sweep, section: type[SectionT]) -> SectionT:
     """Return the section `cluster` of a sweep; the caller knows its provider."""
     assert isinstance(sweep.cluster, section), f"{sweep.cluster} is of another provider than {section.__name__}"
     return sweep.cluster
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Polling with a clock that tests can replace.
-
-    Attributes:
-        clock: returns monotonic seconds.
-        sleep: lets seconds pass.
-    """
-
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-    def until_none(self, look: Callable[[], Left], seconds: float) -> Left:
-        """Call `look` every second until its result is empty, for at most `seconds`.  Returns its last result."""
-        until = self.clock() + seconds
-        while (left := look()) and self.clock() < until:
-            self.sleep(POLL_SECONDS)
-        return left
-
-
-REAL_CLOCK = Waiting()

@@ -21,8 +21,7 @@ from sweep.leaderboard.audit import audits
 from sweep.leaderboard.board import METRICS, Board, Build, Cell, Entry, Leaderboard, builder
 from sweep.leaderboard.rows import Row, to_parquet
 from sweep.leaderboard.runtime import Runtime
-from sweep.report import latex
-from sweep.report.markdown import _document, render_markdown
+from sweep.report import latex, markdown
 from sweep.report.paper_sheet import changed_hyperparameters
 from sweep.report.sheet import Sheet
 from sweep.report.sheets import sheets
@@ -78,7 +77,7 @@ def write(
     contents = {
         "leaderboard.csv": csv_text(all_leaderboards(rows, built)).encode(),
         "leaderboard.json": json_text(all_leaderboards(rows, built), provenance).encode(),
-        "leaderboard.md": render_markdown(board, provenance, audited, other, timed).encode(),
+        "leaderboard.md": markdown.render_markdown(board, provenance, audited, other, timed).encode(),
         "leaderboard.tex": latex.render_document(sheets(board, audited, other, timed), provenance).encode(),
         "results.parquet": to_parquet(rows),
     } | ({"runtime.csv": runtime_csv(timed).encode()} if timed else {})
@@ -104,7 +103,10 @@ def write_sheets(
 ) -> list[Path]:
     """Write sheets as OUT/NAME.md and OUT/NAME.tex; return the paths."""
     out.mkdir(parents=True, exist_ok=True)
-    texts = {"md": _document(name.capitalize(), tables, provenance), "tex": latex.render_document(tables, provenance)}
+    texts = {
+        "md": markdown.render_document(name.capitalize(), tables, provenance),
+        "tex": latex.render_document(tables, provenance),
+    }
     return [write_atomically(out / f"{name}.{ending}", text.encode()) for ending, text in texts.items()]
 
 

@@ -29,11 +29,12 @@ def render_markdown(
         leaderboard, audited, other, timed: see `sweep.report.sheets.sheets`.
         provenance: printed as a list above the tables, e.g. {"command": ..., "commit": ...}.
     """
-    text = _document("Leaderboard", sheets(leaderboard, audited, other, timed), provenance)
+    text = render_document("Leaderboard", sheets(leaderboard, audited, other, timed), provenance)
     return text if leaderboard.boards or timed else f"{text}\n{EMPTY}\n"
 
 
-def _document(title: str, tables: Iterable[Sheet], provenance: Mapping[str, object] | None) -> str:
+def render_document(title: str, tables: Iterable[Sheet], provenance: Mapping[str, object] | None) -> str:
+    """Return a page: its title, the provenance as a list, and the sheets."""
     lines = [f"# {title}", ""]
     lines += [f"- {_escape(name)}: {_escape(value)}" for name, value in (provenance or {}).items()]
     lines += [""] if provenance else []

@@ -8,7 +8,7 @@ from models.catalog import DETECTORS
 from sweep.leaderboard import papers
 from sweep.leaderboard.audit import Audit
 from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Cell, Entry, Grid, Leaderboard
-from sweep.leaderboard.comparison import CellComparison, Comparison, _short, _text
+from sweep.leaderboard.comparison import CellComparison, Comparison, full_name, short_name
 from sweep.leaderboard.runtime import Milliseconds, Runtime
 from sweep.report.paper_sheet import paper_sheet
 from sweep.report.sheet import (
@@ -339,7 +339,7 @@ def comparison_sheet(comparison: Comparison, how: str) -> Sheet:
         how: epoch and evaluation, for the title, e.g. "last epoch, clean".
     """
     alike = comparison.first[1:] == comparison.second[1:]
-    first, second = (_text(name) if alike else _short(name) for name in (comparison.first, comparison.second))
+    first, second = (full_name(name) if alike else short_name(name) for name in (comparison.first, comparison.second))
     columns = (first, second, "difference", "± test set", "p test set", "p Holm", "± seeds", "p seeds")
     lines = [(abnormal, _entries(cell)) for abnormal, cell in comparison.cells.items()]
     if comparison.mean is not None:

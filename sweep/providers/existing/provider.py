@@ -15,32 +15,22 @@ from sweep.console import duration, say
 from sweep.errors import AlreadyRuns, UserError
 from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus
-from sweep.providers.base import REAL_CLOCK, Environment, Provider, Waiting
+from sweep.providers.base import Environment, Provider
 from sweep.providers.existing import checks, dashboard
 from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_name
 from sweep.providers.ray_config import SETTINGS
 from sweep.providers.shipping import this_tree
 from sweep.spec.cluster import ClusterSection, Existing
-from sweep.spec.sweep import Sweep
 
 GRACE_SECONDS = 120  # time that Ray gives a job to end, so that trials can write their resume state
 GONE_SECONDS = GRACE_SECONDS + 60.0  # time to wait until a job has ended
 
 
 class ExistingProvider(Provider[Existing]):
-    """The job of one sweep on a Ray cluster.
-
-    Args:
-        sweep: sweep that is run.
-        waiting: polls for the end of a job.
-    """
+    """The job of one sweep on a Ray cluster."""
 
     section: ClassVar[type[ClusterSection]] = Existing
-
-    def __init__(self, sweep: Sweep, waiting: Waiting = REAL_CLOCK) -> None:
-        super().__init__(sweep)
-        self.waiting = waiting
 
     def platform(self) -> Platform:
         """Return the platform of the trials: as in the YAML, or on the nodes that the cluster has now."""

@@ -16,7 +16,7 @@ from sweep.console import duration, say
 from sweep.errors import ALREADY_RUNS, AlreadyRuns, CommandFailed, UserError
 from sweep.plan.platform import Host, Platform, fit
 from sweep.plan.status import SweepStatus
-from sweep.providers.base import REAL_CLOCK, Environment, Provider, Waiting
+from sweep.providers.base import Environment, Provider
 from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_folder, cluster_name, explain_unwritable, private_text
 from sweep.providers.onprem import checks, ray_config, ssh
@@ -24,29 +24,15 @@ from sweep.providers.ray_config import validate
 from sweep.providers.ray_launcher import Launcher
 from sweep.providers.shipping import this_tree
 from sweep.spec.cluster import ClusterSection, OnPrem
-from sweep.spec.sweep import Sweep
 
 GRACE_SECONDS = 120.0  # time for trials to write their resume state when a sweep is taken down
 RAY_STATE = Path("/tmp/ray")  # noqa: S108  (Ray's launcher notes here which hosts it has started)
 
 
 class OnPremProvider(Provider[OnPrem]):
-    """The hosts of one sweep.
-
-    Args:
-        sweep: sweep that is run.
-        waiting: polls for the end of processes.
-
-    Attributes:
-        hosts: addresses, the head first.
-    """
+    """The hosts of one sweep."""
 
     section: ClassVar[type[ClusterSection]] = OnPrem
-
-    def __init__(self, sweep: Sweep, waiting: Waiting = REAL_CLOCK) -> None:
-        super().__init__(sweep)
-        self.waiting = waiting
-        self.hosts = self.cluster.hosts
 
     def platform(self) -> Platform:
         """Return the platform of the trials with all hosts that run trials."""
@@ -76,10 +62,10 @@ class OnPremProvider(Provider[OnPrem]):
         self._check_reachable()
         shipment = this_tree()
         folder = cluster_folder(self.sweep)
-        if self._ours(self.hosts[0]):
+        if self._ours(self.cluster.hosts[0]):
             say(console, "Ray of an earlier launch runs on the head: it is kept as it is")
         else:
-            self._stop_everywhere(self.hosts)
+            self._stop_everywhere(self.cluster.hosts)
             self._forget_started()
         with explain_unwritable(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +85,7 @@ class OnPremProvider(Provider[OnPrem]):
     def submit(self, number: int) -> None:
         """Start the supervisor on the head over SSH."""
         try:
-            self._run(self.hosts[0], ray_config.submission(self.sweep, number))
+            self._run(self.cluster.hosts[0], ray_config.submission(self.sweep, number))
         except CommandFailed as error:
             if error.status == ALREADY_RUNS:
                 raise AlreadyRuns(f"the head of sweep {self.sweep.name} runs another launch") from None
@@ -108,13 +94,13 @@ class OnPremProvider(Provider[OnPrem]):
     def is_alive(self) -> bool | None:
         """Return True if Ray of this sweep runs on the head; None if the head is not reached."""
         try:
-            return self._ours(self.hosts[0]) > 0
+            return self._ours(self.cluster.hosts[0]) > 0
         except UserError:
             return None
 
     def resources(self) -> list[str]:
         """Return the hosts on which Ray of this sweep runs, and those that are not reached."""
-        found = ssh.run_on_all(self.hosts, self._ours)
+        found = ssh.run_on_all(self.cluster.hosts, self._ours)
         return [_line(host, count) for host, count in found.items() if count]
 
     def teardown(self, console: Console) -> list[str]:
@@ -124,7 +110,7 @@ class OnPremProvider(Provider[OnPrem]):
             UserError: names each host that was not reached; all other hosts are cleaned up.
         """
         removed = self._supervised_end(console)
-        found = self._stop_everywhere(self.hosts)
+        found = self._stop_everywhere(self.cluster.hosts)
         self._forget_started()
         folder = cluster_folder(self.sweep)
         shutil.rmtree(folder / "code", ignore_errors=True)
@@ -148,7 +134,7 @@ class OnPremProvider(Provider[OnPrem]):
         return ssh.run(self.cluster, host, script)
 
     def _check_reachable(self) -> None:
-        found = ssh.run_on_all(self.hosts, lambda host: self._run(host, "true"))
+        found = ssh.run_on_all(self.cluster.hosts, lambda host: self._run(host, "true"))
         problems = [problem for each in found.values() if isinstance(each, UserError) for problem in each.problems]
         if problems:
             raise UserError(problems, heading="cluster.hosts: some hosts were not reached; nothing was started")
@@ -176,7 +162,7 @@ class OnPremProvider(Provider[OnPrem]):
         """Ask the supervisor to stop in order, and wait for it.  Returns a line if there was one."""
         pattern = f"sweep[.](launch[.]head[.])?supervisor .* {self.sweep.name} [0-9]+"
         look = f"pgrep -u $(id -u) -f {json.dumps(pattern)} || true"
-        head = self.hosts[0]
+        head = self.cluster.hosts[0]
         try:
             if not self._run(head, look).strip():
                 return []

@@ -16,13 +16,12 @@ from sweep.console import duration, say
 from sweep.errors import AlreadyRuns, UserError
 from sweep.plan.platform import Host, Platform, fit
 from sweep.plan.status import SweepStatus
-from sweep.providers.base import REAL_CLOCK, Environment, Provider, Waiting
+from sweep.providers.base import Environment, Provider
 from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_name, private_text
 from sweep.providers.shipping import this_tree
 from sweep.providers.slurm import checks, jobs, scripts
 from sweep.spec.cluster import ClusterSection, Slurm
-from sweep.spec.sweep import Sweep
 
 SETTLE_SECONDS = 5.0  # time for a job to leave the queue after its sweep has ended
 GRACE_SECONDS = 90.0  # time for trials to write their resume state when a job is taken down
@@ -30,18 +29,9 @@ GONE_SECONDS = 120.0  # time for Slurm to end a job
 
 
 class SlurmProvider(Provider[Slurm]):
-    """The job of one sweep, submitted on Slurm's login node.
-
-    Args:
-        sweep: sweep that is run.
-        waiting: polls for the end of a job.
-    """
+    """The job of one sweep, submitted on Slurm's login node."""
 
     section: ClassVar[type[ClusterSection]] = Slurm
-
-    def __init__(self, sweep: Sweep, waiting: Waiting = REAL_CLOCK) -> None:
-        super().__init__(sweep)
-        self.waiting = waiting
 
     def platform(self) -> Platform:
         """Return the platform of the trials with all nodes of the job."""
