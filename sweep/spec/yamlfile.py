@@ -30,13 +30,14 @@ def read(path: Path) -> dict[str, Any]:
     """Return the contents of a YAML file that holds one mapping.
 
     Raises:
-        UserError: no such file, not YAML (with line and column), or not a mapping.
+        UserError: no such file, a folder, not YAML (with line and column), or not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError) as error:
         known = ", ".join(sorted(str(p) for p in Path("clusters").glob("*.yaml"))) or "none found"
-        raise UserError(f"{path}: no such file (here: {known})") from None
+        what = "is a folder, not a YAML file" if isinstance(error, IsADirectoryError) else "no such file"
+        raise UserError(f"{path}: {what} (here: {known})") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     return parse(text, str(path))

@@ -66,6 +66,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(config: Path) -> None:
     ("words", "messages"),
     [
         (["plan", "nowhere.yaml"], ["nowhere.yaml: no such file"]),
+        (["plan", "."], [".: is a folder, not a YAML file"]),
         (["plan", "CONFIG", "--set", "sweep.detecters=all"], ["did you mean 'detectors'"]),
         (
             ["plan", "CONFIG", "--set", "cluster.cpus=9999"],
