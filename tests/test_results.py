@@ -163,7 +163,7 @@ def test_the_sweep_is_the_one_launched_last_unless_it_is_named(folder: Path) -> 
     assert "unknown sweep 'tset', did you mean 'test'?" in problem
 
 
-def test_a_place_without_a_sweep_is_told_with_the_mend(tmp_path: Path) -> None:
+def test_a_place_without_a_sweep_is_told_with_the_fix(tmp_path: Path) -> None:
     (problem,) = problems(lambda: open_results(tmp_path / "nothing"))
     assert "no sweep was launched into" in problem and "python -m sweep launch" in problem
     (problem,) = problems(lambda: open_results("clusters/local.yaml"))
@@ -253,7 +253,7 @@ def test_best_prefers_what_was_validated(folder: Path) -> None:
         (lambda trial: (trial / "result.json").unlink(), "has no result yet"),
     ],
 )
-def test_a_detector_that_cannot_be_had_is_told_with_the_mend(
+def test_a_detector_that_cannot_be_had_is_told_with_the_fix(
     damage: Callable[[Path], object], message: str, folder: Path
 ) -> None:
     key = key_of(open_made(folder), "ganomaly")
@@ -372,7 +372,7 @@ def test_skipped_images_are_rows_without_numbers(folder: Path) -> None:
     assert len(found.trained.read(images, skip_bad=True).files) == 24
 
 
-def test_a_folder_of_bad_images_alone_is_a_fault_even_where_they_are_skipped(folder: Path) -> None:
+def test_a_folder_of_bad_images_alone_is_a_problem_even_where_they_are_skipped(folder: Path) -> None:
     (folder / "bad").mkdir()
     (folder / "bad/a.png").write_text("no image")
     heading, lines = problems(lambda: score_folder(folder, "best", folder / "bad", on_bad="skip"))
@@ -387,7 +387,7 @@ def test_a_folder_of_bad_images_alone_is_a_fault_even_where_they_are_skipped(fol
         (["STORE", "best", "nowhere"], ["nowhere: no such folder"]),
     ],
 )
-def test_a_fault_of_the_command_line_is_one_clear_message(words: list[str], messages: list[str], made: Path) -> None:
+def test_a_problem_of_the_command_line_is_one_clear_message(words: list[str], messages: list[str], made: Path) -> None:
     paths = {"STORE": made / "store", "FOLDER": made / "digits"}
     run = sweep("score", *[paths.get(word, word) for word in words])
     assert run.returncode == 1

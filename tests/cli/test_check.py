@@ -49,7 +49,7 @@ def test_this_machine_is_checked_and_left_as_it_was(tmp_path: Path) -> None:
     assert list((tmp_path / "store").rglob("checks/*")) == []
 
 
-def test_what_this_machine_has_not_is_not_ok_with_the_mend(tmp_path: Path) -> None:
+def test_what_this_machine_has_not_is_not_ok_with_the_fix(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where the store's folder should be")
     config = write_config(tmp_path, [{**STUDY, "datasets": ["mnist"]}], cluster={"cpus": 9999})
     run = sweep("check", config)
@@ -122,7 +122,7 @@ def test_the_configuration_for_rays_launcher_is_printed_and_was_checked_by_ray(o
         (["down", "-y"], "EC2: cannot list the resources of the sweep"),
     ],
 )
-def test_a_cloud_that_cannot_be_reached_is_one_clear_fault(on_aws: Path, words: list[str], message: str) -> None:
+def test_a_cloud_that_cannot_be_reached_is_one_clear_problem(on_aws: Path, words: list[str], message: str) -> None:
     verb, *more = words
     run = sweep(verb, on_aws, *more, **NOWHERE)
     assert run.returncode == 1
@@ -192,7 +192,7 @@ def test_rays_launcher_has_no_part_in_a_sweep_on_this_machine(tmp_path: Path) ->
     assert "use it with provider aws" in run.stderr
 
 
-def test_every_finding_is_shown_with_its_mend() -> None:
+def test_every_finding_is_shown_with_its_fix() -> None:
     from rich.console import Console
 
     console = Console(width=100, record=True, file=io.StringIO())

@@ -84,7 +84,7 @@ def test_a_dry_run_shows_the_plan_and_starts_nothing(config: Path) -> None:
         (["data", "put", "mnist", "CONFIG", "--set", "data.root=/nonexistent/x"], ["data.root"]),
     ],
 )
-def test_a_fault_is_one_clear_message_and_exit_code_1(words: list[str], messages: list[str], config: Path) -> None:
+def test_a_problem_is_one_clear_message_and_exit_code_1(words: list[str], messages: list[str], config: Path) -> None:
     run = sweep(*[config if word == "CONFIG" else word for word in words])
     assert run.returncode == 1, run.stdout
     for message in messages:
@@ -151,7 +151,7 @@ def launched(config: Path, *assignments: str) -> None:
     Ledger(open_store(spec.storage), spec.name).put_spec(record)
 
 
-def test_datasets_are_put_verified_mended_and_listed(config: Path) -> None:
+def test_datasets_are_put_verified_fixed_and_listed(config: Path) -> None:
     put = sweep("data", "put", "digits", config)
     assert put.returncode == 0, put.stderr
     assert "1,797 images" in put.stdout
@@ -191,7 +191,7 @@ def _keys(config: Path) -> list[str]:
     return [planned.key for planned in expand(spec, platform(spec)).fixed]
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault(config: Path) -> None:
+def test_a_reader_that_has_seen_enough_is_no_problem(config: Path) -> None:
     words = shlex.join(command("schema"))
     run = subprocess.run(
         ["bash", "-c", f"{words} | head -1; exit ${{PIPESTATUS[0]}}"],

@@ -96,7 +96,7 @@ def test_images_may_have_a_folder_of_their_own(annotated_root: Path) -> None:
     assert [scan[0] for scan in check(annotated_root, images="images")] == list(BOXES)
 
 
-def test_all_faults_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
+def test_all_problems_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
     images(
         tmp_path, ("area.png", "class.png", "fine.png", "inf.png", "number.png", "out.png", "size.png", "silent.png")
     )
@@ -199,7 +199,7 @@ FILE = '<!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]>'
         (voc(""), "a.xml object 1: a box without a class"),
     ],
 )
-def test_faulty_xml_is_a_fault_of_its_scan(text: str, problem: str, tmp_path: Path) -> None:
+def test_faulty_xml_is_a_problem_of_its_scan(text: str, problem: str, tmp_path: Path) -> None:
     images(tmp_path, ("a.png",))
     (tmp_path / "a.xml").write_text(text)
     assert problem in problems(tmp_path)["a.png"]
@@ -224,7 +224,7 @@ def test_xml_may_name_its_image(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "not UTF-8"),
     ],
 )
-def test_faulty_yolo_is_a_fault_of_its_scan(text: str | bytes, problem: str, tmp_path: Path) -> None:
+def test_faulty_yolo_is_a_problem_of_its_scan(text: str | bytes, problem: str, tmp_path: Path) -> None:
     images(tmp_path, ("a.png",))
     (tmp_path / "a.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
     (tmp_path / "obj.names").write_text("gun\nknife\n")

@@ -106,7 +106,7 @@ def test_images_of_one_folder_inside_a_class_are_a_group(root: Path) -> None:
     assert {sample.group for sample in samples(Classes(root=str(root)))} == {""}
 
 
-def test_a_group_in_train_and_in_test_is_a_fault(root: Path) -> None:
+def test_a_group_in_train_and_in_test_is_a_problem(root: Path) -> None:
     write_images(root, {f"{part}/{name}/scan 1": 1 for part in ("train", "test") for name in ("a", "b")})
     assert problems(Classes(root=str(root), groups="folder")) == [
         ": folder scan 1 is in train and in test, but its images must be on one side"
@@ -127,11 +127,11 @@ def test_hidden_and_other_files_are_left_alone_and_links_are_followed(root: Path
 
 
 @pytest.mark.parametrize("layout", [Folder, Mvtec, Classes])
-def test_a_folder_that_is_not_there_is_one_fault(layout: type[Layout], root: Path) -> None:
+def test_a_folder_that_is_not_there_is_one_problem(layout: type[Layout], root: Path) -> None:
     assert problems(layout(root=str(root))) == [": no such folder"]
 
 
-def test_all_faults_of_a_published_layout_are_told_at_once(root: Path) -> None:
+def test_all_problems_of_a_published_layout_are_told_at_once(root: Path) -> None:
     write_images(root, {"train/0.normal": 0, "train/1.abnormal": 1, "test/1.abnormal": 1, "test/2.more": 1})
     assert problems(Folder(root=str(root))) == [
         "train/1.abnormal: is not one of 0.normal",
@@ -140,7 +140,7 @@ def test_all_faults_of_a_published_layout_are_told_at_once(root: Path) -> None:
     ]
 
 
-def test_all_faults_of_mvtecs_layout_are_told_at_once(root: Path) -> None:
+def test_all_problems_of_mvtecs_layout_are_told_at_once(root: Path) -> None:
     write_images(root, {"train/hole": 1, "test/good": 0})
     assert problems(Mvtec(root=str(root))) == [
         "train: has no folder good",
@@ -158,7 +158,7 @@ def test_all_empty_classes_are_told_at_once(root: Path) -> None:
     ]  # fmt: skip
 
 
-def test_fewer_than_two_classes_and_wrong_names_of_classes_are_faults(root: Path) -> None:
+def test_fewer_than_two_classes_and_wrong_names_of_classes_are_problems(root: Path) -> None:
     root.mkdir()
     assert problems(Classes(root=str(root))) == [": needs at least two classes, each with a folder; it has none"]
     write_images(root, {"a": 1})

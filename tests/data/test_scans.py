@@ -122,7 +122,7 @@ def spoil(root: Path) -> None:
     (root / "boxes.csv").write_text(text)
 
 
-def test_all_faults_of_the_annotations_are_told_before_any_scan_is_read(root: Path) -> None:
+def test_all_problems_of_the_annotations_are_told_before_any_scan_is_read(root: Path) -> None:
     spoil(root)
     (root / "scan 04.png").write_bytes((root / "scan 04.png").read_bytes()[:200])
     with pytest.raises(DataError) as caught:

@@ -232,7 +232,7 @@ def test_a_launch_that_shall_outlive_its_terminal_does(launched: LaunchCase) -> 
     assert provider.up == ["a head"]
 
 
-def test_where_taking_down_fails_the_way_out_is_said_and_the_first_fault_is_the_one(launched: LaunchCase) -> None:
+def test_where_taking_down_fails_the_way_out_is_said_and_the_first_problem_is_the_one(launched: LaunchCase) -> None:
     def fail(words: str) -> Callable[[], None]:
         def raising() -> None:
             raise UserError(words)

@@ -120,7 +120,7 @@ def test_illegal_floats_are_refused_with_the_legal_ones(given: object) -> None:
         resolve(GANOMALY, "repo_head", {"lr": given})
 
 
-def test_all_faults_are_told_at_once_the_nearest_name_first() -> None:
+def test_all_problems_are_told_at_once_the_nearest_name_first() -> None:
     with pytest.raises(ValueError) as problem:
         resolve(GANOMALY, "repohead", {"widht": 3, "nz": 0, "lr": "x", "w_adv": -1})
     for part in (

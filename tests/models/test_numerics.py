@@ -58,7 +58,7 @@ def test_other_precisions_change_no_bit_on_a_cpu(precision: str) -> None:
         assert torch.equal(layer(x), functional.conv2d(x, layer.weight, layer.bias))
 
 
-def test_after_a_fault_within_a_network_nothing_is_left_on() -> None:
+def test_after_an_error_within_a_network_nothing_is_left_on() -> None:
     layer = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(7, 7))
     with pytest.raises(RuntimeError), use_precision("bf16", "cpu"):
         layer(torch.zeros(1, 1, 4, 4))

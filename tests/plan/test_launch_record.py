@@ -57,7 +57,7 @@ def test_what_was_written_is_read_back_with_the_store_where_it_is_now(sweep: Swe
         (lambda found: found.pop("argv"), "argv: must be given"),
     ],
 )
-def test_what_another_version_wrote_is_a_fault_with_the_mend(
+def test_what_another_version_wrote_is_a_problem_with_the_fix(
     change: Callable[[Written], Any], message: str, sweep: Sweep, ledger: Ledger
 ) -> None:
     found = written(sweep)
@@ -70,7 +70,7 @@ def test_what_another_version_wrote_is_a_fault_with_the_mend(
     assert "commit 0123abc: launch it again" in refused.value.heading
 
 
-def test_all_of_its_faults_are_told_at_once(sweep: Sweep, ledger: Ledger) -> None:
+def test_all_of_its_problems_are_told_at_once(sweep: Sweep, ledger: Ledger) -> None:
     found = written(sweep)
     del found["platform"], found["argv"], found["sweep"]["name"]
     with pytest.raises(UserError) as refused:

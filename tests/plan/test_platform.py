@@ -81,7 +81,7 @@ def test_slots_use_neither_more_cores_nor_more_gpus_than_there_are(
         ({**SLURM, "gpus": 1, "gpu": "NVIDIA L4"}, {"precision": "tf32"}, "set cluster.capability if the GPUs have it"),
     ],
 )
-def test_a_trial_that_finds_no_place_is_told_which_key_to_mend(
+def test_a_trial_that_finds_no_place_is_told_which_key_to_fix(
     cluster: dict[str, Any], trial: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -134,7 +134,7 @@ def test_the_file_system_of_a_folder_is_that_of_its_deepest_mount(tmp_path: Path
     assert is_network("nfs4") and is_network("fuse.sshfs") and is_network("lustre") and not is_network("ext4")
 
 
-def test_a_folder_of_this_machine_is_no_fault_but_a_question(tmp_path: Path) -> None:
+def test_a_folder_of_this_machine_is_no_problem_but_a_question(tmp_path: Path) -> None:
     found = check_shared_folder("folder", tmp_path, "every node")
     assert isinstance(found, Finding) and found.state in ("unknown", "ok")
     assert "every node" in found.found + found.fix

@@ -71,7 +71,7 @@ def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
         ({"auth": {"ssh_key": "x"}}, "ssh_key"),
     ],
 )
-def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], named: str) -> None:
+def test_what_ray_refuses_is_a_problem_of_cluster_ray(keys: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError) as caught:
         ray_yaml.validate(generated(on_hosts(ray=keys)))
     assert "cluster.ray" in str(caught.value) and named in str(caught.value)
@@ -176,7 +176,7 @@ def findings(sweep: Sweep) -> dict[str, Finding]:
     return {finding.name: finding for finding in checks.findings(sweep)}
 
 
-def test_every_host_is_looked_at_and_each_fault_has_its_mend(ssh: FakeSsh, tmp_path: Path) -> None:
+def test_every_host_is_looked_at_and_each_problem_has_its_fix(ssh: FakeSsh, tmp_path: Path) -> None:
     import ray
 
     environment = tmp_path / "venv"

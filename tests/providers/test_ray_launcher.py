@@ -20,7 +20,7 @@ from sweep.providers.ray_launcher import Launcher
 from tests.support.sweeps import ROOT, descendants, wait_until
 
 
-def test_a_failure_is_one_fault_with_the_last_that_was_printed_and_where_the_rest_is(tmp_path: Path) -> None:
+def test_a_failure_is_one_problem_with_the_last_that_was_printed_and_where_the_rest_is(tmp_path: Path) -> None:
     words: list[str] = []
     with pytest.raises(UserError) as caught:
         Launcher(tmp_path).up({"cluster_name": "x", "provider": {"type": "nonsense"}}, words.append)
@@ -46,7 +46,7 @@ def test_a_file_of_secrets_is_whole_or_as_it_was_and_for_its_owner_alone(tmp_pat
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_disk_that_is_full_is_one_fault_that_names_the_variable(
+def test_a_disk_that_is_full_is_one_problem_that_names_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_launcher, "private_text", full)

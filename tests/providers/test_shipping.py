@@ -166,7 +166,7 @@ def test_many_headers_are_looked_through_at_once() -> None:
     assert find_secret("x", "\n".join(lines).encode()) is None
 
 
-def test_the_line_of_a_secret_is_named_and_all_faults_are_said_at_once(tmp_path: Path) -> None:
+def test_the_line_of_a_secret_is_named_and_all_problems_are_said_at_once(tmp_path: Path) -> None:
     key = SECRETS["an AWS access key"]
     root = tree(tmp_path, {"a.py": f"x\ny = '{key}'\n", "b.py": SECRETS["a GitHub token"], "c.py": "fine"})
     with pytest.raises(UserError) as caught:

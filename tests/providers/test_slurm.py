@@ -232,7 +232,7 @@ def test_a_job_is_submitted_as_generated_and_only_its_logs_outlive_it(slurm: Fak
     assert [path.name for path in folder.path.iterdir()] == ["job-12.log"]
 
 
-def test_a_shared_folder_that_takes_nothing_is_a_fault(slurm: FakeSlurm, tmp_path: Path) -> None:
+def test_a_shared_folder_that_takes_nothing_is_a_problem(slurm: FakeSlurm, tmp_path: Path) -> None:
     sweep = on_slurm(tmp_path)
     provider, folder = SlurmProvider(sweep, AT_ONCE), scripts.folder_of(sweep).path
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +254,7 @@ def test_a_running_job_is_asked_to_stop_in_order_first(slurm: FakeSlurm, tmp_pat
     ("program", "message"),
     [("#!/bin/sh\nexec /bin/sleep 1000\n", "scancel: no answer for"), ("", "scancel cannot be run here")],
 )
-def test_a_slurm_that_does_not_end_a_job_is_a_fault_that_says_so(
+def test_a_slurm_that_does_not_end_a_job_is_a_problem_that_says_so(
     slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, message: str
 ) -> None:
     (tmp_path / "bin/scancel").write_text(program)

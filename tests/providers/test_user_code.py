@@ -79,9 +79,7 @@ def test_a_module_of_the_tree_goes_with_the_code(cluster: dict[str, Any], tree: 
 
 
 @pytest.mark.parametrize("cluster", [*MADE, *READY, SLURM])
-def test_a_module_that_lies_elsewhere_is_told_with_the_mend(
-    cluster: dict[str, Any], tree: Path, tmp_path: Path
-) -> None:
+def test_a_module_that_lies_elsewhere_is_told_with_the_fix(cluster: dict[str, Any], tree: Path, tmp_path: Path) -> None:
     (tmp_path / "mine_outside.py").write_text(OWN)
     found = sweep_with(cluster, "mine_outside", tmp_path)
     (line,) = user_code.findings(provider_of(found), tree)
@@ -126,7 +124,7 @@ def distribution(folder: Path, name: str) -> None:
     (folder / f"{name}-1.dist-info/RECORD").write_text("mine_installed.py,,\n")
 
 
-def test_a_package_is_no_fault_where_the_environment_may_have_it(tree: Path, installed: Path, tmp_path: Path) -> None:
+def test_a_package_is_no_problem_where_the_environment_may_have_it(tree: Path, installed: Path, tmp_path: Path) -> None:
     distribution(installed, "mine")
     for cluster in READY:
         assert states(sweep_with(cluster, "mine_installed", tmp_path), tree) == (["unknown"], False)

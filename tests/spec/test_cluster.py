@@ -70,12 +70,12 @@ def problems_of(**sections: Any) -> list[str]:
         ({"provider": "existing", "address": "http://h", "python": "python -c x"}, "cluster.python: "),
     ],
 )
-def test_a_fault_of_the_cluster_says_what_is_legal(cluster: Any, message: str) -> None:
+def test_a_problem_of_the_cluster_says_what_is_legal(cluster: Any, message: str) -> None:
     problems = problems_of(cluster=cluster)
     assert any(message in problem for problem in problems), problems
 
 
-def test_what_a_cloud_needs_is_asked_for_beside_all_other_faults() -> None:
+def test_what_a_cloud_needs_is_asked_for_beside_all_other_problems() -> None:
     problems = problems_of(cluster={"provider": "aws", "max_worker": 1}, storage="./here", budget={})
     places = sorted(problem.partition(":")[0] for problem in problems)
     assert places == ["budget.max_hours", "cluster", "storage"]
@@ -90,7 +90,7 @@ def test_what_a_cloud_needs_is_asked_for_beside_all_other_faults() -> None:
         {"provider": "existing", "address": "http://h:8265"},
     ],
 )
-def test_a_storage_that_other_machines_cannot_see_is_a_fault(cluster: dict[str, Any], storage: str) -> None:
+def test_a_storage_that_other_machines_cannot_see_is_a_problem(cluster: dict[str, Any], storage: str) -> None:
     (problem,) = problems_of(cluster=cluster, storage=storage)
     assert problem.startswith(f"storage: must be s3://bucket/prefix on {cluster['provider']}, or an absolute folder")
     for legal in ("s3://b/p", "/nfs/results"):

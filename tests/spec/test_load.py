@@ -34,7 +34,7 @@ def problems_in_study(**keys: Any) -> list[str]:
     return problems_of({"storage": "./r", "sweep": {"studies": [{**STUDY, **keys}]}})
 
 
-def test_all_faults_are_reported_at_once_each_with_its_place() -> None:
+def test_all_problems_are_reported_at_once_each_with_its_place() -> None:
     problems = problems_of(
         {
             "storage": "./r",
@@ -99,12 +99,12 @@ def test_all_faults_are_reported_at_once_each_with_its_place() -> None:
         ({"name": "a/b"}, "pattern"),
     ],
 )
-def test_each_fault_says_what_is_legal(keys: dict[str, Any], message: str) -> None:
+def test_each_problem_says_what_is_legal(keys: dict[str, Any], message: str) -> None:
     problems = problems_in_study(**keys)
     assert any(message in problem for problem in problems), problems
 
 
-def test_a_value_of_no_legal_kind_is_one_fault_with_every_kind() -> None:
+def test_a_value_of_no_legal_kind_is_one_problem_with_every_kind() -> None:
     problems = problems_of({"storage": "./r", "trial": {"gpus": "two"}, "sweep": {"study": "quickstart"}})
     (problem,) = problems
     assert problem.startswith("trial.gpus: input should be 'auto', or a valid number") and problem.endswith(
@@ -123,7 +123,7 @@ def test_a_named_study_takes_the_keys_of_the_sweep() -> None:
     assert all(study.abnormal == ("5", "6", "7", "8") for study in sweep.studies)
 
 
-def test_a_fault_in_a_key_of_the_sweep_is_reported_once_and_there() -> None:
+def test_a_problem_in_a_key_of_the_sweep_is_reported_once_and_there() -> None:
     problems = problems_of({"storage": "./r", "sweep": {"study": "quickstart", "datasets": ["digts"]}})
     assert len(problems) == 1
     assert problems[0].startswith("sweep.datasets: unknown dataset 'digts'")
@@ -148,7 +148,7 @@ def test_every_key_can_be_overridden(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("assignment", ["nonsense", "=1", "storage.x=1", "sweep.studies.7.seeds=1", "a={"])
-def test_an_override_that_cannot_be_laid_over_is_a_fault(tmp_path: Path, assignment: str) -> None:
+def test_an_override_that_cannot_be_laid_over_is_a_problem(tmp_path: Path, assignment: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("storage: a\nsweep: {studies: [{}]}\n")
     with pytest.raises(UserError, match="--set"):
@@ -165,7 +165,7 @@ def test_an_override_that_cannot_be_laid_over_is_a_fault(tmp_path: Path, assignm
         ("storage: x\nsweep: 3\n", "sweep: must be given"),
     ],
 )
-def test_a_file_that_holds_no_sweep_is_a_fault(tmp_path: Path, content: str, message: str) -> None:
+def test_a_file_that_holds_no_sweep_is_a_problem(tmp_path: Path, content: str, message: str) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(content)
     with pytest.raises(UserError) as caught:
@@ -173,8 +173,13 @@ def test_a_file_that_holds_no_sweep_is_a_fault(tmp_path: Path, content: str, mes
     assert message in str(caught.value)
 
 
-def test_a_missing_file_is_a_fault_that_lists_those_there() -> None:
-    with pytest.raises(UserError, match="no such file"):
+def test_a_missing_file_is_a_problem_that_lists_those_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no such file \(here: none found\)"):
+        load(Path("nowhere.yaml"))
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters/mine.yaml").touch()
+    with pytest.raises(UserError, match=r"no such file \(here: clusters/mine.yaml\)"):
         load(Path("nowhere.yaml"))
 
 

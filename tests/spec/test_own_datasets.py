@@ -81,7 +81,7 @@ def test_a_size_of_its_own_wins_over_that_of_all_sets(folder: Path) -> None:
     assert resolve(raw).preparation("bottles").startswith("s64-")
 
 
-def test_all_faults_of_declarations_are_told_at_once_each_with_its_place(folder: Path) -> None:
+def test_all_problems_of_declarations_are_told_at_once_each_with_its_place(folder: Path) -> None:
     sets: dict[str, dict[str, object]] = {
         "mnist": {"layout": "folder", "root": "x"},
         "a b": {"layout": "folder", "root": "x"},
@@ -108,7 +108,7 @@ def test_all_faults_of_declarations_are_told_at_once_each_with_its_place(folder:
     ]
 
 
-def test_a_set_that_is_neither_stored_nor_here_is_told_with_the_mend(folder: Path) -> None:
+def test_a_set_that_is_neither_stored_nor_here_is_told_with_the_fix(folder: Path) -> None:
     shutil.rmtree(folder / "bottle")
     found = problems(body(folder, bottles(folder), abnormal=["hole"], protocol="F0"))
     assert found[0] == f"data.sets.bottles: {folder / 'bottle'}: no such folder"

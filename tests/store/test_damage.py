@@ -22,7 +22,7 @@ def made(tmp_path: Path) -> MadeUp:
 
 
 @pytest.mark.parametrize("data", [TRUNCATED, EMPTY, NO_RECORD, NO_TEXT, NO_STATUS])
-def test_a_damaged_result_is_named_with_the_mend(made: MadeUp, data: bytes) -> None:
+def test_a_damaged_result_is_named_with_the_fix(made: MadeUp, data: bytes) -> None:
     key = made.planned[0].key
     made.store.put(f"trials/{key}/result.json", data)
     with pytest.raises(Damaged, match=rf"trials/{key}/result\.json .* delete trials/{key} there and launch again"):

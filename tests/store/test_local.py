@@ -98,7 +98,7 @@ def test_leftovers_of_dead_writers_are_removed_when_the_store_is_opened(local: L
     assert sorted(os.listdir(temporary)) == ["young", "young tree"]
 
 
-def test_a_full_disk_is_reported_with_the_mend_and_leaves_nothing_behind(
+def test_a_full_disk_is_reported_with_the_fix_and_leaves_nothing_behind(
     local: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:

@@ -42,7 +42,7 @@ def test_a_missing_bucket_is_not_made_and_every_call_says_how_to_make_it(
         assert_no_chain(caught.value)
 
 
-def test_refused_credentials_are_reported_with_the_mend(seaweed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_credentials_are_reported_with_the_fix(seaweed_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     for call in every_call(open_store(seaweed_url)):
         with pytest.raises(StoreError, match="credentials") as caught:
@@ -50,7 +50,7 @@ def test_refused_credentials_are_reported_with_the_mend(seaweed_url: str, monkey
         assert_no_chain(caught.value)
 
 
-def test_no_credentials_are_reported_with_the_mend(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_are_reported_with_the_fix(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     with pytest.raises(StoreError, match="set AWS_ACCESS_KEY_ID") as caught:
@@ -59,7 +59,7 @@ def test_no_credentials_are_reported_with_the_mend(moto_url: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1", "localhost:9000", "http://no-such-host.invalid"])
-def test_an_endpoint_that_is_not_there_is_reported_with_the_mend(
+def test_an_endpoint_that_is_not_there_is_reported_with_the_fix(
     moto_url: str, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)

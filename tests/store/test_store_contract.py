@@ -368,7 +368,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         ("/dev/null/runs", "Not a directory"),
     ],
 )
-def test_an_address_of_no_store_is_refused_with_the_mend(url: str, message: str) -> None:
+def test_an_address_of_no_store_is_refused_with_the_fix(url: str, message: str) -> None:
     with pytest.raises(StoreError, match=message) as caught:
         open_store(url)
     assert_no_chain(caught.value)

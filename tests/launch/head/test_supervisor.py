@@ -77,7 +77,7 @@ def test_a_launch_that_has_ended_is_not_run_again_but_its_last_command_is(tmp_pa
     assert not (tmp_path / "store/trials").exists()
 
 
-def test_there_is_one_for_each_sweep_and_machine_and_starting_it_again_is_no_fault(tmp_path: Path) -> None:
+def test_there_is_one_for_each_sweep_and_machine_and_starting_it_again_is_no_problem(tmp_path: Path) -> None:
     number = damaged(tmp_path)
     first = supervise(tmp_path, number, "--pause", "60")
     try:

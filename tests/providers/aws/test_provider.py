@@ -86,7 +86,7 @@ def test_what_this_machine_keeps_is_for_its_owner_alone_and_made_once(tmp_path: 
     assert folder.token.read_text() != before[0]
 
 
-def test_a_folder_that_cannot_be_written_is_a_fault_that_names_the_variable(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_a_problem_that_names_the_variable(tmp_path: Path) -> None:
     (tmp_path / "anomaly-sweep").write_text("a file")
     with pytest.raises(UserError, match="XDG_CACHE_HOME"):
         Folder(SWEEP, {"XDG_CACHE_HOME": str(tmp_path)}).make()
@@ -114,7 +114,7 @@ def test_making_ships_the_code_and_a_head_that_is_up_is_kept_as_it_was_made(
 
 
 @pytest.mark.parametrize("what", ["copy_to", "private_text"])
-def test_a_disk_that_is_full_is_a_fault_that_names_the_variable(
+def test_a_disk_that_is_full_is_a_problem_that_names_the_variable(
     ec2: Any, plan: SweepStatus, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     def full(*_: object) -> None:

@@ -53,7 +53,7 @@ def test_ray_accepts_what_is_generated_for_the_shipped_file() -> None:
         ({"setup_commands": "pip install x"}, "cluster.ray"),
     ],
 )
-def test_what_ray_refuses_is_a_fault_of_cluster_ray(keys: dict[str, Any], named: str) -> None:
+def test_what_ray_refuses_is_a_problem_of_cluster_ray(keys: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError) as caught:
         ray_yaml.validate(generated({"ray": keys}))
     assert "cluster.ray" in str(caught.value)

@@ -145,7 +145,7 @@ def test_machines_that_were_asked_for_are_waited_for_where_only_their_key_is_see
     assert "machine" in [thing.kind for thing in teardown.list_resources(REGION, OURS)]
 
 
-def test_what_does_not_go_is_named_with_the_mend(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_go_is_named_with_the_fix(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     make(ec2, OURS, ("head",))
     monkeypatch.setattr(client, "client", lambda service, region: Slow(ec2, refusals=10**6))
     monkeypatch.setattr(teardown, "PATIENCE_SECONDS", 0.2)
@@ -154,7 +154,7 @@ def test_what_does_not_go_is_named_with_the_mend(ec2: Any, monkeypatch: pytest.M
     monkeypatch.undo()
 
 
-def test_expired_credentials_are_a_fault_and_not_a_traceback(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_credentials_are_a_problem_and_not_a_traceback(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def expired(service: str, region: str) -> Any:
         raise ClientError({"Error": {"Code": "RequestExpired", "Message": "Request has expired."}}, "DescribeInstances")
 
