@@ -93,3 +93,18 @@ def start(machines: Sequence[Machine]) -> None:
 def states(controller: Machine) -> list[str]:
     """Return the states of all nodes as sinfo prints them, e.g. "idle"."""
     return controller.run(["sinfo", "--noheader", "--Node", "--format=%T"]).stdout.split()
+
+
+def shorten_delay(controller: Machine) -> int:
+    """Let jobs that were put back into the queue start in 5 s, instead of after Slurm's two minutes; call it once.
+
+    Not at once: Slurm takes a start back that falls into the second of the update, and the job is then lost.
+
+    Returns:
+        Number of jobs that wait.  A job whose nodes still end its former run does not count as waiting.
+    """
+    waiting = controller.run(["squeue", "--noheader", "--states=PENDING", "--format=%i %T"]).stdout.splitlines()
+    jobs = [line.split()[0] for line in waiting if line.endswith("PENDING")]
+    for job in jobs:
+        controller.run(["scontrol", "update", f"JobId={job}", "StartTime=now+5"], user="root")
+    return len(jobs)

@@ -78,12 +78,7 @@ def test_a_job_that_its_walltime_ends_requeues_and_ends_with_the_same_table(site
     def ended() -> bool:
         nonlocal hurried
         if launch.poll() is None and job_output(site).count("back into the queue") > hurried:
-            waiting = controller.run(["squeue", "--noheader", "--states=PENDING", "--format=%i"]).stdout.split()
-            for (
-                job
-            ) in waiting:  # Slurm delays it by two minutes; if it started in the same second, Slurm would revoke that
-                controller.run(["scontrol", "update", f"JobId={job}", "StartTime=now+5"], user="root")
-                hurried += 1
+            hurried += slurm.shorten_delay(controller)
         return launch.poll() is not None
 
     def logs() -> str:
@@ -126,15 +121,13 @@ def test_a_job_that_slurm_takes_back_goes_on_when_it_runs_again(site: Premises, 
     (job,) = controller.run(["squeue", "--noheader", "--format=%i"]).stdout.split()
     requeued = controller.run(["scontrol", "requeue", job], user="root")
     assert requeued.returncode == 0, requeued.stderr
-    hurried = False
+    hurried = 0
 
     def again() -> bool:
         nonlocal hurried
         assert launch.poll() is None, logs()
         shown = controller.run(["scontrol", "show", "job", job]).stdout
-        if "JobState=PENDING" in shown and not hurried:  # Slurm delays the next run by two minutes
-            controller.run(["scontrol", "update", f"JobId={job}", "StartTime=now+5"], user="root")
-            hurried = True
+        hurried = hurried or slurm.shorten_delay(controller)
         return "JobState=RUNNING" in shown and "Restarts=1" in shown
 
     wait(again, SECONDS, logs)
