@@ -18,7 +18,9 @@ from pathlib import Path
 
 from data.errors import DataError
 
+ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups")
 USED = "content.json"  # a copy's last file to be written; its time is set whenever the copy is opened
+FILES = (USED, *(f"{name}.npy" for name in ARRAYS))
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,28 @@ class Copy:
             with _lock(f"{self.folder}.lock", fcntl.LOCK_EX | fcntl.LOCK_NB), ExitStack() as stack:
                 if (self.folder / USED).exists():
                     stack.enter_context(_lock(str(self.folder / USED), fcntl.LOCK_EX | fcntl.LOCK_NB))
-                shutil.rmtree(self.folder, ignore_errors=True)
-                shutil.rmtree(self.beside, ignore_errors=True)
+                self.remove()
                 return True
         except (BlockingIOError, PermissionError):
             return False
+
+    def remove(self) -> None:
+        """Remove the copy, also an incomplete one.  The caller holds its lock.
+
+        Only files that a copy consists of are removed: a user may choose a folder for the cache that holds other files.
+        """
+        for folder in (self.folder, self.beside):
+            with suppress(OSError):
+                for name in FILES:
+                    (folder / name).unlink(missing_ok=True)
+                folder.rmdir()
 
     def size(self) -> int:
         """Return the size of the copy's files in bytes, incomplete ones included."""
         total = 0
         for folder in (self.folder, self.beside):
             with suppress(FileNotFoundError):
-                total += sum(file.stat().st_size for file in folder.iterdir())
+                total += sum(file.stat().st_size for file in folder.iterdir() if file.name in FILES)
         return total
 
     def last_used(self) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,13 +18,12 @@ import numpy.typing as npt
 from numpy.lib.format import write_array_header_1_0
 
 from data.errors import DataError, put_command
-from data.storage.cache import USED, Copy, explain_disk_errors, make_room
+from data.storage.cache import ARRAYS, USED, Copy, explain_disk_errors, make_room
 from data.storage.manifest import Fingerprint, Manifest, Rows, Store
 from data.storage.parallel import map_in_order
 from data.storage.parquet import decode
 from data.storage.shards import compare_shard, fetch, shard_paths, stored_manifest
 
-ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups")
 ROW_BYTES = 256  # estimate for the columns other than the images, per row
 
 Array = npt.NDArray[Any]
@@ -138,8 +136,7 @@ def _description(manifest: Manifest) -> dict[str, Any]:
 
 def _build(store: Store, manifest: Manifest, copy: Copy) -> None:
     """Write the copy under a temporary name, then rename it, so that an incomplete copy is never used."""
-    shutil.rmtree(copy.beside, ignore_errors=True)  # left by a killed process: this process has the lock
-    shutil.rmtree(copy.folder, ignore_errors=True)  # damaged: a complete copy would have been opened
+    copy.remove()  # a killed process has left it, or it is damaged: a complete copy would have been opened
     copy.beside.mkdir()
     try:
         for name, column in _write_images(copy.beside / "images.npy", store, manifest).items():
@@ -147,7 +144,7 @@ def _build(store: Store, manifest: Manifest, copy: Copy) -> None:
         (copy.beside / USED).write_text(json.dumps(_description(manifest)))
         os.replace(copy.beside, copy.folder)
     except BaseException:
-        shutil.rmtree(copy.beside, ignore_errors=True)
+        copy.remove()
         raise
 
 

@@ -61,6 +61,20 @@ def test_the_least_recently_used_copy_goes_first(oldest: int, stays: int, store:
     assert cached_sizes(tmp_path) == sorted([stays, 32])
 
 
+def test_files_of_others_in_the_cache_folder_stay(store: Store, tmp_path: Path) -> None:
+    """A user may choose any folder for the cache, for example one with a lock file and a folder of the same name."""
+    (tmp_path / "poetry.lock").touch()
+    others = [tmp_path / "poetry/pages.txt", tmp_path / "poetry.building/a/b.txt"]
+    open_copy(store, tmp_path, 8)
+    others += [next(tmp_path.glob("digits-s8-*/content.json")).with_name("notes.txt")]
+    for file in others:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine")
+    open_copy(store, tmp_path, 16, cache_bytes=1)
+    assert [file.read_text() for file in others] == ["mine"] * 3
+    assert not list(tmp_path.glob("digits-s8-*/*.npy")), "what was ours is evicted"
+
+
 def test_opening_a_copy_is_using_it(store: Store, tmp_path: Path) -> None:
     open_copy(store, tmp_path, 8)
     open_copy(store, tmp_path, 16)

@@ -211,18 +211,28 @@ def lock(storage: str, sweep: str, number: int) -> int:
     Raises:
         AlreadySupervised: another supervisor holds the lock.
     """
-    digest = hashlib.sha256(f"{storage}\n{sweep}".encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"sweep-supervisor-{os.getuid()}-{digest}"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(descriptor, 100)
+    path = lock_file(storage, sweep)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(descriptor, 100)
+            os.close(descriptor)
+            raise AlreadySupervised(json.loads(holder or b"0")) from None
+        with suppress(FileNotFoundError):  # its last holder has removed the file in the meantime: another one counts
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                break
         os.close(descriptor)
-        raise AlreadySupervised(json.loads(holder or b"0")) from None
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(number).encode())
     return descriptor
+
+
+def lock_file(storage: str, sweep: str) -> Path:
+    """Return the path of the file that the supervisor of a sweep locks on this machine, and removes at its end."""
+    digest = hashlib.sha256(f"{storage}\n{sweep}".encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"sweep-supervisor-{os.getuid()}-{digest}"
 
 
 def touch(file: Path, ended: threading.Event) -> None:
@@ -305,6 +315,7 @@ def main() -> int:
             tell(f"the command ended with status {status}")
         ended.set()
         touching.join()
+        lock_file(options.storage, options.sweep).unlink(missing_ok=True)  # the lock itself ends with this process
 
 
 def _detach() -> bool:

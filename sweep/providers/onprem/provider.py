@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -160,16 +161,18 @@ class OnPremProvider(Provider[OnPrem]):
 
     def _supervised_end(self, console: Console) -> list[str]:
         """Ask the supervisor to stop in order, and wait for it.  Returns a line if there was one."""
-        pattern = f"sweep[.](launch[.]head[.])?supervisor .* {self.sweep.name} [0-9]+"
-        look = f"pgrep -u $(id -u) -f {json.dumps(pattern)} || true"
+        # With the storage: a sweep of the same name in another store is another sweep.
+        launch = re.sub(r"[][.*+?(){}|$^\\]", r"\\\g<0>", f"{self.sweep.storage} {self.sweep.name}")
+        pattern = shlex.quote(f"sweep[.](launch[.]head[.])?supervisor {launch} [0-9]+")
+        look = f"pgrep -u $(id -u) -f {pattern} || true"
         head = self.cluster.hosts[0]
         try:
             if not self._run(head, look).strip():
                 return []
             say(console, f"{head}: trials write their resume state, at most {duration(GRACE_SECONDS)}")
-            self._run(head, f"pkill -TERM -u $(id -u) -f {json.dumps(pattern)} || true")
+            self._run(head, f"pkill -TERM -u $(id -u) -f {pattern} || true")
             if self.waiting.until_none(lambda: self._run(head, look).strip(), GRACE_SECONDS):
-                self._run(head, f"pkill -KILL -u $(id -u) -f {json.dumps(pattern)} || true")
+                self._run(head, f"pkill -KILL -u $(id -u) -f {pattern} || true")
         except UserError:
             return []  # the caller reports the same host when it stops Ray there
         return [f"the supervisor on {head}"]

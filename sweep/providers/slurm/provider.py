@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 import sys
@@ -23,6 +24,7 @@ from sweep.providers.shipping import this_tree
 from sweep.providers.slurm import checks, jobs, scripts
 from sweep.spec.cluster import ClusterSection, Slurm
 
+OURS = re.compile(r"code(\.new)?|auth_token|launch-[0-9]+")  # files and folders that launches make, without logs
 SETTLE_SECONDS = 5.0  # time for a job to leave the queue after its sweep has ended
 GRACE_SECONDS = 90.0  # time for trials to write their resume state when a job is taken down
 GONE_SECONDS = 120.0  # time for Slurm to end a job
@@ -113,7 +115,8 @@ class SlurmProvider(Provider[Slurm]):
         return jobs.jobs(cluster_name(self.sweep))
 
     def _leftovers(self, folder: Path) -> list[Path]:
-        return [path for path in sorted(folder.glob("*")) if path.suffix != ".log"]
+        """Return what launches have put into the folder, without logs, and without the user's own files."""
+        return [path for path in sorted(folder.glob("*")) if OURS.fullmatch(path.name)]
 
     def _end(self, *, in_order: bool) -> None:
         """End every job of the sweep and wait until the queue has none; if in order, for as long as that may take."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from sweep.errors import ALREADY_RUNS, DONE, INTERRUPTED, USER_ERROR
-from sweep.launch.head.supervisor import Supervisor
+from sweep.launch.head.supervisor import Supervisor, lock_file
 from sweep.store import launch_status, open_store
 from sweep.store.launch_status import LaunchStatus
 from tests.support.launches import SWEEP, ended_head, put_launch, supervise, words
-from tests.support.sweeps import ROOT, descendants, environment, logged, wait_until, write_config
+from tests.support.sweeps import ROOT, descendants, environment, logged, wait_until, words_of, write_config
 
 
 def launched(folder: Path) -> int:
@@ -86,10 +86,12 @@ def test_there_is_one_for_each_sweep_and_machine_and_starting_it_again_is_no_pro
         assert supervise(tmp_path, number + 1, *then(tmp_path)).wait(timeout=60) == ALREADY_RUNS
         assert not (tmp_path / "then").exists(), "a supervisor that is refused ends nothing"
         assert first.poll() is None
+        assert lock_file(str(tmp_path / "store"), SWEEP).exists()
     finally:
         first.send_signal(signal.SIGTERM)
     assert first.wait(timeout=60) == INTERRUPTED, "after a stop it does not wait any longer"
     assert ended_head(tmp_path).exit_code == INTERRUPTED
+    assert not lock_file(str(tmp_path / "store"), SWEEP).exists()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_its_driver_dies_with_it_so_that_the_next_one_can_take_over(tmp_path: Pa
 
 def _drives(pid: int) -> bool:
     try:
-        return b"sweep.launch.head\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"sweep.launch.head\0" in words_of(pid)
     except OSError:
         return False
 
