@@ -19,10 +19,10 @@ Handler = Callable[[int, FrameType | None], Any]
 DIES_WITH_PARENT = sys.platform == "linux"  # even if the parent is killed; other systems do not offer this
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends; for `preexec_fn`."""
+def die_with_parent(by: int = signal.SIGKILL) -> None:
+    """Ask the kernel to send a signal to this process when its parent ends; for `preexec_fn`."""
     if DIES_WITH_PARENT:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
 
 
 def term_suspends() -> bool:

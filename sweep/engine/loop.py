@@ -27,6 +27,8 @@ from sweep.store.ledger import Ledger, Record
 
 GENERATION_TRIALS = 2000  # Tune's memory and its state file grow with the number of trials
 MAX_CONSECUTIVE_CRASHES = 3  # of the tuner process, with no result in between
+MAX_STARTS = 6  # tries to start Ray the first time: on a busy machine Ray gives up on its own parts
+LONGEST_PAUSE = 30.0  # seconds between two of these tries
 STOPPED = "stopped; the same command goes on where it was"
 
 
@@ -59,6 +61,7 @@ class TrialLoop:
         watch: receives every event, and None after each second without one.
         patience: seconds for trials to write their resume state after a stop was requested.
         echo_seconds: a second signal within this time repeats the first one and is ignored.
+        pause: seconds before the second try to start Ray; each further pause is twice as long.
     """
 
     sweep: Sweep
@@ -75,6 +78,7 @@ class TrialLoop:
     watch: Callable[[Record | None, Progress], None] | None = None
     patience: float = math.inf
     echo_seconds: float = 0.0
+    pause: float = 1.0
 
     def run(self, lease: Lease, tuner: TunerProcess, status: SweepStatus | None = None) -> LoopEnd:
         """Run until no trial is left.
@@ -161,6 +165,7 @@ class _Run:
     cause: str | None = None
     spent: str | None = None
     stranded: str | None = None
+    _ready: bool = False  # a tuner process has started its Ray at least once
     _crashes: int = 0
     _results: int = 0
     _running_until: float = field(default_factory=time.monotonic)
@@ -192,6 +197,7 @@ class _Run:
 
     def _take(self, event: Record | None) -> None:
         """Pass an event on to all that follow the launch: kept weights, progress, and the caller's `watch`."""
+        self._ready = self._ready or (event is not None and event["event"] == "ready")
         if event is not None and event["event"] == "result":
             self._results += 1
             if self.weights is not None:
@@ -225,10 +231,21 @@ class _Run:
         self._crashes = 0 if self._results else self._crashes + 1
         if self.tuner.stop_file.exists():  # a second request to stop ends the process
             return False
-        self.progress.say(f"{crash}: starting it again", style="yellow")
-        if self._crashes >= MAX_CONSECUTIVE_CRASHES:
+        if self._crashes >= (MAX_CONSECUTIVE_CRASHES if self._ready else MAX_STARTS):
             raise UserError(f"{crash}, {self._crashes} times in a row; the end of its output:\n{crash.log}") from None
-        return True
+        last = crash.log.rpartition("\n")[2]
+        self.progress.say(f"{crash}{f' ({last})' if last else ''}: starting it again", style="yellow")
+        if not self._ready:
+            self._wait(min(LONGEST_PAUSE, self.loop.pause * 2 ** (self._crashes - 1)))
+        return not self.tuner.stop_file.exists()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait before another try; return early if a stop is requested."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.tuner.stop_file.exists():
+            time.sleep(min(1.0, seconds))
+            self._take(None)
+            self._stop_if_needed()
 
 
 @dataclass

@@ -4,8 +4,8 @@ It either starts its own Ray cluster on this machine, or attaches to a Ray clust
 short private folder, so that two sweeps on one machine do not disturb each other.  Of an attached cluster it starts
 and stops nothing.
 
-If the process dies, its own Ray dies with it; an attached cluster ends the trials.  If the launch dies, the process
-dies with it.
+The process runs under a reaper (`sweep.engine.reaper`).  If it dies, its own Ray and everything that a trial has
+started die with it; an attached cluster ends the trials.  If the launch dies, all of them die with it.
 """
 
 from __future__ import annotations
@@ -13,44 +13,29 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sweep.engine.reaper import END_SIGNAL
+from sweep.engine.scratch import SCRATCH_VARIABLE
 from sweep.engine.tuner_job import TunerJob
 from sweep.plan.platform import Platform
 from sweep.signals import DIES_WITH_PARENT, die_with_parent
+from sweep.spec.ray_settings import RAY_SETTINGS
 from sweep.spec.sweep import Sweep
 
-SCRATCH_PREFIX = "sweep-"  # short, as Ray's socket paths must be; in the system's folder for temporary files
-LONGEST_PARENT = 30  # characters; a socket path may have 107, and Ray uses most of them
+REAPER = (sys.executable, "-m", "sweep.engine.reaper")
+END_SECONDS = 15.0  # then the process group is killed without the reaper
+LOG_BYTES, LAST_LINES, LINE_CHARACTERS = 20_000, 6, 300  # of a log: what is read, and what is shown of it
 SILENCE_SECONDS = 600.0  # a process without events for so long hangs; a healthy one lists the nodes every 10 s
-
-
-class Scratch:
-    """Private folder for Ray and Tune, removed at the end.  Folders of processes that have died are removed, too."""
-
-    def __enter__(self) -> Path:
-        parent = tempfile.gettempdir()
-        if len(parent) > LONGEST_PARENT:
-            parent = "/tmp"  # noqa: S108  (mkdtemp below makes a private folder in it)
-        for folder in Path(parent).glob(f"{SCRATCH_PREFIX}*"):
-            owner = folder.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
-            if owner.isdigit() and not _runs(int(owner)):
-                shutil.rmtree(folder, ignore_errors=True)
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-", dir=parent))
-        return self._folder
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @dataclass
@@ -90,14 +75,14 @@ class TunerProcess:
         where = [self.address] if self.address is not None else _cluster_size(self.platform)
         with open(self.log, "ab") as log:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "sweep.engine.tuner", str(self.scratch), str(writing), *where],
+                [*REAPER, sys.executable, "-m", "sweep.engine.tuner", str(self.scratch), str(writing), *where],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 pass_fds=[writing],
-                env=_environment(() if attached else self.platform.visible_gpus, attached),
+                env=_environment(self.scratch, () if attached else self.platform.visible_gpus, attached),
                 start_new_session=True,  # so that Ctrl-C reaches only this process, which then stops the child
-                preexec_fn=die_with_parent,
+                preexec_fn=partial(die_with_parent, END_SIGNAL),
             )
         os.close(writing)
 
@@ -136,12 +121,12 @@ class TunerProcess:
                 if event is not None:
                     heard_at = time.monotonic()
                 elif time.monotonic() - heard_at > SILENCE_SECONDS:
-                    raise TunerCrashed(None, self.log.read_text(errors="replace")[-4000:])
+                    raise TunerCrashed(None, self._last_words())
                 ended = ended or (event is not None and event["event"] == "ended")
                 if ended and DIES_WITH_PARENT:
-                    return  # all is in the store; the kernel ends Ray, and waiting for it would take two seconds
+                    return  # all is in the store; Ray is killed, and waiting until it ends by itself takes two seconds
             if not ended:
-                raise TunerCrashed(self._child.wait(), self.log.read_text(errors="replace")[-4000:])
+                raise TunerCrashed(self.kill(), self._last_words())
         finally:
             self.kill()
 
@@ -152,21 +137,42 @@ class TunerProcess:
         if self._stops > 1:
             self._end()
 
-    def kill(self) -> None:
-        """End the process, and its Ray with it."""
+    def kill(self) -> int | None:
+        """End the process, and its Ray and every process of a trial with it.
+
+        Returns:
+            Exit status of the process, negative if a signal ended it.  None if none was started.
+        """
         self._end()
         child, self._child = self._child, None
-        if child is not None and child.stdin is not None:
-            child.wait()
-            with suppress(BrokenPipeError):
-                child.stdin.close()
+        if child is None or child.stdin is None:
+            return None
+        until = time.monotonic() + END_SECONDS
+        # The reaper stays a zombie until `wait`, so its id, which is that of its process group, names no other process.
+        while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            if time.monotonic() > until:
+                break
+            time.sleep(0.005)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        with suppress(BrokenPipeError):
+            child.stdin.close()
+        return child.wait()
 
     def _end(self) -> None:
-        """Kill without waiting: a signal handler may have interrupted a wait, whose lock is not reentrant."""
+        """Tell the reaper to end everything, without waiting.
+
+        A signal handler calls this.  It may have interrupted a wait, whose lock is not reentrant.
+        """
         child = self._child
         if child is not None and child.returncode is None:
             with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+                os.kill(child.pid, END_SIGNAL)
+
+    def _last_words(self) -> str:
+        """Return the end of the process's output, and of that of Ray's process for this machine."""
+        raylet = self.scratch / "ray/session_latest/logs/raylet.out"
+        return "\n".join(filter(None, (_telling(file) for file in (self.log, raylet))))
 
 
 class TunerCrashed(Exception):
@@ -174,7 +180,7 @@ class TunerCrashed(Exception):
 
     Attributes:
         code: exit status of the process; None if it hangs.
-        log: end of its output.
+        log: last lines of its output and of Ray's, without tracebacks.
     """
 
     def __init__(self, code: int | None, log: str) -> None:
@@ -182,38 +188,42 @@ class TunerCrashed(Exception):
         super().__init__("the tuner process hangs" if code is None else f"the tuner process ended with status {code}")
 
 
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 def _cluster_size(platform: Platform) -> list[str]:
     """Return the numbers of CPUs and GPUs that a Ray cluster started here offers."""
     return [str(platform.slots * platform.cpus), str(platform.whole_gpus)]
 
 
-def _environment(gpus: tuple[str, ...], attached: bool = False) -> dict[str, str]:
+def _telling(file: Path) -> str:
+    """Return the last lines of a log that help a person: of a traceback only the error; "" if it cannot be read."""
+    try:
+        with open(file, "rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    noise = (" ", "\t", "Traceback", "***", "@")  # of tracebacks in Python and in C++
+    shown = [line.strip() for line in lines if line.strip() and not line.startswith(noise)]
+    return "\n".join(line[:LINE_CHARACTERS] for line in shown[-LAST_LINES:])
+
+
+def _environment(scratch: Path, gpus: tuple[str, ...], attached: bool = False) -> dict[str, str]:
     """Return the environment of the process; a Ray started here passes it on to Ray's processes and to trials."""
     quiet = {
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise `uv run` rebuilds the environment in every worker
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the user's own detectors are imported from the working folder
+        **RAY_SETTINGS,
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # these loggers keep every result in memory
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
         "TUNE_GLOBAL_CHECKPOINT_S": "100000",  # seconds between two writes of Tune's state, which is not needed
         "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-        "PYTHONWARNINGS": "ignore",
+        "RAY_gcs_server_port_wait_time_s": "120",  # Ray's own patience, 20 s, is too short on a busy machine
+        SCRATCH_VARIABLE: str(scratch),
     }
     # An attached cluster has its own access settings: RAY_AUTH_MODE, and a token in RAY_AUTH_TOKEN or ~/.ray.  For a
     # cluster started here we make a token, because Ray itself would write one to the user's home folder.
-    entry = {} if attached else {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if attached:
+        del quiet["RAY_AUTH_MODE"]
+    entry = {} if attached else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     path = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH")]))
     kept = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "OMP_NUM_THREADS")}
     seen = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}

@@ -9,7 +9,8 @@ from functools import partial
 
 from sweep.console import say
 from sweep.engine.loop import STOPPED, LoopEnd, TrialLoop
-from sweep.engine.tuner_process import Scratch, TunerProcess
+from sweep.engine.scratch import Scratch
+from sweep.engine.tuner_process import TunerProcess
 from sweep.errors import INTERRUPTED
 from sweep.launch.prepared import Prepared, put_missing
 from sweep.plan.launch_record import commit, record

@@ -11,17 +11,11 @@ from typing import Any
 import yaml
 
 from sweep.errors import UserError
+from sweep.spec.ray_settings import RAY_SETTINGS
 
 UV = "uv==0.13.9"  # it makes the Python environment on machines without one
 PLAIN_WIDTH = 120  # columns of the printed YAML
 OBJECT_STORE = 150 * 2**20  # bytes of memory on each machine; results are small, and images are in a cache on disk
-SETTINGS = {
-    "RAY_AUTH_MODE": "token",
-    "RAY_USAGE_STATS_ENABLED": "0",  # machines may have no internet
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise `uv run` rebuilds the environment in every worker
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the user's own detectors are imported from the code's folder
-    "PYTHONWARNINGS": "ignore",
-}
 
 
 def text(config: dict[str, Any]) -> str:
@@ -65,9 +59,9 @@ def validate(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def export_line(**more: str) -> str:
-    """Return one line of shell that exports `SETTINGS` and more variables.
+    """Return one line of shell that exports `RAY_SETTINGS` and more variables.
 
     Args:
         more: values as words of the shell, quoted by the caller.
     """
-    return " ".join(["export", *(f"{name}={value}" for name, value in {**SETTINGS, **more}.items())])
+    return " ".join(["export", *(f"{name}={value}" for name, value in {**RAY_SETTINGS, **more}.items())])

@@ -9,10 +9,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from sweep.spec.ray_settings import LONGEST_RAY_FOLDER
+
 _INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
 _PROFILE = re.compile(r"[A-Za-z0-9+=,.@_-]{1,128}")
 _USER = r"^[a-z_][a-z0-9_-]*$"
 _FOLDER = r"^[/~][\w./-]*$"
+# The job puts Ray's folder into sweep-JOB there; numbers of jobs have at most eight digits.
+_LONGEST_SCRATCH = LONGEST_RAY_FOLDER - len("/sweep-12345678/ray")
 _WALLTIME = r"^([0-9]+-)?[0-9]{1,3}:[0-5][0-9]:[0-5][0-9]$"
 _OWN_SBATCH_OPTIONS = {
     "--nodes": "nodes", "--cpus-per-task": "cpus", "--gpus-per-node": "gpus", "--partition": "partition",
@@ -305,9 +309,10 @@ class Slurm(EachOffers):
     folder: Annotated[str, Field(pattern=_FOLDER)] = Field(
         "~/anomaly-sweep", description="folder that all nodes see, for the code, the log and the exit code of the job"
     )
-    scratch: Annotated[str, Field(pattern=r"^/[\w./-]{0,29}$")] = Field(
+    scratch: Annotated[str, Field(pattern=rf"^/[\w./-]{{0,{_LONGEST_SCRATCH - 1}}}$")] = Field(
         "/tmp",  # noqa: S108  (the job makes a private folder in it)
-        description="folder on each node's own disk, at most 30 characters; a private folder is made there and removed",
+        description=f"folder on each node's own disk, at most {_LONGEST_SCRATCH} characters; a private folder is made "
+        "there and removed",
     )
 
     @model_validator(mode="after")

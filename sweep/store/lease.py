@@ -78,7 +78,7 @@ class Holder:
 
     @property
     def on_this_machine(self) -> bool:
-        return bool(self.machine) and self.machine == _machine()
+        return bool(self.machine) and self.machine == this_machine()
 
     @property
     def dead(self) -> bool:
@@ -265,7 +265,7 @@ class Lease:
         return Holder(
             owner=self.owner,
             host=socket.gethostname(),
-            machine=_machine(),
+            machine=this_machine(),
             pid=os.getpid(),
             process_start=_process_start(os.getpid()),
             epoch=epoch,
@@ -306,7 +306,7 @@ def _parse(data: bytes) -> Holder:
         return Holder()
 
 
-def _machine() -> str:
+def this_machine() -> str:
     """Identify one boot of this kernel and the namespace of process ids.
 
     A host name would not do: host names are not unique, and containers on one host do not see each

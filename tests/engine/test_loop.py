@@ -12,7 +12,7 @@ from unittest.mock import Mock
 import pytest
 from rich.console import Console
 
-from sweep.engine.loop import MAX_CONSECUTIVE_CRASHES, TrialLoop, _Stop
+from sweep.engine.loop import MAX_CONSECUTIVE_CRASHES, MAX_STARTS, TrialLoop, _Stop
 from sweep.engine.tuner_process import TunerCrashed, TunerProcess
 from sweep.errors import INTERRUPTED, USER_ERROR, UserError
 from sweep.plan.expand import expand
@@ -29,15 +29,17 @@ class Dying(TunerProcess):
 
     Attributes:
         stops: number of requests to stop while it runs.
+        ready: it starts its Ray before it ends.
         started: number of generations that were started.
     """
 
     stops: int = 0
+    ready: bool = True
     started: int = 0
 
     def run_generation(self, sweep: Any, **parameters: Any) -> Iterator[dict[str, Any] | None]:
         self.started += 1
-        yield None
+        yield {"event": "ready"} if self.ready else None
         for _ in range(self.stops):
             self.stop()
         raise TunerCrashed(-9, "the last that it printed")
@@ -71,15 +73,18 @@ def launched(tmp_path: Path) -> Launched:
         number=1,
         provenance={},
         exhausted=lambda: None,
+        pause=0.01,
     )
     return Launched(generations, Dying(tmp_path, ran_on), Lease(store, "lease", "a test"), output)
 
 
-def test_a_process_that_dies_is_started_again_a_few_times(launched: Launched) -> None:
+@pytest.mark.parametrize(("ready", "tries"), [(True, MAX_CONSECUTIVE_CRASHES), (False, MAX_STARTS)])
+def test_a_process_that_dies_is_started_again_a_few_times(ready: bool, tries: int, launched: Launched) -> None:
+    launched.cluster.ready = ready
     with pytest.raises(UserError, match="the last that it printed"):
         launched.run()
-    assert launched.cluster.started == MAX_CONSECUTIVE_CRASHES
-    assert "ended with status -9: starting it again" in launched.output.getvalue()
+    assert launched.cluster.started == tries, "a Ray that has never started gets more patience"
+    assert "ended with status -9 (the last that it printed): starting it again" in launched.output.getvalue()
 
 
 def test_a_process_that_was_ended_by_a_second_stop_is_not_said_to_be_started_again(launched: Launched) -> None:

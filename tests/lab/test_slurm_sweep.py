@@ -94,7 +94,7 @@ def test_a_job_that_its_walltime_ends_requeues_and_ends_with_the_same_table(site
     assert controller.run(["squeue", "--noheader"]).stdout == ""
     for node in NODES:
         assert site.processes(node, "ray|sweep[.]") == []
-        assert site.hosts[node].run(["bash", "-c", "ls -d /tmp/anomaly-sweep*"]).stdout == ""
+        assert site.hosts[node].run(["bash", "-c", "ls -d /tmp/sweep-*"]).stdout == ""
     assert [path.suffix for path in (site.shared / "jobs").glob("*/*")] == [".log"]
 
     here = site.run("python", "-m", "sweep", "launch", "here.yaml", "-y", timeout=SECONDS)

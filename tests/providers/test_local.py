@@ -117,9 +117,9 @@ def test_what_a_launch_ran_on_survives_json(smi: NvidiaSmi) -> None:
 
 def test_the_cards_that_are_left_are_all_that_ray_and_trials_see(smi: NvidiaSmi) -> None:
     smi.lists(A6000, A6000, processes={0: 1})
-    assert _environment(platform(workstation()).visible_gpus)["CUDA_VISIBLE_DEVICES"] == uuid(1)
+    assert _environment(Path("/scratch"), platform(workstation()).visible_gpus)["CUDA_VISIBLE_DEVICES"] == uuid(1)
     smi.lists(A6000, A6000)
-    assert "CUDA_VISIBLE_DEVICES" not in _environment(platform(workstation()).visible_gpus)
+    assert "CUDA_VISIBLE_DEVICES" not in _environment(Path("/scratch"), platform(workstation()).visible_gpus)
 
 
 def test_the_command_line_names_the_cards_that_it_leaves_alone(smi: NvidiaSmi, tmp_path: Path) -> None:

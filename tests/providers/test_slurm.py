@@ -22,7 +22,7 @@ from sweep.providers.slurm import checks, jobs, scripts
 from sweep.providers.slurm.provider import SlurmProvider
 from sweep.spec.sweep import Sweep
 from tests.support.providers import AT_ONCE, STATUS, FakeSlurm, on_slurm
-from tests.support.sweeps import descendants
+from tests.support.sweeps import descendants, words_of
 
 TIMEOUT = 60
 # Programs on one node, which write every call into the file $CALLS.  A sleep of 600 s ends at once, as if Slurm did it.
@@ -71,7 +71,7 @@ class Node:
         )
         (self.run / "node.sh").write_text(scripts.node(sweep, 7))
         (folder / "job").write_text(scripts.job(sweep, 7))
-        self.scratch = Path(f"/tmp/anomaly-sweep-{os.getpid()}")
+        self.scratch = Path(f"/tmp/sweep-{os.getpid()}")
         self._job = folder / "job"
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
@@ -162,7 +162,7 @@ def test_a_job_that_slurm_ends_is_suspended_and_leaves_to_slurm_what_becomes_of_
 def test_a_job_whose_step_alone_is_ended_waits_to_be_preempted(node: Node) -> None:
     job = node.start()
     node.wait_for("driving", job)
-    (step,) = (pid for pid in descendants(job.pid) if b"node.sh" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (step,) = (pid for pid in descendants(job.pid) if b"node.sh" in words_of(pid))
     os.kill(step, signal.SIGTERM)
     _, output, calls = node.wait_for_end(job)
     assert "taken back 1" in calls and "stopped" not in calls
@@ -227,9 +227,10 @@ def test_a_job_is_submitted_as_generated_and_only_its_logs_outlive_it(slurm: Fak
     assert (folder.code / "sweep/providers/slurm/node.sh").exists() and folder.token.stat().st_mode & 0o077 == 0
     assert slurm.submitted.read_text() == scripts.job(sweep, 1)
     assert provider.resources()[0] == "job 12 of Slurm, PENDING (Priority)"
-    Path(folder.path / "job-12.log").touch()
+    for name in ("job-12.log", "my-notes.txt", "launch-notes"):
+        (folder.path / name).touch()
     provider.teardown(console)
-    assert [path.name for path in folder.path.iterdir()] == ["job-12.log"]
+    assert {path.name for path in folder.path.iterdir()} == {"job-12.log", "my-notes.txt", "launch-notes"}
 
 
 def test_a_shared_folder_that_takes_nothing_is_a_problem(slurm: FakeSlurm, tmp_path: Path) -> None:

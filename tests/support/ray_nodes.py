@@ -19,9 +19,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from tests.support.sweeps import descendants, environment, kill_everything, wait_until
+from tests.support.sweeps import descendants, environment, kill_everything, wait_until, words_of
 
 OBJECT_STORE_BYTES = 80_000_000
 SOON_DEAD = {"RAY_health_check_period_ms": "500", "RAY_health_check_timeout_ms": "1000",
@@ -59,7 +58,7 @@ class RayNodes:
 
     def workers_running(self, process: subprocess.Popen[bytes]) -> int:
         """Return the number of Ray's worker processes on a node, busy or idle."""
-        names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(process.pid)]
+        names = [words_of(pid) for pid in descendants(process.pid)]
         return sum(name.startswith(b"ray::") for name in names)
 
     def _start(self, cpus: str, **extra: str) -> subprocess.Popen[bytes]:

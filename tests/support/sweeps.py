@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from sweep.engine.scratch import MARKER, SCRATCH_VARIABLE
 
 if TYPE_CHECKING:
     from sweep.plan.platform import Platform
@@ -115,16 +117,35 @@ def kill_everything(process: subprocess.Popen[Any]) -> None:
 
 
 def orphans() -> list[int]:
-    """Return processes of Ray, or tuners, whose launch is gone; their scratch folder has the id of the launch."""
+    """Return the processes that work for a launch that is gone: nobody holds the lock of their scratch folder."""
     found = []
-    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+    for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
-            owner = re.search(rb"/sweep-(\d+)-", cmdline.read_bytes())
-        except OSError:
+            names = dict(variable.partition("=")[::2] for variable in environ.read_text().split("\0"))
+        except OSError:  # it has ended
             continue
-        if owner is not None and not Path(f"/proc/{int(owner.group(1))}").exists():
-            found.append(int(cmdline.parent.name))
+        if SCRATCH_VARIABLE in names and _is_abandoned(Path(names[SCRATCH_VARIABLE])):
+            found.append(int(environ.parent.name))
     return found
+
+
+def _is_abandoned(scratch: Path) -> bool:
+    try:
+        with open(scratch / MARKER) as marker:
+            fcntl.flock(marker, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True
+
+
+def words_of(pid: int) -> bytes:
+    """Return the command line of a process, its words ended by NUL; b"" if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def descendants(pid: int) -> list[int]:

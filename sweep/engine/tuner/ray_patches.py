@@ -9,16 +9,29 @@ from __future__ import annotations
 from typing import Any
 
 import ray
+from ray._private import services
 from ray._private.node import Node
+from ray._private.ray_constants import PROCESS_TYPE_RAYLET
 
+# Options of the raylet.  It must have commands of agents: `cat` waits for the end of the pipe that the raylet gives to
+# an agent, so it ends with the raylet.  It waits for the agents' ports only if they are 0; nothing connects to port 1.
+NO_AGENTS = {
+    "--dashboard_agent_command": "cat",
+    "--runtime_env_agent_command": "cat",
+    "--metrics-agent-port": "1",
+    "--metrics_export_port": "1",
+    "--runtime_env_agent_port": "1",
+}
 KNOWN = ray.__version__.startswith("2.60.")
 
 
 def start_bare() -> None:
     """Make `ray.init` start only the processes that run trials on this machine.
 
-    Otherwise it also starts the dashboard's server (even with `include_dashboard=False`), the autoscaler and the log
-    forwarder.  Each is a Python process without use here.  Together they take half of the 5 s of `ray.init` on 2 cores.
+    Otherwise it also starts the dashboard's server (even with `include_dashboard=False`), the autoscaler, the log
+    forwarder, and two agents.  Each is a Python process without use here.  Together they take more than half of the 5 s
+    of `ray.init` on 2 cores.  The agents do harm, too: Ray's process for this machine ends itself if they are not up
+    within 15 s, which happens on a busy machine, and of a start that failed so they stay for up to 90 s.
     """
 
     def no_dashboard(self: Any, **_: Any) -> None:
@@ -27,7 +40,19 @@ def start_bare() -> None:
     def nothing(self: Any) -> None:
         del self
 
+    start = services.start_ray_process
+
+    def without_agents(command: list[str], process_type: str, *rest: Any, **more: Any) -> Any:
+        if process_type == PROCESS_TYPE_RAYLET:
+            command = [
+                next((f"{name}={value}" for name, value in NO_AGENTS.items() if word.startswith(f"{name}=")), word)
+                for word in command
+            ]
+            command.append("--dashboard_agent_listen_port=1")
+        return start(command, process_type, *rest, **more)
+
     if KNOWN:
+        services.start_ray_process = without_agents
         Node.start_api_server = no_dashboard  # type: ignore[method-assign]
         Node.start_monitor = nothing  # type: ignore[method-assign]
         Node.start_log_monitor = nothing  # type: ignore[method-assign]

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from data.errors import DataError
 from sweep.engine.loop import STOPPED, LoopEnd, TrialLoop
-from sweep.engine.tuner_process import Scratch, TunerProcess
+from sweep.engine.scratch import Scratch
+from sweep.engine.tuner_process import TunerProcess
 from sweep.errors import BUDGET, INTERRUPTED, USER_ERROR, UserError
 from sweep.launch.head.status_writer import StatusWriter
 from sweep.launch.prepared import Prepared, put_missing

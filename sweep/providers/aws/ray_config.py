@@ -16,6 +16,7 @@ from sweep.providers.base import section_of
 from sweep.providers.local_files import cluster_name
 from sweep.providers.ray_config import UV
 from sweep.spec.cluster import Aws
+from sweep.spec.ray_settings import RAY_SETTINGS
 from sweep.spec.sweep import Sweep
 from sweep.spec.yamlfile import merge
 
@@ -206,9 +207,7 @@ def exports(cluster: Aws) -> str:
     exports = {
         "PATH": f"{python_environment(cluster)}/bin:$PATH",
         "PYTHONPATH": "$HOME/anomaly-sweep",  # Ray imports the node provider from it, and trials their code
-        "RAY_AUTH_MODE": "token",  # the secret is in ~/.ray/auth_token
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise `uv run` rebuilds the environment in every worker
+        **RAY_SETTINGS,  # the secret for RAY_AUTH_MODE is in ~/.ray/auth_token
         "AWS_DEFAULT_REGION": cluster.region,
     }
     return " ".join(["export", *(f"{name}={value}" for name, value in exports.items())]) + "; ulimit -n 65536 2>&-; "

@@ -19,9 +19,9 @@ from sweep.providers.base import Environment, Provider
 from sweep.providers.existing import checks, dashboard
 from sweep.providers.finding import Finding
 from sweep.providers.local_files import cluster_name
-from sweep.providers.ray_config import SETTINGS
 from sweep.providers.shipping import this_tree
 from sweep.spec.cluster import ClusterSection, Existing
+from sweep.spec.ray_settings import RAY_SETTINGS
 
 GRACE_SECONDS = 120  # time that Ray gives a job to end, so that trials can write their resume state
 GONE_SECONDS = GRACE_SECONDS + 60.0  # time to wait until a job has ended
@@ -64,7 +64,7 @@ class ExistingProvider(Provider[Existing]):
         with tempfile.TemporaryDirectory(prefix="sweep-code-") as scratch:
             folder = Path(scratch) / "code"
             this_tree().copy_to(folder)
-            environment = {**SETTINGS, **self.cluster.environment_variables}
+            environment = {**RAY_SETTINGS, **self.cluster.environment_variables}
             del environment["RAY_AUTH_MODE"]  # the cluster has its own setting
             environment["RAY_JOB_STOP_WAIT_TIME_S"] = str(GRACE_SECONDS)
             with self._asking("accept the job"):

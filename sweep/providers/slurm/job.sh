@@ -19,7 +19,8 @@ trap 'ended=yes; tell TERM' TERM   # Slurm ends the job; only Slurm knows if it 
 srun --label --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task={{CPUS}} bash "$run/node.sh" &
 while kill -0 $! 2> /dev/null; do wait $!; done  # a trap interrupts `wait` while the step still runs
 # Remove the files of a task that Slurm had to kill.
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c 'rm -rf {{SCRATCH}}/anomaly-sweep-$SLURM_JOB_ID'
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c \
+  '[ ! -e {{SCRATCH}}/sweep-$SLURM_JOB_ID/.sweep-job ] || rm -rf {{SCRATCH}}/sweep-$SLURM_JOB_ID'
 
 code=$(cat "$run/exit_code" 2> /dev/null || echo 1)
 if [ -n "$warned" ] && [ "$code" -gt {{LAST_CODE}} ]; then

@@ -3,9 +3,10 @@
 set -u
 {{BEFORE}}
 run={{RUN}}
-scratch={{SCRATCH}}/anomaly-sweep-$SLURM_JOB_ID
-rm -rf "$scratch"
+scratch={{SCRATCH}}/sweep-$SLURM_JOB_ID
+[ ! -e "$scratch/.sweep-job" ] || rm -rf "$scratch"  # of an earlier run of this job, which Slurm has killed
 mkdir -m 700 "$scratch" || exit 1
+touch "$scratch/.sweep-job"  # only a folder with this file is ever removed
 ray=
 end() {  # `ray start --block` ends all processes of Ray when it ends
   kill $ray 2> /dev/null && wait $ray

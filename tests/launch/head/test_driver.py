@@ -23,7 +23,16 @@ from sweep.store.launch_status import LaunchStatus
 from sweep.store.lease import Lease
 from tests.support.launches import attempts_of, drive, ended_head, head_of, put_launch, supervise, wait_for_lines
 from tests.support.ray_nodes import RayNodes, ray_nodes
-from tests.support.sweeps import descendants, kill_everything, logged, plan_of, results_of, wait_until, write_config
+from tests.support.sweeps import (
+    descendants,
+    kill_everything,
+    logged,
+    plan_of,
+    results_of,
+    wait_until,
+    words_of,
+    write_config,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults, pytest.mark.timeout(600)]
 STEPS = 20  # steps in an epoch of `tests.support.faulty_detectors:Logged` on digits
@@ -64,7 +73,7 @@ class Cluster:
         """Return the notice path of a worker that runs a trial."""
         for notice, process in self.workers.items():
             for pid in descendants(process.pid):
-                if b"ray::ResourceTrainable.train" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"ray::ResourceTrainable.train" in words_of(pid):
                     return notice
         raise AssertionError("no worker runs a trial")
 
@@ -143,7 +152,7 @@ def test_a_driver_that_is_killed_is_started_again_and_the_table_is_the_same(
 
 
 def is_driver(pid: int) -> bool:
-    return b"sweep.launch.head\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"sweep.launch.head\0" in words_of(pid)
 
 
 def test_trials_of_a_machine_that_is_lost_go_on_elsewhere_and_have_not_failed(cluster: Cluster, tmp_path: Path) -> None:
