@@ -269,6 +269,11 @@ DETECTORS = _catalog(
 )
 
 
+def is_own(name: str) -> bool:
+    """Return True if a name means a user's own detector, `package.module:Class`."""
+    return ":" in name
+
+
 def detector(name: str) -> DetectorInfo:
     """Return the detector of a catalog name, or import a user's own detector, `package.module:Class`.
 
@@ -276,7 +281,7 @@ def detector(name: str) -> DetectorInfo:
         UnknownDetector: if there is no such detector, or the class is not a detector.  The message names the
             problem; for a catalog name it lists the legal names, the nearest first.
     """
-    if ":" in name:
+    if is_own(name):
         return _own_detector(name)
     if name not in DETECTORS:
         legal = nearest_first(name, DETECTORS)

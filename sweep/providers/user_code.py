@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from models.catalog import is_own
 from sweep.errors import UserError
 from sweep.providers.base import Environment, Provider
 from sweep.providers.finding import Finding
@@ -50,7 +51,7 @@ def refuse(provider: Provider[Any], root: Path = ROOT) -> None:
 
 def _modules(sweep: Sweep) -> dict[str, Path]:
     """Return the files of the modules with the user's own detectors; reading the YAML has imported all of them."""
-    names = {name.partition(":")[0] for study in sweep.studies for name in study.detectors if ":" in name}
+    names = {name.partition(":")[0] for study in sweep.studies for name in study.detectors if is_own(name)}
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(names)}
     return {name: Path(file).resolve() for name, file in files.items() if file}
 

@@ -7,7 +7,7 @@ RAY_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # machines may have no internet
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # otherwise `uv run` rebuilds the environment in every worker
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # the user's own detectors are imported from the code's folder
-    "RAY_ROTATION_MAX_BYTES": "20000000",  # a trial may print without end; Ray then keeps the last two such files
+    "RAY_ROTATION_MAX_BYTES": "5000000",  # a trial may print without end; Ray keeps the last two files of this size
     "RAY_ROTATION_BACKUP_COUNT": "1",
     "PYTHONWARNINGS": "ignore",
 }

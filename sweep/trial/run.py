@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import platform
 import time
 from collections.abc import Generator
@@ -30,7 +31,7 @@ from sweep.spec.trial import Timing, TrialSpec
 from sweep.store.attempts import Interrupted
 from sweep.store.base import Store
 from sweep.store.ledger import Ledger, Record
-from sweep.trial import metrics
+from sweep.trial import metrics, process_state
 from sweep.trial.checkpoint import Checkpoints, State
 from sweep.trial.device import device_of, hardware, peak, reset_peak
 from sweep.trial.evaluation import VALIDATION, Components, Scoring, clean, legacy, loader_order, sample
@@ -70,15 +71,16 @@ def run_trial(spec: TrialSpec, store: Store, options: Options) -> Generator[Prog
         RuntimeError: the trial was given a GPU, and torch finds none.
         Interrupted: the trial was asked to stop.
     """
-    run = _Run(spec, store, options)
-    try:
+    with process_state.unchanged_process(spec.seed):
+        run = _Run(spec, store, options)
         try:
-            yield from run.train()
-        except Diverged as divergence:
-            run.cause = str(divergence)
-        return run.publish()
-    finally:
-        run.checkpoints.close()
+            try:
+                yield from run.train()
+            except Diverged as divergence:
+                run.cause = str(divergence)
+            return run.publish()
+        finally:
+            run.checkpoints.close()
 
 
 class _Run:
@@ -86,6 +88,7 @@ class _Run:
 
     def __init__(self, spec: TrialSpec, store: Store, options: Options) -> None:
         self.spec, self.store, self.options = spec, store, options
+        self.umask = process_state.umask()
         self.began = time.perf_counter()  # start of the trial; a resume moves it back by the seconds spent before
         self.device = device_of(spec)
         torch.set_num_threads(spec.numerics.threads)
@@ -97,7 +100,7 @@ class _Run:
         sampled = sample(self.split.test_labels, asked, spec.split_seed)
         self.test, self.test_labels = self.split.test[sampled], self.split.test_labels[sampled]
         self.train_images = Images(self.dataset.images, self.split.train, self.device)
-        torch.manual_seed(spec.seed)  # must come before `build`, which draws the initial weights
+        torch.manual_seed(spec.seed)  # again, directly before `build`, which draws the initial weights
         channels, size = self.dataset.images.shape[1:3]
         self.detector: Detector = build(
             spec.detector,
@@ -255,6 +258,7 @@ class _Run:
         """Write the resume state: in the background if it is due, or at once before a stop that was asked for."""
         untimed = self.spec.timing is None  # a background write would disturb the times
         if asked or (untimed and self.step == 0 and self.checkpoints.due):
+            os.umask(self.umask)  # a detector may have changed it, and what is stored must be readable
             self.checkpoints.write(self._state())
         if asked:
             self.checkpoints.finish()
@@ -272,6 +276,7 @@ class _Run:
             "train_seconds": self.train_seconds,
             "seconds": time.perf_counter() - self.began,
             "random": [torch.get_rng_state(), *cuda],
+            "random_of_python": process_state.python_random_states(),
             "detector": self.detector.training_state(),
         }
 
@@ -285,6 +290,8 @@ class _Run:
         self.train_seconds = state["train_seconds"]
         self.began -= state["seconds"]
         torch.set_rng_state(state["random"][0])
+        if "random_of_python" in state:  # states before 2026-12 have none
+            process_state.set_python_random_states(state["random_of_python"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"][1], self.device)
 
@@ -292,6 +299,7 @@ class _Run:
 
     def publish(self) -> Record:
         """Store scores, history, weights and data for figures, then the result; then delete the resume state."""
+        os.umask(self.umask)
         key, folder = self.spec.key, f"trials/{self.spec.key}"
         if self.selections.chosen and self.cause is None:
             self.store.put(f"{folder}/scores.parquet", _parquet(self._scores()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 
 from sweep.engine.tuner import lost_workers
-from sweep.engine.tuner.tune import MOST_LOSSES, Multiplexer, StopWhenIdle, TrialCallback, _resume
+from sweep.engine.tuner.tune import MOST_LOSSES, Multiplexer, StopWhenIdle, TrialCallback, _resume, remove_old_logs
 from sweep.engine.tuner_job import TunerJob
 from sweep.spec.load import load
 from sweep.store import open_store
@@ -51,7 +52,7 @@ class Generation:
         )  # fmt: skip
         self.searcher: Multiplexer
         self.searcher, jobs = _resume(tuner_job, sweep, self.ledger, self.emit)
-        self.watch = TrialCallback(self.searcher, self.ledger, jobs, self.emit)
+        self.watch = TrialCallback(self.searcher, self.ledger, jobs, self.emit, self.folder / "logs")
 
     def emit(self, event: str, planned: Any = None, **fields: Any) -> None:
         self.events.append((event, fields))
@@ -161,3 +162,13 @@ def test_asked_to_stop_it_waits_for_what_runs_and_for_nothing_else(generation: G
     assert not standstill.stop_all()
     generation.watch.on_trial_complete(0, [], trial)
     assert standstill.stop_all()
+
+
+def test_the_oldest_output_of_processes_is_removed_first(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"worker-{number}.out").write_bytes(b"x" * 100)
+        os.utime(tmp_path / f"worker-{number}.out", (number, number))
+    (tmp_path / "raylet.out").write_bytes(b"x" * 1000)
+    remove_old_logs(tmp_path, limit=250)
+    assert {path.name for path in tmp_path.iterdir()} == {"worker-3.out", "worker-4.out", "raylet.out"}
+    remove_old_logs(tmp_path / "no such folder", limit=250)

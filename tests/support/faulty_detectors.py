@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,6 +80,55 @@ class Hoards(_Faulty):
             time.sleep(0.02)
         time.sleep(60)
         raise AssertionError("it was not stopped")
+
+
+class Spoils(_Faulty):
+    """Detector that changes what belongs to its whole process, as far as its own trial survives that."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        torch.set_flush_denormal(True)
+        torch.set_num_threads(2)
+        torch.set_float32_matmul_precision("medium")
+        torch._C._set_mkldnn_enabled(False)
+        torch.use_deterministic_algorithms(True)
+        nn.ConvTranspose2d.forward = nn.Conv2d.forward  # type: ignore[assignment,method-assign]  # no state tells it
+        os.umask(0o777)
+        os.environ["OMP_NUM_THREADS"] = "2"
+        torch.set_grad_enabled(False)
+        return {"loss": batch.mean()}
+
+
+class LeavesChildren(_Faulty):
+    """Detector that starts a process in a session of its own, and appends its id to the file CHILDREN."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        with open(os.environ["CHILDREN"], "a") as file:
+            file.write(f"{child.pid}\n")
+        return {"loss": batch.mean()}
+
+
+class ClosesFiles(_Faulty):
+    """Detector that closes the standard output and errors of its process."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        for descriptor in (1, 2):
+            with suppress(OSError):
+                os.close(descriptor)
+        return {"loss": batch.mean()}
+
+
+class Floods(_Faulty):
+    """Detector that prints FLOOD_BYTES, and appends the bytes that its launch has on the disk to the file FLOODED."""
+
+    def step(self, batch: Tensor) -> dict[str, Tensor]:
+        line = b"x" * 999 + b"\n"
+        for _ in range(int(os.environ["FLOOD_BYTES"]) // len(line)):
+            os.write(1, line)
+        taken = sum(file.stat().st_blocks * 512 for file in Path(os.environ["SWEEP_SCRATCH"]).rglob("*.out*"))
+        with open(os.environ["FLOODED"], "a") as file:
+            file.write(f"{taken}\n")
+        return {"loss": batch.mean()}
 
 
 class Logged(Detector):

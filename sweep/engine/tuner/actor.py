@@ -14,6 +14,8 @@ from typing import Any
 
 from ray import tune
 
+from models.catalog import is_own
+from sweep.engine.reaper import become_subreaper, kill_descendants
 from sweep.engine.tuner.stop_flag import POLL_SECONDS, flag, is_machine_leaving
 from sweep.spec.trial import TrialSpec
 from sweep.store import open_store
@@ -38,6 +40,8 @@ class TrialActor(tune.Trainable):
         """Store the job of a new process; called by Tune."""
         self._job: dict[str, Any] = json.loads(config["job"])
         self._run: Generator[Any, bool | None, Record] | None = None
+        if is_own(self._job["spec"]["detector"]):
+            become_subreaper()  # so that `cleanup` finds every process that the detector starts
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the job of the next trial in the same process; called by Tune."""
@@ -99,10 +103,12 @@ class TrialActor(tune.Trainable):
         return Preempted("this machine is being taken away")
 
     def cleanup(self) -> None:
-        """Close a trial that is still running; called by Tune."""
+        """Close a trial that is still running, and end what a user's own detector has started; called by Tune."""
         if self._run is not None:
             self._run.close()
             self._run = None
+        if is_own(self._job["spec"]["detector"]):
+            kill_descendants()
 
 
 def _begin(job: Mapping[str, Any]) -> Generator[Any, bool | None, Record]:
@@ -148,4 +154,5 @@ class _Watchdog:
             cause = f"no progress for {self._job['hang_seconds']:g} s"
             _put_attempt(self._job, attempt_record("hung", job=self._job, cause=cause, frame=frame))
         finally:
+            kill_descendants()
             os._exit(HUNG_EXIT)

@@ -6,12 +6,15 @@ version runs unchanged: it starts more slowly, and a lack of memory can end all 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import ray
 from ray._private import services
 from ray._private.node import Node
 from ray._private.ray_constants import PROCESS_TYPE_RAYLET
+
+from models.catalog import is_own
 
 # Options of the raylet.  It must have commands of agents: `cat` waits for the end of the pipe that the raylet gives to
 # an agent, so it ends with the raylet.  It waits for the agents' ports only if they are 0; nothing connects to port 1.
@@ -74,6 +77,22 @@ def take_waiting_workers() -> None:
 
     if KNOWN:
         _ActorClassCache.get = plain  # type: ignore[method-assign]
+
+
+def end_after_own_detectors() -> None:
+    """Let a process that has run a user's own detector end, instead of giving it another trial.
+
+    Such a detector may have changed what `sweep.trial.process_state` cannot restore.
+    """
+    from ray.tune.execution.tune_controller import TuneController
+
+    original = TuneController._maybe_cache_trial_actor
+
+    def cached(self: Any, trial: Any) -> bool:
+        return not is_own(json.loads(trial.config["job"])["spec"]["detector"]) and bool(original(self, trial))
+
+    if KNOWN:
+        TuneController._maybe_cache_trial_actor = cached  # type: ignore[method-assign]
 
 
 def survive_memory_monitor() -> None:

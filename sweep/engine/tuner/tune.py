@@ -13,6 +13,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +21,7 @@ import ray
 from ray import cloudpickle, tune
 from ray.tune.search import Searcher
 
+from models.catalog import is_own
 from sweep.engine.queue import Queue
 from sweep.engine.tuner import ray_patches
 from sweep.engine.tuner.actor import TrialActor
@@ -36,6 +38,7 @@ from sweep.store.base import StoreError
 from sweep.store.ledger import Ledger, Record
 
 LISTING_SECONDS = 10.0  # time between two events that list the cluster's nodes
+LOG_BYTES = 500_000_000  # of the output of all worker processes on this machine
 MOST_LOSSES = 10  # a trial that loses more machines than this in a generation counts as failed: it may be the cause
 Emit = Callable[..., None]  # (event, planned trial or None, **fields)
 
@@ -168,9 +171,11 @@ class TrialCallback(tune.Callback):
         ledger: Ledger,
         jobs: _Jobs,
         emit: Emit,
+        logs: Path,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._searcher, self._ledger, self._jobs, self._emit, self._clock = searcher, ledger, jobs, emit, clock
+        self._logs = logs  # folder with the output of processes on this machine, if its Ray belongs to this launch
         self._running: set[str] = set()  # keys of running trials
         self._unsettled: list[tuple[dict[str, Any], LostWorker]] = []  # lost processes whose cause is not known yet
         self._losses: Counter[str] = Counter()
@@ -206,6 +211,7 @@ class TrialCallback(tune.Callback):
         if self._clock() - self._listed_at >= LISTING_SECONDS:
             self._listed_at = self._clock()
             self._emit("nodes", nodes=list_workers())
+            remove_old_logs(self._logs)
 
     @property
     def running(self) -> int:
@@ -275,6 +281,24 @@ class StopWhenIdle(tune.Stopper):
         return {}  # see `Multiplexer.__getstate__`
 
 
+def remove_old_logs(folder: Path, limit: int = LOG_BYTES) -> None:
+    """Remove the oldest output of worker processes until the rest is within the limit, in bytes.
+
+    Ray bounds the output of each process, but a launch may start thousands of them.
+    """
+    files: list[tuple[float, int, Path]] = []
+    for file in folder.glob("worker-*"):
+        with suppress(FileNotFoundError):  # Ray has rotated it
+            found = file.stat()
+            files.append((found.st_mtime, found.st_size, file))
+    total = sum(size for _, size, _ in files)
+    for _, size, file in sorted(files):
+        if total <= limit:
+            return
+        file.unlink(missing_ok=True)
+        total -= size
+
+
 def _error_of(trial: Any) -> Exception:
     """Return the error of a lost process; `Trial.get_pickled_error` reads a copy that does not exist yet."""
     if trial.pickled_error_file is None:
@@ -330,6 +354,7 @@ def run(tuner_job: TunerJob, events: TextIO) -> None:
         events: receives events as JSON lines: "ready", "started", "result", "attempt", "interrupted", "nodes", "ended".
     """
     ray_patches.survive_memory_monitor()
+    ray_patches.end_after_own_detectors()
     if not tuner_job.attached:
         ray_patches.take_waiting_workers()
     sweep = Sweep.model_validate(tuner_job.sweep)
@@ -346,7 +371,7 @@ def run(tuner_job: TunerJob, events: TextIO) -> None:
         emit("ended", finished=False, stopped=f"the store failed: {error}")
         return
     emit("ready")
-    watch = TrialCallback(searcher, ledger, jobs, emit)
+    watch = TrialCallback(searcher, ledger, jobs, emit, Path(tuner_job.scratch) / "ray/session_latest/logs")
     with announce(tuner_job.stop_file, tuner_job.stop_key):
         _tuner(tuner_job, platform, searcher, watch).fit()
         watch.close(patient=searcher.stopped is None and not os.path.exists(tuner_job.stop_file))
@@ -375,13 +400,14 @@ def _resume(tuner_job: TunerJob, sweep: Sweep, ledger: Ledger, emit: Emit) -> tu
 
 def _tuner(tuner_job: TunerJob, platform: Platform, searcher: Multiplexer, watch: TrialCallback) -> tune.Tuner:
     resources = {"cpu": platform.cpus, "gpu": platform.gpus}
+    has_own = any(is_own(name) for study in tuner_job.sweep["studies"] for name in study["detectors"])
     return tune.Tuner(
         tune.with_resources(TrialActor, {name: amount for name, amount in resources.items() if amount}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
             max_concurrent_trials=platform.slots,
-            reuse_actors=True,
+            reuse_actors=ray_patches.KNOWN or not has_own,
             trial_name_creator=lambda trial: trial.trial_id,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
