@@ -55,7 +55,7 @@ class TrialLoop:
         log_command: returns the command that shows the log of a trial, given its key.
         skip_failed: do not run trials that have failed before.
         number: number of this launch.
-        provenance: commit and dirty, for the results.
+        provenance: commit, dirty and code (hash of the code that runs), for the results.
         exhausted: returns the budget that is used up; None while none is.
         stranded: returns the reason why no trial can run; None while one may.
         watch: receives every event, and None after each second without one.

@@ -21,8 +21,9 @@ class TunerJob:
         stop_key: key that is then set in Ray's key-value store, so that every node can see it.
         attached: True if Ray ran before the generation and keeps running after it.
         scratch: folder for files of Ray and Tune.
+        folder: working folder of trials on this machine, if the tuner process itself has another one.
         cache: folder of prepared images on each node; `~` is the home folder on that node.
-        provenance: commit and dirty, for results.
+        provenance: commit, dirty and code, for results.
         skip_failed: True if trials with a failed attempt are not run again.
         launch: number of this launch; only its failed attempts count against `trial.retries`.
     """
@@ -34,6 +35,7 @@ class TunerJob:
     stop_key: str
     attached: bool
     scratch: str
+    folder: str | None
     cache: str
     provenance: dict[str, Any]
     skip_failed: bool

@@ -47,11 +47,13 @@ class TunerProcess:
         platform: platform of the trials.
         address: HOST:PORT of a Ray cluster that exists; None to start and stop Ray on this machine with each
             generation.
+        code: folder with a copy of the code that trials import; None to import the code where it is.
     """
 
     scratch: Path
     platform: Platform
     address: str | None = None
+    code: Path | None = None
     _child: subprocess.Popen[bytes] | None = None
     _events: int = -1
     _stops: int = 0
@@ -80,6 +82,8 @@ class TunerProcess:
                 stdout=log,
                 stderr=log,
                 pass_fds=[writing],
+                # Ray puts the working folder of its starter before all other folders of modules in its workers.
+                cwd=self.code,
                 env=_environment(self.scratch, () if attached else self.platform.visible_gpus, attached),
                 start_new_session=True,  # so that Ctrl-C reaches only this process, which then stops the child
                 preexec_fn=partial(die_with_parent, END_SIGNAL),
@@ -109,6 +113,7 @@ class TunerProcess:
             stop_key=secrets.token_hex(8),
             attached=self.address is not None,
             scratch=str(self.scratch),
+            folder=None if self.code is None else os.getcwd(),
             **parameters,
         )
         try:

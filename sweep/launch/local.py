@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from sweep.console import say
+from sweep.engine.code_copy import copy_code
 from sweep.engine.loop import STOPPED, LoopEnd, TrialLoop
 from sweep.engine.scratch import Scratch
 from sweep.engine.tuner_process import TunerProcess
@@ -41,15 +42,16 @@ class LocalLaunch(Prepared):
         lease = self.lease(owner_name())
         try:
             with lease.hold(patience=lease.ttl_seconds), Scratch() as scratch:
-                tuner = TunerProcess(scratch, self.platform)
+                code = copy_code(self.sweep, scratch / "code")
+                tuner = TunerProcess(scratch, self.platform, code=scratch / "code")
                 try:
                     with on_interrupt(tuner.stop_file.touch):
                         tuner.start()
                         if not tuner.stop_file.exists():
                             with on_interrupt(raise_interrupt):
                                 put_missing(self.sweep, self.store, self.console)
-                        number = self.ledger.put_spec(record(self.sweep, self.platform))
-                        return self._loop(number).run(lease, tuner)
+                        number = self.ledger.put_spec({**record(self.sweep, self.platform), "code": code})
+                        return self._loop(number, code).run(lease, tuner)
                 finally:
                     tuner.kill()
         except KeyboardInterrupt:
@@ -58,10 +60,10 @@ class LocalLaunch(Prepared):
         except LeaseHeld as held:
             raise self.refusal(held) from None
 
-    def _loop(self, number: int) -> TrialLoop:
+    def _loop(self, number: int, code: str) -> TrialLoop:
         return self.loop(
             number,
-            commit(),
+            {**commit(), "code": code},
             log_command=self.log_command,
             skip_failed=self.skip_failed,
             exhausted=partial(exhausted_budget, self.sweep, time.monotonic()),

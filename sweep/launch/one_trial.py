@@ -6,6 +6,7 @@ from statistics import median
 
 from rich.console import Console
 
+from sweep.engine.code_copy import code_hash
 from sweep.errors import UserError
 from sweep.launch.prepared import put_missing
 from sweep.plan.datasets import default_cache
@@ -49,7 +50,7 @@ def run(sweep: Sweep, store: Store, ledger: Ledger, planned: Planned, console: C
         keep_weights=sweep.trial.keep != "none",
         owner=f"trial {planned.key}",
         attempts=len(ledger.attempts_of(planned.key)),
-        provenance=commit(),
+        provenance={**commit(), "code": code_hash(sweep)},
     )
 
     def show(progress: Progress) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from sweep.console import duration, say
+from sweep.engine.code_copy import code_hash
 from sweep.errors import DONE, INTERRUPTED, USER_ERROR, AlreadyRuns, Outcome, UserError
 from sweep.launch.follow import SILENT_SECONDS, Following, HeadGone
 from sweep.launch.prepared import Prepared, put_missing
@@ -86,7 +87,8 @@ class RemoteLaunch(Prepared):
             if not lease.renew():  # this machine slept, and another launch has begun
                 raise AlreadyRuns(f"another launch of sweep {self.sweep.name} has taken over")
             options = {"skip_failed": self.skip_failed, "deadline": deadline, "started": started}
-            number = self.ledger.put_spec({**record(self.sweep, self.platform), **options})
+            code = code_hash(self.sweep)
+            number = self.ledger.put_spec({**record(self.sweep, self.platform), **options, "code": code})
             self.provider.submit(number)
         except AlreadyRuns:
             raise

@@ -26,7 +26,8 @@ class Options:
         lambda_default: lambda of the metrics in the result; None for a score of one component.
         owner: name of the process that runs the trial, for the lease on resume states.
         attempts: number of earlier attempts that ended without a result.
-        provenance: commit, dirty, ray, gpus (share of a GPU that the trial has): recorded unchanged.
+        provenance: commit, dirty, code (hash of the code that runs), ray, gpus (share of a GPU that the trial has):
+            recorded unchanged.
     """
 
     cache: Path

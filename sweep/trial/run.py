@@ -369,7 +369,7 @@ class _Run:
             "split_hash": self.split.hash,
             "attempts": self.options.attempts,
             "host": platform.node(),
-            **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "ray", "gpus")},
+            **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "code", "ray", "gpus")},
             **({} if self.spec.timing is None else {"timings": self.timings}),
         }
 

@@ -47,7 +47,7 @@ class Generation:
         self.ledger = Ledger(open_store(sweep.storage), sweep.name)
         tuner_job = TunerJob(
             sweep=sweep.model_dump(mode="json"), platform=asdict(platform(sweep)), quota=100,
-            stop_file=str(self.folder / "stop"), stop_key="key", attached=True, scratch=str(self.folder),
+            stop_file=str(self.folder / "stop"), stop_key="key", attached=True, scratch=str(self.folder), folder=None,
             cache="", provenance={}, skip_failed=False, launch=1,
         )  # fmt: skip
         self.searcher: Multiplexer

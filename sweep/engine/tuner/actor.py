@@ -39,6 +39,8 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Store the job of a new process; called by Tune."""
         self._job: dict[str, Any] = json.loads(config["job"])
+        if self._job["folder"] is not None:
+            os.chdir(self._job["folder"])
         self._run: Generator[Any, bool | None, Record] | None = None
         if is_own(self._job["spec"]["detector"]):
             become_subreaper()  # so that `cleanup` finds every process that the detector starts

@@ -325,6 +325,7 @@ class _Jobs:
             "storage": sweep.storage,
             "stop_file": tuner_job.stop_file,
             "stop_key": tuner_job.stop_key,
+            "folder": tuner_job.folder,
             "cache": tuner_job.cache,
             "cache_bytes": sweep.data.cache_gb * 1e9,
             "checkpoint_seconds": sweep.trial.checkpoint_seconds,

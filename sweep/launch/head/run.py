@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from data.errors import DataError
+from sweep.engine.code_copy import code_hash
 from sweep.engine.loop import STOPPED, LoopEnd, TrialLoop
 from sweep.engine.scratch import Scratch
 from sweep.engine.tuner_process import TunerProcess
@@ -159,7 +160,7 @@ class HeadLaunch(Prepared):
     def _loop(self, writer: StatusWriter) -> TrialLoop:
         return self.loop(
             self.number,
-            {name: self.record[name] for name in ("commit", "dirty")},
+            {**{name: self.record[name] for name in ("commit", "dirty")}, "code": code_hash(self.sweep)},
             log_command=lambda key: f"{command_from_argv('trial', self.record['argv'])} {key} --log",
             skip_failed=bool(self.record.get("skip_failed")),
             exhausted=writer.exhausted_budget,
