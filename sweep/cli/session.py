@@ -16,7 +16,7 @@ from sweep.launch import follow
 from sweep.plan.expand import Work, expand, union
 from sweep.plan.launch_record import last_launch, launches
 from sweep.plan.platform import Platform
-from sweep.plan.status import SweepStatus, read_status
+from sweep.plan.status import COUNTS, SweepStatus, read_status
 from sweep.plan.table import table
 from sweep.providers import user_code
 from sweep.providers.registry import provider_of
@@ -170,7 +170,7 @@ class Session:
         """
         found = {**status.to_json(self.platform.slots), "cautions": self._cautions()}
         if unreached:
-            found |= {"done": None, "failed": None, "pruned": None, "stale": None, "store": unreached}
+            found |= {**{name: None for name in COUNTS if name not in ("trials", "to_run")}, "store": unreached}
         return {**found, **self.provider.plan_json(status)}
 
     def _cautions(self) -> list[str]:

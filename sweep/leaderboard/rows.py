@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from models.scoring import combine
 from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus, reported_trials
-from sweep.spec.trial import SELECTIONS, TrialSpec, older_keys
+from sweep.spec.trial import SELECTIONS, TrialSpec, older_keys, other_arithmetic_keys
 from sweep.store import launch_status
 from sweep.store.attempts import has_failed
 from sweep.store.ledger import Ledger, reading
@@ -76,8 +76,8 @@ def build_rows(
         Rows with `COLUMNS` and the trial's hyperparameters as `hp_<name>`.  Numbers that
         do not exist are None.  `seconds` and all costs are those of the whole trial.  `status` is "ok",
         "diverged", "failed", "stale" or "missing".  Failed: no result, and the last attempt was not
-        preempted.  Stale: a result of an older revision only.  Missing: no result yet, or one without this
-        selection.
+        preempted.  Stale: only a result of an older revision or of another arithmetic.  Missing: no result yet, or
+        one without this selection.
     """
     tried = attempts or {}
     read = lru_cache(maxsize=8)(scores)
@@ -113,7 +113,8 @@ def status(
         return str(result["status"])
     if has_failed(attempts):
         return "failed"
-    return "stale" if any(older in finished for older in older_keys(spec)) else "missing"
+    others = (*older_keys(spec), *other_arithmetic_keys(spec))
+    return "stale" if any(key in finished for key in others) else "missing"
 
 
 def selections(spec: TrialSpec) -> tuple[str, ...]:

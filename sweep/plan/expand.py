@@ -191,7 +191,7 @@ class _Base:
         """Return the arithmetic of the platform, without a choice of precision if nothing is trained."""
         if self.info.trains_by_epoch and hyperparameters.get("epochs"):
             return self.platform.numerics
-        return replace(self.platform.numerics, precision=Numerics().precision)
+        return replace(self.platform.numerics, precision=Numerics().precision, units="")
 
     def planned(
         self,

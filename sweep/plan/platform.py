@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sweep.errors import UserError
+from sweep.spec.bf16_units import NO_UNITS, cpu_bf16_units
 from sweep.spec.sweep import Sweep
 from sweep.spec.trial import Numerics
 
 AMPERE = 8.0  # first CUDA compute capability with hardware units for TF32 and bfloat16
-_CPU_UNITS = frozenset({"avx512_bf16", "amx_bf16"})  # flags of /proc/cpuinfo
-_KERNELS = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # oneDNN's names of instruction sets with these units
 
 
 @dataclass(frozen=True)
@@ -120,6 +117,11 @@ def fit(
         found.append(f"trial.cpus: a trial needs {cpus} cores next to a GPU; no machine with a GPU offers as many")
     units = (capability or 0.0) if share else (None if cpu_is_here else 0.0)
     precision = resolve_precision(sweep.trial.precision, units)
+    if precision == "bf16" and not share and not cpu_is_here:
+        found.append(
+            "trial.precision: each kind of CPU gives other numbers in bf16, and the kind of the cluster's CPUs is not "
+            "known here; use float32 or auto"
+        )
     if precision == "tf32" and not multiplies_tf32(units):
         found.append(f"trial.precision: tf32 needs GPUs of compute capability {AMPERE} or more; {no_tf32}")
     if found:
@@ -129,7 +131,7 @@ def fit(
         cautions = [*cautions, slow]
     return Platform(
         device=gpu if share else "cpu",
-        numerics=Numerics(precision=precision, threads=cpus),
+        numerics=Numerics(precision, cpus, units=cpu_bf16_units() if precision == "bf16" and not share else ""),
         slots=1 if sweep.exclusive else slots,
         cpus=cpus,
         gpus=share,
@@ -151,25 +153,9 @@ def resolve_precision(asked: str, capability: float | None) -> str:
 
 def multiplies_bf16(capability: float | None) -> bool:
     """Return True if the device has units for products in bfloat16; arguments as in `resolve_precision`."""
-    return cpu_multiplies_bf16() if capability is None else capability >= AMPERE
+    return cpu_bf16_units() != NO_UNITS if capability is None else capability >= AMPERE
 
 
 def multiplies_tf32(capability: float | None) -> bool:
     """Return True if the device has units for products in TF32; arguments as in `resolve_precision`."""
     return capability is not None and capability >= AMPERE
-
-
-def cpu_multiplies_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return True if this CPU has units for bfloat16 that torch's CPU library, oneDNN, may use.
-
-    The environment variable ONEDNN_MAX_CPU_ISA can forbid them.  Without /proc/cpuinfo the answer is False.
-    """
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
-    if not any(name in allowed for name in _KERNELS):
-        return False
-    try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-    except OSError:
-        return False
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    return not _CPU_UNITS.isdisjoint(flags)

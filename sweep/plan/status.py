@@ -9,9 +9,11 @@ from typing import Any
 from sweep.plan.cost import Cost, sample_cost
 from sweep.plan.expand import Planned, PlannedSearch, Work
 from sweep.plan.search import Search, values_of
-from sweep.spec.trial import older_keys
+from sweep.spec.trial import older_keys, other_arithmetic_keys
 from sweep.store.attempts import has_failed
 from sweep.store.ledger import Ledger, Record
+
+COUNTS = ("trials", "done", "failed", "pruned", "to_run", "stale", "other_arithmetic")
 
 
 @dataclass
@@ -22,6 +24,7 @@ class StatusRow:
         trials: number of trials that are known now, and those that a search may still request.
         done, failed, pruned, to_run: numbers of these trials; they add up to `trials`.
         stale: number of those to run for which an older revision has a result.
+        other_arithmetic: number of those to run that have a result from another kind of CPU, see `Numerics.units`.
         seconds: expected seconds of those to run, on one slot.
         seconds_each: expected seconds of one trial.
         measured: True if the seconds come from results of such trials; False if from hints.
@@ -37,6 +40,7 @@ class StatusRow:
     pruned: int = 0
     to_run: int = 0
     stale: int = 0
+    other_arithmetic: int = 0
     seconds: float = 0.0
     seconds_each: float = 0.0
     measured: bool = False
@@ -78,7 +82,7 @@ class SweepStatus:
     def to_json(self, slots: int) -> dict[str, Any]:
         """Return what `plan --json` prints."""
         return {
-            **{name: self.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")},
+            **{name: self.count(name) for name in COUNTS},
             "seconds": self.seconds_left(slots),
             "slots": slots,
             "detectors": sorted({line.detector for line in self.lines}),
@@ -138,6 +142,7 @@ class _Counter:
         else:
             self._to_run(line, p)
             line.stale += any(older in self.finished for older in older_keys(p.spec))
+            line.other_arithmetic += any(other in self.finished for other in other_arithmetic_keys(p.spec))
 
     def search(self, planned: PlannedSearch, search: Search, instances: Iterable[tuple[int, int, Planned]]) -> None:
         for number, _, p in instances:

@@ -12,7 +12,7 @@ from sweep.console import duration
 from sweep.plan.expand import PlannedSearch
 from sweep.plan.platform import Platform
 from sweep.plan.search import Search
-from sweep.plan.status import StatusRow, SweepStatus
+from sweep.plan.status import COUNTS, StatusRow, SweepStatus
 from sweep.spec.sweep import Sweep
 
 
@@ -26,7 +26,7 @@ def table(
         unreached: why the store did not answer; "" if it did.
         machines: lines on the machines that would be made; they replace the time on existing machines.
     """
-    counts = {name: status.count(name) for name in ("trials", "done", "failed", "pruned", "to_run", "stale")}
+    counts = {name: status.count(name) for name in COUNTS}
     numbers = [f"{counts['done']:,} done"]
     numbers += [f"{counts[name]:,} {name}" for name in ("failed", "pruned") if counts[name]]
     numbers.append(f"{counts['to_run']:,} to run")
@@ -37,6 +37,14 @@ def table(
     if counts["stale"]:
         parts.append(
             Text(f"stale: {counts['stale']} trials have results of an older revision of the code; they run again")
+        )
+    if counts["other_arithmetic"]:
+        parts.append(
+            Text(
+                f"{counts['other_arithmetic']} trials have results in another arithmetic than {platform.numerics}: in "
+                "bf16, CPUs of different kinds give different numbers.  They run again; in float32 all CPUs agree "
+                "(--set trial.precision=float32)"
+            )
         )
     if unreached:
         parts.append(Text(f"counted as if nothing were done: {unreached}", style="yellow"))

@@ -239,7 +239,7 @@ def _runtime_captions(timed: Sequence[Runtime]) -> Iterator[str]:
     if any(runtime.status == "failed" for runtime in timed):
         yield "✗ the trial failed."
     if any(runtime.status == "stale" for runtime in timed):
-        yield "§ the trial has only a result of an older revision of the code, and runs again."
+        yield "§ the trial has only a result of older code or another arithmetic, and runs again."
 
 
 def _milliseconds(times: Milliseconds | None) -> str:
@@ -292,7 +292,7 @@ def _marks(lines: Sequence[Entry], cells: Sequence[Cell]) -> Iterator[str]:
     if any(not line.ranked and line.mean.mean is not None for line in lines):
         yield "~ not ranked: no seed has a value in every class."
     if any(cell.stale for cell in cells):
-        yield "§ a trial has only a result of an older revision of the code: not counted, and the trial runs again."
+        yield "§ a trial has only a result of older code or another arithmetic: not counted, and the trial runs again."
     if any(cell.failed for cell in cells):
         yield "✗ a trial failed."
     if any(cell.diverged for cell in cells):

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from sweep.errors import UserError
+from sweep.spec.bf16_units import NO_UNITS, UNITS
 from sweep.store.ledger import canonical_json
 
 EVALUATIONS = ("clean", "legacy_ordered", "legacy_shuffled")
@@ -43,15 +44,19 @@ class Numerics:
             makes another trial.
         layout: layout of images and weights in memory, "channels_last" or "contiguous"; other layouts use
             other kernels, whose last digits differ.
+        units: what multiplies numbers in bfloat16 on a CPU (`sweep.spec.bf16_units`); "" on a GPU and with another
+            precision, and then it is not part of the key.
     """
 
     precision: str = "float32"
     threads: int = 1
     layout: str = "channels_last"
+    units: str = ""
 
     def __str__(self) -> str:
-        """Return text such as "float32, 1 thread"."""
-        return f"{self.precision}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        """Return text such as "float32, 1 thread" or "bf16 (amx_bf16), 1 thread"."""
+        units = f" ({self.units})" if self.units else ""
+        return f"{self.precision}{units}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,8 @@ class TrialSpec:
         found["validation"] = None if self.validation is None else dict(vars(self.validation))
         found["evaluations"] = list(self.evaluations)
         found["numerics"] = dict(vars(self.numerics))
+        if not self.numerics.units:
+            del found["numerics"]["units"]
         if self.timing is None:
             del found["timing"]
         else:
@@ -173,9 +180,23 @@ class TrialSpec:
 
 def older_keys(spec: TrialSpec) -> Iterator[str]:
     """Yield the keys that this trial had under older revisions of its detector, protocol or scoring."""
-    for name in ("revision", "protocol_revision", "scoring_revision"):
-        for revision in range(1, getattr(spec, name)):
-            yield replace(spec, **{name: revision}).key  # type: ignore[arg-type]
+    for same in (spec, *_other_arithmetic(spec)):
+        for name in ("revision", "protocol_revision", "scoring_revision"):
+            for revision in range(1, getattr(spec, name)):
+                yield replace(same, **{name: revision}).key  # type: ignore[arg-type]
+
+
+def other_arithmetic_keys(spec: TrialSpec) -> Iterator[str]:
+    """Yield the keys of this trial on other kinds of CPU, if their results differ."""
+    yield from (same.key for same in _other_arithmetic(spec))
+
+
+def _other_arithmetic(spec: TrialSpec) -> Iterator[TrialSpec]:
+    """Yield the specs of this trial on other kinds of CPU; before 2026-12 a spec in bf16 did not name the kind."""
+    if spec.numerics.units:
+        for units in ("", NO_UNITS, *UNITS):
+            if units != spec.numerics.units:
+                yield replace(spec, numerics=replace(spec.numerics, units=units))
 
 
 FIELDS = tuple(found.name for found in fields(TrialSpec))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from sweep.spec.bf16_units import cpu_bf16_units
 from sweep.spec.trial import TrialSpec
 
 
@@ -15,8 +16,14 @@ def device_of(spec: TrialSpec) -> torch.device:
     """Return the device that a trial's spec names, set up for reproducible arithmetic.
 
     Raises:
-        RuntimeError: the trial was given a GPU, and torch finds none.  The message contains the fix.
+        RuntimeError: the trial was given a GPU, and torch finds none; or it is to compute in bf16 on a kind of CPU that
+            this machine does not have.  The message contains the fix.
     """
+    if spec.numerics.units and (found := cpu_bf16_units()) != spec.numerics.units:
+        raise RuntimeError(
+            f"this trial was planned for bf16 by {spec.numerics.units}; here bf16 is computed by {found}, which gives "
+            "other numbers: use machines of one kind, or --set trial.precision=float32"
+        )
     if spec.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():

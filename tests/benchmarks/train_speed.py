@@ -21,7 +21,7 @@ from torch import Tensor
 from models.build import build
 from models.catalog import detector as find_detector
 from models.catalog import resolve
-from sweep.plan.platform import cpu_multiplies_bf16, resolve_precision
+from sweep.plan.platform import multiplies_bf16, resolve_precision
 from tests.benchmarks.measure import arguments, bar, header, middle, seconds
 from tests.support.published import PUBLISHED
 
@@ -66,7 +66,7 @@ def compare(name: str, options: argparse.Namespace) -> None:
             took = seconds(lambda step=step: several(step, options))  # type: ignore[misc]
             found.append(options.steps * options.batch / took)
     ratio = median(ours / theirs for theirs, ours in zip(*rates, strict=True))
-    least = BAR_GPU if options.device == "cuda" else BAR_BF16 if cpu_multiplies_bf16() else BAR
+    least = BAR_GPU if options.device == "cuda" else BAR_BF16 if multiplies_bf16(None) else BAR
     plain_rate, fast_rate = (middle(found, "images/s") for found in rates)
     print(f"{name} | plain {plain_rate} | fast {fast_rate} | ratio {bar(ratio, least=least)}")
 

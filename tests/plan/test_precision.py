@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from rich.console import Console
 
 from data.storage import shards
 from sweep.errors import UserError
 from sweep.plan.expand import expand
-from sweep.plan.platform import Platform, cpu_multiplies_bf16, resolve_precision
-from sweep.spec.load import resolve
+from sweep.plan.platform import Host, Platform, fit, resolve_precision
+from sweep.plan.status import read_status
+from sweep.plan.table import table
+from sweep.spec.bf16_units import cpu_bf16_units
+from sweep.spec.load import load, resolve
 from sweep.spec.sweep import Sweep
-from sweep.spec.trial import Numerics
+from sweep.spec.trial import Numerics, TrialSpec, other_arithmetic_keys
 from sweep.store import open_store
+from sweep.store.ledger import Ledger
 from tests.support.nvidia_smi import NvidiaSmi
-from tests.support.sweeps import platform
+from tests.support.sweeps import platform, write_config
 from tests.trial.test_run import finish, spec_of, stored
 
 STUDY: dict[str, Any] = {
@@ -41,30 +47,32 @@ def cpuinfo(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("flags", "most", "found"),
     [
-        ("fpu avx2 avx512f avx512_vnni", None, False),
-        ("fpu avx512f avx512_bf16", None, True),
-        ("fpu avx512f avx512_bf16 amx_bf16 amx_tile", None, True),
-        ("fpu avx512f avx512_bf16 amx_bf16", "avx512_core_amx", True),
-        ("fpu avx512f avx512_bf16 amx_bf16", "ALL", True),
-        ("fpu avx512f avx512_bf16 amx_bf16", "AVX512_CORE_VNNI", False),
-        ("fpu avx512f avx512_bf16 amx_bf16", "AVX2", False),
-        ("fpu avx2 avx512f", "AVX512_CORE_BF16", False),
+        ("fpu avx2 avx512f avx512_vnni", None, "emulated"),
+        ("fpu avx512f avx512_bf16", None, "avx512_bf16"),
+        ("fpu avx512f avx512_bf16 amx_bf16 amx_tile", None, "amx_bf16"),
+        ("fpu avx512f avx512_bf16 amx_bf16", "avx512_core_amx", "amx_bf16"),
+        ("fpu avx512f avx512_bf16 amx_bf16", "avx512_core_bf16", "avx512_bf16"),
+        ("fpu avx512f avx512_bf16 amx_bf16", "avx512_core_fp16", "avx512_bf16"),
+        ("fpu avx512f avx512_bf16 amx_bf16", "ALL", "amx_bf16"),
+        ("fpu avx512f avx512_bf16 amx_bf16", "AVX512_CORE_VNNI", "emulated"),
+        ("fpu avx512f avx512_bf16 amx_bf16", "AVX2", "emulated"),
+        ("fpu avx2 avx512f", "AVX512_CORE_BF16", "emulated"),
     ],
 )
-def test_a_cpu_multiplies_bf16_if_it_has_the_instructions_and_may_use_them(
-    flags: str, most: str | None, found: bool, cpuinfo: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_cpu_bf16_units_if_it_has_the_instructions_and_may_use_them(
+    flags: str, most: str | None, found: str, cpuinfo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if most is not None:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
     cpuinfo.write_text(f"processor\t: 0\nmodel name\t: Some avx512_bf16\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
-    assert cpu_multiplies_bf16(cpuinfo) == found
+    assert cpu_bf16_units(cpuinfo) == found
 
 
 def test_of_an_unknown_cpu_nothing_is_expected(cpuinfo: Path) -> None:
-    assert not cpu_multiplies_bf16(cpuinfo)
+    assert cpu_bf16_units(cpuinfo) == "emulated"
     cpuinfo.write_text("Features\t: fp asimd bf16\n")
-    assert not cpu_multiplies_bf16(cpuinfo)
+    assert cpu_bf16_units(cpuinfo) == "emulated"
 
 
 @pytest.mark.parametrize(("capability", "found"), [(7.5, "float32"), (8.0, "bf16"), (9.0, "bf16"), (12.0, "bf16")])
@@ -73,16 +81,19 @@ def test_a_gpu_multiplies_bf16_by_its_generation(capability: float, found: str) 
     assert [resolve_precision(asked, capability) for asked in PRECISIONS] == PRECISIONS
 
 
-@pytest.mark.parametrize("units", [True, False])
+@pytest.mark.parametrize("units", ["amx_bf16", "avx512_bf16", "emulated"])
 def test_auto_is_resolved_into_every_key_and_a_slow_choice_is_called_slow(
-    units: bool, monkeypatch: pytest.MonkeyPatch
+    units: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweep.plan.platform.cpu_multiplies_bf16", lambda: units)
+    monkeypatch.setattr("sweep.plan.platform.cpu_bf16_units", lambda: units)
     found = {asked: platform(asking(asked, gpus=0)) for asked in ("auto", "float32", "bf16")}
-    assert found["auto"] == found["bf16" if units else "float32"]
+    has_units = units != "emulated"
+    assert found["auto"] == found["bf16" if has_units else "float32"]
     assert "slower" not in found["float32"].caution + found["auto"].caution
-    assert ("slower" in found["bf16"].caution) != units
-    assert found["bf16"].numerics.precision == "bf16" and str(found["bf16"].numerics) == "bf16, 1 thread"
+    assert ("slower" in found["bf16"].caution) != has_units
+    assert found["bf16"].numerics == Numerics("bf16", units=units)
+    assert str(found["bf16"].numerics) == f"bf16 ({units}), 1 thread"
+    assert found["float32"].numerics.units == ""
 
 
 def test_trials_differ_by_precision_if_they_train_by_steps() -> None:
@@ -129,3 +140,51 @@ def test_the_generation_of_a_gpu_chooses_the_precision(tmp_path: Path, monkeypat
 def test_tf32_on_a_cpu_is_refused_with_what_is_legal() -> None:
     with pytest.raises(UserError, match="use float32, bf16 or auto"):
         platform(asking("tf32", gpus=0))
+
+
+def test_bf16_on_cpus_that_are_not_known_is_refused() -> None:
+    with pytest.raises(UserError, match="each kind of CPU gives other numbers in bf16"):
+        fit(asking("bf16"), [Host(4)], gpu="", capability=None)
+
+
+def with_units(units: str) -> TrialSpec:
+    return dataclasses.replace(spec_of(), numerics=Numerics("bf16", units=units))
+
+
+def test_each_kind_of_cpu_is_another_trial_in_bf16_and_the_same_one_in_float32() -> None:
+    kinds = ["", "amx_bf16", "avx512_bf16", "emulated"]
+    keys = [with_units(units).key for units in kinds]
+    assert len(set(keys)) == len(kinds)
+    for units in kinds[1:]:
+        assert set(other_arithmetic_keys(with_units(units))) == set(keys) - {with_units(units).key}
+    assert list(other_arithmetic_keys(spec_of())) == []
+    assert "units" not in with_units("").to_dict()["numerics"], "its key is that of a spec without the field"
+    again = TrialSpec.from_dict(with_units("amx_bf16").to_dict())
+    assert again == with_units("amx_bf16")
+
+
+def test_a_result_of_another_kind_of_cpu_does_not_count_and_the_plan_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_config(tmp_path, [{"detectors": ["ganomaly"], "abnormal": [0]}], trial={"precision": "bf16"})
+    monkeypatch.setattr("sweep.plan.platform.cpu_bf16_units", lambda: "amx_bf16")
+    elsewhere = load(config)
+    ledger = Ledger(open_store(elsewhere.storage), elsewhere.name)
+    (planned,) = expand(elsewhere, platform(elsewhere)).fixed
+    ledger.put_result(planned.key, {"status": "ok"})
+    monkeypatch.setattr("sweep.plan.platform.cpu_bf16_units", lambda: "avx512_bf16")
+    here = platform(elsewhere)
+    status = read_status(expand(elsewhere, here), ledger)
+    assert (status.count("done"), status.count("to_run"), status.count("other_arithmetic")) == (0, 1, 1)
+    output = io.StringIO()
+    Console(file=output, width=400).print(table(elsewhere, here, status))
+    assert "1 trials have results in another arithmetic than bf16 (avx512_bf16), 1 thread" in output.getvalue()
+
+
+def test_a_trial_that_was_planned_for_another_kind_of_cpu_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path / "store"))
+    monkeypatch.setattr("sweep.trial.device.cpu_bf16_units", lambda: "emulated")
+    with pytest.raises(RuntimeError, match="use machines of one kind"):
+        finish(with_units("amx_bf16"), store, tmp_path / "cache")

@@ -210,7 +210,7 @@ def test_slots_and_device_of_a_cluster(cluster: dict[str, Any], trial: dict[str,
 
 
 def test_precision_is_the_workers_and_not_that_of_the_machine_that_plans(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.plan.platform.cpu_multiplies_bf16", lambda: True)
+    monkeypatch.setattr("sweep.plan.platform.cpu_bf16_units", lambda: "amx_bf16")
     assert platform(sweep_on_aws({"worker": "m6i.large"})).numerics.precision == "float32"
     assert platform(sweep_on_aws({"worker": "g4dn.xlarge"})).numerics.precision == "float32"
     assert platform(sweep_on_aws({"worker": ["g5.xlarge", "g6.xlarge"]})).numerics.precision == "bf16"
