@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sweep.launch import follow
 from sweep.plan.expand import Work, expand, union
-from sweep.plan.launch_record import last_launch, launches
+from sweep.plan.launch_record import commit_caution, last_launch, launches
 from sweep.plan.platform import Platform
 from sweep.plan.status import COUNTS, SweepStatus, read_status
 from sweep.plan.table import table
@@ -176,7 +176,8 @@ class Session:
     def _cautions(self) -> list[str]:
         """Return warnings that a reader of the plan needs."""
         own = [line.sentence() for line in user_code.cautions(self.provider)]
-        return [text for text in (self.platform.caution, self.provider.budget_caution(), *own) if text]
+        cautions = (self.platform.caution, self.provider.budget_caution(), commit_caution(), *own)
+        return [text for text in cautions if text]
 
     def launch(
         self, status: SweepStatus, console: Console, *, skip_failed: bool, detach: bool

@@ -73,6 +73,7 @@ class Queue:
         retries: number of times that a failed trial is tried again.
         tries: number of failed attempts that count already, by key.
         skip: keys of failed trials that must not be tried again.
+        alone: keys of failed trials that ran out of memory; they run when no other trial is left, beside no other.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Queue:
         retries: int,
         tries: Mapping[str, int] | None = None,
         skip: Iterable[str] = (),
+        alone: Iterable[str] = (),
     ) -> None:
         self._ledger = ledger
         self._finished = set(finished)
@@ -93,6 +95,8 @@ class Queue:
         self._tries = dict(tries or {})
         self._failed = {*skip, *(key for key, count in self._tries.items() if count > retries)}
         self._live: dict[str, list[Job]] = {}  # key of a running trial -> jobs that wait for it
+        self._alone: dict[str, list[Job]] = {key: [] for key in alone}  # key of such a trial -> jobs that wait for it
+        self._lonely: str | None = None  # key of such a trial while it runs
         self._cells = self._fixed_cells(work)
         for search in work.searches:
             self._cells.append(self._search_cell(search))
@@ -104,6 +108,16 @@ class Queue:
 
     def next(self) -> Job | None:
         """Return a trial to run now; None while all remaining work waits for running trials, or when none is left."""
+        if self._lonely is not None:
+            return None
+        job = self._next_of_cells()
+        if job is None and not self._live and self._alone:
+            self._lonely = next(iter(self._alone))
+            self._live[self._lonely] = self._alone.pop(self._lonely)
+            return self._live[self._lonely][0]
+        return job
+
+    def _next_of_cells(self) -> Job | None:
         blocked = []
         try:
             while self._heap:
@@ -132,6 +146,8 @@ class Queue:
             self._observe(job)
         elif key in self._live:
             self._live[key].append(job)
+        elif key in self._alone:
+            self._alone[key].append(job)
         else:
             self._live[key] = [job]
             return True
@@ -143,7 +159,7 @@ class Queue:
     @property
     def finished(self) -> bool:
         """True if no trial runs and none is left."""
-        return not self._live and not any(self._has_more(cell) for cell in self._cells)
+        return not self._live and not self._alone and not any(self._has_more(cell) for cell in self._cells)
 
     @property
     def live(self) -> int:
@@ -153,18 +169,26 @@ class Queue:
     def record_result(self, key: str, result: Record) -> None:
         """Record that a trial has a result."""
         self._finished.add(key)
-        jobs = self._live.pop(key)
+        jobs = self._take(key)
         if any(job.search for job in jobs):
             self._values[key] = values_of(result)
         for job in jobs:
             self._observe(job)
 
-    def record_failure(self, key: str) -> bool:
-        """Record a failed attempt; return True if the trial is tried again, False if it has failed for good."""
+    def record_failure(self, key: str, *, alone: bool = False) -> bool:
+        """Record a failed attempt; return True if the trial is tried again, False if it has failed for good.
+
+        Args:
+            key: key of the trial.
+            alone: try it again when no other trial is left, and run nothing beside it, because memory ran out.
+        """
         self._tries[key] = self._tries.get(key, 0) + 1
-        jobs = self._live.pop(key)
+        jobs = self._take(key)
         if self._tries[key] <= self._retries:
-            self._requeue(jobs, last=True)
+            if alone:
+                self._alone[key] = jobs
+            else:
+                self._requeue(jobs, last=True)
             return True
         self._failed.add(key)
         for job in jobs:
@@ -173,7 +197,18 @@ class Queue:
 
     def record_interruption(self, key: str) -> None:
         """Record that a trial was stopped from outside, which is not its failure; it is next in its cell."""
-        self._requeue(self._live.pop(key), last=False)
+        lonely = key == self._lonely
+        jobs = self._take(key)
+        if lonely:
+            self._alone[key] = jobs
+        else:
+            self._requeue(jobs, last=False)
+
+    def _take(self, key: str) -> list[Job]:
+        """Return the jobs of a trial that ran until now, and forget that it runs."""
+        if key == self._lonely:
+            self._lonely = None
+        return self._live.pop(key)
 
     # -- cells ----------------------------------------------------------------------------------
 
@@ -186,7 +221,10 @@ class Queue:
             if cell is None:
                 cell = cells[planned.cell] = _Cell(len(cells), total=0, cost=self._cost(planned))
             cell.total += 1
-            cell.waiting.append(Job(planned, cell))
+            self._alone.get(planned.key, cell.waiting).append(Job(planned, cell))
+        self._alone = {
+            key: jobs for key, jobs in self._alone.items() if jobs
+        }  # others are no fixed trials of this plan
         return list(cells.values())
 
     def _search_cell(self, planned: PlannedSearch) -> _Cell:

@@ -108,14 +108,32 @@ def record(sweep: Sweep, platform: Platform) -> Record:
 def commit() -> Record:
     """Return the commit of the code, and whether files differ from it.
 
-    Both are None outside of a git checkout, or if git does not answer.
+    Both are None outside of a git checkout, or if git does not answer; see `commit_caution`.
     """
-    here = Path(__file__).resolve().parent
     try:
-        head = ["git", "-C", str(here), "rev-parse", "HEAD"]
-        sha = subprocess.run(head, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout.strip()
-        status = ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"]
-        changed = subprocess.run(status, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout.strip()
+        sha = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
     return {"commit": sha, "dirty": bool(changed)}
+
+
+def commit_caution() -> str:
+    """Return a warning that the commit cannot be recorded because another user owns the checkout; "" for none."""
+    try:
+        _git("rev-parse", "HEAD")
+    except subprocess.CalledProcessError as error:
+        if "safe.directory" in error.stderr:
+            return (
+                "the commit of the code is unknown, because another user owns the checkout: allow git to read it with "
+                f"git config --global --add safe.directory {shlex.quote(str(Path(__file__).resolve().parents[2]))}"
+            )
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return ""
+
+
+def _git(*words: str) -> str:
+    """Return what git prints about the code's checkout."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=GIT_SECONDS).stdout.strip()

@@ -98,6 +98,36 @@ def test_a_failing_trial_is_tried_again_last_and_given_up_in_the_end(ledger: Led
     assert queue.finished
 
 
+@settings(deadline=None, max_examples=30)
+@given(slots=st.integers(1, 5), seed=st.integers(0, 999), earlier=st.booleans())
+def test_a_trial_that_ran_out_of_memory_is_tried_again_beside_no_other(
+    tmp_path_factory: pytest.TempPathFactory, slots: int, seed: int, earlier: bool
+) -> None:
+    work = work_of(detectors=["ganomaly", "pca"], seeds=2)
+    rng = random.Random(seed)
+    keys = [planned.key for planned in work.fixed]
+    big = set(rng.sample(keys, 3))
+    ledger = Ledger(open_store(str(tmp_path_factory.mktemp("s"))), "x")
+    queue = queue_of(work, ledger, retries=1, alone=big if earlier else ())
+    live: list[Job] = []
+    started: Counter[str] = Counter()
+    while not queue.finished:
+        while len(live) < slots and (job := queue.next()) is not None:
+            live.append(job)
+            started[job.key] += 1
+        lonely = [job for job in live if job.key in big and (earlier or started[job.key] == 2)]
+        assert live and (not lonely or len(live) == 1)
+        job = live.pop(rng.randrange(len(live)))
+        if rng.random() < 0.2:
+            started[job.key] -= 1
+            queue.record_interruption(job.key)
+        elif job.key in big and started[job.key] == 1 and not earlier:
+            assert queue.record_failure(job.key, alone=True)
+        else:
+            queue.record_result(job.key, result_of(job.planned))
+    assert started == Counter({key: 2 if key in big and not earlier else 1 for key in keys})
+
+
 def test_tries_of_an_earlier_generation_count(ledger: Ledger) -> None:
     work = work_of(seeds=1)
     poison = work.fixed[0].key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ import pytest
 
 from sweep.errors import UserError
 from sweep.launch.head.run import NEEDED_FIELDS
-from sweep.plan.launch_record import last_launch, launches, read_back, record
+from sweep.plan.launch_record import commit, commit_caution, last_launch, launches, read_back, record
 from sweep.spec.load import load
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
 from sweep.store.ledger import Ledger
-from tests.support.sweeps import logged, platform, write_config
+from tests.support.sweeps import ROOT, logged, platform, write_config
 
 Written = dict[str, Any]
 
@@ -85,3 +86,16 @@ def test_the_last_launch_is_seen_whatever_was_launched_before(sweep: Sweep, ledg
     assert last_launch(ledger, sweep.storage) == (sweep, platform(sweep))
     with pytest.raises(UserError, match="launch 1 "):
         list(launches(ledger, sweep.storage))
+
+
+def test_a_checkout_of_another_user_is_said_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert commit_caution() == ""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own variable for its tests
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", str(tmp_path / "gitconfig"))
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no checkout of git")
+    assert commit() == {"commit": None, "dirty": None}
+    caution = commit_caution()
+    assert f"git config --global --add safe.directory {shlex.quote(str(ROOT))}" in caution
+    assert "another user owns the checkout" in caution

@@ -26,6 +26,7 @@ from sweep.engine.queue import Queue
 from sweep.engine.tuner import ray_patches
 from sweep.engine.tuner.actor import TrialActor
 from sweep.engine.tuner.lost_workers import LossCause, LostWorker, list_workers
+from sweep.engine.tuner.memory_limit import count_kills, find_limit
 from sweep.engine.tuner.stop_flag import announce
 from sweep.engine.tuner_job import TunerJob
 from sweep.plan.cost import sample_cost
@@ -139,7 +140,7 @@ class Multiplexer(Searcher):
             self.queue.record_interruption(key)
             self._emit("attempt", self._jobs.planned[key], record=record, again=True)
             return
-        again = self.queue.record_failure(key)
+        again = self.queue.record_failure(key, alone=record["status"] == "oom")
         self._emit("attempt", self._jobs.planned[key], record=record, again=again)
         alike = self._failed_by_cause.setdefault(record["cause"], set())
         alike.add(key)
@@ -179,6 +180,7 @@ class TrialCallback(tune.Callback):
         self._running: set[str] = set()  # keys of running trials
         self._unsettled: list[tuple[dict[str, Any], LostWorker]] = []  # lost processes whose cause is not known yet
         self._losses: Counter[str] = Counter()
+        self._kills = count_kills()
         self._listed_at = -math.inf
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -243,8 +245,9 @@ class TrialCallback(tune.Callback):
         begun = key in self._running
         self._running.discard(key)
         if loss.of == "process":
-            status: Status = "oom" if "OutOfMemory" in str(error) else "failed"
-            self._searcher.fail(key, attempt_record(status, error=error, job=job))
+            cause = self._memory_cause(error)
+            status: Status = "oom" if cause or "OutOfMemory" in str(error) else "failed"
+            self._searcher.fail(key, attempt_record(status, error=error, cause=cause, job=job))
         elif not begun:
             self._searcher.queue.record_interruption(key)
         elif loss.of == "notice":
@@ -255,6 +258,15 @@ class TrialCallback(tune.Callback):
             self._searcher.fail(
                 key, attempt_record("failed" if suspect else "preempted", error=error, cause=loss.cause, job=job)
             )
+
+    def _memory_cause(self, error: Exception) -> str:
+        """Return the cause if the kernel has killed a process for lack of memory since the last call; else ""."""
+        before, self._kills = self._kills, count_kills()
+        if self._kills == before or "OutOfMemory" in str(error):
+            return ""
+        limit = find_limit()
+        size = "" if limit is None else f", {limit / 2**30:.1f} GiB"
+        return f"out of memory: the kernel killed the trial's process at the limit of this container or job{size}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # see `Multiplexer.__getstate__`
@@ -392,6 +404,7 @@ def _resume(tuner_job: TunerJob, sweep: Sweep, ledger: Ledger, emit: Emit) -> tu
         sample_cost(work, work.fixed, ledger, index.finished).seconds,
         retries=sweep.trial.retries,
         tries={key: failures(records, tuner_job.launch) for key, records in tried.items()},
+        alone={key for key, records in tried.items() if records[-1]["status"] == "oom"},
         skip={
             key for key, records in tried.items() if tuner_job.skip_failed and failed_before(records, tuner_job.launch)
         },
