@@ -32,7 +32,8 @@ from sweep.spec.sweep import Sweep
 
 SCRATCH_PREFIX = "sweep-"  # short, as Ray's socket paths must be; in the system's folder for temporary files
 LONGEST_PARENT = 30  # characters; a socket path may have 107, and Ray uses most of them
-SILENCE_SECONDS = 600.0  # a process without events for so long hangs; a healthy one lists the nodes every 10 s
+# A process without events for so long hangs: a healthy one lists the nodes every 10 s, unless it waits for the store.
+SILENCE_SECONDS = 600.0
 
 
 class Scratch:
@@ -112,7 +113,8 @@ class TunerProcess:
             The events of the process, and None after each second without one.
 
         Raises:
-            TunerCrashed: the process ended without the event "ended", or sent nothing for `SILENCE_SECONDS`.
+            TunerCrashed: the process ended without the event "ended", or sent nothing for `SILENCE_SECONDS` and
+                the time of an outage.
         """
         if self._child is None:
             self.start()
@@ -130,12 +132,12 @@ class TunerProcess:
             # If the process has died, the pipe is broken, and its exit status is read below.
             with suppress(BrokenPipeError), self._child.stdin as pipe:
                 pipe.write(json.dumps(asdict(job)).encode())
-            ended, heard_at = False, time.monotonic()
+            ended, heard_at, patience = False, time.monotonic(), SILENCE_SECONDS + sweep.budget.outage_seconds
             for event in _lines(self._events):
                 yield event
                 if event is not None:
                     heard_at = time.monotonic()
-                elif time.monotonic() - heard_at > SILENCE_SECONDS:
+                elif time.monotonic() - heard_at > patience:
                     raise TunerCrashed(None, self.log.read_text(errors="replace")[-4000:])
                 ended = ended or (event is not None and event["event"] == "ended")
                 if ended and DIES_WITH_PARENT:

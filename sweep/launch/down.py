@@ -70,7 +70,7 @@ def _close(sweep: Sweep, argv: Sequence[str], console: Console, cause: str = "",
         UserError: nothing was found, but the last launch made machines elsewhere.
     """
     try:
-        store = open_store(sweep.storage)
+        store = open_store(sweep.storage, sweep.budget.outage_seconds)
         if elsewhere := _elsewhere(sweep, Ledger(store, sweep.name), argv):
             if since is None:
                 raise UserError(elsewhere)

@@ -16,6 +16,10 @@ class StoreError(Exception):
     """Failure of a store.  The message contains what failed, where, and the fix."""
 
 
+class StoreUnreachable(StoreError):
+    """Failure of a store that may pass: for the whole time of an outage it has not answered as it should."""
+
+
 class ObjectNotFound(StoreError):
     """Failure to find an object: the path has none."""
 

@@ -27,7 +27,7 @@ from botocore.exceptions import ClientError
 
 from sweep.store import s3_answers
 from sweep.store.aws_session import Settings, aws_client, aws_settings, forget_sessions
-from sweep.store.base import ObjectNotFound, Store, StoreError, check_path
+from sweep.store.base import ObjectNotFound, Store, StoreError, StoreUnreachable, check_path
 from sweep.store.retry import OUTAGE_SECONDS, Retry, Transient
 from sweep.store.s3_answers import FAILURES, Seen, code_of, folders_of, keys_of
 
@@ -77,7 +77,8 @@ class S3Store(Store):
         self._ask("write", path, lambda send: s3_answers.tag_of(send("put_object", len(data), **put)))
 
     def get(self, path: str) -> bytes:
-        return self.get_tagged(path)[0]
+        key, before = self._key(path), list[Seen]()
+        return self._ask("read", path, lambda send: self._read(send, key, path, before, exact=False)[0])
 
     def exists(self, path: str) -> bool:
         key = self._key(path)
@@ -111,7 +112,7 @@ class S3Store(Store):
 
     def get_tagged(self, path: str) -> tuple[bytes, str]:
         key, before = self._key(path), list[Seen]()
-        return self._ask("read", path, lambda send: self._read(send, key, path, before)[:2])
+        return self._ask("read", path, lambda send: self._read(send, key, path, before, exact=True)[:2])
 
     def put_if(self, path: str, data: bytes, tag: str | None) -> str | None:
         if tag is None:
@@ -166,18 +167,21 @@ class S3Store(Store):
 
     def _tag_of_own(self, send: Send, path: str, token: str, before: builtins.list[Seen]) -> str | None:
         try:
-            _, tag, found = self._read(send, self._key(path), path, before)
+            _, tag, found = self._read(send, self._key(path), path, before, exact=True)
         except ObjectNotFound:
             return None
         return tag if found == token else None
 
-    def _read(self, send: Send, key: str, path: str, before: builtins.list[Seen]) -> tuple[bytes, str, str | None]:
+    def _read(
+        self, send: Send, key: str, path: str, before: builtins.list[Seen], *, exact: bool
+    ) -> tuple[bytes, str, str | None]:
         """Return an object's bytes, its ETag, and the token of `_put_conditionally`.
 
         Args:
             send: sends a request.
             key, path: key of the object, and its path in the store.
             before: what earlier tries of the same call have read.
+            exact: check the ETag itself.
 
         Raises:
             ObjectNotFound: there is none.
@@ -189,7 +193,7 @@ class S3Store(Store):
                 raise ObjectNotFound(f"no object {path} in {self.url}") from None
             raise
         data: bytes = answer["Body"].read()
-        return data, s3_answers.checked_tag(data, answer, before), answer.get("Metadata", {}).get("token")
+        return data, s3_answers.checked_tag(data, answer, before, exact=exact), answer.get("Metadata", {}).get("token")
 
     def _look(self, send: Send, key: str, path: str) -> bool:
         """Return True if there is an object.
@@ -200,7 +204,7 @@ class S3Store(Store):
         try:
             answer = send("get_object", Key=key, Range="bytes=0-0")
             answer["Body"].read()
-            return s3_answers.is_part(answer) or bool(self._read(send, key, path, []))
+            return s3_answers.is_part(answer) or bool(self._read(send, key, path, [], exact=False))
         except ObjectNotFound:
             return False
         except ClientError as error:
@@ -229,7 +233,7 @@ class S3Store(Store):
 
     def _ask(self, action: str, path: str, attempt: Callable[[Send], T]) -> T:
         """Call `attempt`, again if need be, and turn the errors of S3 and of the connection into StoreErrors."""
-        seconds, renewed = self._retry.seconds, False
+        seconds, renewed, kind = self._retry.seconds, False, StoreError
 
         def once() -> T:
             nonlocal renewed
@@ -247,11 +251,11 @@ class S3Store(Store):
         try:
             return self._retry.call(self.url, once)
         except Transient as error:
-            text = s3_answers.problem_and_fix(error.__cause__ or error, self._bucket)
+            kind, why = StoreUnreachable, error.__cause__ or error
         except FAILURES as error:
-            text = s3_answers.problem_and_fix(error, self._bucket)
+            kind, why = StoreError, error
         where = f"{self.url}/{path}" if path else self.url
-        raise StoreError(f"cannot {action} {where}: {text}")
+        raise kind(f"cannot {action} {where}: {s3_answers.problem_and_fix(why, self._bucket)}")
 
 
 def _page(options: dict[str, str], send: Send) -> dict[str, Any]:

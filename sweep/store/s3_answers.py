@@ -75,7 +75,7 @@ def fits(tag: str, data: bytes, answer: Mapping[str, Any]) -> bool:
     return tag.strip('"') == _md5(data) or answer.get("ServerSideEncryption", "").startswith("aws:")
 
 
-def checked_tag(data: bytes, answer: Mapping[str, Any], before: list[Seen]) -> str:
+def checked_tag(data: bytes, answer: Mapping[str, Any], before: list[Seen], *, exact: bool) -> str:
     """Return the ETag of a body that was read, after a check of the body.
 
     The body must fit the checksum that S3 sent with it, or the ETag if that is the MD5.  Without either, two reads must
@@ -85,15 +85,16 @@ def checked_tag(data: bytes, answer: Mapping[str, Any], before: list[Seen]) -> s
         data: the body.
         answer: the answer with this body.
         before: bodies that earlier tries of the call have read; this one is appended.
+        exact: check the ETag, too, although the body fits its checksum.
 
     Raises:
         NotFromS3: the body is not what S3 sent.
     """
     tag = tag_of(answer)
-    if isinstance(answer["Body"], StreamingChecksumBody):  # botocore has compared it while it was read
+    if isinstance(answer["Body"], StreamingChecksumBody) and not exact:  # botocore has compared it while it was read
         return tag
-    seen = (_md5(data), tag.strip('"'))
-    if seen[0] == seen[1] or (seen in before and answer["ResponseMetadata"].get("RequestId")):
+    seen = (_md5(data), tag)
+    if fits(tag, data, answer) or (seen in before and answer["ResponseMetadata"].get("RequestId")):
         return tag
     before.append(seen)
     raise NotFromS3("the body that was read does not fit its ETag")
