@@ -39,7 +39,7 @@ class Transient(Exception):
 
 
 class Outage:
-    """All that one process knows about a store that does not answer, and the lines that say so.
+    """Memory of one process about a store that does not answer, and the lines that say so.
 
     One line is printed after `SILENT_SECONDS`, then one every `REPEAT_SECONDS`, and one when the store answers again.
 
@@ -134,7 +134,7 @@ os.register_at_fork(after_in_child=OUTAGE.forget)
 
 @dataclass(frozen=True)
 class Retry:
-    """How a call is tried again.
+    """Policy by which a call is tried again.
 
     Attributes:
         seconds: no try begins later than so many seconds after the first one.

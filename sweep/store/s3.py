@@ -277,9 +277,16 @@ def _client(settings: Settings, connect_seconds: float, read_seconds: float) -> 
         max_pool_connections=2 * THREADS,
     )
     try:
-        return aws_client("s3", config=config)
+        client = aws_client("s3", config=config)
+        client.meta.events.register_last("before-parameter-build.s3.HeadBucket", _do_not_redirect)
+        return client
     except ValueError as error:  # botocore raises this for a malformed AWS_ENDPOINT_URL
         raise StoreError(f"cannot make an S3 client: {error}; {s3_answers.CHECK_ENDPOINT}") from None
+
+
+def _do_not_redirect(context: dict[str, Any], **_: Any) -> None:
+    """Follow no redirect of a HeadBucket: botocore sends it to follow another redirect, and would send it for ever."""
+    context["s3_redirect"]["redirected"] = True
 
 
 os.register_at_fork(after_in_child=_client.cache_clear)  # connections cannot be shared with a parent

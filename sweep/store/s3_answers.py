@@ -19,6 +19,7 @@ from botocore.exceptions import (
     FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
+    InvalidRegionError,
     MetadataRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
@@ -44,6 +45,7 @@ NOT_IMPLEMENTED = 501
 
 _PASSING = (
     NoConnectionError, HTTPClientError, IncompleteReadError, FlexibleChecksumError, MetadataRetrievalError,
+    InvalidRegionError,  # a redirect to no region
 )  # fmt: skip
 _PASSING_CODES = frozenset({
     "BadDigest", "BandwidthLimitExceeded", "ConditionalRequestConflict", "IncompleteBody", "InternalError",

@@ -1,0 +1,1 @@
+"""Seeded faults: many random ones, against a model of what must hold."""
