@@ -25,7 +25,7 @@ def put(sweep: Sweep, name: str, console: Console) -> None:
     Raises:
         UserError: the dataset does not exist, or its source cannot be read here.
     """
-    put_into(open_store(sweep.storage), sweep, name, console)
+    put_into(open_store(sweep.storage, sweep.budget.outage_seconds), sweep, name, console)
 
 
 def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool = False) -> bool:
@@ -40,7 +40,7 @@ def verify(sweep: Sweep, names: Collection[str], console: Console, repair: bool 
     Raises:
         UserError: a dataset does not exist, or is not stored.
     """
-    store = open_store(sweep.storage)
+    store = open_store(sweep.storage, sweep.budget.outage_seconds)
     stored = store.names("datasets")
     for name in names:
         if name not in stored:
@@ -109,7 +109,7 @@ def listing(sweep: Sweep) -> list[dict[str, Any]]:
 
     Datasets that are not stored are the built-in ones and those of `data.sets`.
     """
-    store = open_store(sweep.storage)
+    store = open_store(sweep.storage, sweep.budget.outage_seconds)
     found: list[dict[str, Any]] = []
     described = sweep.data.datasets()
     for name in dict.fromkeys([*described, *store.names("datasets")]):

@@ -63,7 +63,7 @@ class Session:
         self.sweep: Sweep = load(config, assignments)
         if to_launch:
             refuse_unedited(self.sweep)
-        self.store: Store = open_store(self.sweep.storage)
+        self.store: Store = open_store(self.sweep.storage, self.sweep.budget.outage_seconds)
         self.ledger: Ledger = Ledger(self.store, self.sweep.name)
         storage = self.sweep.storage
         last = last_launch(self.ledger, storage) if as_launched else None

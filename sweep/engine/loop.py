@@ -22,6 +22,7 @@ from sweep.plan.status import SweepStatus, read_status
 from sweep.signals import on_interrupt
 from sweep.spec.sweep import Sweep
 from sweep.store.attempts import failed_before, failures
+from sweep.store.base import StoreUnreachable
 from sweep.store.lease import Lease
 from sweep.store.ledger import Ledger, Record
 
@@ -90,6 +91,7 @@ class TrialLoop:
 
         Raises:
             UserError: going on makes no sense, with the reason.
+            StoreUnreachable: the store has not answered for the time of an outage.
             StoreError: the store failed; the same command goes on where it was.
         """
         status = status or read_status(self.work, self.ledger)
@@ -112,7 +114,8 @@ class TrialLoop:
 
     def _end(self, run: _Run, stopped: bool) -> LoopEnd:
         if run.cause is not None:
-            raise UserError(f"stopped: {run.cause}\nThe same command goes on where it was.")
+            kind = StoreUnreachable if run.unreachable else UserError
+            raise kind(f"stopped: {run.cause}\nThe same command goes on where it was.")
         if stopped and run.spent is not None:
             return LoopEnd(BUDGET)
         if stopped and run.stranded is not None:
@@ -152,6 +155,7 @@ class _Run:
         loop, lease, tuner, progress, weights: as in `TrialLoop.run`.
         finished: no trial is left.
         cause: why going on makes no sense; None if it does.
+        unreachable: True if it makes sense again when the store answers.
         spent: the budget that is used up; None if none is.
         stranded: why no trial can run; None if one may.
     """
@@ -163,6 +167,7 @@ class _Run:
     weights: WeightCleaner | None
     finished: bool = False
     cause: str | None = None
+    unreachable: bool = False
     spent: str | None = None
     stranded: str | None = None
     _ready: bool = False  # a tuner process has started its Ray at least once
@@ -188,6 +193,7 @@ class _Run:
             for event in self.loop.events(self.tuner):
                 if event is not None and event["event"] == "ended":
                     self.finished, self.cause = bool(event["finished"]), event["stopped"]
+                    self.unreachable = bool(event.get("unreachable"))
                     more = not (self.finished or self.cause or self.tuner.stop_file.exists())
                 self._take(event)
                 self._stop_if_needed()
@@ -207,8 +213,9 @@ class _Run:
             self.loop.watch(event, self.progress)
 
     def _stop_if_needed(self) -> None:
-        """Stop if the lease is lost, a budget is used up, or no trial can run; kill trials that do not stop in time."""
-        if self.lease.is_lost and self.cause is None:
+        """Stop if the lease is taken, a budget is used up, or no trial can run; kill trials that do not stop."""
+        # A lease that is only lost may come back: in an outage of the store nobody else can take it.
+        if self.lease.is_taken and self.cause is None:
             self.cause = "another launch of this sweep has taken over"
             self.tuner.stop()
         stopping = self.tuner.stop_file.exists()

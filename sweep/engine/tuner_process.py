@@ -35,7 +35,8 @@ from sweep.spec.sweep import Sweep
 REAPER = (sys.executable, "-m", "sweep.engine.reaper")
 END_SECONDS = 15.0  # then the process group is killed without the reaper
 LOG_BYTES, LAST_LINES, LINE_CHARACTERS = 20_000, 6, 300  # of a log: what is read, and what is shown of it
-SILENCE_SECONDS = 600.0  # a process without events for so long hangs; a healthy one lists the nodes every 10 s
+# A process without events for so long hangs: a healthy one lists the nodes every 10 s, unless it waits for the store.
+SILENCE_SECONDS = 600.0
 
 
 @dataclass
@@ -101,7 +102,8 @@ class TunerProcess:
             The events of the process, and None after each second without one.
 
         Raises:
-            TunerCrashed: the process ended without the event "ended", or sent nothing for `SILENCE_SECONDS`.
+            TunerCrashed: the process ended without the event "ended", or sent nothing for `SILENCE_SECONDS` and
+                the time of an outage.
         """
         if self._child is None:
             self.start()
@@ -120,12 +122,12 @@ class TunerProcess:
             # If the process has died, the pipe is broken, and its exit status is read below.
             with suppress(BrokenPipeError), self._child.stdin as pipe:
                 pipe.write(json.dumps(asdict(job)).encode())
-            ended, heard_at = False, time.monotonic()
+            ended, heard_at, patience = False, time.monotonic(), SILENCE_SECONDS + sweep.budget.outage_seconds
             for event in _lines(self._events):
                 yield event
                 if event is not None:
                     heard_at = time.monotonic()
-                elif time.monotonic() - heard_at > SILENCE_SECONDS:
+                elif time.monotonic() - heard_at > patience:
                     raise TunerCrashed(None, self._last_words())
                 ended = ended or (event is not None and event["event"] == "ended")
                 if ended and DIES_WITH_PARENT:

@@ -16,7 +16,7 @@ from sweep.plan.datasets import missing
 from sweep.plan.table import slots
 from sweep.providers import user_code
 from sweep.providers.base import Provider
-from sweep.providers.finding import Finding
+from sweep.providers.finding import CHECK_SECONDS, Finding
 from sweep.providers.registry import provider_of
 from sweep.spec.load import find_placeholders, placeholder_fix
 from sweep.spec.sweep import Sweep
@@ -61,7 +61,7 @@ def storage(sweep: Sweep) -> Finding:
     """Check that the store takes, keeps and deletes an object, and does not overwrite one that is put once."""
     path = f"checks/{uuid.uuid4().hex}"
     try:
-        store = open_store(sweep.storage)
+        store = open_store(sweep.storage, CHECK_SECONDS)
         try:
             first, second = store.put_once(path, b"first"), store.put_once(path, b"second")
             kept = store.get(path)
@@ -83,7 +83,7 @@ def storage(sweep: Sweep) -> Finding:
 def data(sweep: Sweep) -> Iterator[Finding]:
     """Check that each dataset is in the store, or that its source can be read."""
     try:
-        absent = missing(open_store(sweep.storage), sweep)
+        absent = missing(open_store(sweep.storage, CHECK_SECONDS), sweep)
     except StoreError as error:
         yield Finding("data", "unknown", f"the contents of the store cannot be listed: {error}")
         return

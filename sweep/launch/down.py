@@ -20,6 +20,8 @@ from sweep.store.base import StoreError
 from sweep.store.lease import owner_name
 from sweep.store.ledger import Ledger
 
+CLOSE_SECONDS = 30.0  # time for the store to answer: the machines are gone, and only `status` needs to know
+
 
 def down(sweep: Sweep, argv: Sequence[str], console: Console, confirm: Callable[[], None]) -> None:
     """Remove all machines of a sweep, and record in its store that they are gone.
@@ -70,7 +72,7 @@ def _close(sweep: Sweep, argv: Sequence[str], console: Console, cause: str = "",
         UserError: nothing was found, but the last launch made machines elsewhere.
     """
     try:
-        store = open_store(sweep.storage)
+        store = open_store(sweep.storage, min(CLOSE_SECONDS, sweep.budget.outage_seconds))
         if elsewhere := _elsewhere(sweep, Ledger(store, sweep.name), argv):
             if since is None:
                 raise UserError(elsewhere)

@@ -17,6 +17,7 @@ NETWORK = frozenset({
     "nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "panfs", "wekafs", "afs", "orangefs", "9p",
     "virtiofs",
 })  # fmt: skip
+CHECK_SECONDS = 20.0  # a check reports a store that fails for so long; a launch waits longer
 MOUNTS = Path("/proc/self/mounts")
 
 

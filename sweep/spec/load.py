@@ -117,12 +117,13 @@ def _describe_data(fields: Mapping[str, Any], problems: list[str]) -> dict[str, 
     """Return the section `data`, with the contents of those own datasets that studies name."""
     try:
         data = Data.model_validate(fields.get("data", {}))
+        budget = Budget.model_validate(fields.get("budget", {}))
     except ValidationError:
         return {}  # reported with all other problems
     named = {str(name) for study in fields["studies"] if isinstance(study, Mapping)
              for name in _as_list(study.get("datasets"))}  # fmt: skip
     chosen = {name: layout for name, layout in data.sets.items() if name in named}
-    found, unknown_sets = describe(chosen, data.size, fields["storage"])
+    found, unknown_sets = describe(chosen, data.size, fields["storage"], budget.outage_seconds)
     problems += unknown_sets
     return {"data": data.model_copy(update={"found": found})}
 

@@ -45,7 +45,9 @@ def size_of(info: DatasetInfo, size: int | None) -> int:
     return own or size or info.default_size
 
 
-def describe(sets: Mapping[str, Layout], size: int | None, storage: str) -> tuple[dict[str, Contents], list[str]]:
+def describe(
+    sets: Mapping[str, Layout], size: int | None, storage: str, outage_seconds: float
+) -> tuple[dict[str, Contents], list[str]]:
     """Return the contents of own datasets, and the problems of those whose contents are unknown.
 
     The contents come from the store if it has the dataset, otherwise from the dataset's folder.
@@ -54,11 +56,12 @@ def describe(sets: Mapping[str, Layout], size: int | None, storage: str) -> tupl
         sets: the user's datasets by name.
         size: size that the user set for all datasets.
         storage: address of the store.
+        outage_seconds: seconds to wait for a store that does not answer.
     """
     found: dict[str, Contents] = {}
     problems: list[str] = []
     try:
-        store = open_store(storage) if sets else None
+        store = open_store(storage, outage_seconds) if sets else None
     except (StoreError, UserError):
         store = None  # the problem is reported later, when the store is opened for work
     for name, layout in sets.items():

@@ -25,6 +25,7 @@ from data.sources.layouts import Contents
 from sweep.spec.cluster import Cluster, Local, Section
 from sweep.spec.own_datasets import OwnDataset, name_problems, size_of
 from sweep.spec.study import Study
+from sweep.store.retry import OUTAGE_SECONDS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -46,6 +47,11 @@ class Budget(Section):
         None,
         description="dollars that a launch may cost, by estimated prices on aws and by cluster.usd_per_hour on local; "
         "the other providers have no prices",
+    )
+    outage_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        OUTAGE_SECONDS,
+        description="seconds for which every call to a store in S3 is tried again before it fails; then a launch on "
+        "this machine stops, and a head stops its trials and waits for the store until the other limits",
     )
 
 

@@ -10,13 +10,15 @@ from urllib.parse import unquote
 
 from sweep.store.base import Store, StoreError
 from sweep.store.local import LocalStore
+from sweep.store.retry import OUTAGE_SECONDS
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, outage_seconds: float = OUTAGE_SECONDS) -> Store:
     """Open the store at an address.
 
     Args:
         url: a folder ("runs", "~/runs", "file:///data/runs") or "s3://bucket/prefix".
+        outage_seconds: seconds for which a call to S3 is tried again if it fails; `budget.outage_seconds` of a sweep.
 
     Returns:
         The store.  A folder that does not exist counts as an empty store; the first object put into it
@@ -28,7 +30,7 @@ def open_store(url: str) -> Store:
     if url.startswith("s3://"):
         from sweep.store.s3 import S3Store  # boto3 takes 0.5 s, and machines that use a folder may lack it
 
-        return S3Store.from_url(url)
+        return S3Store.from_url(url, outage_seconds)
     store = LocalStore(_folder_of(url))
     with store._explain("open", "the folder"), suppress(FileNotFoundError):
         if not stat.S_ISDIR(os.stat(store.url).st_mode):

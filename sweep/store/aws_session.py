@@ -30,6 +30,11 @@ def _forget_after_fork() -> None:
     """Make a new session in a forked child: the parent's lock may be held there for ever."""
     global _LOCK
     _LOCK = threading.Lock()
+    forget_sessions()
+
+
+def forget_sessions() -> None:
+    """Have the next client read the settings and credentials again."""
     aws_session.cache_clear()
 
 

@@ -16,6 +16,10 @@ class StoreError(Exception):
     """Failure of a store.  The message contains what failed, where, and the fix."""
 
 
+class StoreUnreachable(StoreError):
+    """Failure of a store that may pass: for the whole time of an outage it has not answered as it should."""
+
+
 class ObjectNotFound(StoreError):
     """Failure to find an object: the path has none."""
 
@@ -104,6 +108,11 @@ class Store(ABC):
         for path in paths:
             with suppress(ObjectNotFound):
                 yield path, self.get(path)
+
+    def within(self, seconds: float) -> Store:
+        """Return the same store, whose calls are given up after `seconds`; a folder answers at once, or fails."""
+        del seconds
+        return self
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"

@@ -9,6 +9,7 @@ measured on the observer's own monotonic clock: clocks of two machines are never
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
@@ -24,6 +25,7 @@ TTL_SECONDS = 30.0
 LOOKS = 100  # tries of read-then-write; another process may write in between, but not every time
 HANDOVER_SECONDS = 20.0  # time in which a holder that is alive but has finished can release it
 RENEWALS_PER_TTL = 3  # so two renewals may fail before an observer may take us for dead
+CALLS_PER_TTL = 6  # a call of a renewal is given up after a sixth of the lifetime, so that a later one may be in time
 
 
 class LeaseHeld(Exception):
@@ -90,7 +92,8 @@ class Lease:
     """The right to be the only writer of something, for as long as it is renewed.
 
     Use `with lease.hold():`, which renews the lease in the background, and check `lease.is_lost` before
-    each action that only the holder may take.
+    each action that only the holder may take.  A launch goes on until `lease.is_taken`: in an outage of the store
+    nobody renews a lease, but nobody takes one either.
 
     Args:
         store: store that contains the lease.
@@ -136,6 +139,11 @@ class Lease:
             return False
         return self._tag is None or self._clock() - self._renewed_at >= self.ttl_seconds
 
+    @property
+    def is_taken(self) -> bool:
+        """True if we took the lease, did not release it, and have seen in the store that another process took it."""
+        return self._mine is not None and not self._mine.is_released and self._tag is None
+
     def acquire(self, patience: float = 0.0) -> Literal[True]:
         """Take the lease if it is free, released, or held by a dead process; renew it if it is ours.
 
@@ -159,8 +167,11 @@ class Lease:
                     raise
             time.sleep(min(1.0, self.ttl_seconds / 10))
 
-    def renew(self) -> bool:
+    def renew(self, seconds: float = math.inf) -> bool:
         """Renew the lease, which proves to others that we are alive.
+
+        Args:
+            seconds: time after which each call of the store is given up; it may be long, as the store decides.
 
         Returns:
             False if the lease is not ours (any more); nothing was changed then.
@@ -171,8 +182,8 @@ class Lease:
         with self._lock:
             if self._mine is None or self._tag is None:
                 return False
-            record = replace(self._mine, beat=self._mine.beat + 1)
-            if self._write(record, self._tag) or self._write_over_own(record):
+            record, store = replace(self._mine, beat=self._mine.beat + 1), self.store.within(seconds)
+            if self._write(record, self._tag, store) or self._write_over_own(record, store):
                 return True
             self._tag = None
             return False
@@ -181,7 +192,8 @@ class Lease:
         """Make the lease free for others at once.  Do nothing if it is not ours."""
         with self._lock:
             if self._mine is not None and self._tag is not None:
-                self._write(replace(self._mine, pid=0), self._tag)
+                record, store = replace(self._mine, pid=0), self.store.within(self._call_seconds)
+                _ = self._write(record, self._tag, store) or self._write_over_own(record, store)
                 self._tag = None
 
     @contextmanager
@@ -207,10 +219,14 @@ class Lease:
             with suppress(StoreError):  # the lease expires by itself; the block's own error matters more
                 self.release()
 
+    @property
+    def _call_seconds(self) -> float:
+        return self.ttl_seconds / CALLS_PER_TTL
+
     def _renew_until(self, done: threading.Event) -> None:
         while not done.wait(self.ttl_seconds / RENEWALS_PER_TTL):
             with suppress(StoreError):  # an outage; `is_lost` becomes True when it lasts too long
-                if not self.renew():
+                if not self.renew(self._call_seconds):
                     return
 
     def _take(self) -> Literal[True]:
@@ -225,7 +241,7 @@ class Lease:
                     holder = _parse(data)
                     self._judge(holder, tag, asked_at)
                     epoch = holder.epoch
-                if self._write(self._record(epoch + 1), tag):
+                if self._write(self._record(epoch + 1), tag, self.store):
                     return True
         raise StoreError(
             f"cannot take {self.path} in {self.store.url}: each time it differs from what was read; "
@@ -242,24 +258,25 @@ class Lease:
         if asked_at - self._seen[1] < holder.ttl_seconds:
             raise LeaseHeld(self.path, holder, alive=self._seen_alive or holder.on_this_machine)
 
-    def _write(self, record: Holder, tag: str | None) -> bool:
+    def _write(self, record: Holder, tag: str | None, store: Store) -> bool:
         asked_at = self._clock()  # time before the request: others may see the new tag as early as this
-        written = self.store.put_if(self.path, json.dumps(asdict(record)).encode(), tag)
+        written = store.put_if(self.path, json.dumps(asdict(record)).encode(), tag)
         if written is None:
             return False
         self._renewed_at, self._mine, self._tag, self._seen = asked_at, record, written, None
         return True
 
-    def _write_over_own(self, record: Holder) -> bool:
-        """Write over our own last renewal, if that is what the store holds.
+    def _write_over_own(self, record: Holder, store: Store) -> bool:
+        """Write over our own last renewal, if that is what the store holds; renew a lease that was deleted.
 
         A renewal that failed in an outage may have reached the store nevertheless.
         """
         try:
-            data, tag = self.store.get_tagged(self.path)
+            data, tag = store.get_tagged(self.path)
         except ObjectNotFound:
-            return False
-        return replace(_parse(data), beat=record.beat) == record and self._write(record, tag)
+            return not record.is_released and self._write(record, None, store)
+        ours = self._mine is not None and replace(_parse(data), beat=self._mine.beat) == self._mine
+        return ours and self._write(record, tag, store)
 
     def _record(self, epoch: int) -> Holder:
         return Holder(

@@ -24,12 +24,12 @@ NOWHERE = {
     "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
     "AWS_ACCESS_KEY_ID": "x",
     "AWS_SECRET_ACCESS_KEY": "x",
-    "AWS_MAX_ATTEMPTS": "1",
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "NO_PROXY": "127.0.0.1",
 }
+SOON = ("--set", "budget.outage_seconds=0.5")  # seconds after which a call to the store is given up
 
 
 @pytest.fixture
@@ -72,11 +72,11 @@ def test_data_that_nobody_can_read_are_not_ok_and_data_in_the_store_are(tmp_path
 
 
 def test_a_store_that_cannot_be_reached_leaves_what_is_done_unknown(on_aws: Path) -> None:
-    run = sweep("plan", on_aws, **NOWHERE)
+    run = sweep("plan", on_aws, *SOON, **NOWHERE)
     assert run.returncode == 0, run.stderr
     assert "1 trials, done: unknown" in run.stdout
     assert "to upload: unknown" in run.stdout
-    plan = json.loads(sweep("plan", on_aws, "--json", **NOWHERE).stdout)
+    plan = json.loads(sweep("plan", on_aws, *SOON, "--json", **NOWHERE).stdout)
     assert (plan["trials"], plan["done"], plan["to_run"]) == (1, None, 1)
     assert "127.0.0.1:9" in plan["store"]
     assert plan["aws"]["workers"] == 1
@@ -124,7 +124,7 @@ def test_the_configuration_for_rays_launcher_is_printed_and_was_checked_by_ray(o
 )
 def test_a_cloud_that_cannot_be_reached_is_one_clear_problem(on_aws: Path, words: list[str], message: str) -> None:
     verb, *more = words
-    run = sweep(verb, on_aws, *more, **NOWHERE)
+    run = sweep(verb, on_aws, *more, *SOON, **NOWHERE)
     assert run.returncode == 1
     assert message in run.stderr
     assert "Traceback" not in run.stderr
@@ -175,15 +175,15 @@ def test_down_shows_what_is_there_asks_and_removes_it_without_the_store(on_aws: 
     keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y", "region_name": "us-east-1"}
     ec2 = boto3.client("ec2", endpoint_url=moto.endpoint, **keys)
     ec2.create_key_pair(KeyName=name, TagSpecifications=tags)
-    unasked = sweep("down", on_aws, **environment)
+    unasked = sweep("down", on_aws, *SOON, **environment)
     assert unasked.returncode == 1
     assert f"key pair {name}" in unasked.stdout and "add -y" in unasked.stderr
     assert len(ec2.describe_key_pairs()["KeyPairs"]) == 1
-    down = sweep("down", on_aws, "-y", **environment)
+    down = sweep("down", on_aws, "-y", *SOON, **environment)
     assert down.returncode == 0, down.stderr
     assert down.stdout.count(f"key pair {name}") == 2, "found, then removed"
     assert ec2.describe_key_pairs()["KeyPairs"] == []
-    assert "nothing of this sweep was found" in sweep("down", on_aws, **environment).stdout
+    assert "nothing of this sweep was found" in sweep("down", on_aws, *SOON, **environment).stdout
 
 
 def test_rays_launcher_has_no_part_in_a_sweep_on_this_machine(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_machines_of_the_last_launch_in_another_region_are_told_and_to_find_noth
     body = {"name": "n", "studies": [STUDY]}
     raw = {"storage": "s3://b/p", "cluster": {"provider": "aws"}, "budget": {"max_hours": 1}, "sweep": body}
     path.write_text(yaml.safe_dump(raw))
-    monkeypatch.setattr("sweep.launch.down.open_store", lambda storage: store)
+    monkeypatch.setattr("sweep.launch.down.open_store", lambda *_: store)
     ledger = Ledger(store, "n")
     ledger.put_spec({"sweep": {"cluster": {"provider": "aws", "region": "eu-west-1"}}, "argv": ["launch", "x.yaml"]})
     ledger.put_spec({"sweep": {"cluster": {"provider": "local"}}, "argv": ["launch", "here.yaml"]})
@@ -208,7 +208,7 @@ def test_whoever_watches_goes_on_when_the_store_answers_again(
 def test_a_store_that_cannot_be_reached_keeps_no_machine(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def unreached(storage: str) -> LocalStore:
+    def unreached(*_: object) -> LocalStore:
         raise StoreError("no route to the store")
 
     provider = with_machines(monkeypatch, "a head")

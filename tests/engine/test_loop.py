@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -14,11 +14,12 @@ from rich.console import Console
 
 from sweep.engine.loop import MAX_CONSECUTIVE_CRASHES, MAX_STARTS, TrialLoop, _Stop
 from sweep.engine.tuner_process import TunerCrashed, TunerProcess
-from sweep.errors import INTERRUPTED, USER_ERROR, UserError
+from sweep.errors import DONE, INTERRUPTED, USER_ERROR, UserError
 from sweep.plan.expand import expand
 from sweep.spec.load import load
 from sweep.store import open_store
-from sweep.store.lease import Lease
+from sweep.store.base import StoreUnreachable
+from sweep.store.lease import Lease, LeaseHeld
 from sweep.store.ledger import Ledger
 from tests.support.sweeps import logged, platform, write_config
 
@@ -116,6 +117,51 @@ def test_trials_that_no_worker_comes_for_end_the_launch_in_order_and_with_an_err
     generations = replace(launched.generations, stranded=lambda: "no worker has come")
     assert generations.run(launched.lease, WithoutWorkers(tmp_path, generations.platform)).code == USER_ERROR
     assert "no worker has come" in launched.output.getvalue()
+
+
+@dataclass
+class Ending(TunerProcess):
+    """Tuner process that ends with an event.
+
+    Attributes:
+        fields: fields of the event.
+    """
+
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def run_generation(self, sweep: Any, **parameters: Any) -> Iterator[dict[str, Any] | None]:
+        yield None
+        if not self.stop_file.exists():
+            yield {"event": "ended", "finished": False, "stopped": None, "unreachable": False, **self.fields}
+
+
+@pytest.mark.parametrize(("unreachable", "kind"), [(True, StoreUnreachable), (False, UserError)])
+def test_a_store_that_does_not_answer_is_another_end_than_one_that_refuses(
+    launched: Launched, tmp_path: Path, unreachable: bool, kind: type[Exception]
+) -> None:
+    tuner = Ending(tmp_path, launched.generations.platform)
+    tuner.fields = {"stopped": "the store failed: no route", "unreachable": unreachable}
+    with pytest.raises(kind, match=r"stopped: the store failed: no route\nThe same command goes on where it was"):
+        launched.generations.run(launched.lease, tuner)
+
+
+def test_a_launch_goes_on_without_a_renewed_lease_until_another_launch_has_it(
+    launched: Launched, tmp_path: Path
+) -> None:
+    now = [0.0]
+    store = launched.lease.store
+    ours, theirs = (Lease(store, "lease", name, clock=lambda: now[0]) for name in ("ours", "theirs"))
+    ours.acquire()
+    with pytest.raises(LeaseHeld):
+        theirs.acquire()
+    now[0] = 3600.0
+    assert ours.is_lost
+    tuner = Ending(tmp_path, launched.generations.platform, fields={"finished": True})
+    assert launched.generations.run(ours, tuner).code == DONE
+    theirs.acquire()
+    assert not ours.renew()
+    with pytest.raises(UserError, match="another launch of this sweep has taken over"):
+        launched.generations.run(ours, tuner)
 
 
 def test_the_same_signal_that_comes_again_inside_the_handler_is_no_second_request() -> None:

@@ -18,6 +18,7 @@ from sweep.engine.tuner_job import TunerJob
 from sweep.spec.load import load
 from sweep.store import open_store
 from sweep.store.attempts import attempt_record
+from sweep.store.base import StoreUnreachable
 from sweep.store.ledger import Ledger
 from tests.support.sweeps import logged, platform, write_config
 
@@ -152,6 +153,35 @@ def test_the_last_words_of_a_process_are_believed(generation: Generation, lost: 
     generation.lose(trial, RayActorError(ACTOR, "it died"))
     assert generation.statuses() == ["hung"]
     assert len(generation.ledger.attempts_of(job["key"])) == 1
+
+
+@pytest.mark.parametrize("unreachable", [True, False])
+def test_a_store_that_fails_in_a_trial_stops_the_generation_and_blames_no_trial(
+    generation: Generation, unreachable: bool
+) -> None:
+    trials = [generation.start() for _ in range(2)]
+    outcome = {"outcome": "storage", "cause": "no route", "unreachable": unreachable, "done": True}
+    generation.searcher.on_trial_complete(trials[0].trial_id, outcome)
+    generation.searcher.on_trial_complete(trials[1].trial_id, {**outcome, "cause": "later", "unreachable": False})
+    assert (generation.searcher.stopped, generation.searcher.unreachable) == ("the store failed: no route", unreachable)
+    assert generation.searcher.suggest("next") == Multiplexer.FINISHED
+    assert generation.statuses() == []
+    assert not generation.ledger.index().attempts
+
+
+@pytest.mark.parametrize("outcome", ["result", "attempt"])
+def test_a_store_that_fails_after_a_trial_stops_the_generation_and_loses_nothing(
+    generation: Generation, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreUnreachable("no route")
+
+    monkeypatch.setattr(generation.searcher.queue, f"record_{'failure' if outcome == 'attempt' else outcome}", fail)
+    trial = generation.start()
+    record = {"status": "failed", "cause": "its own", "launch": 1}
+    generation.searcher.on_trial_complete(trial.trial_id, {"outcome": outcome, "record": json.dumps(record)})
+    assert (generation.searcher.stopped, generation.searcher.unreachable) == ("the store failed: no route", True)
+    assert [event for event, _ in generation.events] == ["started", outcome]
 
 
 def test_asked_to_stop_it_waits_for_what_runs_and_for_nothing_else(generation: Generation) -> None:

@@ -14,6 +14,7 @@ import pytest
 from sweep.store import open_store
 from sweep.store.base import Store, StoreError
 from sweep.store.lease import Lease, LeaseHeld
+from sweep.store.local import LocalStore
 from tests.support.stores import at_once, script
 
 PATH = "sweeps/s/lease"
@@ -253,6 +254,61 @@ def test_a_holder_that_could_not_renew_for_its_lifetime_counts_as_lost_until_it_
     lease.release()
     clock.now += 100
     assert not lease.is_lost
+
+
+def test_a_lease_is_taken_only_when_another_holder_was_seen(local: Store) -> None:
+    clock = Clock()
+    holder, other = Lease(local, PATH, "holder", clock=clock), Lease(local, PATH, "other", clock=clock)
+    assert not holder.is_taken
+    holder.acquire()
+    clock.now += 3600  # as in an outage, in which nobody can renew, and nobody can take it
+    assert holder.is_lost
+    assert not holder.is_taken
+    assert holder.renew()
+    with pytest.raises(LeaseHeld):
+        other.acquire()
+    clock.now += 30
+    other.acquire()
+    assert not holder.is_taken, "it has not looked yet"
+    assert not holder.renew()
+    assert holder.is_taken
+    other.release()
+    assert not other.is_taken
+
+
+def test_a_lease_that_was_deleted_is_renewed_and_a_released_one_is_not_made_again(local: Store) -> None:
+    lease = Lease(local, PATH, "holder")
+    lease.acquire()
+    local.delete(PATH)
+    assert lease.renew()
+    assert json.loads(local.get(PATH))["owner"] == "holder"
+    local.delete(PATH)
+    lease.release()
+    assert not local.exists(PATH)
+
+
+def test_a_release_finds_a_renewal_that_came_through_although_it_seemed_to_fail(local: Store) -> None:
+    lease = Lease(local, PATH, "holder")
+    lease.acquire()
+    edit(local, beat=1)
+    lease.release()
+    assert Lease(local, PATH, "next").acquire()
+
+
+def test_a_renewal_in_the_background_has_far_less_time_than_the_lifetime(local: Store) -> None:
+    asked: list[float] = []
+
+    class Asked(LocalStore):
+        def within(self, seconds: float) -> Store:
+            asked.append(seconds)
+            return self
+
+    with Lease(Asked(local.url), PATH, "holder", ttl_seconds=0.6).hold():
+        deadline = time.monotonic() + 60
+        while len(asked) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(asked) >= 3
+    assert max(asked) <= 0.6 / 5
 
 
 def test_a_renewal_that_came_through_although_it_seemed_to_fail_keeps_the_lease(local: Store) -> None:

@@ -20,8 +20,9 @@ from sweep.engine.tuner.stop_flag import POLL_SECONDS, flag, is_machine_leaving
 from sweep.spec.trial import TrialSpec
 from sweep.store import open_store
 from sweep.store.attempts import Interrupted, Status, attempt_record, is_out_of_memory
-from sweep.store.base import StoreError
+from sweep.store.base import StoreError, StoreUnreachable
 from sweep.store.ledger import Ledger, Record
+from sweep.store.retry import OUTAGE
 
 HUNG_EXIT = 86  # exit status of a process that ends itself because its trial hangs
 
@@ -85,7 +86,8 @@ class TrialActor(tune.Trainable):
                 return {"outcome": "interrupted", "done": True}
             except StoreError as error:
                 self._run = None
-                return {"outcome": "storage", "cause": str(error), "done": True}
+                silent = isinstance(error, StoreUnreachable)
+                return {"outcome": "storage", "cause": str(error), "unreachable": silent, "done": True}
             except Exception as error:  # noqa: BLE001  (any error of a trial becomes an attempt)
                 self._run = None
                 status: Status = "oom" if is_out_of_memory(error) else "failed"
@@ -128,12 +130,12 @@ def _begin(job: Mapping[str, Any]) -> Generator[Any, bool | None, Record]:
         attempts=job["attempts"],
         provenance=job["provenance"],
     )
-    return run_trial(spec, open_store(job["storage"]), options)
+    return run_trial(spec, open_store(job["storage"], job["outage_seconds"]), options)
 
 
 def _put_attempt(job: Mapping[str, Any], record: Record) -> None:
     """Record an attempt from this process, because the tuner process only sees that this process ends."""
-    Ledger(open_store(job["storage"]), job["sweep"]).put_attempt(job["key"], record)
+    Ledger(open_store(job["storage"], job["outage_seconds"]), job["sweep"]).put_attempt(job["key"], record)
 
 
 class _Watchdog:
@@ -141,14 +143,18 @@ class _Watchdog:
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         self._job = job
+        self._ended = threading.Event()
 
     def __enter__(self) -> None:
-        self._timer = threading.Timer(self._job["hang_seconds"], self._give_up, [threading.get_ident()])
-        self._timer.daemon = True
-        self._timer.start()
+        threading.Thread(target=self._watch, args=[threading.get_ident()], name="watchdog", daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        self._ended.set()
+
+    def _watch(self, thread: int) -> None:
+        while not self._ended.wait(self._job["hang_seconds"]):
+            if not OUTAGE.lasts:  # a trial that waits for the store does not hang
+                self._give_up(thread)
 
     def _give_up(self, thread: int) -> None:
         try:

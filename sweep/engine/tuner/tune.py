@@ -35,7 +35,7 @@ from sweep.plan.platform import Platform
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
 from sweep.store.attempts import Status, attempt_record, failed_before, failures
-from sweep.store.base import StoreError
+from sweep.store.base import StoreError, StoreUnreachable
 from sweep.store.ledger import Ledger, Record
 
 LISTING_SECONDS = 10.0  # time between two events that list the cluster's nodes
@@ -57,6 +57,7 @@ class Multiplexer(Searcher):
     Attributes:
         queue: trials to run.
         stopped: why the generation cannot go on; None if it can.
+        unreachable: True if it can go on when the store answers again.
     """
 
     def __init__(self, tuner_job: TunerJob, queue: Queue, ledger: Ledger, jobs: _Jobs, emit: Emit) -> None:
@@ -66,6 +67,7 @@ class Multiplexer(Searcher):
         self._given = 0
         self._keys: dict[str, str] = {}
         self.stopped: str | None = None
+        self.unreachable = False
         self._failed_by_cause: dict[str, set[str]] = {}  # cause -> keys
         self._succeeded = False
 
@@ -83,7 +85,7 @@ class Multiplexer(Searcher):
         try:
             job = self.queue.next()
         except StoreError as error:
-            self.stopped = f"the store failed: {error}"
+            self._stop_for_store(error)
             return Searcher.FINISHED
         if job is None:
             return Searcher.FINISHED if self.queue.finished else None
@@ -105,7 +107,7 @@ class Multiplexer(Searcher):
         elif outcome == "attempt":
             self.fail(key, json.loads(result["record"]))
         elif outcome == "storage":
-            self.stopped = f"the store failed: {result['cause']}"
+            self._stop_for_store((StoreUnreachable if result["unreachable"] else StoreError)(result["cause"]))
             self.queue.record_interruption(key)
         else:
             self.give_back(key)
@@ -115,9 +117,16 @@ class Multiplexer(Searcher):
         self.queue.record_interruption(key)
         self._emit("interrupted", self._jobs.planned[key])
 
+    def _stop_for_store(self, error: StoreError) -> None:
+        if self.stopped is None:
+            self.stopped, self.unreachable = f"the store failed: {error}", isinstance(error, StoreUnreachable)
+
     def _finish(self, key: str, record: Record) -> None:
         self._succeeded = True
-        self.queue.record_result(key, record)
+        try:
+            self.queue.record_result(key, record)
+        except StoreError as error:  # a search could not record what it decides; the result itself is stored
+            self._stop_for_store(error)
         self._emit("result", self._jobs.planned[key], record=record)
 
     def fail(self, key: str, record: Record, *, recorded: bool = False) -> None:
@@ -132,7 +141,7 @@ class Multiplexer(Searcher):
             try:
                 self._ledger.put_attempt(key, record)
             except StoreError as error:  # the store's problem, not the trial's
-                self.stopped = f"the store failed: {error}"
+                self._stop_for_store(error)
                 self.queue.record_interruption(key)
                 return
         self._jobs.attempts[key] = self._jobs.attempts.get(key, 0) + 1
@@ -140,7 +149,11 @@ class Multiplexer(Searcher):
             self.queue.record_interruption(key)
             self._emit("attempt", self._jobs.planned[key], record=record, again=True)
             return
-        again = self.queue.record_failure(key, alone=record["status"] == "oom")
+        try:
+            again = self.queue.record_failure(key, alone=record["status"] == "oom")
+        except StoreError as error:
+            again = False
+            self._stop_for_store(error)
         self._emit("attempt", self._jobs.planned[key], record=record, again=again)
         alike = self._failed_by_cause.setdefault(record["cause"], set())
         alike.add(key)
@@ -335,6 +348,7 @@ class _Jobs:
             "sweep": sweep.name,
             "launch": tuner_job.launch,
             "storage": sweep.storage,
+            "outage_seconds": sweep.budget.outage_seconds,
             "stop_file": tuner_job.stop_file,
             "stop_key": tuner_job.stop_key,
             "folder": tuner_job.folder,
@@ -371,24 +385,24 @@ def run(tuner_job: TunerJob, events: TextIO) -> None:
     if not tuner_job.attached:
         ray_patches.take_waiting_workers()
     sweep = Sweep.model_validate(tuner_job.sweep)
-    platform = tuner_job.resolved_platform()
 
     def emit(event: str, planned: Planned | None = None, **fields: Any) -> None:
         trial = {} if planned is None else _names(planned)
         events.write(json.dumps({"event": event, "time": time.time(), **trial, **fields}) + "\n")
 
-    ledger = Ledger(open_store(sweep.storage), sweep.name)
+    ledger = Ledger(open_store(sweep.storage, sweep.budget.outage_seconds), sweep.name)
     try:
         searcher, jobs = _resume(tuner_job, sweep, ledger, emit)
     except StoreError as error:
-        emit("ended", finished=False, stopped=f"the store failed: {error}")
+        silent = isinstance(error, StoreUnreachable)
+        emit("ended", finished=False, stopped=f"the store failed: {error}", unreachable=silent)
         return
     emit("ready")
     watch = TrialCallback(searcher, ledger, jobs, emit, Path(tuner_job.scratch) / "ray/session_latest/logs")
     with announce(tuner_job.stop_file, tuner_job.stop_key):
-        _tuner(tuner_job, platform, searcher, watch).fit()
+        _tuner(tuner_job, tuner_job.resolved_platform(), searcher, watch).fit()
         watch.close(patient=searcher.stopped is None and not os.path.exists(tuner_job.stop_file))
-    emit("ended", finished=searcher.queue.finished, stopped=searcher.stopped)
+    emit("ended", finished=searcher.queue.finished, stopped=searcher.stopped, unreachable=searcher.unreachable)
 
 
 def _resume(tuner_job: TunerJob, sweep: Sweep, ledger: Ledger, emit: Emit) -> tuple[Multiplexer, _Jobs]:

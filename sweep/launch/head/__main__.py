@@ -47,10 +47,13 @@ def _run(storage: str, sweep_id: str, number: int, console: Console) -> int:
     from data.errors import DataError
     from sweep.errors import UserError
     from sweep.launch.head.run import HeadLaunch
-    from sweep.store.base import StoreError
+    from sweep.store.base import StoreError, StoreUnreachable
 
     try:
         return HeadLaunch.open(storage, sweep_id, number, console).run()
+    except StoreUnreachable as error:  # it can go on when the store answers, so this is no outcome
+        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        return DIED
     except (UserError, StoreError, DataError) as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return USER_ERROR

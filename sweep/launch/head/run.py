@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from data.errors import DataError
+from sweep.console import say
 from sweep.engine.code_copy import code_hash
 from sweep.engine.loop import STOPPED, LoopEnd, TrialLoop
 from sweep.engine.scratch import Scratch
@@ -27,12 +28,13 @@ from sweep.plan.status import SweepStatus, read_status
 from sweep.providers.registry import provider_of
 from sweep.report.report import Report
 from sweep.signals import on_interrupt, raise_interrupt, stop_on, term_suspends
-from sweep.store import open_store
-from sweep.store.base import StoreError
+from sweep.store import launch_status, open_store
+from sweep.store.base import StoreError, StoreUnreachable
 from sweep.store.lease import Lease, LeaseHeld, owner_name, take_over
 from sweep.store.ledger import Ledger, Record
 
 STOP_SECONDS = 300.0  # time for trials to write their resume state; machines cost money or will be taken away
+PROBE_SECONDS = 30.0  # between two looks at budget and stop signals, while the store does not answer
 ECHO_SECONDS = 2.0  # a second stop signal within this time only repeats the first one
 NEEDED_FIELDS = ("argv", "commit", "dirty", "time")  # fields of the record in addition to sweep and platform
 ADDRESS = "127.0.0.1:6379"  # address of Ray on the head of a cluster
@@ -63,6 +65,8 @@ class HeadLaunch(Prepared):
         if record is None:
             raise UserError(f"{store.url} has no launch {number} of sweep {sweep_id}: launch it again")
         sweep, platform = read_back(record, ledger, number, storage, NEEDED_FIELDS)
+        store = open_store(storage, sweep.budget.outage_seconds)
+        ledger = Ledger(store, sweep_id)
         return cls(sweep, expand(sweep, platform), platform, store, ledger, console, number, record)
 
     def run(self) -> int:
@@ -74,6 +78,7 @@ class HeadLaunch(Prepared):
 
         Raises:
             UserError: another launch of this sweep runs, or going on makes no sense.
+            StoreUnreachable: the store has not answered for the time of an outage, before or after the trials.
             StoreError: the store failed; started again, the launch goes on where it was.
             DataError: data are damaged.
         """
@@ -102,6 +107,8 @@ class HeadLaunch(Prepared):
             ):
                 try:
                     end = self._run_trials(lease, writer, asked)
+                except StoreUnreachable:  # nothing has ended: the supervisor starts this process again
+                    raise
                 except (UserError, StoreError, DataError) as error:
                     with suppress(StoreError):  # then the supervisor writes it as soon as it can
                         writer.end(USER_ERROR, str(error))
@@ -146,16 +153,42 @@ class HeadLaunch(Prepared):
                     if asked:
                         tuner.stop_file.touch()
                     tuner.start()
-                    if not tuner.stop_file.exists():
-                        with on_interrupt(raise_interrupt):
-                            put_missing(self.sweep, self.store, self.console)
-                    status = read_status(self.work, self.ledger)
-                    writer.plan(status, self.ledger)
-                    return self._loop(writer).run(lease, tuner, status)
+                    while True:
+                        try:
+                            return self._run_tuner(lease, writer, tuner)
+                        except StoreUnreachable as error:
+                            if (end := self._wait_for_store(error, writer, tuner.stop_file)) is not None:
+                                return end
             except KeyboardInterrupt:
                 return LoopEnd(INTERRUPTED)
             finally:
                 tuner.kill()
+
+    def _run_tuner(self, lease: Lease, writer: StatusWriter, tuner: TunerProcess) -> LoopEnd:
+        if not tuner.stop_file.exists():
+            with on_interrupt(raise_interrupt):
+                put_missing(self.sweep, self.store, self.console)
+        status = read_status(self.work, self.ledger)
+        writer.plan(status, self.ledger)
+        return self._loop(writer).run(lease, tuner, status)
+
+    def _wait_for_store(self, error: StoreUnreachable, writer: StatusWriter, stop_file: Path) -> LoopEnd | None:
+        """Wait until the store answers again.  The machines stay meanwhile; the budget decides for how long.
+
+        Returns:
+            The end of the launch, if a budget is used up or a stop is requested before the store answers.
+        """
+        say(self.console, f"{error}\nNo trial runs until the store answers again; the machines stay within the budget.")
+        store = self.store.within(PROBE_SECONDS)
+        while not stop_file.exists():
+            if writer.exhausted_budget():
+                return LoopEnd(BUDGET)
+            try:
+                launch_status.read(store, self.sweep.name)
+                return None
+            except StoreUnreachable:
+                continue
+        return LoopEnd(INTERRUPTED)
 
     def _loop(self, writer: StatusWriter) -> TrialLoop:
         return self.loop(

@@ -150,7 +150,7 @@ class StatusWriter:
         self._look_at_machines()
         with self._lock:
             self._head = replace(self._head, running=0, slots=0, **fields)
-        self._write()
+        self._write(self._store)
 
     def exhausted_budget(self) -> str | None:
         """Return the budget that is used up; None if none is."""
@@ -192,7 +192,7 @@ class StatusWriter:
             if time.monotonic() - self._billed_at >= BILL_SECONDS:
                 self._look_at_machines()
             try:
-                self._write()
+                self._write(self._store.within(WRITE_SECONDS))  # the list of machines must not wait for long
             except StoreError as error:  # only `status` is out of date; if the store fails, trials report it
                 self._console.print(f"head.json was not written: {error}", markup=False, soft_wrap=True)
 
@@ -225,11 +225,11 @@ class StatusWriter:
             text = f"budget.max_usd cannot be enforced: the price of {unknown} is unknown; give cluster.prices"
             self._console.print(text, markup=False, soft_wrap=True)
 
-    def _write(self) -> None:
+    def _write(self, store: Store) -> None:
         with self._lock:
             head = self._head
         if not self.lease.is_lost:
-            launch_status.write(self._store, self._sweep.name, head)
+            launch_status.write(store, self._sweep.name, head)
 
 
 def _has_died(head: LaunchStatus) -> bool:

@@ -12,7 +12,7 @@ from importlib.resources import files
 
 from sweep.errors import UserError
 from sweep.providers.base import section_of
-from sweep.providers.finding import Finding
+from sweep.providers.finding import CHECK_SECONDS, Finding
 from sweep.providers.onprem import ray_config, ssh
 from sweep.spec.cluster import OnPrem
 from sweep.spec.load import find_placeholders
@@ -151,7 +151,7 @@ def _probe(sweep: Sweep, probe: str) -> str:
 def _put_probe(storage: str, probe: str) -> Store | None:
     """Return the store, with a probe in it; None if that failed, which the check of the storage reports."""
     try:
-        store = open_store(storage)
+        store = open_store(storage, CHECK_SECONDS)
         store.put(probe, b"from here")
     except StoreError:
         return None

@@ -12,11 +12,13 @@ import pytest
 from rich.console import Console
 
 from sweep.engine.loop import LoopEnd, TrialLoop
-from sweep.errors import DONE, INTERRUPTED, USER_ERROR
+from sweep.errors import BUDGET, DONE, INTERRUPTED, USER_ERROR
 from sweep.launch.head.run import HeadLaunch
 from sweep.launch.head.status_writer import StatusWriter
 from sweep.report.report import Report
 from sweep.signals import TERM_SUSPENDS
+from sweep.store import launch_status
+from sweep.store.base import StoreUnreachable
 from sweep.store.lease import Lease
 from tests.support.launches import SWEEP, ended_head, head_of, put_launch
 from tests.support.sweeps import write_config
@@ -107,6 +109,67 @@ def test_a_launch_that_is_asked_to_stop_when_nothing_is_left_is_done(
             provenance={"commit": None, "dirty": None}, exhausted=lambda: None,
         )  # fmt: skip
         assert generations.run(lease, cluster).code == code
+
+
+@dataclass
+class Outages:
+    """Stand-in for `HeadLaunch._run_tuner`, and for a store that does not answer for some looks.
+
+    Attributes:
+        silent: number of looks at the store that fail.
+        runs: number of times that trials were run.
+        looks: number of looks at the store.
+    """
+
+    silent: float
+    runs: int = 0
+    looks: int = 0
+
+    def run(self, *_: object) -> LoopEnd:
+        self.runs += 1
+        if self.runs == 1:
+            raise StoreUnreachable("cannot read s3://b/x: no route")
+        return LoopEnd(DONE)
+
+    def read(self, *_: object) -> None:
+        self.looks += 1
+        if self.looks <= self.silent:
+            raise StoreUnreachable("no route")
+
+
+@pytest.fixture
+def outages(launch: HeadLaunch, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outages]:
+    """Let the first run of trials end because the store does not answer."""
+    found = Outages(silent=3)
+    monkeypatch.setattr(HeadLaunch, "_run_tuner", found.run)
+    monkeypatch.setattr("sweep.launch.head.run.TunerProcess.start", lambda _: None)
+    monkeypatch.setattr(Report, "write", lambda *_: None)
+    read = launch_status.read
+    monkeypatch.setattr(launch_status, "read", lambda *arguments: found.read() if found.runs else read(*arguments))
+    yield found
+
+
+def test_a_head_waits_for_a_store_that_does_not_answer_and_then_goes_on(
+    launch: HeadLaunch, outages: Outages, tmp_path: Path
+) -> None:
+    assert launch.run() == DONE
+    assert (outages.runs, outages.looks) == (2, 4)
+
+
+@pytest.mark.parametrize("spent", ["", "budget.max_usd=1"])
+def test_while_a_head_waits_for_its_store_the_budget_and_a_stop_end_the_launch(
+    launch: HeadLaunch, outages: Outages, monkeypatch: pytest.MonkeyPatch, spent: str
+) -> None:
+    def look(*_: object) -> None:
+        if spent:
+            monkeypatch.setattr(StatusWriter, "exhausted_budget", lambda _: spent)
+        else:
+            signal.raise_signal(signal.SIGTERM)
+        raise StoreUnreachable("no route")
+
+    monkeypatch.setattr(Outages, "read", look)
+    assert launch.run() == (BUDGET if spent else INTERRUPTED)
+    assert outages.runs == 1
 
 
 def test_a_launch_without_workers_ends_with_its_report_and_says_why(
