@@ -54,6 +54,7 @@ def report(
     """
     from sweep.cli.session import Session
     from sweep.errors import UserError
+    from sweep.plan.table import damage_lines
 
     session = Session(config, assignments, as_launched=True, everything=everything)
     found, words = session.reporting(selection, evaluation, metric), session.command("report")
@@ -75,6 +76,8 @@ def report(
         words = shlex.join(["python", "-m", "sweep", "verify", str(bundle)])
         err.print(f"packed the scores of {packed:,} trials; check them with: {words}", markup=False, soft_wrap=True)
         written.append(bundle)
+    for line in damage_lines(found.damaged.values()):
+        err.print(line, style="red", markup=False, soft_wrap=True)
     for path in written:
         err.print(f"wrote {path}", markup=False, soft_wrap=True)
 

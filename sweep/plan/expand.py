@@ -16,12 +16,13 @@ from data.catalog import PROTOCOL_REVISION, DatasetInfo
 from models import catalog as detectors
 from models.catalog import DetectorInfo
 from models.scoring import LAMBDAS
+from sweep.errors import UserError
 from sweep.plan.platform import Platform
 from sweep.plan.search import SearchSpec, holds
 from sweep.spec.study import LAMBDA, Study, settings
 from sweep.spec.sweep import Sweep
-from sweep.spec.trial import KEY_LENGTH, Numerics, Scalar, Timing, TrialSpec, Validation
-from sweep.store.ledger import canonical_json
+from sweep.spec.trial import Numerics, Scalar, Timing, TrialSpec, Validation
+from sweep.store.records import KEY_LENGTH, canonical_json
 
 WARMUP_SHARE = 10  # timed batches for each batch that is scored before them as warm-up
 CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
@@ -330,7 +331,13 @@ def _folds(study: Study, classes: Sequence[str], objective: str) -> Iterator[tup
 def _with(planned: Planned, params: Mapping[str, Scalar], lam: float | None) -> Planned:
     info = detectors.detector(planned.detector)
     given = {**planned.spec.hyperparameters, **params}
-    hyperparameters = detectors.resolve(info, planned.variant, given)
+    try:
+        hyperparameters = detectors.resolve(info, planned.variant, given)
+    except ValueError as error:
+        raise UserError(
+            f"study {planned.study}: a candidate in the store does not fit this version: {error}; give the sweep "
+            "another name, or delete the study's folder in the store, and launch again"
+        ) from None
     return replace(planned, lam=lam, spec=replace(planned.spec, hyperparameters=hyperparameters))
 
 

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import UserError
 from sweep.files import replacing
 from sweep.leaderboard.rows import Row, to_parquet
-from sweep.spec.trial import KEY_LENGTH
-from sweep.store.ledger import canonical_json
+from sweep.store.records import KEY_LENGTH, canonical_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

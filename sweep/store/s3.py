@@ -37,7 +37,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from sweep.store.aws_session import Settings, aws_client, aws_settings
-from sweep.store.base import ObjectNotFound, Store, StoreError, check_path
+from sweep.store.base import ObjectNotFound, Store, StoreError, check_path, is_legal_path
 
 ATTEMPTS = 8  # tries of one request, with half a minute of waiting in total; AWS_MAX_ATTEMPTS overrides it
 THREADS = 16  # threads of get_many: each small object takes a round trip, and hardly any bandwidth
@@ -105,7 +105,8 @@ class S3Store(Store):
                 key[len(self._base) :]
                 for page in self._pages(client, prefix)
                 for key in _keys(page)
-                if not key.endswith("/")  # web consoles mark a "folder" by an empty object of that name
+                # Web consoles mark a "folder" by an empty object of that name, which is no legal path.
+                if is_legal_path(key[len(self._base) :])
             )
 
     def names(self, prefix: str) -> builtins.list[str]:
@@ -115,7 +116,7 @@ class S3Store(Store):
             for page in self._pages(client, prefix, Delimiter="/"):
                 folders = [folder["Prefix"] for folder in page.get("CommonPrefixes", [])]
                 found.update(name[start:].rstrip("/") for name in [*folders, *_keys(page)])
-            return sorted(found - {""})
+            return sorted(filter(is_legal_path, found))
 
     def delete(self, path: str) -> None:
         with self._explain("delete", path) as client:

@@ -29,7 +29,8 @@ from models.scoring import combine
 from sweep.spec.trial import Timing, TrialSpec
 from sweep.store.attempts import Interrupted
 from sweep.store.base import Store
-from sweep.store.ledger import Ledger, Record
+from sweep.store.ledger import FIGURES, HISTORY, SCORES, WEIGHTS, Ledger, Record
+from sweep.store.records import FILES, seal
 from sweep.trial import metrics
 from sweep.trial.checkpoint import Checkpoints, State
 from sweep.trial.device import device_of, hardware, peak, reset_peak
@@ -292,20 +293,21 @@ class _Run:
 
     def publish(self) -> Record:
         """Store scores, history, weights and data for figures, then the result; then delete the resume state."""
-        key, folder = self.spec.key, f"trials/{self.spec.key}"
+        key = self.spec.key
+        ledger, files = Ledger(self.store, sweep=""), dict[str, bytes]()
         if self.selections.chosen and self.cause is None:
-            self.store.put(f"{folder}/scores.parquet", _parquet(self._scores()))
+            files[SCORES] = _parquet(self._scores())
             weights = {name: tensor.contiguous() for name, tensor in self.detector.state_dict().items()}
             if self.options.keep_weights and self.spec.evaluations:
                 if weights:
-                    self.store.put(f"{folder}/weights.safetensors", safetensors.torch.save(weights))
+                    files[WEIGHTS] = safetensors.torch.save(weights)
                 figures = self._figures()
                 if figures is not None:
-                    self.store.put(f"{folder}/figures.npz", figures)
+                    files[FIGURES] = figures
         if self.epochs:
-            self.store.put(f"{folder}/history.parquet", _parquet(pa.Table.from_pylist(self._history())))
-        ledger = Ledger(self.store, sweep="")
-        result = self._result()
+            files[HISTORY] = _parquet(pa.Table.from_pylist(self._history()))
+        hashes = {name: ledger.put_file(key, name, data) for name, data in files.items()}
+        result = seal({**self._result(), FILES: hashes})
         if not ledger.put_result(key, result):
             result = ledger.result(key) or result
         self.checkpoints.remove()
