@@ -25,6 +25,7 @@ from sweep.spec.trial import Numerics, Scalar, Timing, TrialSpec, Validation
 from sweep.store.records import KEY_LENGTH, canonical_json
 
 WARMUP_SHARE = 10  # timed batches for each batch that is scored before them as warm-up
+MOST_TRIALS = 1_000_000  # a plan of as many takes minutes, and gigabytes of memory
 CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
 """Fields of `Planned` that name a cell: trials that differ in their seeds only."""
 
@@ -122,10 +123,30 @@ class Work:
     datasets: Mapping[str, DatasetInfo]
 
 
-def expand(sweep: Sweep, platform: Platform) -> Work:
-    """Return every trial of every study, fully resolved, and every search."""
+def expand(sweep: Sweep, platform: Platform, most: int = MOST_TRIALS) -> Work:
+    """Return every trial of every study, fully resolved, and every search.
+
+    Args:
+        sweep: the sweep.
+        platform: resources of its trials.
+        most: number of trials above which the plan is refused; instances of a search count once.
+
+    Raises:
+        UserError: the sweep has more trials.
+    """
     fixed: list[Planned] = []
     searches: list[PlannedSearch] = []
+
+    def count() -> None:
+        if len(fixed) + sum(len(search.tuning) + len(search.reports) for search in searches) > most:
+            raise UserError(f"sweep.studies: more than {most:,} trials in all; use fewer, or several sweeps")
+
+    def add(trials: Iterable[Planned]) -> None:
+        for number, trial in enumerate(trials):
+            fixed.append(trial)
+            if number % 1000 == 0:
+                count()
+
     datasets = {name: sweep.dataset(name) for study in sweep.studies for name in study.datasets}
     for study in sweep.studies:
         for dataset in study.datasets:
@@ -136,11 +157,12 @@ def expand(sweep: Sweep, platform: Platform) -> Work:
                     if study.kind == "search":
                         searches += _searches(base)
                     elif study.kind == "grid":
-                        fixed += _grid(base)
+                        add(_grid(base))
                     elif study.kind == "runtime":
-                        fixed += _runtime(base)
+                        add(_runtime(base))
                     else:
-                        fixed += base.trials()
+                        add(base.trials())
+                    count()
     return Work(tuple(fixed), tuple(searches), datasets)
 
 

@@ -33,7 +33,15 @@ _NUMBERED = re.compile(r"([0-9]{1,9})\.json")
 
 
 class Damaged(StoreError):
-    """Damage: an object of the store no longer has the content that was written."""
+    """Damage: an object of the store no longer has the content that was written.
+
+    Attributes:
+        why: what is wrong with it, without its path and the fix.
+    """
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why or message
 
 
 @contextmanager
@@ -51,7 +59,7 @@ def reading(path: str) -> Iterator[None]:
 
 def damage(path: str, why: str) -> Damaged:
     """Return the error for a damaged object."""
-    return Damaged(f"{path} in the store is damaged ({why}); {fix_of(path)}")
+    return Damaged(f"{path} in the store is damaged ({why}); {fix_of(path)}", why)
 
 
 def fix_of(path: str) -> str:
