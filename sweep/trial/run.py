@@ -98,6 +98,12 @@ class _Run:
         sampled = sample(self.split.test_labels, asked, spec.split_seed)
         self.test, self.test_labels = self.split.test[sampled], self.split.test_labels[sampled]
         self.train_images = Images(self.dataset.images, self.split.train, self.device)
+        self.checkpoints = Checkpoints(store, spec.key, options.owner, options.checkpoint_seconds)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set everything that training changes to its state before the first step."""
+        spec = self.spec
         torch.manual_seed(spec.seed)  # must come before `build`, which draws the initial weights
         channels, size = self.dataset.images.shape[1:3]
         self.detector: Detector = build(
@@ -120,14 +126,13 @@ class _Run:
         self.train_seconds = 0.0
         self.cause: str | None = None
         self.timings: list[dict[str, Any]] = []
-        self.checkpoints = Checkpoints(store, spec.key, options.owner, options.checkpoint_seconds)
 
     # -- training -------------------------------------------------------------------------------
 
     def train(self) -> Generator[Progress, bool | None, None]:
         state = self.checkpoints.load()
-        if state is not None:
-            self._restore(state)
+        if state is not None and self._is_restored(state):
+            pass
         elif "epochs" not in self.spec.hyperparameters:
             began = time.perf_counter()
             self.detector.fit(self.train_images.whole())
@@ -276,7 +281,21 @@ class _Run:
             "detector": self.detector.training_state(),
         }
 
+    def _is_restored(self, state: State) -> bool:
+        """Return True if the trial goes on from a state; False if the state does not fit: the trial starts again."""
+        began = self.began
+        try:
+            self._restore(state)
+        except Exception as error:  # noqa: BLE001  (a state of other code may fail anywhere)
+            self.checkpoints.discard(f"{type(error).__name__}: {error}")
+            self.began = began
+            self._begin()  # a part of the state may be restored already
+            return False
+        return True
+
     def _restore(self, state: State) -> None:
+        if not (0 <= state["epoch"] <= self.epochs and state["step"] >= 0):
+            raise ValueError(f"epoch {state['epoch']}, step {state['step']} of {self.epochs} epochs")
         self.detector.load_training_state(state["detector"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
