@@ -63,7 +63,7 @@ STATES: dict[str, Callable[[dict[str, Any]], object]] = {
     "short random": lambda state: state.update(random=[torch.zeros(3, dtype=torch.uint8)]),
     "no weights": lambda state: state["detector"]["weights"].clear(),
     "other shape": lambda state: state["detector"]["weights"].update(
-        {name: torch.zeros(1) for name in list(state["detector"]["weights"])[:1]}
+        {name: weight.flatten()[:1] for name, weight in state["detector"]["weights"].items() if weight.dim() > 1}
     ),
     "other moments": spoil_moments,
     "no optimisers": lambda state: state["detector"].update(optimisers={}),
