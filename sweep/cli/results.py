@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -120,7 +121,7 @@ def verify(
     from sweep.errors import UserError
     from sweep.report.report import verify as recompute
 
-    if what.startswith(("s3://", "file://")) or Path(what).is_dir():
+    if what.startswith(("s3://", "file://")) or os.path.isdir(what):
         from sweep.report.store_check import check_store
 
         if rerun:

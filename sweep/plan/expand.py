@@ -25,7 +25,7 @@ from sweep.spec.trial import Numerics, Scalar, Timing, TrialSpec, Validation
 from sweep.store.records import KEY_LENGTH, canonical_json
 
 WARMUP_SHARE = 10  # timed batches for each batch that is scored before them as warm-up
-MOST_TRIALS = 1_000_000  # a plan of as many takes minutes, and gigabytes of memory
+MOST_TRIALS = 500_000  # a plan of as many takes minutes, and gigabytes of memory
 CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
 """Fields of `Planned` that name a cell: trials that differ in their seeds only."""
 

@@ -15,10 +15,20 @@ from typing import Any
 from sweep.errors import UserError
 from sweep.spec.sweep import Sweep
 from sweep.spec.trial import Numerics
+from sweep.store.records import Shape, mismatch
 
 AMPERE = 8.0  # first CUDA compute capability with hardware units for TF32 and bfloat16
 _CPU_UNITS = frozenset({"avx512_bf16", "amx_bf16"})  # flags of /proc/cpuinfo
 _KERNELS = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")  # oneDNN's names of instruction sets with these units
+
+
+_SHAPE: Shape = {
+    "device": str, "slots": int, "cpus": int, "gpus": float, "caution?": str, "visible_gpus?": ([str], tuple),
+    "numerics": {
+        "precision": frozenset({"float32", "tf32", "bf16"}), "threads": int,
+        "layout": frozenset({"channels_last", "contiguous"}),
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,13 @@ class Platform:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Platform:
-        """Return the platform of a dictionary from `dataclasses.asdict`, also after JSON."""
+        """Return the platform of a dictionary from `dataclasses.asdict`, also after JSON.
+
+        Raises:
+            ValueError, TypeError: it is not of this form.
+        """
+        if (problem := mismatch(fields, _SHAPE)) is not None:
+            raise ValueError(problem)
         named = {**fields, "numerics": Numerics(**fields["numerics"])}
         visible = named.pop("cards", None) or named.get("visible_gpus", ())  # records before 2026-11 have `cards`
         return cls(**{**named, "visible_gpus": tuple(visible)})

@@ -94,7 +94,7 @@ def _needed_elsewhere(raw: Mapping[str, Any], storage: str) -> list[str]:
     """Return the problems of keys that only providers other than this machine need."""
     cluster, budget = raw.get("cluster"), raw.get("budget")
     provider = cluster.get("provider", "local") if isinstance(cluster, Mapping) else "local"
-    if provider not in PROVIDERS or PROVIDERS[provider].runs_here:
+    if not isinstance(provider, str) or provider not in PROVIDERS or PROVIDERS[provider].runs_here:
         return []
     section, problems = PROVIDERS[provider], []
     if not section.shares_folder and not storage.startswith("s3://"):

@@ -7,6 +7,7 @@ values after aliases are written out, because a few lines of aliases can stand f
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -81,9 +82,9 @@ def read(path: Path) -> dict[str, Any]:
         UserError: no such file, a folder, not YAML (with line and column), or not a mapping.
     """
     name = printable(str(path))
-    if path.is_dir() or not path.exists():
+    if os.path.isdir(path) or not os.path.exists(path):
         known = ", ".join(sorted(str(p) for p in Path("clusters").glob("*.yaml"))) or "none found"
-        what = "is a folder, not a YAML file" if path.is_dir() else "no such file"
+        what = "is a folder, not a YAML file" if os.path.isdir(path) else "no such file"
         raise UserError(f"{name}: {what} (here: {known})")
     if reason := why_no_file(path):
         raise UserError(f"{name}: cannot be read: {reason}; give a YAML file")
@@ -122,6 +123,9 @@ def override(value: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any
         path, equals, text = assignment.partition("=")
         if not equals or not path.strip():
             problems.append(f"--set {shown(assignment)[1:-1]}: must look like a.b=value")
+            continue
+        if path.count(".") >= MOST_DEPTH:
+            problems.append(f"--set {shown(assignment)[1:-1]}: a key has fewer than {MOST_DEPTH} parts")
             continue
         try:
             new = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)

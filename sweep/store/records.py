@@ -67,7 +67,10 @@ _SHAPES = (
     (re.compile(r"sweeps/[^/]+/studies/[^/]+/asks/[0-9]+\.json"), ASK),
     (re.compile(r"sweeps/[^/]+/studies/[^/]+/prunes/[0-9]+\.json"), PRUNE),
 )
-_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a record", None: "null"}
+_NAMES = {
+    str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a record", tuple: "a list",
+    None: "null",
+}  # fmt: skip
 
 
 def parse_json(data: bytes | str) -> Any:

@@ -48,13 +48,18 @@ def rewrite(made: MadeUp, key: str, change: Change) -> None:
     made.store.put(path, json.dumps(seal(record)).encode())
 
 
+STATUSES: list[Any] = ["fine", 1, None, ["ok"]]
+NO_METRICS: list[Any] = ["none", [1], [{}], {"auroc": 1}, [{"selection": "last"}]]
+NO_SECONDS: list[Any] = ["1", True, None, [1.0]]
+NO_SPECS: list[Any] = [None, [], {"hyperparameters": None}, {"hyperparameters": {}}]
+NO_VALIDATIONS: list[Any] = [[], {"lambda": [0.5], "auroc": []}, {"lambda": [], "auroc": []}]
 GARBLED: list[Change] = [
     *(without(name) for name in ("key", "spec", "status", "metrics", "validation", "lam", "seconds")),
-    *(with_value("status", value) for value in ("fine", 1, None, ["ok"])),
-    *(with_value("metrics", value) for value in ("none", [1], [{}], {"auroc": 1}, [{"selection": "last"}])),
-    *(with_value("seconds", value) for value in ("1", True, None, [1.0])),
-    *(with_value("spec", value) for value in (None, [], {"hyperparameters": None}, {"hyperparameters": {}})),
-    *(with_value("validation", value) for value in ([], {"lambda": [0.5], "auroc": []}, {"lambda": [], "auroc": []})),
+    *(with_value("status", value) for value in STATUSES),
+    *(with_value("metrics", value) for value in NO_METRICS),
+    *(with_value("seconds", value) for value in NO_SECONDS),
+    *(with_value("spec", value) for value in NO_SPECS),
+    *(with_value("validation", value) for value in NO_VALIDATIONS),
     with_value("peak_bytes", 10**30),
     with_value("attempts", "many"),
     with_value("lam", "half"),

@@ -1,0 +1,1 @@
+"""Faults and hostile inputs: whatever is done to it, the program says one line and harms nothing."""
