@@ -32,6 +32,7 @@ from sweep.store.records import (
     Record,
     Shape,
     canonical_json,
+    matcher,
     mismatch,
     parse_json,
     result_problem,
@@ -272,9 +273,11 @@ class Bundle:
 
 def _row_problem(number: int, row: Row) -> str | None:
     """Return what no row of a report has: a name, seed or metric that is missing, or a value of another type."""
-    shape = _FINISHED_ROW if row.get("status") == "ok" else _ROW
-    problem = mismatch({name: value for name, value in row.items() if name in COLUMNS}, shape, f"row {number}")
-    return problem or mismatch(row, {str: (str, int, float, bool, None)}, f"row {number}")
+    finished = row.get("status") == "ok"
+    if (_FITS_FINISHED_ROW if finished else _FITS_ROW)(row) and all(map(_FITS_CELL, row.values())):
+        return None
+    shape = _FINISHED_ROW if finished else _ROW
+    return mismatch(row, shape, f"row {number}") or mismatch(row, {str: _CELL}, f"row {number}")
 
 
 _NAMES = ("key", "study", "detector", "variant", "dataset", "protocol", "abnormal", "evaluation", "status")
@@ -287,6 +290,8 @@ _FINISHED_ROW: Shape = {
     **{name: kind for name, kind in _ROW.items() if name.removesuffix("?") not in METRICS},
     **{name: COLUMNS[name] for name in METRICS if name != "auroc_se"}, "epoch": int, "auroc_se?": (float, None),
 }  # fmt: skip
+_CELL: Shape = (str, int, float, bool, None)
+_FITS_ROW, _FITS_FINISHED_ROW, _FITS_CELL = matcher(_ROW), matcher(_FINISHED_ROW), matcher(_CELL)
 
 
 def _hostile(members: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
