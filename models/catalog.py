@@ -326,9 +326,10 @@ def load_class(implementation: str) -> Any:
     module, _, attribute = implementation.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as problem:
+    except Exception as problem:
+        kind = "" if isinstance(problem, ImportError | AttributeError | ValueError) else f"{type(problem).__name__}: "
         raise UnknownDetector(
-            f"cannot load detector {implementation}: {problem}; write package.module:Class"
+            f"cannot load detector {implementation}: {kind}{problem}; write package.module:Class"
         ) from problem
 
 

@@ -258,8 +258,8 @@ class Detector(nn.Module):
             RuntimeError: if the weights belong to another network; the message names each difference.
         """
         for name, buffer in self.named_buffers():
-            if name in weights and buffer.shape != weights[name].shape:
-                buffer.data = buffer.new_empty(weights[name].shape)  # `fit` decides the shape of some buffers
+            if name in weights and not buffer.numel() and buffer.dim() == weights[name].dim():
+                buffer.data = buffer.new_empty(weights[name].shape)  # empty until `fit`, which decides the shape
         self.load_state_dict(weights)
 
     def _batch_norms(self) -> Iterator[nn.Module]:

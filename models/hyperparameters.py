@@ -143,13 +143,14 @@ def _as_type(value: object, kind: type[Any]) -> Scalar | None:
         return None
     try:
         if kind is int and not isinstance(value, float):
-            return int(value)
+            whole = int(value)
+            return whole if abs(whole) < 2**63 else None  # tables have integers of 64 bits
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if kind is float:
         return number
-    return int(number) if number.is_integer() else None
+    return int(number) if number.is_integer() and abs(number) < 2**63 else None
 
 
 _described: dict[type[Any], tuple[Hyperparameter, ...]] = {}

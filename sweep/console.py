@@ -1,18 +1,43 @@
-"""Lines and live views of a running launch, on a terminal or in a pipe or file."""
+"""Lines and live views of a running launch, on a terminal or in a pipe or file.
+
+Names and errors come from strangers' files and programs.  `SafeConsole` is the one place where text reaches a terminal,
+so no escape sequence in it can move the cursor, change colours or write to the clipboard.
+"""
 
 from __future__ import annotations
 
+import io
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.live import Live
+from rich.segment import Segment
 from rich.text import Text
 
 PLAIN_SECONDS = 30.0  # least time between two lines when the output is not a terminal
+
+
+class SafeConsole(Console):
+    """Console that prints control characters of texts as spaces; only its own styles become escape sequences."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
+            else:
+                yield Segment("\n".join(map(printable, segment.text.split("\n"))), segment.style)
+
+
+def write_anything() -> None:
+    """Let output show characters that its encoding lacks as escapes, e.g. in an ASCII locale, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Display:

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def why_no_file(path: Path) -> str | None:
+    """Return why a path is no file that can be read; None if it is one.
+
+    The path is not opened: to open a pipe waits for its other end, and a device may have no end.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
+        return getattr(error, "strerror", None) or str(error)
+    if stat.S_ISDIR(mode):
+        return "it is a folder"
+    return None if stat.S_ISREG(mode) else "it is no regular file, but a pipe, a socket or a device"
 
 
 @contextmanager

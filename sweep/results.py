@@ -27,7 +27,7 @@ from sweep.plan.status import read_status
 from sweep.spec.trial import HEADLINE, find_key
 from sweep.store import open_store
 from sweep.store.base import ObjectNotFound, Store
-from sweep.store.ledger import Ledger, Record
+from sweep.store.ledger import WEIGHTS, Ledger, Record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from sweep.trial.trained import TrainedDetector
 
-WEIGHTS = "weights.safetensors"
 SHOWN = 5  # maximum number of keys in an error message
 
 
@@ -213,16 +212,13 @@ def open_results(storage: str | Path, sweep: str | None = None) -> Results:
     if str(storage).endswith((".yaml", ".yml")):
         raise UserError(f"{storage} is a YAML file: give its `storage`, the folder or s3:// address of the results")
     store = open_store(str(storage))
-    times = {name: specs[-1].get("time", 0.0) for name in store.names("sweeps") if (specs := _specs(store, name))}
+    launches = {name: Ledger(store, name).last_spec() for name in store.names("sweeps")}
+    times = {name: launch[1].get("time", 0.0) for name, launch in launches.items() if launch is not None}
     if not times:
         raise UserError(f"no sweep was launched into {store.url}; launch one: python -m sweep launch CONFIG")
     if sweep is not None and sweep not in times:
         raise UserError(unknown("sweep", sweep, times))
     return Results(store, sweep or max(times, key=lambda name: times[name]))
-
-
-def _specs(store: Store, sweep: str) -> list[Record]:
-    return Ledger(store, sweep).specs()
 
 
 def _validation_auroc(row: Row, record: Record) -> float | None:

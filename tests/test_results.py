@@ -36,10 +36,11 @@ from sweep.plan.launch_record import record
 from sweep.results import Results, open_results
 from sweep.spec.load import load
 from sweep.store import launch_status, open_store
-from sweep.store.base import Store
+from sweep.store.base import Store, StoreError
 from sweep.store.launch_status import LaunchStatus
 from sweep.store.ledger import Ledger
 from tests.support.made_up import MadeUp
+from tests.support.records import change_result
 from tests.support.sweeps import ROOT, platform, sweep, write_config
 
 SMALL = {"epochs": 1, "width": 4, "nz": 8}
@@ -97,7 +98,7 @@ def key_of(results: Results, detector: str, seed: int = 0) -> str:
 
 
 def problems(call: Callable[[], object]) -> list[str]:
-    with pytest.raises((UserError, DataError)) as caught:
+    with pytest.raises((UserError, DataError, StoreError)) as caught:
         call()
     return str(caught.value).split("\n")
 
@@ -267,16 +268,13 @@ def test_a_detector_that_cannot_be_had_is_told_with_the_fix(
     [
         (lambda record: record["spec"].update(revision=record["spec"]["revision"] - 1), "was trained by revision"),
         (lambda record: record.update(status="diverged", cause="loss is NaN"), "diverged: loss is NaN"),
-        (
-            lambda record: record["spec"].update(detector="nowhere.to:BeFound"),
-            "cannot be read here: cannot load detector nowhere",
-        ),
+        (lambda record: record["spec"].update(detector="nowhere.to:BeFound"), "cannot load detector nowhere"),
     ],
 )
 def test_a_record_of_another_kind_gives_no_detector(mutate: Change, message: str, folder: Path) -> None:
     key = key_of(open_made(folder), "ganomaly")
-    change(folder, mutate, f"trials/{key}/result.json")
-    (problem,) = problems(lambda: open_made(folder).detector(key))
+    new = change_result(folder / "store/trials" / key, mutate)
+    (problem,) = problems(lambda: open_made(folder).detector(new))
     assert message in problem
 
 

@@ -49,7 +49,7 @@ class Layout:
     elsewhere: ClassVar[frozenset[str]] = frozenset(
         {"root", "size", "interpolation", "max_pixels", "licence", "citation"}
     )
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "allow_inf_nan": False}
 
     root: str = field(metadata=_help("folder of the images"))
     size: Side | None = field(

@@ -199,7 +199,7 @@ def read_manifest(store: Store, name: str, preparation: str) -> Manifest | None:
         fields: dict[str, Any] = json.loads(store.get(path))
         newer = fields["format"] > FORMAT
         manifest = None if newer else _from_fields(fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedManifestError(f"{where}: the manifest is damaged; {put_command(name)}") from error
     if manifest is None:
         raise NewerManifestError(

@@ -83,9 +83,17 @@ class Adam:
         return {"lr": self.lr, "moments": dict(self.moments)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a `state_dict`; its tensors are moved to the parameters' devices."""
-        self.lr = state["lr"]
+        """Restore a `state_dict`; its tensors are moved to the parameters' devices.
+
+        Raises:
+            ValueError: a moment has another shape or type than its parameter; the kernel would not check it.
+        """
+        self.lr = float(state["lr"])
         self.moments = {}
         for position, (count, first, second) in state["moments"].items():
+            parameter = self.parameters[position]
+            fit = [moment.shape == parameter.shape and moment.dtype == parameter.dtype for moment in (first, second)]
+            if not all(fit) or count.shape or count.dtype != torch.float32:
+                raise ValueError(f"the moments of parameter {position} do not fit its shape {list(parameter.shape)}")
             device = self.parameters[position].device
             self.moments[position] = (count.to(device), first.to(device), second.to(device))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
 from sweep.cli import data as data_verbs
 from sweep.cli import results, run
 from sweep.cli.options import err
+from sweep.console import write_anything
+
+DEBUG = "SWEEP_DEBUG"  # variable that shows the traceback of a defect
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,21 +41,54 @@ app.add_typer(data_verbs.app, name="data")
 
 
 def main() -> None:
-    """Run a command.  A problem that the user can fix is printed and gives exit code 1, never a traceback."""
+    """Run a command.  A problem that the user can fix is printed and gives exit code 1, never a traceback.
+
+    Any other error is a defect of this program.  It is one line too, with the file that has the traceback.
+    """
     from data.errors import DataError
     from sweep.errors import UserError
     from sweep.store.base import StoreError
 
+    write_anything()
     try:
         app(prog_name="python -m sweep")
     except UserError as error:
-        if error.heading:
-            err.print(error.heading, style="bold red")
-        for problem in error.problems:
-            err.print(f"error: {problem}", style="red", markup=False, soft_wrap=True)
-        sys.exit(1)
+        _print_problems(error.problems, error.heading)
     except (StoreError, DataError) as error:
-        err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(1)
+        _print_problems([str(error)])
     except BrokenPipeError:
         sys.exit(0)  # the program that reads our output, such as head, has closed the pipe: no problem
+    except Exception as error:
+        if os.environ.get(DEBUG) == "1":
+            raise
+        _print_problems([_defect(error)])
+    else:
+        return
+    sys.exit(1)
+
+
+def _print_problems(problems: Sequence[str], heading: str = "") -> None:
+    from sweep.errors import printed
+    from sweep.redaction import hide_secrets
+
+    if heading:
+        err.print(hide_secrets(heading), style="bold red", markup=False, soft_wrap=True)
+    for problem in printed([hide_secrets(problem) for problem in problems]):
+        err.print(f"error: {problem}", style="red", markup=False, soft_wrap=True)
+
+
+def _defect(error: Exception) -> str:
+    """Write the traceback of a defect to a file, and return the line that names it."""
+    import tempfile
+    import traceback
+
+    from sweep.redaction import hide_secrets
+
+    text = hide_secrets("".join(traceback.format_exception(error)))
+    what = f"{type(error).__name__} in this program, which is a defect of it and not of your input"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="sweep-defect-", suffix=".txt", delete=False) as file:
+            file.write(text.encode(errors="backslashreplace").decode())
+    except OSError:
+        return f"{what}; to see the traceback, run it again with {DEBUG}=1"
+    return f"{what}; the traceback is in {file.name}: please report it, or run it again with {DEBUG}=1 to see it here"

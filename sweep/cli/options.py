@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+
+from sweep.console import SafeConsole
 
 Config = Annotated[Path, typer.Argument(help="YAML file of the sweep, e.g. clusters/local.yaml.", metavar="CONFIG")]
 Set = Annotated[
@@ -23,8 +24,8 @@ All = Annotated[bool, typer.Option("--all", help="Show every launch of this swee
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go ahead without asking.")]
 PLAIN_WIDTH = 120  # columns of tables that are printed to a file or a pipe
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-err = Console(stderr=True, highlight=False)
+out = SafeConsole(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+err = SafeConsole(stderr=True, highlight=False)
 
 
 def print_json(value: Any) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sweep.cli.options import All, Config, Json, Set, err, out, print_json
+from sweep.cli.options import All, Config, Json, Set, Yes, ask, err, out, print_json
+from sweep.console import printable
 
 
 def report(
@@ -54,6 +56,7 @@ def report(
     """
     from sweep.cli.session import Session
     from sweep.errors import UserError
+    from sweep.plan.table import damage_lines
 
     session = Session(config, assignments, as_launched=True, everything=everything)
     found, words = session.reporting(selection, evaluation, metric), session.command("report")
@@ -75,36 +78,72 @@ def report(
         words = shlex.join(["python", "-m", "sweep", "verify", str(bundle)])
         err.print(f"packed the scores of {packed:,} trials; check them with: {words}", markup=False, soft_wrap=True)
         written.append(bundle)
+    for line in damage_lines(found.damaged.values()):
+        err.print(line, style="red", markup=False, soft_wrap=True)
     for path in written:
         err.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="Zip file that `report --bundle` wrote.", metavar="FILE")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="Zip file that `report --bundle` wrote, or a store: FOLDER or s3://BUCKET/PREFIX.",
+            metavar="FILE|STORE",
+        ),
+    ],
     rerun: Annotated[int, typer.Option(min=0, help="Also retrain this number of random trials here.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Folder of downloaded datasets, for --rerun.")] = None,
     seed: Annotated[int, typer.Option(help="Seed that chooses the trials for --rerun.")] = 0,
+    yes: Yes = False,
+    as_json: Json = False,
 ) -> None:
-    """Recompute a report from the scores in a bundle.
+    """Recompute a report from the scores in a bundle, or check every object of a store.
 
-    Every cell is computed again from the per-sample scores, and each difference is named.
+    Of a bundle, every cell is computed again from the per-sample scores, and each difference is named.
     Needs neither the store nor torch, and changes nothing.
+
+    Of a store, every record, every file of a trial and every dataset is read and compared with its hash.
+    It names what is damaged, and how it is made again.  It changes nothing.
 
     With --rerun, random trials are also retrained on this machine.  A retrained trial should be inside the 95 %
     interval for one more seed of its cell.  One in twenty is expected to be outside by chance.
+    If the bundle names detectors that are not in this package, their modules are imported; you are asked before.
 
     \b
     python -m sweep verify results.zip
     python -m sweep verify results.zip --rerun 3 --data FOLDER
+    python -m sweep verify results
+    python -m sweep verify s3://bucket/prefix --json
 
-    Exit codes: 0 everything agrees, 1 something differs, or a retrained trial is outside its interval.
+    Exit codes: 0 everything agrees, 1 something differs or is damaged, or a retrained trial is outside its interval.
     """
+    from sweep.errors import UserError
     from sweep.report.report import verify as recompute
 
-    found, holds = recompute(file, out)
+    if what.startswith(("s3://", "file://")) or os.path.isdir(what):
+        from sweep.report.store_check import check_store
+
+        if rerun:
+            raise UserError("--rerun: only the trials of a bundle are retrained; name the zip file of one")
+        checked = check_store(what, err)
+        if as_json:
+            print_json(checked.to_json())
+        else:
+            out.print(checked.text(), markup=False, soft_wrap=True)
+        raise typer.Exit(bool(checked.damaged))
+    if as_json:
+        raise UserError("--json: only the check of a store prints JSON; name its folder or s3:// address")
+    found, holds = recompute(Path(what), out)
     if rerun:
         from sweep.launch.rerun import rerun as retrain
+        from sweep.report.verify import user_detectors
 
+        imported = user_detectors(found)
+        if imported and not yes:
+            names = ", ".join(map(printable, imported))
+            err.print(f"--rerun runs code that the bundle names: {names}", style="yellow", markup=False, soft_wrap=True)
+            ask("Import these modules, and run their code?")
         for again in retrain(found, rerun, seed, data, out):
             holds = holds and again.inside
             out.print(again.text(), style="" if again.inside else "red", markup=False, soft_wrap=True)

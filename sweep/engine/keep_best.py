@@ -10,9 +10,7 @@ from typing import Any
 
 from sweep.plan.expand import CELL
 from sweep.plan.status import SweepStatus
-from sweep.store.ledger import Ledger
-
-KEPT = ("weights.safetensors", "figures.npz")
+from sweep.store.ledger import KEPT, Damaged, Ledger
 
 
 class WeightCleaner:
@@ -27,8 +25,11 @@ class WeightCleaner:
         self._store = ledger.store
         self._best: dict[tuple[str, ...], tuple[tuple[float, int], str]] = {}
         shown = [planned for planned in status.planned if planned.reported and planned.key in status.finished]
-        results = ledger.results({planned.key for planned in shown})
+        damaged: dict[str, Damaged] = {}  # of no cell's best, and kept: nothing is known of it
+        results = ledger.results({planned.key for planned in shown}, damaged)
         for planned in shown:
+            if planned.key in damaged:
+                continue
             cell = tuple(str(getattr(planned, name)) for name in CELL)
             self._enter(cell, results[planned.key], planned.seed, planned.key)
 

@@ -243,7 +243,7 @@ class Queue:
             for instance in range(planned.spec.instances)
         ]
         results = ledger.results({key for *_, key in asked} & self._finished)
-        self._values |= {key: values_of(result) for key, result in results.items()}
+        self._values |= {key: values_of(result, planned.spec.lambdas) for key, result in results.items()}
         started = 0
         for number, instance, key in asked:
             if key in self._finished or key in self._failed:
@@ -278,7 +278,7 @@ class Queue:
         """Pass the value of a finished or failed trial to its search; read the result first if another sweep ran it."""
         if job.search is not None:
             if job.key in self._finished and job.key not in self._values:
-                self._values[job.key] = values_of(self._ledger.result(job.key))
+                self._values[job.key] = values_of(self._ledger.result(job.key), job.search.spec.lambdas)
             job.search.observe(job.candidate, job.instance, self._values.get(job.key))
 
     def _requeue(self, jobs: list[Job], *, last: bool) -> None:

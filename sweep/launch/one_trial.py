@@ -74,7 +74,7 @@ def describe(ledger: Ledger, planned: Planned) -> str:
     if result is None:
         lines.append("no result yet")
     else:
-        lines.append(f"{result['status']}{': ' + result['cause'] if result['cause'] else ''}")
+        lines.append(": ".join(filter(None, (result["status"], result.get("cause")))))
         for entry in result["metrics"]:
             where = f"{entry['selection']}, {entry['evaluation']}, epoch {entry['epoch']}"
             lines.append(f"  AUROC {entry['auroc']:.4f}  AP {entry['ap']:.4f}  FPR95 {entry['fpr95']:.4f}  ({where})")
@@ -83,10 +83,10 @@ def describe(ledger: Ledger, planned: Planned) -> str:
             lines.append(
                 f"  batches of {times['batch_size']}: {each:.3g} ms an image, median of {len(times['seconds'])}"
             )
-        lines.append(f"  {result['seconds']:.1f} s, {result['train_seconds']:.1f} s of them training")
+        lines.append(f"  {result['seconds']:.1f} s, {result.get('train_seconds') or 0:.1f} s of them training")
     for number, attempt in enumerate(ledger.attempts_of(planned.key), start=1):
         lines += [
-            f"attempt {number}: {attempt['status']} on {attempt['host']}: {attempt['cause']}",
-            attempt["log"],
+            f"attempt {number}: {attempt['status']} on {attempt.get('host')}: {attempt['cause']}",
+            attempt.get("log", ""),
         ]
     return "\n".join(lines)

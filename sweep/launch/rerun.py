@@ -78,7 +78,8 @@ def rerun(bundle: Bundle, count: int, seed: int, root: Path | None, console: Con
 
     headline = [row for row in bundle.rows() if (row["selection"], row["evaluation"]) == HEADLINE]
     rows = {row["key"]: row for row in headline if row["status"] == "ok"}
-    results = bundle.json("results.json")
+    results, _ = bundle.results()
+    rows = {key: row for key, row in rows.items() if key in results}
     if not rows:
         raise UserError(f"{bundle.path}: no trial in it has a score of its last epoch with evaluation clean")
     with tempfile.TemporaryDirectory(prefix="sweep-rerun-") as scratch:

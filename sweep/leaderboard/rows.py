@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import shlex
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from sweep.plan.status import SweepStatus, reported_trials
 from sweep.spec.trial import SELECTIONS, TrialSpec, older_keys, other_arithmetic_keys
 from sweep.store import launch_status
 from sweep.store.attempts import has_failed
-from sweep.store.ledger import Ledger, reading
+from sweep.store.ledger import SCORES, Damaged, Ledger, reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,6 +60,7 @@ def build_rows(
     attempts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     finished: Container[str] = (),
     usd_per_hour: float | None = None,
+    damaged: MutableMapping[str, Damaged] | None = None,
 ) -> list[Row]:
     """Build one row for each planned trial, selection and evaluation, in the order of the plan.
 
@@ -71,13 +73,14 @@ def build_rows(
         attempts: attempt records by key, oldest first.
         finished: keys that have a result, of any revision; distinguishes stale trials from missing ones.
         usd_per_hour: price of the resources of one trial, if known.
+        damaged: receives the error of each trial whose scores are damaged, by key; None to raise the first one.
 
     Returns:
         Rows with `COLUMNS` and the trial's hyperparameters as `hp_<name>`.  Numbers that
         do not exist are None.  `seconds` and all costs are those of the whole trial.  `status` is "ok",
-        "diverged", "failed", "stale" or "missing".  Failed: no result, and the last attempt was not
-        preempted.  Stale: only a result of an older revision or of another arithmetic.  Missing: no result yet, or
-        one without this selection.
+        "diverged", "damaged", "failed", "stale" or "missing".  Damaged: the result or its scores cannot be
+        read.  Failed: no result, and the last attempt was not preempted.  Stale: only a result
+        of an older revision or of another arithmetic.  Missing: no result yet, or one without this selection.
     """
     tried = attempts or {}
     read = lru_cache(maxsize=8)(scores)
@@ -89,7 +92,13 @@ def build_rows(
         result = results.get(key)
         common = _common(trial, key, sweep, tried.get(key, ()), result, usd_per_hour)
         common["status"] = status(trial.spec, result, tried.get(key, ()), finished)
-        found = {} if result is None else _metrics(trial, key, result, read)
+        found: dict[tuple[str, str], Mapping[str, Any]] = {}
+        try:
+            found = {} if result is None else _metrics(trial, key, result, read)
+        except Damaged as error:
+            if damaged is None:
+                raise
+            damaged[key], common["status"] = error, "damaged"
         wanted = dict.fromkeys((s, e) for e in trial.spec.evaluations for s in selections(trial.spec))
         for selection, evaluation in wanted | found:
             entry = found.get((selection, evaluation))
@@ -111,6 +120,8 @@ def status(
     """Return the status of a planned trial; `build_rows` explains the arguments and each status."""
     if result is not None:
         return str(result["status"])
+    if spec.key in finished:
+        return "damaged"
     if has_failed(attempts):
         return "failed"
     others = (*older_keys(spec), *other_arithmetic_keys(spec))
@@ -171,8 +182,11 @@ def _metrics(
     entries = {(entry["selection"], entry["evaluation"]): entry for entry in result["metrics"]}
     if trial.lam is None or result["lam"] in (None, trial.lam):
         return entries
-    table = scores(key)
-    return {name: {**entry, **judge(table, *name[1:], entry["epoch"], trial.lam)} for name, entry in entries.items()}
+    with reading(f"trials/{key}/{SCORES}"):
+        table = scores(key)
+        return {
+            name: {**entry, **judge(table, *name[1:], entry["epoch"], trial.lam)} for name, entry in entries.items()
+        }
 
 
 def judge(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> Row:
@@ -251,17 +265,24 @@ def _common_type(types: set[type[Any]]) -> type[Any]:
     return float if types == {int, float} else str
 
 
-def rows(status: SweepStatus, ledger: Ledger, usd_per_hour: float | None = None) -> list[Row]:
+def rows(
+    status: SweepStatus,
+    ledger: Ledger,
+    usd_per_hour: float | None = None,
+    damaged: MutableMapping[str, Damaged] | None = None,
+) -> list[Row]:
     """Return rows of every reported trial of a plan, including trials without a result.
 
     Args:
         status: plan with the state of its trials.
         ledger: records of the sweep.
         usd_per_hour: price of the resources of one trial, if known.
+        damaged: receives the error of each damaged result, by key.
     """
 
     shown = list(reported_trials(status))
-    results = ledger.results({planned.key for planned in shown} & status.finished)
+    damaged = {} if damaged is None else damaged
+    results = ledger.results({planned.key for planned in shown} & status.finished, damaged)
     return build_rows(
         shown,
         results,
@@ -270,6 +291,7 @@ def rows(status: SweepStatus, ledger: Ledger, usd_per_hour: float | None = None)
         attempts=status.attempts,
         finished=status.finished,
         usd_per_hour=usd_per_hour,
+        damaged=damaged,
     )
 
 
@@ -281,10 +303,29 @@ def scores(ledger: Ledger, key: str) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
-    path = f"trials/{key}/scores.parquet"
-    data = ledger.store.get(path)
-    with reading(path):
-        return pq.read_table(io.BytesIO(data))
+    data = ledger.file(key, SCORES)
+    with reading(f"trials/{key}/{SCORES}"):
+        return checked_scores(pq.read_table(io.BytesIO(data)))
+
+
+def checked_scores(table: pa.Table) -> pa.Table:
+    """Return a table of per-sample scores, if it has the columns and types of scores.parquet.
+
+    Raises:
+        ValueError: it does not.
+    """
+    import pyarrow as pa
+
+    kinds = {"label": pa.types.is_integer, "epoch": pa.types.is_integer, "score": pa.types.is_floating,
+             "part": pa.types.is_string, "evaluation": pa.types.is_string}  # fmt: skip
+    parts = {"reconstruction", "latent"} & {*table.column_names}
+    if len(parts) == 1:
+        raise ValueError("it has only one component of the score")
+    for name, is_kind in {**kinds, **dict.fromkeys(parts, pa.types.is_floating)}.items():
+        column = table[name] if name in table.column_names else None
+        if column is None or not is_kind(column.type) or column.null_count:
+            raise ValueError(f"column {name} is missing, or has other values than expected")
+    return table
 
 
 def provenance(ledger: Ledger, command: str) -> dict[str, object]:
@@ -295,17 +336,21 @@ def provenance(ledger: Ledger, command: str) -> dict[str, object]:
         command: command that writes the report.
     """
     entries: dict[str, object] = {"sweep": ledger.sweep, "store": ledger.store.url, "command": command}
-    launches = ledger.specs()
-    if launches:
-        last = launches[-1]
-        entries["commit"] = f"{last['commit'] or 'unknown'}{' with changes' if last['dirty'] else ''}"
-        versions = {"python": last.get("python", "?"), **dict(sorted(last["versions"].items()))}
+    launch = ledger.last_spec()
+    if launch is not None:
+        last = launch[1]
+        commit = last.get("commit")
+        entries["commit"] = f"{commit or 'unknown'}{' with changes' if last.get('dirty') else ''}"
+        versions = {"python": last.get("python", "?"), **dict(sorted(last.get("versions", {}).items()))}
         entries["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-        platform = Platform.from_dict(last["platform"])
-        entries["ran on"] = f"{platform.device} in {platform.numerics}, {platform.slots} slots"
-        entries["launched"] = datetime.fromtimestamp(last["time"], UTC).strftime("%Y-%m-%d %H:%M UTC")
-        checkout = f"git checkout {last['commit']} && " if last["commit"] else ""
-        entries["run it again"] = checkout + shlex.join(["python", "-m", "sweep", *last["argv"]])
+        with suppress(KeyError, TypeError, ValueError, AttributeError):  # a record of another version
+            platform = Platform.from_dict(last["platform"])
+            entries["ran on"] = f"{platform.device} in {platform.numerics}, {platform.slots} slots"
+        with suppress(OverflowError, ValueError, OSError):  # a time that is none
+            launched = datetime.fromtimestamp(last.get("time", 0.0), UTC)
+            entries["launched"] = launched.strftime("%Y-%m-%d %H:%M UTC")
+        checkout = f"git checkout {commit} && " if commit else ""
+        entries["run it again"] = checkout + shlex.join(["python", "-m", "sweep", *last.get("argv", ())])
     head = launch_status.read(ledger.store, ledger.sweep)
     if head is not None and head.usd is not None:
         entries["dollars"] = f"{head.usd:.2f} for the machines of launch {head.launch}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.leaderboard.papers import printed_runtime
 from sweep.leaderboard.rows import status
 from sweep.plan.status import SweepStatus
-from sweep.store.ledger import Ledger
+from sweep.store.ledger import Damaged, Ledger
 
 if TYPE_CHECKING:
     from sweep.plan.expand import Planned
@@ -56,10 +56,18 @@ class Runtime:
     source: str = ""
 
 
-def read_runtimes(status: SweepStatus, ledger: Ledger) -> list[Runtime]:
-    """Return the runtimes of all runtime studies of a plan, including trials without a result."""
+def read_runtimes(
+    status: SweepStatus, ledger: Ledger, damaged: MutableMapping[str, Damaged] | None = None
+) -> list[Runtime]:
+    """Return the runtimes of all runtime studies of a plan, including trials without a result.
+
+    Args:
+        status: plan with the state of its trials.
+        ledger: records of the sweep.
+        damaged: receives the error of each damaged result, by key.
+    """
     planned = [p for p in status.planned if p.spec.timing is not None]
-    results = ledger.results({p.key for p in planned} & status.finished)
+    results = ledger.results({p.key for p in planned} & status.finished, {} if damaged is None else damaged)
     return runtimes(planned, results, status.attempts, status.finished)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, MutableMapping
 from statistics import median
 from typing import Any
 
@@ -11,7 +11,7 @@ from data.catalog import DatasetInfo
 from models import catalog as detectors
 from sweep.plan.expand import Planned, Work
 from sweep.spec.trial import FIELDS, TrialSpec
-from sweep.store.ledger import Ledger, Record
+from sweep.store.ledger import Damaged, Ledger, Record
 
 OVERHEAD_SECONDS = 0.05  # a trial that trains nothing still opens its data and puts a result
 SAMPLE = 20  # finished trials of a cell that are read; their median is precise enough
@@ -65,8 +65,9 @@ class Cost:
 
 
 def sample_cost(
-    work: Work, planned: Iterable[Planned], ledger: Ledger, finished: Collection[str], also: Iterable[Record] = ()
-) -> Cost:
+    work: Work, planned: Iterable[Planned], ledger: Ledger, finished: Collection[str], also: Iterable[Record] = (),
+    damaged: MutableMapping[str, Damaged] | None = None,
+) -> Cost:  # fmt: skip
     """Return the costs, from a few finished trials of each cell.
 
     Args:
@@ -75,6 +76,7 @@ def sample_cost(
         ledger: ledger that holds their results.
         finished: keys that have a result.
         also: further results that were read already.
+        damaged: as for `Ledger.results`.
     """
     taken: Counter[tuple[str, ...]] = Counter()
     keys = []
@@ -82,7 +84,7 @@ def sample_cost(
         if trial.key in finished and taken[trial.cell] < SAMPLE:
             taken[trial.cell] += 1
             keys.append(trial.key)
-    return Cost(work.datasets, [*ledger.results(keys).values(), *also])
+    return Cost(work.datasets, [*ledger.results(keys, damaged).values(), *also])
 
 
 def hint(spec: TrialSpec, dataset: DatasetInfo) -> float:

@@ -16,14 +16,16 @@ from data.catalog import PROTOCOL_REVISION, DatasetInfo
 from models import catalog as detectors
 from models.catalog import DetectorInfo
 from models.scoring import LAMBDAS
+from sweep.errors import UserError
 from sweep.plan.platform import Platform
 from sweep.plan.search import SearchSpec, holds
 from sweep.spec.study import LAMBDA, Study, settings
 from sweep.spec.sweep import Sweep
-from sweep.spec.trial import KEY_LENGTH, Numerics, Scalar, Timing, TrialSpec, Validation
-from sweep.store.ledger import canonical_json
+from sweep.spec.trial import Numerics, Scalar, Timing, TrialSpec, Validation
+from sweep.store.records import KEY_LENGTH, canonical_json
 
 WARMUP_SHARE = 10  # timed batches for each batch that is scored before them as warm-up
+MOST_TRIALS = 500_000  # a plan of as many takes minutes, and gigabytes of memory
 CELL = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal")
 """Fields of `Planned` that name a cell: trials that differ in their seeds only."""
 
@@ -121,10 +123,30 @@ class Work:
     datasets: Mapping[str, DatasetInfo]
 
 
-def expand(sweep: Sweep, platform: Platform) -> Work:
-    """Return every trial of every study, fully resolved, and every search."""
+def expand(sweep: Sweep, platform: Platform, most: int = MOST_TRIALS) -> Work:
+    """Return every trial of every study, fully resolved, and every search.
+
+    Args:
+        sweep: the sweep.
+        platform: resources of its trials.
+        most: number of trials above which the plan is refused; instances of a search count once.
+
+    Raises:
+        UserError: the sweep has more trials.
+    """
     fixed: list[Planned] = []
     searches: list[PlannedSearch] = []
+
+    def count() -> None:
+        if len(fixed) + sum(len(search.tuning) + len(search.reports) for search in searches) > most:
+            raise UserError(f"sweep.studies: more than {most:,} trials in all; use fewer, or several sweeps")
+
+    def add(trials: Iterable[Planned]) -> None:
+        for number, trial in enumerate(trials):
+            fixed.append(trial)
+            if number % 1000 == 0:
+                count()
+
     datasets = {name: sweep.dataset(name) for study in sweep.studies for name in study.datasets}
     for study in sweep.studies:
         for dataset in study.datasets:
@@ -135,11 +157,12 @@ def expand(sweep: Sweep, platform: Platform) -> Work:
                     if study.kind == "search":
                         searches += _searches(base)
                     elif study.kind == "grid":
-                        fixed += _grid(base)
+                        add(_grid(base))
                     elif study.kind == "runtime":
-                        fixed += _runtime(base)
+                        add(_runtime(base))
                     else:
-                        fixed += base.trials()
+                        add(base.trials())
+                    count()
     return Work(tuple(fixed), tuple(searches), datasets)
 
 
@@ -330,7 +353,13 @@ def _folds(study: Study, classes: Sequence[str], objective: str) -> Iterator[tup
 def _with(planned: Planned, params: Mapping[str, Scalar], lam: float | None) -> Planned:
     info = detectors.detector(planned.detector)
     given = {**planned.spec.hyperparameters, **params}
-    hyperparameters = detectors.resolve(info, planned.variant, given)
+    try:
+        hyperparameters = detectors.resolve(info, planned.variant, given)
+    except ValueError as error:
+        raise UserError(
+            f"study {planned.study}: a candidate in the store does not fit this version: {error}; give the sweep "
+            "another name, or delete the study's folder in the store, and launch again"
+        ) from None
     return replace(planned, lam=lam, spec=replace(planned.spec, hyperparameters=hyperparameters))
 
 

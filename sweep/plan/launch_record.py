@@ -47,7 +47,7 @@ def read_back(
     if "platform" in record:
         try:
             platform = Platform.from_dict(record["platform"])
-        except (AttributeError, KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             problems.append(f"platform: {type(error).__name__}: {error}")
     if problems or sweep is None or platform is None:
         commit = record.get("commit")
@@ -75,8 +75,8 @@ def last_launch(ledger: Ledger, storage: str) -> tuple[Sweep, Platform] | None:
     Raises:
         UserError: as `read_back`.
     """
-    records = ledger.specs()
-    return read_back(records[-1], ledger, len(records), storage) if records else None
+    last = ledger.last_spec()
+    return None if last is None else read_back(last[1], ledger, last[0], storage)
 
 
 def command_from_argv(verb: str, argv: Sequence[str]) -> str:

@@ -14,8 +14,18 @@ from sweep.errors import UserError
 from sweep.spec.bf16_units import NO_UNITS, cpu_bf16_units
 from sweep.spec.sweep import Sweep
 from sweep.spec.trial import Numerics
+from sweep.store.records import Shape, mismatch
 
 AMPERE = 8.0  # first CUDA compute capability with hardware units for TF32 and bfloat16
+
+
+_SHAPE: Shape = {
+    "device": str, "slots": int, "cpus": int, "gpus": float, "caution?": str, "visible_gpus?": ([str], tuple),
+    "numerics": {
+        "precision": frozenset({"float32", "tf32", "bf16"}), "threads": int,
+        "layout": frozenset({"channels_last", "contiguous"}),
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,13 @@ class Platform:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Platform:
-        """Return the platform of a dictionary from `dataclasses.asdict`, also after JSON."""
+        """Return the platform of a dictionary from `dataclasses.asdict`, also after JSON.
+
+        Raises:
+            ValueError, TypeError: it is not of this form.
+        """
+        if (problem := mismatch(fields, _SHAPE)) is not None:
+            raise ValueError(problem)
         named = {**fields, "numerics": Numerics(**fields["numerics"])}
         visible = named.pop("cards", None) or named.get("visible_gpus", ())  # records before 2026-11 have `cards`
         return cls(**{**named, "visible_gpus": tuple(visible)})

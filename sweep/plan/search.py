@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sweep.spec.trial import Scalar
+from sweep.store.ledger import damage
 
 if TYPE_CHECKING:
     import optuna
@@ -304,8 +305,15 @@ def _contiguous(asks: Mapping[int, Any]) -> int:
     return count
 
 
-def values_of(result: Mapping[str, Any] | None) -> Values | None:
-    """Return the validation AUROC by lambda; None for a trial that failed or diverged."""
+def values_of(result: Mapping[str, Any] | None, lambdas: Sequence[float | None] = ()) -> Values | None:
+    """Return the validation AUROC by lambda; None for a trial that failed or diverged.
+
+    Raises:
+        Damaged: the result has no AUROC at one of `lambdas`, which the search compares.
+    """
     if result is None or result["status"] != "ok" or result["validation"] is None:
         return None
-    return dict(zip(result["validation"]["lambda"], result["validation"]["auroc"], strict=True))
+    values = dict(zip(result["validation"]["lambda"], result["validation"]["auroc"], strict=True))
+    if not set(lambdas) <= values.keys():
+        raise damage(f"trials/{result['key']}/result.json", "it has no validation AUROC at some lambda of its search")
+    return values

@@ -11,7 +11,7 @@ from sweep.plan.expand import Planned, PlannedSearch, Work
 from sweep.plan.search import Search, values_of
 from sweep.spec.trial import older_keys, other_arithmetic_keys
 from sweep.store.attempts import has_failed
-from sweep.store.ledger import Ledger, Record
+from sweep.store.ledger import Damaged, Ledger, Record
 
 COUNTS = ("trials", "done", "failed", "pruned", "to_run", "stale", "other_arithmetic")
 
@@ -56,6 +56,7 @@ class SweepStatus:
         finished: keys that have a result, from any sweep.
         attempts: attempts of the planned trials without a result, by key.
         searches: each search and its present state.
+        damaged: what is wrong with each damaged result that was read, and the fix, by key.  `report` reads all.
     """
 
     lines: tuple[StatusRow, ...]
@@ -63,6 +64,7 @@ class SweepStatus:
     finished: frozenset[str]
     attempts: Mapping[str, list[Record]]
     searches: tuple[tuple[PlannedSearch, Search], ...] = field(default=())
+    damaged: Mapping[str, Damaged] = field(default_factory=dict)
 
     def count(self, name: str) -> int:
         """Return the sum of one number over all rows."""
@@ -87,6 +89,7 @@ class SweepStatus:
             "slots": slots,
             "detectors": sorted({line.detector for line in self.lines}),
             "lines": [vars(line) for line in self.lines],
+            "damaged": {key: str(error) for key, error in self.damaged.items()},
         }
 
 
@@ -100,21 +103,26 @@ def read_status(work: Work, ledger: Ledger) -> SweepStatus:
     candidates = {s.spec.id: list(_instances(s, search)) for s, search in searches}
     asked = [p for found in candidates.values() for _, _, p in found]
     known = [*work.fixed, *asked]
-    results = ledger.results({p.key for p in asked} & index.finished)
+    damaged: dict[str, Damaged] = {}
+    results = ledger.results({p.key for p in asked} & index.finished, damaged)
     attempts = ledger.attempts(index, {p.key for p in known} - index.finished)
     for planned, search in searches:
         for number, instance, p in candidates[planned.spec.id]:
             if p.key in results or has_failed(attempts.get(p.key, ())):
-                search.observe(number, instance, values_of(results.get(p.key)))
+                try:
+                    search.observe(number, instance, values_of(results.get(p.key), planned.spec.lambdas))
+                except Damaged as error:
+                    damaged[p.key] = error
     reports = [p for planned, search in searches for p in _reports(planned, search)]
     attempts |= ledger.attempts(index, {p.key for p in reports} - index.finished)
-    cost = sample_cost(work, (*work.fixed, *reports), ledger, index.finished, also=results.values())
+    cost = sample_cost(work, (*work.fixed, *reports), ledger, index.finished, also=results.values(), damaged=damaged)
     counter = _Counter(frozenset(index.finished), attempts, cost)
     for p in {p.key: p for p in reversed(work.fixed)}.values():  # a trial of two studies counts in the first
         counter.trial(p)
     for planned, search in searches:
         counter.search(planned, search, candidates[planned.spec.id])
-    return SweepStatus(tuple(counter.lines.values()), (*known, *reports), counter.finished, attempts, tuple(searches))
+    lines = tuple(counter.lines.values())
+    return SweepStatus(lines, (*known, *reports), counter.finished, attempts, tuple(searches), damaged)
 
 
 def reported_trials(status: SweepStatus) -> Iterator[Planned]:

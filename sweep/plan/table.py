@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 
 from rich.console import Group
 from rich.table import Table
@@ -14,6 +15,9 @@ from sweep.plan.platform import Platform
 from sweep.plan.search import Search
 from sweep.plan.status import COUNTS, StatusRow, SweepStatus
 from sweep.spec.sweep import Sweep
+from sweep.store.ledger import Damaged
+
+SHOWN_DAMAGED = 5  # damaged results that are listed
 
 
 def table(
@@ -46,6 +50,8 @@ def table(
                 "(--set trial.precision=float32)"
             )
         )
+    if status.damaged:
+        parts += [Text(line, style="red") for line in damage_lines(status.damaged.values())]
     if unreached:
         parts.append(Text(f"counted as if nothing were done: {unreached}", style="yellow"))
     if machines:
@@ -53,6 +59,13 @@ def table(
     elif counts["to_run"]:
         parts.append(Text(_time_left(status, platform)))
     return Group(*parts)
+
+
+def damage_lines(damaged: Collection[Damaged]) -> list[str]:
+    """Return lines on damaged results, for the terminal."""
+    first = [str(error) for error in islice(damaged, SHOWN_DAMAGED)]
+    left = len(damaged) - len(first)
+    return [*first, f"and {left:,} more damaged results; `python -m sweep verify STORAGE` lists all"] if left else first
 
 
 def _time_left(status: SweepStatus, platform: Platform) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.errors import UserError
+from sweep.redaction import PUBLIC_KEYS, SECRET_CONTENT
 
 ROOT = Path(__file__).resolve().parents[2]  # folder of this project
 BIG_FILE = 10 * 2**20  # bytes
@@ -29,27 +30,6 @@ SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 TEMPLATE_NAME = re.compile(r".*\.(example|sample|template|dist)", re.IGNORECASE)
-# Patterns of secrets.  Most issuers give their secrets a fixed form so that they can be found.  An AWS secret key has
-# none: it is found by the name that it is assigned to.
-SECRET_CONTENT = {
-    "a private key": re.compile(  # also inside a string of JSON or code, and with headers, as encrypted keys have
-        rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[\s\"']|\\+[nr])+"
-        rb"(?:[A-Za-z-]+: [^\n\\]*(?:\n|\\+n)(?:[\s\"']|\\+[nr])*)*[A-Za-z0-9+/=]{16}"
-    ),
-    "an AWS access key": re.compile(rb"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b"),
-    "an AWS secret key": re.compile(rb"(?i)secret[ _-]?access[ _-]?key\W{1,6}[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+=])"),
-    "a GitHub token": re.compile(rb"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})"),
-    "a Slack token": re.compile(rb"\bxox[abprs]-[0-9A-Za-z-]{20,}"),
-    "a Hugging Face token": re.compile(rb"\bhf_[A-Za-z0-9]{34}\b"),
-    "a key of OpenAI's or Anthropic's": re.compile(
-        rb"\bsk-(?:(?:proj|svcacct|admin|ant)-[A-Za-z0-9_-]{20,}|[A-Za-z0-9]{40,})"
-    ),
-    "a Google API key": re.compile(rb"\bAIza[0-9A-Za-z_-]{35}\b"),
-    "a W&B key": re.compile(rb"(?i)wandb_api_key\W{1,6}[0-9a-f]{40}(?![0-9a-z])"),
-    "a W&B or other key of an .netrc line": re.compile(rb"(?m)^machine\s+\S+\s+login\s+\S+\s+password\s+\S{8,}"),
-}
-# Examples in AWS's manuals, which are no secrets.
-PUBLIC_KEYS = frozenset({b"AKIAIOSFODNN7EXAMPLE", b"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"})
 
 
 @dataclass(frozen=True)

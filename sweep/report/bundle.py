@@ -16,17 +16,28 @@ import hashlib
 import io
 import json
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import UserError
-from sweep.files import replacing
-from sweep.leaderboard.rows import Row, to_parquet
-from sweep.spec.trial import KEY_LENGTH
-from sweep.store.ledger import canonical_json
+from sweep.errors import UserError, shown
+from sweep.files import replacing, why_no_file
+from sweep.leaderboard.rows import COLUMNS, METRICS, Row, checked_scores, to_parquet
+from sweep.spec.trial import SELECTIONS
+from sweep.store.records import (
+    KEY_LENGTH,
+    Record,
+    Shape,
+    canonical_json,
+    matcher,
+    mismatch,
+    parse_json,
+    result_problem,
+    shown_name,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +53,11 @@ TOTAL_BYTES = 2**36  # unpacked bytes of all files
 RATIO = 250  # unpacked / packed bytes of a file above 16 MiB; records of trials reach about 50
 MEMBERS = 1_000_000
 VALUES = 2**28  # numbers, or characters, of one table
+FILE: Shape = {"sha256": str}  # entry of a file in bundle.json
+# What zipfile and zlib raise for damaged bytes.
+DAMAGED_ZIP = (
+    zipfile.BadZipFile, RuntimeError, ValueError, EOFError, KeyError, IndexError, OverflowError, struct.error
+)  # fmt: skip
 SCORE_COLUMNS = ("label", "part", "evaluation", "epoch", "score", "reconstruction", "latent")
 
 
@@ -107,11 +123,13 @@ class Bundle:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: list[str] = []
+        if reason := why_no_file(path):
+            raise UserError(f"{path} cannot be read: {reason}")
         try:
             self._archive = zipfile.ZipFile(path)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-        except (zipfile.BadZipFile, NotImplementedError) as error:
+        except DAMAGED_ZIP as error:
             raise UserError(
                 f"{path} is not a bundle, or it is incomplete ({error}); get it again, or pack it again with "
                 "report --bundle"
@@ -124,6 +142,9 @@ class Bundle:
         body = self.json("bundle.json", listed=False)
         if not isinstance(body, dict) or body.get("format") != FORMAT or not isinstance(body.get("files"), dict):
             raise UserError(f"{path}: bundle.json does not have format {FORMAT}, the only one that this version reads")
+        problem = mismatch(body, {"spec?": (dict, None), "provenance?": (dict, None), "files": {str: FILE}})
+        if problem is not None:
+            raise UserError(f"{path}: bundle.json is not as `report --bundle` writes it: {problem}")
         self.spec: dict[str, Any] = body.get("spec") or {}
         self.provenance: dict[str, Any] = body.get("provenance") or {}
         self._listed: dict[str, Any] = body["files"]
@@ -147,10 +168,10 @@ class Bundle:
         """
         try:
             data = self._archive.read(self._members[name])
-        except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, EOFError) as error:
+        except (OSError, zlib.error, *DAMAGED_ZIP) as error:
             raise UserError(f"{self.path}: {name} cannot be unpacked: {error}") from None
         entry = self._listed.get(name) if listed else None
-        if isinstance(entry, dict) and entry.get("sha256") != hashlib.sha256(data).hexdigest():
+        if entry is not None and entry["sha256"] != hashlib.sha256(data).hexdigest():
             problem = f"{name} was changed after packing: its SHA-256 differs"
             self.problems += [] if problem in self.problems else [problem]
         return data
@@ -162,9 +183,22 @@ class Bundle:
             UserError: the file cannot be unpacked, or is not JSON.
         """
         try:
-            return json.loads(self.read(name, listed=listed))
-        except (ValueError, RecursionError) as error:
+            return parse_json(self.read(name, listed=listed))
+        except ValueError as error:
             raise UserError(f"{self.path}: {name} is not readable JSON: {error}") from None
+
+    def results(self) -> tuple[dict[str, Record], list[str]]:
+        """Return the results by key, and a text for each entry that is none.
+
+        Raises:
+            UserError: the file cannot be unpacked, or does not contain results.
+        """
+        found = self.json("results.json")
+        if not isinstance(found, dict):
+            raise UserError(f"{self.path}: results.json must have results by key, is {shown(found)}")
+        problems = {key: result_problem(key, result) for key, result in found.items()}
+        results = {key: result for key, result in found.items() if problems[key] is None}
+        return results, [f"trial {shown_name(key)}: {text}" for key, text in sorted(problems.items()) if text]
 
     def rows(self) -> list[Row]:
         """Return every row of results.parquet.
@@ -173,6 +207,9 @@ class Bundle:
             UserError: the table is damaged, or refused as too large.
         """
         rows: list[Row] = self._table("results.parquet", None).to_pylist()
+        problem = next((text for number, row in enumerate(rows) if (text := _row_problem(number, row))), None)
+        if problem is not None:
+            raise UserError(f"{self.path}: results.parquet is not as `report --bundle` writes it: {problem}")
         return rows
 
     def scored_keys(self) -> set[str]:
@@ -185,7 +222,14 @@ class Bundle:
         Raises:
             UserError: the table is damaged, or refused as too large.
         """
-        return self._table(f"scores/{key}.parquet", SCORE_COLUMNS)
+        try:
+            return checked_scores(self._table(f"scores/{key}.parquet", SCORE_COLUMNS))
+        except ValueError as error:
+            raise UserError(f"{self.path}: scores/{key}.parquet: {error}") from None
+
+    def sha256(self, key: str) -> str:
+        """Return the SHA-256 of a trial's scores."""
+        return hashlib.sha256(self.read(f"scores/{key}.parquet")).hexdigest()
 
     def _table(self, name: str, columns: Sequence[str] | None) -> pa.Table:
         """Read a table, after a check of its size before unpacking.
@@ -223,8 +267,31 @@ class Bundle:
                 if longest * table.num_rows > VALUES:
                     raise UserError(f"{self.path}: {name} is refused: {column} has texts of {longest} characters")
             return table.cast(pa.schema([(c, schema.field(c).type) for c in wanted]))
-        except (pa.ArrowException, OSError, KeyError) as error:
+        except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
             raise UserError(f"{self.path}: {name} is not a readable table: {error}") from None
+
+
+def _row_problem(number: int, row: Row) -> str | None:
+    """Return what no row of a report has: a name, seed or metric that is missing, or a value of another type."""
+    finished = row.get("status") == "ok"
+    if (_FITS_FINISHED_ROW if finished else _FITS_ROW)(row) and all(map(_FITS_CELL, row.values())):
+        return None
+    shape = _FINISHED_ROW if finished else _ROW
+    return mismatch(row, shape, f"row {number}") or mismatch(row, {str: _CELL}, f"row {number}")
+
+
+_NAMES = ("key", "study", "detector", "variant", "dataset", "protocol", "abnormal", "evaluation", "status")
+_ROW: Shape = {
+    **{f"{name}?": (kind, None) for name, kind in COLUMNS.items()},
+    **dict.fromkeys(_NAMES, str), "selection": frozenset(SELECTIONS), "split_seed": int, "seed": int,
+}  # fmt: skip
+_ROW = {name: kind for name, kind in _ROW.items() if not (name.endswith("?") and name[:-1] in _ROW)}
+_FINISHED_ROW: Shape = {
+    **{name: kind for name, kind in _ROW.items() if name.removesuffix("?") not in METRICS},
+    **{name: COLUMNS[name] for name in METRICS if name != "auroc_se"}, "epoch": int, "auroc_se?": (float, None),
+}  # fmt: skip
+_CELL: Shape = (str, int, float, bool, None)
+_FITS_ROW, _FITS_FINISHED_ROW, _FITS_CELL = matcher(_ROW), matcher(_FINISHED_ROW), matcher(_CELL)
 
 
 def _hostile(members: Sequence[zipfile.ZipInfo]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from sweep.report.files import all_leaderboards, companion, write, write_sheets
 from sweep.report.terminal import render_terminal
 from sweep.spec.trial import EVALUATIONS, SELECTIONS
 from sweep.store.base import ObjectNotFound
-from sweep.store.ledger import Ledger
+from sweep.store.ledger import SCORES, Damaged, Ledger
 
 if TYPE_CHECKING:
     from sweep.plan.platform import Platform
@@ -44,6 +44,7 @@ class Report:
     Attributes:
         rows: rows of `sweep.leaderboard.rows.build_rows`.
         timed: runtimes of the sweep's runtime studies.
+        damaged: what is wrong with each damaged result, and the fix, by key.
 
     Raises:
         UserError: unknown selection, evaluation or metric.
@@ -65,8 +66,9 @@ class Report:
             raise UserError(problems)
         self._status, self._ledger = status, ledger
         self._choice = (selection, evaluation, metric)
-        self.rows: list[Row] = rows(status, ledger, usd_per_hour)
-        self.timed: list[Runtime] = read_runtimes(status, ledger)
+        self.damaged: dict[str, Damaged] = dict(status.damaged)
+        self.rows: list[Row] = rows(status, ledger, usd_per_hour, self.damaged)
+        self.timed: list[Runtime] = read_runtimes(status, ledger, self.damaged)
         self._built: Build = builder(self.rows)
 
     def show(self, console: Console) -> None:
@@ -117,13 +119,13 @@ class Report:
         for drawing in drawings:
             write_atomically(figures / f"{drawing.name}.svg", drawing.svg)
             write_atomically(figures / f"{drawing.name}.pdf", drawing.pdf)
-        launches = self._ledger.specs()
+        launch = self._ledger.last_spec()
         text = render_page(
             self.rows,
             leaderboard,
             drawings,
             provenance=origin,
-            spec=launches[-1] if launches else None,
+            spec=None if launch is None else launch[1],
             trial_command=trial_command,
             built=self._built,
             timed=self.timed,
@@ -131,10 +133,14 @@ class Report:
         return write_atomically(folder / "report.html", text.encode())
 
     def _read(self, path: str) -> bytes | None:
+        _, key, name = path.split("/")
         try:
-            return self._ledger.store.get(path)
+            return self._ledger.file(key, name)
+        except Damaged as error:  # the figure is drawn without this trial
+            self.damaged[key] = error
         except ObjectNotFound:
-            return None
+            pass
+        return None
 
     def compare(self, first: str, second: str, console: Console, folder: Path | None, command: str) -> list[Path]:
         """Print the comparison of two detectors, cell by cell; with a folder, also write comparison.{md,tex}.
@@ -172,6 +178,7 @@ class Report:
         Raises:
             UserError: the sweep has only runtime studies, whose times cannot be recomputed; or the zip cannot be
                 written.
+            Damaged: a result or its scores are damaged or missing.
         """
         from sweep.report.bundle import pack
         from sweep.report.files import csv_text
@@ -179,17 +186,23 @@ class Report:
         if self.timed and not self.rows:
             raise UserError("a bundle packs scores for recomputation, and a runtime study has none; use -o FOLDER")
         results = self._ledger.results({row["key"] for row in self.rows})
-        paths = [f"trials/{key}/scores.parquet" for key, result in sorted(results.items()) if result["status"] == "ok"]
+        scored = [key for key, result in sorted(results.items()) if result["status"] == "ok" and result["metrics"]]
         with explain_write_errors(path):
             return pack(
                 path,
                 self.rows,
                 csv=csv_text(all_leaderboards(self.rows, self._built)),
                 results=results,
-                scores=((name.split("/")[1], data) for name, data in self._ledger.store.get_many(paths)),
+                scores=self._scores(scored),
                 spec={"sweep": sweep.model_dump(mode="json"), "platform": asdict(platform)},
                 provenance=provenance(self._ledger, command),
             )
+
+    def _scores(self, keys: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        try:
+            yield from self._ledger.files(keys, SCORES)
+        except ObjectNotFound as error:  # an older version stored the result, without hashes
+            raise Damaged(f"{error}, which belongs to a result; delete its trial there and launch again") from None
 
 
 @contextmanager

@@ -5,10 +5,23 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from sweep.errors import shown
 from sweep.spec.ray_settings import LONGEST_RAY_FOLDER
 
 _INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
@@ -27,21 +40,42 @@ _OWN_SBATCH_OPTIONS = {
 }  # fmt: skip
 
 
-class Section(BaseModel):
-    """A mapping of the YAML; an unknown key is a problem."""
+HOURS, DOLLARS, MANY = 100_000, 1e9, 1_000_000  # limits that no sweep reaches; greater numbers overflow somewhere
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Section(BaseModel):
+    """A mapping of the YAML; an unknown key is a problem, and so is a number that is not finite, or true or false."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_truth_values(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a number belongs: Python counts them as 1 and 0."""
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(item is True or item is False for item in items) and not _takes_flags(cls, str(info.field_name)):
+            raise ValueError(f"must not be true or false, is {shown(value)}")
+        return value
+
+
+@cache
+def _takes_flags(section: type[BaseModel], name: str) -> bool:
+    """Return True if a field may be true or false, or contains values of any kind."""
+    kinds: list[Any] = [section.model_fields[name].annotation]
+    for kind in kinds:
+        kinds += get_args(kind)
+    return bool in kinds or Any in kinds
 
 
 def _instance_type(value: str) -> str:
     if not _INSTANCE_TYPE.fullmatch(value):
-        raise ValueError(f"must be an instance type of EC2, e.g. g5.xlarge, is {value!r}")
+        raise ValueError(f"must be an instance type of EC2, e.g. g5.xlarge, is {shown(value)}")
     return value
 
 
 def _image(value: str) -> str:
     if value != "auto" and not re.fullmatch(r"ami-[0-9a-f]{8,17}", value):
-        raise ValueError(f"must be auto or the id of an image, e.g. ami-0123456789abcdef0, is {value!r}")
+        raise ValueError(f"must be auto or the id of an image, e.g. ami-0123456789abcdef0, is {shown(value)}")
     return value
 
 
@@ -52,7 +86,7 @@ def _network(value: str) -> str:
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise ValueError(f"must be auto, an address or a network, e.g. 203.0.113.7/32, is {value!r}") from None
+        raise ValueError(f"must be auto, an address or a network, e.g. 203.0.113.7/32, is {shown(value)}") from None
     if network.prefixlen == 0:
         raise ValueError(f"{value} opens SSH to everybody; give your own address, e.g. 203.0.113.7/32")
     return str(network)
@@ -60,19 +94,19 @@ def _network(value: str) -> str:
 
 def _profile(value: str) -> str:
     if not _PROFILE.fullmatch(value):
-        raise ValueError(f"must be letters, digits and +=,.@_-, at most 128, is {value!r}")
+        raise ValueError(f"must be letters, digits and +=,.@_-, at most 128, is {shown(value)}")
     return value
 
 
 def _host(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?", value):
-        raise ValueError(f"must be an address or the name of a host, e.g. 10.0.0.7 or gpu-1.example.org, is {value!r}")
+        raise ValueError(f"must be an address or the name of a host, e.g. 10.0.0.7 or gpu-1, is {shown(value)}")
     return value
 
 
 def _word(value: str) -> str:
     if not re.fullmatch(r"[\w.,@+-]+", value):
-        raise ValueError(f"must be one word, is {value!r}")
+        raise ValueError(f"must be one word, is {shown(value)}")
     return value
 
 
@@ -80,7 +114,7 @@ def _sbatch_option(value: str) -> str:
     """Check an option as it is written after #SBATCH; refuse those that this project sets itself."""
     name = value.partition("=")[0].partition(" ")[0]
     if not re.fullmatch(r"--[a-z][a-z0-9-]*([= ][^\n#]+)?", value):
-        raise ValueError(f"must be a long option of sbatch, e.g. --constraint=a100, is {value!r}")
+        raise ValueError(f"must be a long option of sbatch, e.g. --constraint=a100, is {shown(value)}")
     if name in _OWN_SBATCH_OPTIONS:
         raise ValueError(f"{name} is set by this project ({_OWN_SBATCH_OPTIONS[name]})")
     return value
@@ -88,20 +122,20 @@ def _sbatch_option(value: str) -> str:
 
 def _dashboard(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
-        raise ValueError(f"must be the address of a Ray dashboard, e.g. http://127.0.0.1:8265, is {value!r}")
+        raise ValueError(f"must be the address of a Ray dashboard, e.g. http://127.0.0.1:8265, is {shown(value)}")
     return value.rstrip("/")
 
 
 def _variable(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_]\w*", value):
-        raise ValueError(f"must be the name of an environment variable, is {value!r}")
+        raise ValueError(f"must be the name of an environment variable, is {shown(value)}")
     return value
 
 
 def _walltime(value: Any) -> str:
     """Check that the walltime is text: without quotes, YAML reads 12:00:00 as a number."""
     if not isinstance(value, str) or not re.fullmatch(_WALLTIME, value):
-        raise ValueError(f'must be [DAYS-]HOURS:MINUTES:SECONDS in quotes, e.g. "12:00:00", is {value!r}')
+        raise ValueError(f'must be [DAYS-]HOURS:MINUTES:SECONDS in quotes, e.g. "12:00:00", is {shown(value)}')
     return value
 
 
@@ -139,14 +173,14 @@ class Local(ClusterSection):
     runs_here: ClassVar[bool] = True
 
     provider: Literal["local"] = Field("local", description="local: Ray on this machine, started and stopped")
-    cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    cpus: Literal["auto"] | Annotated[int, Field(ge=1, le=MANY)] = Field(
         "auto", description="CPU cores to use; auto: those that this process may use"
     )
-    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0, le=MANY)] = Field(
         "auto",
         description="GPUs to use; auto: those that nvidia-smi lists, within CUDA_VISIBLE_DEVICES, and that are idle",
     )
-    usd_per_hour: Annotated[float, Field(ge=0)] | None = Field(
+    usd_per_hour: Annotated[float, Field(ge=0, le=DOLLARS)] | None = Field(
         None, description="dollars per hour for this machine, shared by its slots, for the report's cost; none: unknown"
     )
 
@@ -158,8 +192,8 @@ class Local(ClusterSection):
 class Price(Section):
     """Prices of a machine, in dollars per hour."""
 
-    on_demand: Annotated[float, Field(ge=0)] | None = Field(None, description="dollars per hour on demand")
-    spot: Annotated[float, Field(ge=0)] | None = Field(None, description="dollars per hour as spot")
+    on_demand: Annotated[float, Field(ge=0, le=DOLLARS)] | None = Field(None, description="dollars per hour on demand")
+    spot: Annotated[float, Field(ge=0, le=DOLLARS)] | None = Field(None, description="dollars per hour as spot")
 
 
 class Aws(ClusterSection):
@@ -183,10 +217,10 @@ class Aws(ClusterSection):
         ("g5.xlarge", "g6.xlarge"), description="instance types of workers; the first with capacity is used"
     )
     spot: bool = Field(True, description="workers as spot, or on demand if no zone has spot capacity")
-    max_workers: Annotated[int, Field(ge=1)] = Field(
+    max_workers: Annotated[int, Field(ge=1, le=MANY)] = Field(
         8, description="most workers at once; only as many are created as budget.max_hours requires"
     )
-    idle_minutes: Annotated[float, Field(gt=0)] = Field(
+    idle_minutes: Annotated[float, Field(gt=0, le=HOURS)] = Field(
         5.0, description="minutes without trials after which a worker ends"
     )
     image: Annotated[str, AfterValidator(_image)] = Field(
@@ -237,8 +271,8 @@ class Offered(ClusterSection):
 class EachOffers(Offered):
     """Resources of each machine, when all machines are the same."""
 
-    cpus: Annotated[int, Field(ge=1)] = Field(description="CPU cores of each machine for trials")
-    gpus: Annotated[int, Field(ge=0)] = Field(0, description="GPUs of each machine for trials")
+    cpus: Annotated[int, Field(ge=1, le=MANY)] = Field(description="CPU cores of each machine for trials")
+    gpus: Annotated[int, Field(ge=0, le=MANY)] = Field(0, description="GPUs of each machine for trials")
 
     @model_validator(mode="after")
     def _gpus_have_a_name(self) -> Self:
@@ -286,7 +320,7 @@ class Slurm(EachOffers):
     """One job of Slurm, submitted on a machine with `sbatch`: all its nodes run trials, the first also the driver."""
 
     provider: Literal["slurm"] = Field("slurm", description="slurm: one job, which requeues itself at its walltime")
-    nodes: Annotated[int, Field(ge=1)] = Field(1, description="nodes of the job")
+    nodes: Annotated[int, Field(ge=1, le=MANY)] = Field(1, description="nodes of the job")
     partition: Annotated[str, AfterValidator(_word)] | None = Field(
         None, description="partition; none: Slurm's default"
     )
@@ -343,11 +377,11 @@ class Existing(Offered):
         "python",
         description="Python interpreter on the cluster that has this project's packages; preferably an absolute path",
     )
-    cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    cpus: Literal["auto"] | Annotated[int, Field(ge=1, le=MANY)] = Field(
         "auto",
         description="total CPU cores for trials, at full size if the cluster scales; auto: those of its present nodes",
     )
-    gpus: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+    gpus: Literal["auto"] | Annotated[int, Field(ge=0, le=MANY)] = Field(
         "auto",
         description="total GPUs for trials, at full size if the cluster scales; auto: those of its present nodes",
     )

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from data.sources.layouts import LAYOUTS
-from sweep.errors import UserError, unknown
+from sweep.errors import UserError, shown, unknown
 from sweep.spec import yamlfile
 from sweep.spec.cluster import PROVIDERS, Price
 from sweep.spec.own_datasets import describe
@@ -86,25 +86,25 @@ def load_recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
         return Sweep.model_validate({**fields, "storage": storage})
     except ValidationError as error:
         raise UserError(_readable(error, ())) from None
-    except TypeError:
-        raise UserError(f"sweep: must be keys and values, is {fields!r}") from None
+    except (TypeError, ValueError, RecursionError):
+        raise UserError(f"sweep: must be keys and values, is {shown(fields)}") from None
 
 
 def _needed_elsewhere(raw: Mapping[str, Any], storage: str) -> list[str]:
     """Return the problems of keys that only providers other than this machine need."""
     cluster, budget = raw.get("cluster"), raw.get("budget")
     provider = cluster.get("provider", "local") if isinstance(cluster, Mapping) else "local"
-    if provider not in PROVIDERS or PROVIDERS[provider].runs_here:
+    if not isinstance(provider, str) or provider not in PROVIDERS or PROVIDERS[provider].runs_here:
         return []
     section, problems = PROVIDERS[provider], []
     if not section.shares_folder and not storage.startswith("s3://"):
         problems.append(
-            f"storage: must be s3://bucket/prefix on {provider}, whose machines share no folder, is {storage!r}"
+            f"storage: must be s3://bucket/prefix on {provider}, whose machines share no folder, is {shown(storage)}"
         )
     elif not storage.startswith(("s3://", "/")):
         problems.append(
             f"storage: must be s3://bucket/prefix on {provider}, or an absolute folder that this machine and all "
-            f"others can use, such as one on NFS; is {storage!r}"
+            f"others can use, such as one on NFS; is {shown(storage)}"
         )
     if section.needs_max_hours and (not isinstance(budget, Mapping) or budget.get("max_hours") is None):
         problems.append(
@@ -188,9 +188,9 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
         elif problem["type"] == "union_tag_invalid" and path == ["cluster"]:
             lines.append(f"{place}.provider: {unknown('provider', problem['ctx']['tag'], PROVIDERS)}")
         elif problem["type"] == "union_tag_not_found" and path == ["cluster"]:
-            lines.append(f"{place}: must be keys and values, e.g. {{provider: local}}, is {problem['input']!r}")
+            lines.append(f"{place}: must be keys and values, e.g. {{provider: local}}, is {shown(problem['input'])}")
         elif problem["type"].startswith("union_tag"):
-            layout = problem["input"].get("layout")
+            layout = problem["input"].get("layout") if isinstance(problem["input"], Mapping) else None
             lines.append(
                 f"{place}.layout: "
                 + (unknown("layout", layout, LAYOUTS) if layout else f"must be given, one of {', '.join(LAYOUTS)}")
@@ -199,12 +199,12 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
             lines.append(f"{place}: must be given")
         else:
             for message in str(problem["msg"]).removeprefix("Value error, ").splitlines():
-                shown = "" if problem["type"] == "value_error" else f", is {problem['input']!r}"
+                given = "" if problem["type"] == "value_error" else f", is {shown(problem['input'])}"
                 text = f"{message[:1].lower()}{message[1:]}"
-                if shown and lines and lines[-1].startswith(f"{place}: ") and lines[-1].endswith(shown):
-                    lines[-1] = f"{lines[-1].removesuffix(shown)}, or {text.removeprefix('input should be ')}{shown}"
+                if given and lines and lines[-1].startswith(f"{place}: ") and lines[-1].endswith(given):
+                    lines[-1] = f"{lines[-1].removesuffix(given)}, or {text.removeprefix('input should be ')}{given}"
                 else:
-                    lines.append(f"{place}: {text}{shown}")
+                    lines.append(f"{place}: {text}{given}")
     return lines
 
 

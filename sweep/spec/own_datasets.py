@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from data import catalog
 from data.catalog import DatasetInfo
 from data.errors import DataError
-from data.sources.layouts import Classes, Contents, Folder, Layout, Mvtec, Scans
+from data.sources.layouts import LAYOUTS, Classes, Contents, Folder, Layout, Mvtec, Scans
 from sweep.errors import UserError
 from sweep.store import open_store
 from sweep.store.base import Store, StoreError
+from sweep.store.records import parse_json
 
-OwnDataset = Annotated[Folder | Classes | Mvtec | Scans, Field(discriminator="layout")]
+
+def _numbers_are_no_truth_values(value: Any) -> Any:
+    """Refuse true and false where a number belongs: Python counts them as 1 and 0."""
+    layout = LAYOUTS.get(str(value.get("layout"))) if isinstance(value, Mapping) else None
+    if layout is not None:
+        flags = {field.name for field in dataclasses.fields(layout) if field.type == "bool"}
+        wrong = sorted(name for name, given in value.items() if isinstance(given, bool) and name not in flags)
+        if wrong:
+            raise ValueError("\n".join(f"{name} must not be true or false" for name in map(str, wrong)))
+    return value
+
+
+OwnDataset = Annotated[
+    Annotated[Folder | Classes | Mvtec | Scans, Field(discriminator="layout")],
+    BeforeValidator(_numbers_are_no_truth_values),
+]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -84,7 +100,7 @@ def _stored_contents(store: Store, name: str, layout: Layout, size: int | None) 
     try:
         if not store.exists(path):
             return None
-        fields: Any = json.loads(store.get(path))
+        fields: Any = parse_json(store.get(path))
         found = Contents(tuple(fields["classes"]), int(fields["rows"]), tuple(fields["protocols"]))
     except (StoreError, ValueError, TypeError, KeyError):
         return None

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from data import catalog
 from data.catalog import DatasetInfo
@@ -18,10 +18,12 @@ from data.sources.layouts import ANY
 from models import catalog as detectors
 from models.catalog import DetectorInfo
 from models.scoring import LAMBDAS
-from sweep.errors import unknown
+from sweep.errors import shown, unknown
+from sweep.spec.cluster import MANY, Section
 from sweep.spec.trial import EVALUATIONS, Scalar, Validation
 
 TRANSFER_CLASSES = 4  # fewest abnormal classes at which objective auto tunes on one half and reports the other
+SEEDS = 2**32  # numpy takes no greater seed
 FIRST_TUNING_SEED = 1000  # first training seed of searches; seeds of reported trials are below it
 Kind = Literal["error_bars", "search", "grid", "runtime"]
 ONLY = {  # keys that belong to one kind of study only
@@ -33,10 +35,8 @@ LAMBDA = "lambda"
 DEFAULT_SPACE = ("nz", "w_adv", "w_con", "w_enc", "w_lat", LAMBDA)  # the papers vary these; lambda is the score's
 
 
-class Fractions(BaseModel):
+class Fractions(Section):
     """Shares that are held out for validation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     normal: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of the training normals")
     abnormal: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of the abnormals of the test set")
@@ -46,10 +46,8 @@ class Fractions(BaseModel):
         return Validation(normal=self.normal, abnormal=self.abnormal)
 
 
-class Range(BaseModel):
+class Range(Section):
     """Values that a search may try for one hyperparameter: a range, or choices."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: float | None = Field(None, description="smallest value")
     high: float | None = Field(None, description="largest value")
@@ -64,10 +62,8 @@ class Range(BaseModel):
         return self
 
 
-class Study(BaseModel):
+class Study(Section):
     """One study: settings that are varied, and seeds over which results are averaged."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = Field(
         description="name within the sweep: letters, digits, '.', '_' and '-'"
@@ -97,24 +93,24 @@ class Study(BaseModel):
     seeds: tuple[Annotated[int, Field(ge=0, lt=FIRST_TUNING_SEED)], ...] = Field(
         (0, 1, 2), description="training seeds: a count, or a list"
     )
-    split_seed: Annotated[int, Field(ge=0)] | Literal["follow"] = Field(
+    split_seed: Annotated[int, Field(ge=0, lt=SEEDS)] | Literal["follow"] = Field(
         0, description="seed of the split; follow: the same as the training seed"
     )
     evaluations: tuple[str, ...] = Field(
         ("clean",), description="how test samples are scored: clean; legacy_ordered, legacy_shuffled: as published code"
     )
-    eval_every: Annotated[int, Field(ge=0)] | None = Field(
+    eval_every: Annotated[int, Field(ge=0, le=MANY)] | None = Field(
         None, description="epochs between evaluations; 0: only after the last; none: 1, or 0 if scoring takes long"
     )
     space: tuple[str, ...] | Mapping[str, Range] | None = Field(
         None,
         description="search: hyperparameters to choose, by name or with ranges; none: nz, loss weights, lambda",
     )
-    candidates: Annotated[int, Field(ge=1)] = Field(20, description="search: candidates of each Optuna study")
-    parallel: Annotated[int, Field(ge=1)] = Field(
+    candidates: Annotated[int, Field(ge=1, le=MANY)] = Field(20, description="search: candidates of each Optuna study")
+    parallel: Annotated[int, Field(ge=1, le=MANY)] = Field(
         2, description="search: candidates that run at once; candidate n learns from candidates up to n - parallel"
     )
-    tuning_seeds: tuple[Annotated[int, Field(ge=FIRST_TUNING_SEED)], ...] = Field(
+    tuning_seeds: tuple[Annotated[int, Field(ge=FIRST_TUNING_SEED, lt=SEEDS)], ...] = Field(
         (1000, 1001, 1002), description="search: training seeds of candidates: a count, or a list of seeds from 1000"
     )
     objective: Literal["auto", "transfer", "labelled"] = Field(
@@ -126,7 +122,7 @@ class Study(BaseModel):
     axes: Mapping[str, tuple[bool | int | float | str, ...]] = Field(
         {}, description="grid: values by hyperparameter, varied one at a time around the default"
     )
-    repetitions: Annotated[int, Field(ge=FEWEST_REPETITIONS)] = Field(
+    repetitions: Annotated[int, Field(ge=FEWEST_REPETITIONS, le=MANY)] = Field(
         100, description="runtime: timed batches of each size, after a tenth as many untimed ones"
     )
 
@@ -367,8 +363,8 @@ def _illegal(info: DetectorInfo, values: Mapping[str, Any], known: set[str], own
     own = {name: value for name, value in values.items() if name in tunable(info) or name not in known}
     problems = []
     lam = own.pop(LAMBDA, None)
-    if lam is not None and not (isinstance(lam, int | float) and 0 <= lam <= 1):
-        problems.append(f"{LAMBDA}={lam!r} is not legal: must be a number from 0 to 1")
+    if lam is not None and not (isinstance(lam, int | float) and not isinstance(lam, bool) and 0 <= lam <= 1):
+        problems.append(f"{LAMBDA}={shown(lam)} is not legal: must be a number from 0 to 1")
     for name, value in own.items():
         if owner == "all" and name not in tunable(info):
             continue
@@ -382,10 +378,10 @@ def _illegal(info: DetectorInfo, values: Mapping[str, Any], known: set[str], own
 def _some(value: Any, wanted: str) -> tuple[Any, ...]:
     """Return a list of at least one name or number, without duplicates, as a tuple."""
     if isinstance(value, str | Mapping) or not isinstance(value, Sequence | range) or not value:
-        raise ValueError(f"must be {wanted}, is {value!r}")
+        raise ValueError(f"must be {wanted}, is {shown(value)}")
     odd = [v for v in value if not isinstance(v, str | int | float)]
     if odd:
-        raise ValueError(f"must be {wanted}, contains {odd[0]!r}")
+        raise ValueError(f"must be {wanted}, contains {shown(odd[0])}")
     doubled = sorted(str(v) for v, count in Counter(value).items() if count > 1)
     if doubled:
         raise ValueError(f"names {', '.join(doubled)} more than once")

@@ -22,11 +22,12 @@ from pydantic import (
 from data import catalog
 from data.catalog import DatasetInfo
 from data.sources.layouts import Contents
-from sweep.spec.cluster import Cluster, Local, Section
+from sweep.spec.cluster import DOLLARS, HOURS, MANY, Cluster, Local, Section
 from sweep.spec.own_datasets import OwnDataset, name_problems, size_of
 from sweep.spec.study import Study
 from sweep.store.retry import OUTAGE_SECONDS
 
+SECONDS = 10_000_000.0  # 115 days; a timer of Python takes no infinite time
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -39,11 +40,11 @@ def _name(value: str) -> str:
 class Budget(Section):
     """Limits at which a launch is stopped; it can be resumed."""
 
-    max_hours: Annotated[float, Field(gt=0)] | None = Field(
+    max_hours: Annotated[float, Field(gt=0, le=HOURS)] | None = Field(
         None,
         description="hours that a launch may take; must be given on aws, where it also sets when machines power off",
     )
-    max_usd: Annotated[float, Field(gt=0)] | None = Field(
+    max_usd: Annotated[float, Field(gt=0, le=DOLLARS)] | None = Field(
         None,
         description="dollars that a launch may cost, by estimated prices on aws and by cluster.usd_per_hour on local; "
         "the other providers have no prices",
@@ -63,7 +64,7 @@ class Data(Section):
         None, description="side of the square images in pixels; none: the dataset's default"
     )
     cache: str | None = Field(None, description="folder for prepared images on each node; none: the user's cache")
-    cache_gb: Annotated[float, Field(gt=0)] = Field(
+    cache_gb: Annotated[float, Field(gt=0, le=MANY)] = Field(
         50.0,
         description="most GB of this folder; datasets that no trial has open are deleted, least recently used first",
     )
@@ -102,7 +103,7 @@ class TrialOptions(Section):
     gpus: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         "auto", description="share of a GPU for one trial; auto: 1 if the cluster has GPUs, else 0"
     )
-    cpus: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+    cpus: Literal["auto"] | Annotated[int, Field(ge=1, le=MANY)] = Field(
         "auto", description="CPU cores for one trial; auto: 1, because two such trials are faster than one with 2 cores"
     )
     precision: Literal["auto", "float32", "tf32", "bf16"] = Field(
@@ -110,7 +111,7 @@ class TrialOptions(Section):
         description="arithmetic of training; auto: bf16 if CPU or GPU has units for it, else float32; part of a "
         "trial's key; scores are float32",
     )
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
+    checkpoint_seconds: Annotated[float, Field(gt=0, le=SECONDS)] = Field(
         60.0, description="least time in seconds between two writes of a trial's resume state"
     )
     keep: Literal["best", "all", "none"] = Field(
@@ -118,11 +119,11 @@ class TrialOptions(Section):
         description="final weights and figures.npz to keep: best: in each cell, of the seed with the best validation "
         "AUROC, or without validation of the first seed; all; none",
     )
-    retries: Annotated[int, Field(ge=0)] = Field(2, description="further attempts of a trial that fails")
-    hang_seconds: Annotated[float, Field(gt=0)] = Field(
+    retries: Annotated[int, Field(ge=0, le=MANY)] = Field(2, description="further attempts of a trial that fails")
+    hang_seconds: Annotated[float, Field(gt=0, le=SECONDS)] = Field(
         1800.0, description="seconds without progress after which a trial counts as hung"
     )
-    stop_after_failures: Annotated[int, Field(ge=0)] = Field(
+    stop_after_failures: Annotated[int, Field(ge=0, le=MANY)] = Field(
         3, description="stop when this many different trials fail with the same cause before any succeeds; 0: never"
     )
 

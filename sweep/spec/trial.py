@@ -7,7 +7,6 @@ library, so that a bare GPU machine can run trials without the rest of the appli
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from typing import Any
 
 from sweep.errors import UserError
 from sweep.spec.bf16_units import NO_UNITS, UNITS
-from sweep.store.ledger import canonical_json
+from sweep.store.records import key_of
 
 EVALUATIONS = ("clean", "legacy_ordered", "legacy_shuffled")
 """Ways to score test samples.  clean: BatchNorm in evaluation mode.  legacy_ordered: as in the published code,
@@ -27,7 +26,6 @@ SELECTIONS = ("last", "val", "oracle")
 HEADLINE = ("last", "clean")
 """Selection and evaluation of the numbers that a board shows first."""
 
-KEY_LENGTH = 20  # hexadecimal digits: 80 bits, enough for a billion trials without a collision
 SHOWN_KEYS = 3  # of those that begin alike, in a message
 
 Scalar = bool | int | float | str
@@ -154,18 +152,26 @@ class TrialSpec:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> TrialSpec:
-        """Build a spec from the form of `to_dict`."""
-        validation, timing = found["validation"], found.get("timing")
-        return cls(
-            **{
-                **found,
-                "hyperparameters": dict(found["hyperparameters"]),
-                "evaluations": tuple(found["evaluations"]),
-                "validation": None if validation is None else Validation(**validation),
-                "numerics": Numerics(**found["numerics"]),
-                "timing": None if timing is None else Timing(**{**timing, "batch_sizes": tuple(timing["batch_sizes"])}),
-            }
-        )
+        """Build a spec from the form of `to_dict`.
+
+        Raises:
+            ValueError: it is not of this form.
+        """
+        try:
+            validation, timing = found["validation"], found.get("timing")
+            sizes = {} if timing is None else {"batch_sizes": tuple(timing["batch_sizes"])}
+            return cls(
+                **{
+                    **found,
+                    "hyperparameters": dict(found["hyperparameters"]),
+                    "evaluations": tuple(found["evaluations"]),
+                    "validation": None if validation is None else Validation(**validation),
+                    "numerics": Numerics(**found["numerics"]),
+                    "timing": None if timing is None else Timing(**{**timing, **sizes}),
+                }
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the spec of a trial of this version: {error}") from None
 
     @cached_property
     def key(self) -> str:
@@ -175,7 +181,7 @@ class TrialSpec:
             ValueError: if a hyperparameter is NaN or infinite: JSON has no such numbers, and NaN does not even
                 equal itself.
         """
-        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:KEY_LENGTH]
+        return key_of(self.to_dict())
 
 
 def older_keys(spec: TrialSpec) -> Iterator[str]:

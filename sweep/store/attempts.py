@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any, Literal
 
+from sweep.redaction import hide_secrets
+
 
 class Interrupted(Exception):
     """Stop of a trial on request: its resume state is stored, and it goes on later or on another machine."""
@@ -47,8 +49,8 @@ def attempt_record(
         log = "".join(traceback.format_exception(error))
     return {
         "status": status,
-        "cause": cause,
-        "log": log[-LOG_CHARACTERS:],
+        "cause": hide_secrets(cause),
+        "log": hide_secrets(log)[-LOG_CHARACTERS:],
         "key": job["key"],
         "launch": job["launch"],
         "host": platform.node(),
@@ -90,7 +92,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """Describe an error in one line that is short enough for a terminal."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    text = hide_secrets(re.sub(r"\x1b\[[0-9;]*m", "", str(error)))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     name = type(error).__name__
     if name in ("RayActorError", "ActorDiedError", "ActorUnavailableError"):

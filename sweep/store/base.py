@@ -103,6 +103,13 @@ class Store(ABC):
             Of several calls with the same tag exactly one succeeds.
         """
 
+    def put_new(self, path: str, data: bytes) -> bool:
+        """Write an object as `put_once`, without the promise that it survives a power cut.
+
+        It survives one from the next `put_once` into the same folder on.
+        """
+        return self.put_once(path, data)
+
     def get_many(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield (path, bytes) of each object that exists, in the order of `paths`; skip the others."""
         for path in paths:
@@ -118,13 +125,18 @@ class Store(ABC):
         return f"{type(self).__name__}({self.url!r})"
 
 
+def is_legal_path(path: str) -> bool:
+    """Return True if a path is legal in every kind of store."""
+    return _LEGAL_PATH.fullmatch(path) is not None
+
+
 def check_path(path: str) -> str:
     """Return the path if it is legal in every kind of store.
 
     Raises:
         ValueError: if it is not.
     """
-    if not _LEGAL_PATH.fullmatch(path):
+    if not is_legal_path(path):
         rules = "segments joined by '/', not empty, without a dot at the start, and without control characters"
         raise ValueError(f"illegal path {path!r} in a store; legal are {rules}")
     return path

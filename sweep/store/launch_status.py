@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from sweep.errors import INTERRUPTED
+from sweep.redaction import hide_secrets
 from sweep.store.base import ObjectNotFound, Store
+from sweep.store.records import Shape, mismatch, parse_json
 
 State = Literal["starting", "running", "reporting", "ended"]
 
@@ -105,14 +107,11 @@ class LaunchStatus:
         Raises:
             ValueError: the record is not of this form.
         """
-        try:
-            nodes = tuple(Node(**_known_fields(Node, node)) for node in record.get("nodes", ()))
-            head = cls(**{**_known_fields(cls, record), "nodes": nodes})
-        except (AttributeError, TypeError) as error:
-            raise ValueError(f"not the status of a launch: {error}") from None
-        if head.state not in get_args(State):
-            raise ValueError(f"not the status of a launch: unknown state {head.state!r}")
-        return head
+        problem = mismatch(record, _HEAD)
+        if problem is not None:
+            raise ValueError(f"not the status of a launch: {problem}")
+        nodes = tuple(Node(**_known_fields(Node, node)) for node in record.get("nodes", ()))
+        return cls(**{**_known_fields(cls, record), "nodes": nodes})
 
     @property
     def has_ended(self) -> bool:
@@ -126,7 +125,7 @@ def read(store: Store, sweep_id: str) -> LaunchStatus | None:
         StoreError: the store cannot be read.
     """
     try:
-        return LaunchStatus.from_json(json.loads(store.get(_path(sweep_id))))
+        return LaunchStatus.from_json(parse_json(store.get(_path(sweep_id))))
     except (ObjectNotFound, ValueError):
         return None
 
@@ -137,7 +136,9 @@ def write(store: Store, sweep_id: str, head: LaunchStatus) -> None:
     Raises:
         StoreError: the store failed.
     """
-    store.put(_path(sweep_id), json.dumps(replace(head, time=time.time()).to_json()).encode())
+    cause, refused = head.cause and hide_secrets(head.cause), head.refused and hide_secrets(head.refused)
+    now = replace(head, time=time.time(), cause=cause, refused=refused)
+    store.put(_path(sweep_id), json.dumps(now.to_json()).encode())
 
 
 def close(store: Store, sweep_id: str, cause: str, code: int = INTERRUPTED, since: float | None = None) -> None:
@@ -195,6 +196,19 @@ def merge_nodes(known: Iterable[Node], seen: Iterable[Node], now: float, started
         node if node.name in present or not node.alive else replace(node, alive=False, until=now)
         for node in found.values()
     )
+
+
+_NUMBER = (float, None)
+_NODE: Shape = {
+    "name": str, "type?": str, "market?": str, "zone?": str, "since?": float, "alive?": bool, "until?": _NUMBER,
+    "usd_per_hour?": _NUMBER,
+}  # fmt: skip
+_HEAD: Shape = {
+    "launch": int, "state": frozenset(get_args(State)), "exit_code?": (int, None), "cause?": (str, None),
+    "refused?": (str, None), "nodes?": [_NODE], "time?": float, "since?": float, "deadline?": _NUMBER, "usd?": _NUMBER,
+    **{f"{name}?": int for name in (
+        "trials", "done", "failed", "pruned", "to_run", "running", "slots", "preemptions", "restarts")},
+}  # fmt: skip
 
 
 def _path(sweep_id: str) -> str:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 from sweep.store.base import ObjectNotFound, Store, StoreError
+from sweep.store.records import Shape, mismatch, parse_json
 
 TTL_SECONDS = 30.0
 LOOKS = 100  # tries of read-then-write; another process may write in between, but not every time
@@ -317,10 +318,18 @@ def owner_name() -> str:
 def _parse(data: bytes) -> Holder:
     """Return the holder.  An unreadable record counts as another process's lease, which only the clock ends."""
     try:
-        record = json.loads(data)
+        record = parse_json(data)
+        if mismatch(record, _HOLDER) is not None:
+            return Holder()
         return Holder(**{field.name: record[field.name] for field in fields(Holder) if field.name in record})
-    except (ValueError, TypeError):
+    except ValueError:
         return Holder()
+
+
+_HOLDER: Shape = {
+    "owner?": str, "host?": str, "machine?": str, "pid?": int, "process_start?": (int, None), "epoch?": int,
+    "beat?": int, "since?": float, "ttl_seconds?": float,
+}  # fmt: skip
 
 
 def this_machine() -> str:

@@ -6,26 +6,42 @@
     sweeps/<id>/studies/<study>/asks/<n>.json       a candidate that Optuna proposed
     sweeps/<id>/studies/<study>/prunes/<n>.json     the decision to give up a candidate, and its step
 
+    trials/<key>/scores.parquet, ...                files of a result, which has their hashes
+
 The ledger is the only source of truth.  No record is ever changed.  "Running" is not recorded, because
-that record would be wrong after a crash.
+that record would be wrong after a crash.  Objects under other names are ignored: they are not ours.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 from sweep.store.base import ObjectNotFound, Store, StoreError
+from sweep.store.records import FILES, canonical_json, decode, seal, sha256
+from sweep.store.records import Record as Record
 
-Record = dict[str, Any]
+SCORES, HISTORY, FIGURES, WEIGHTS = "scores.parquet", "history.parquet", "figures.npz", "weights.safetensors"
+MESSAGE = 300  # characters of an error's reason, which may quote the damaged bytes
+KEPT = (WEIGHTS, FIGURES)  # files that `trial.keep` may delete later
+_NUMBERED = re.compile(r"([0-9]{1,9})\.json")
 
 
 class Damaged(StoreError):
-    """Damage: an object of the store no longer has the content that was written."""
+    """Damage: an object of the store no longer has the content that was written.
+
+    Attributes:
+        why: what is wrong with it, without its path and the fix.
+    """
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why or message
 
 
 @contextmanager
@@ -37,11 +53,20 @@ def reading(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, KeyError, EOFError, OSError, zlib.error, BadZipFile) as error:
-        why = str(error).strip().split("\n")[0] or type(error).__name__
-        trial = path.startswith("trials/")
-        fix = f"delete {'/'.join(path.split('/')[:2])} there and launch again" if trial else "restore it from a copy"
-        raise Damaged(f"{path} in the store is damaged ({why}); {fix}") from None
+    except (ValueError, KeyError, EOFError, OSError, RecursionError, zlib.error, BadZipFile) as error:
+        raise damage(path, str(error).strip().split("\n")[0][:MESSAGE] or type(error).__name__) from None
+
+
+def damage(path: str, why: str) -> Damaged:
+    """Return the error for a damaged object."""
+    return Damaged(f"{path} in the store is damaged ({why}); {fix_of(path)}", why)
+
+
+def fix_of(path: str) -> str:
+    """Return how a damaged object is made again."""
+    if path.startswith("trials/"):
+        return f"delete {'/'.join(path.split('/')[:2])} there and launch again"
+    return "restore it from a copy"
 
 
 class Index(NamedTuple):
@@ -57,6 +82,7 @@ class Ledger:
     def __init__(self, store: Store, sweep: str) -> None:
         self.store = store
         self.sweep = sweep
+        self._hashes: dict[str, Mapping[str, str]] = {}  # hashes of the files of results that were read, by key
 
     # -- trials ---------------------------------------------------------------------------------
 
@@ -64,38 +90,122 @@ class Ledger:
         """Return which trials have a result, and the paths of all attempts, from one listing of the store."""
         finished, attempts = set(), dict[str, list[str]]()
         for path in self.store.list("trials"):
-            _, key, rest = path.split("/", 2)
-            if rest == "result.json":
-                finished.add(key)
-            elif rest.startswith("attempts/"):
-                attempts.setdefault(key, []).append(path)
+            match path.split("/"):
+                case [_, key, "result.json"]:
+                    finished.add(key)
+                case [_, key, "attempts", name] if _NUMBERED.fullmatch(name):
+                    attempts.setdefault(key, []).append(path)
         return Index(finished, attempts)
 
-    def results(self, keys: Iterable[str]) -> dict[str, Record]:
-        """Return results by key, for those of `keys` that have one."""
-        paths = [f"trials/{key}/result.json" for key in keys]
-        return {path.split("/")[1]: _record(path, data) for path, data in self.store.get_many(paths)}
+    def results(self, keys: Iterable[str], damaged: MutableMapping[str, Damaged] | None = None) -> dict[str, Record]:
+        """Return results by key, for those of `keys` that have one.
+
+        Args:
+            keys: keys of trials.
+            damaged: receives the error of each damaged result, by key; None to raise the first one.
+        """
+        found = {}
+        for path, data in self.store.get_many(f"trials/{key}/result.json" for key in keys):
+            key = path.split("/")[1]
+            try:
+                found[key] = self._result(path, data)
+            except Damaged as error:
+                if damaged is None:
+                    raise
+                damaged[key] = error
+        return found
 
     def result(self, key: str) -> Record | None:
         """Return the result of one trial; None if it has none yet."""
-        return self._read(f"trials/{key}/result.json")
+        path = f"trials/{key}/result.json"
+        with suppress(ObjectNotFound):
+            return self._result(path, self.store.get(path))
+        return None
 
     def put_result(self, key: str, result: Record) -> bool:
-        """Store a result.  Return False if another run of this trial stored one first; that one is kept."""
-        return self.store.put_once(f"trials/{key}/result.json", _encode(result))
+        """Store a result, with a hash of itself.
+
+        Returns:
+            False if another run of this trial stored one first; that one is kept.
+        """
+        return self.store.put_once(f"trials/{key}/result.json", _encode(seal(result)))
+
+    def put_file(self, key: str, name: str, data: bytes) -> str:
+        """Store a file of a trial before its result, and return its hash, which the result must have in `FILES`.
+
+        Another run of the trial may have stored other bytes under this name, and its result may have their hash.  So
+        they stay, and ours get a name of their own.
+        """
+        digest, path = sha256(data), f"trials/{key}/{name}"
+        if not self.store.put_new(path, data) and not self._holds(path, digest):
+            self.store.put(_own_path(key, name, digest), data)
+        return digest
+
+    def _holds(self, path: str, digest: str) -> bool:
+        try:
+            return sha256(self.store.get(path)) == digest
+        except ObjectNotFound:
+            return False
+
+    def file(self, key: str, name: str) -> bytes:
+        """Return a file of a finished trial, compared with the hash in its result.
+
+        A result of an older version has no hashes, and its files are not compared.
+
+        Raises:
+            ObjectNotFound: the trial has no such file, or `trial.keep` did not keep it.
+            Damaged: the file is not the one that belongs to the result.
+        """
+        path, digest = f"trials/{key}/{name}", self.hashes(key).get(name)
+        if digest is None:
+            return self.store.get(path)
+        for place in (path, _own_path(key, name, digest)):
+            with suppress(ObjectNotFound):
+                data = self.store.get(place)
+                if sha256(data) == digest:
+                    return data
+        if not self.store.exists(path):
+            if name in KEPT:
+                raise ObjectNotFound(f"no object {path} in {self.store.url}")
+            raise damage(path, "it is missing")
+        raise damage(path, "it was changed after it was written: its SHA-256 is not the one in result.json")
+
+    def files(self, keys: Iterable[str], name: str) -> Iterator[tuple[str, bytes]]:
+        """Yield (key, bytes) of a file of several finished trials, in the order of `keys`; errors as for `file`."""
+        left = deque(keys)
+        for path, data in self.store.get_many([f"trials/{key}/{name}" for key in left]):
+            key = path.split("/")[1]
+            while left[0] != key:
+                yield left[0], self.file(left.popleft(), name)
+            left.popleft()
+            digest = self.hashes(key).get(name)
+            yield key, data if digest in (None, sha256(data)) else self.file(key, name)
+        for key in left:
+            yield key, self.file(key, name)
+
+    def hashes(self, key: str) -> Mapping[str, str]:
+        """Return the hashes of the files of a trial by name; empty if it has no result, or one of an older version."""
+        if key not in self._hashes:
+            self.result(key)
+        return self._hashes.get(key, {})
+
+    def _result(self, path: str, data: bytes) -> Record:
+        result = _record(path, data)
+        self._hashes[path.split("/")[1]] = result.get(FILES, {})
+        return result
 
     def attempts(self, index: Index, keys: Iterable[str]) -> dict[str, list[Record]]:
         """Return attempts by key, oldest first, for those of `keys` that have any."""
         paths = [path for key in keys for path in index.attempts.get(key, ())]
         found: dict[str, list[Record]] = {}
         for path, data in self.store.get_many(paths):
-            found.setdefault(path.split("/")[1], []).append(_record(path, data))
+            found.setdefault(path.split("/")[1], []).append(_attempt(path, data))
         return found
 
     def attempts_of(self, key: str) -> list[Record]:
         """Return the attempts of one trial, oldest first."""
-        paths = [f"trials/{key}/attempts/{name}" for name in self.store.names(f"trials/{key}/attempts")]
-        return [_record(path, data) for path, data in self.store.get_many(paths)]
+        names = [name for name in self.store.names(f"trials/{key}/attempts") if _NUMBERED.fullmatch(name)]
+        return [_attempt(*read) for read in self.store.get_many(f"trials/{key}/attempts/{name}" for name in names)]
 
     def put_attempt(self, key: str, attempt: Record) -> int:
         """Append an attempt, and return its number, from 1."""
@@ -108,8 +218,14 @@ class Ledger:
 
     def specs(self) -> list[Record]:
         """Return the resolved spec of every launch of this sweep, oldest first."""
-        paths = list(self.store.list(f"sweeps/{self.sweep}/specs"))
-        return [_record(path, data) for path, data in sorted(self.store.get_many(paths))]
+        return list(self._read_numbered(f"sweeps/{self.sweep}/specs").values())
+
+    def last_spec(self) -> tuple[int, Record] | None:
+        """Return number and spec of the latest launch; None without any.  No other spec is read."""
+        prefix = f"sweeps/{self.sweep}/specs"
+        numbers = [int(match[1]) for match in map(_NUMBERED.fullmatch, self.store.names(prefix)) if match]
+        record = self.spec(max(numbers)) if numbers else None
+        return None if record is None else (max(numbers), record)
 
     def spec(self, number: int) -> Record | None:
         """Return the spec of the launch with this number; None if there is none."""
@@ -143,8 +259,9 @@ class Ledger:
     # -- objects --------------------------------------------------------------------------------
 
     def _read_numbered(self, prefix: str) -> dict[int, Record]:
-        found = self.store.get_many(list(self.store.list(prefix)))
-        return {int(path.rsplit("/", 1)[1].removesuffix(".json")): _record(path, data) for path, data in found}
+        numbers = {f"{prefix}/{name}": int(match[1]) for name in self.store.names(prefix)
+                   if (match := _NUMBERED.fullmatch(name))}  # fmt: skip
+        return {numbers[path]: _record(path, data) for path, data in self.store.get_many(numbers)}
 
     def _put_once(self, path: str, record: Record) -> Record:
         if self.store.put_once(path, _encode(record)):
@@ -160,21 +277,22 @@ class Ledger:
 
 def _record(path: str, data: bytes) -> Record:
     with reading(path):
-        record = json.loads(data)
-        if not isinstance(record, dict) or not record:
-            raise ValueError("not a record")
-        if path.startswith("trials/") and not isinstance(record.get("status"), str):
-            raise ValueError('it does not contain how the trial ended (key "status")')
-        return record
+        return decode(path, data)
 
 
-def _encode(record: Mapping[str, Any]) -> bytes:
+def _attempt(path: str, data: bytes) -> Record:
+    """Return an attempt; a damaged record is one that failed, because an attempt there was."""
+    try:
+        return _record(path, data)
+    except Damaged as error:
+        return {"status": "failed", "cause": str(error), "log": "", "host": "unknown", "launch": 0, "time": 0.0}
+
+
+def _own_path(key: str, name: str, digest: str) -> str:
+    """Return the path of a file of a trial whose usual name another run of the trial has taken."""
+    stem, dot, ending = name.rpartition(".")
+    return f"trials/{key}/{stem}-{digest[:16]}{dot}{ending}"
+
+
+def _encode(record: Mapping[str, object]) -> bytes:
     return canonical_json(dict(record)).encode()
-
-
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def canonical_json(value: Any) -> str:
-    """Return the one JSON text of a value: sorted keys, no spaces, shortest decimals that read back equal."""
-    return _ENCODER.encode(value)

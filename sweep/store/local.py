@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from sweep.store.base import ObjectNotFound, Store, StoreError, check_path
+from sweep.store.base import ObjectNotFound, Store, StoreError, check_path, is_legal_path
 
 LOCKS = 64  # lock files per store; two paths that share one only wait for each other
 LEFTOVER_SECONDS = 86_400  # a temporary file this old belongs to a writer that died
@@ -38,6 +38,15 @@ class LocalStore(Store):
         self.url = os.path.abspath(folder)
 
     def put_once(self, path: str, data: bytes) -> bool:
+        won = self.put_new(path, data)
+        if won:
+            # Callers rely on True: they delete checkpoints and never train again.  So the name must survive
+            # a power cut, like the bytes.  `put` promises only the old or the new object, and skips this.
+            with self._explain("write", path):
+                _sync_folder(os.path.dirname(self._file(path)))
+        return won
+
+    def put_new(self, path: str, data: bytes) -> bool:
         target = self._file(path)
         with self._explain("write", path), self._temporary(data) as temporary:
             try:
@@ -48,9 +57,6 @@ class LocalStore(Store):
                 # NFS repeats a link call whose answer was lost, and then finds the file of its own first call.
                 # A file with two names shows that we won.
                 return os.stat(temporary).st_nlink == 2
-            # Callers rely on True: they delete checkpoints and never train again.  So the name must survive
-            # a power cut, like the bytes.  `put` promises only the old or the new object, and skips this.
-            _sync_folder(os.path.dirname(target))
             return True
 
     def put(self, path: str, data: bytes) -> None:
@@ -60,11 +66,12 @@ class LocalStore(Store):
 
     def get(self, path: str) -> bytes:
         with self._explain("read", path):
-            try:
-                with open(self._file(path), "rb") as file:
-                    return file.read()
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-                raise ObjectNotFound(f"no object {path} in {self.url}") from None
+            with suppress(FileNotFoundError, NotADirectoryError):
+                name = self._file(path)
+                if stat.S_ISREG(os.stat(name).st_mode):  # to open a pipe would wait for its other end
+                    with open(name, "rb") as file:
+                        return file.read()
+            raise ObjectNotFound(f"no object {path} in {self.url}")
 
     def exists(self, path: str) -> bool:
         with self._explain("look for", path):
@@ -230,13 +237,14 @@ def _sync_folder(folder: str) -> None:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """Return the visible entries of a folder.
+    """Return the entries of a folder that are objects, or folders of them.
 
-    Hidden entries belong to the store, to the desktop, or to NFS (deleted files that are still open).
+    Hidden entries belong to the store, to the desktop, or to NFS (deleted files that are still open).  Other names that
+    no object has, pipes, devices and links to nothing belong to someone else.
     """
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [entry for entry in entries if is_legal_path(entry.name) and (entry.is_file() or entry.is_dir())]
     except (FileNotFoundError, NotADirectoryError):
         return []
 

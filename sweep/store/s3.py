@@ -27,7 +27,7 @@ from botocore.exceptions import ClientError
 
 from sweep.store import s3_answers
 from sweep.store.aws_session import Settings, aws_client, aws_settings, forget_sessions
-from sweep.store.base import ObjectNotFound, Store, StoreError, StoreUnreachable, check_path
+from sweep.store.base import ObjectNotFound, Store, StoreError, StoreUnreachable, check_path, is_legal_path
 from sweep.store.retry import OUTAGE_SECONDS, Retry, Transient
 from sweep.store.s3_answers import FAILURES, Seen, code_of, folders_of, keys_of
 
@@ -90,7 +90,8 @@ class S3Store(Store):
             key[len(self._base) :]
             for page in self._pages("list", prefix)
             for key in keys_of(page)
-            if not key.endswith("/")  # web consoles mark a "folder" by an empty object of that name
+            # Web consoles mark a "folder" by an empty object of that name, which is no legal path.
+            if is_legal_path(key[len(self._base) :])
         )
 
     def names(self, prefix: str) -> builtins.list[str]:
@@ -98,7 +99,7 @@ class S3Store(Store):
         found: set[str] = set()
         for page in self._pages("list", prefix, Delimiter="/"):
             found.update(name[start:].rstrip("/") for name in [*folders_of(page), *keys_of(page)])
-        return sorted(found - {""})
+        return sorted(filter(is_legal_path, found))
 
     def delete(self, path: str) -> None:
         key = self._key(path)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,10 +21,15 @@ from typing import Any
 
 import torch
 
-from sweep.store.base import ObjectNotFound, Store
+from sweep.errors import shown
+from sweep.redaction import hide_secrets
+from sweep.store.base import ObjectNotFound, Store, StoreError
 from sweep.store.lease import TTL_SECONDS, Lease, LeaseHeld
+from sweep.store.records import Shape, mismatch, parse_json
 
 State = dict[str, Any]
+_LATEST: Shape = {"path": str, "number": int, "sha256": str}
+_STATE = re.compile(r"[0-9]{6,9}\.pt")
 
 
 class Checkpoints:
@@ -55,20 +62,45 @@ class Checkpoints:
         return idle and self._clock() - self._last >= self._seconds
 
     def load(self) -> State | None:
-        """Return the newest state; None if there is none, or if it is damaged.
+        """Return the newest state; None if there is none, or if it is damaged, which is said.
 
-        A trial whose state is damaged starts from the beginning.
+        A trial whose state is damaged starts from the beginning: a state is only there to save time.
         """
         try:
-            latest = json.loads(self._store.get(f"{self._folder}/latest.json"))
-            data = self._store.get(latest["path"])
+            data = self._store.get(f"{self._folder}/latest.json")
         except ObjectNotFound:
             return None
-        self._number = int(latest["number"])
-        if hashlib.sha256(data).hexdigest() != latest["sha256"]:
-            return None
-        state: State = torch.load(io.BytesIO(data), weights_only=True)
-        return state
+        try:
+            latest = parse_json(data)
+            if (problem := mismatch(latest, _LATEST)) is not None:
+                raise ValueError(problem)
+            self._number = latest["number"]
+            if not _STATE.fullmatch(latest["path"].removeprefix(f"{self._folder}/")):
+                raise ValueError(f"{shown(latest['path'])} is the path of no state")
+            data = self._store.get(latest["path"])
+            if hashlib.sha256(data).hexdigest() != latest["sha256"]:
+                raise ValueError("its SHA-256 differs")
+            state = torch.load(io.BytesIO(data), weights_only=True)
+            if not isinstance(state, dict):
+                raise ValueError("it is no state")
+            return state
+        except ObjectNotFound:
+            self.discard("it is missing")
+        except StoreError:
+            raise  # the store failed, not the state
+        except Exception as error:  # noqa: BLE001  (torch raises anything for damaged bytes)
+            self.discard(f"{type(error).__name__}: {error}")
+        return None
+
+    def discard(self, why: str) -> None:
+        """Say that the newest state is of no use, so that the trial starts from the beginning.
+
+        Args:
+            why: what is wrong with it.
+        """
+        self._number = max(1, self._number)  # so that `remove` deletes it
+        reason = hide_secrets(why.strip().split("\n")[0][:300])
+        print(f"{self._folder}: the resume state cannot be used ({reason}); the trial starts again", file=sys.stderr)
 
     def write(self, state: State) -> None:
         """Start to write a state, which must not change any more.  `finish` waits for the end of the write."""

@@ -154,6 +154,13 @@ def set_python_random_states(states: Mapping[str, Any]) -> None:
     np.random.set_state(("MT19937", words.numpy(), int(position), int(has_gauss), cached))
 
 
+def seed_all(seed: int) -> None:
+    """Seed the global generators of Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 @contextmanager
 def unchanged_process(seed: int) -> Iterator[None]:
     """Run the block with random states that depend on the seed alone; restore them, and all other state, after it.
@@ -162,9 +169,7 @@ def unchanged_process(seed: int) -> Iterator[None]:
         seed: seed for the generators of Python, numpy and torch.
     """
     state, of_python, of_torch = read_state(), python_random_states(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    seed_all(seed)
     try:
         yield
     finally:

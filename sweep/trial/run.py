@@ -30,7 +30,8 @@ from models.scoring import combine
 from sweep.spec.trial import Timing, TrialSpec
 from sweep.store.attempts import Interrupted
 from sweep.store.base import Store
-from sweep.store.ledger import Ledger, Record
+from sweep.store.ledger import FIGURES, HISTORY, SCORES, WEIGHTS, Ledger, Record
+from sweep.store.records import FILES, seal
 from sweep.trial import metrics, process_state
 from sweep.trial.checkpoint import Checkpoints, State
 from sweep.trial.device import device_of, hardware, peak, reset_peak
@@ -100,7 +101,13 @@ class _Run:
         sampled = sample(self.split.test_labels, asked, spec.split_seed)
         self.test, self.test_labels = self.split.test[sampled], self.split.test_labels[sampled]
         self.train_images = Images(self.dataset.images, self.split.train, self.device)
-        torch.manual_seed(spec.seed)  # again, directly before `build`, which draws the initial weights
+        self.checkpoints = Checkpoints(store, spec.key, options.owner, options.checkpoint_seconds)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set everything that training changes to its state before the first step."""
+        spec = self.spec
+        process_state.seed_all(spec.seed)  # must come before `build`, which draws the initial weights
         channels, size = self.dataset.images.shape[1:3]
         self.detector: Detector = build(
             spec.detector,
@@ -122,14 +129,13 @@ class _Run:
         self.train_seconds = 0.0
         self.cause: str | None = None
         self.timings: list[dict[str, Any]] = []
-        self.checkpoints = Checkpoints(store, spec.key, options.owner, options.checkpoint_seconds)
 
     # -- training -------------------------------------------------------------------------------
 
     def train(self) -> Generator[Progress, bool | None, None]:
         state = self.checkpoints.load()
-        if state is not None:
-            self._restore(state)
+        if state is not None and self._is_restored(state):
+            pass
         elif "epochs" not in self.spec.hyperparameters:
             began = time.perf_counter()
             self.detector.fit(self.train_images.whole())
@@ -280,7 +286,21 @@ class _Run:
             "detector": self.detector.training_state(),
         }
 
+    def _is_restored(self, state: State) -> bool:
+        """Return True if the trial goes on from a state; False if the state does not fit: the trial starts again."""
+        began = self.began
+        try:
+            self._restore(state)
+        except Exception as error:  # noqa: BLE001  (a state of other code may fail anywhere)
+            self.checkpoints.discard(f"{type(error).__name__}: {error}")
+            self.began = began
+            self._begin()  # a part of the state may be restored already
+            return False
+        return True
+
     def _restore(self, state: State) -> None:
+        if not (0 <= state["epoch"] <= self.epochs and state["step"] >= 0):
+            raise ValueError(f"epoch {state['epoch']}, step {state['step']} of {self.epochs} epochs")
         self.detector.load_training_state(state["detector"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.sums = {name: total.to(self.device) for name, total in state["sums"].items()}
@@ -300,20 +320,21 @@ class _Run:
     def publish(self) -> Record:
         """Store scores, history, weights and data for figures, then the result; then delete the resume state."""
         os.umask(self.umask)
-        key, folder = self.spec.key, f"trials/{self.spec.key}"
+        key = self.spec.key
+        ledger, files = Ledger(self.store, sweep=""), dict[str, bytes]()
         if self.selections.chosen and self.cause is None:
-            self.store.put(f"{folder}/scores.parquet", _parquet(self._scores()))
+            files[SCORES] = _parquet(self._scores())
             weights = {name: tensor.contiguous() for name, tensor in self.detector.state_dict().items()}
             if self.options.keep_weights and self.spec.evaluations:
                 if weights:
-                    self.store.put(f"{folder}/weights.safetensors", safetensors.torch.save(weights))
+                    files[WEIGHTS] = safetensors.torch.save(weights)
                 figures = self._figures()
                 if figures is not None:
-                    self.store.put(f"{folder}/figures.npz", figures)
+                    files[FIGURES] = figures
         if self.epochs:
-            self.store.put(f"{folder}/history.parquet", _parquet(pa.Table.from_pylist(self._history())))
-        ledger = Ledger(self.store, sweep="")
-        result = self._result()
+            files[HISTORY] = _parquet(pa.Table.from_pylist(self._history()))
+        hashes = {name: ledger.put_file(key, name, data) for name, data in files.items()}
+        result = seal({**self._result(), FILES: hashes})
         if not ledger.put_result(key, result):
             result = ledger.result(key) or result
         self.checkpoints.remove()

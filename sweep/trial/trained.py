@@ -22,7 +22,7 @@ from models.scoring import combine
 from sweep.errors import UserError
 from sweep.spec.trial import TrialSpec
 from sweep.store.base import ObjectNotFound, Store
-from sweep.store.ledger import Record
+from sweep.store.ledger import WEIGHTS, Ledger, Record
 from sweep.trial.evaluation import Components, clean, finished
 from sweep.trial.figure_data import reconstruct
 from sweep.trial.images import Images
@@ -124,9 +124,12 @@ def load(store: Store, record: Record, lam: float | None) -> TrainedDetector:
         UserError: no weights were kept, they are damaged, or they are of another revision of the code.
         DataError: the dataset's manifest is not in the store.
     """
-    spec = TrialSpec.from_dict(record["spec"])
+    try:
+        spec = TrialSpec.from_dict(record["spec"])
+    except ValueError as error:
+        raise UserError(f"trial {record['key']} cannot be loaded: {error}; use the version that trained it") from None
     if record["status"] != "ok":
-        raise UserError(f"trial {spec.key} {record['status']}: {record['cause']}; it has no trained detector")
+        raise UserError(f"trial {spec.key} {record['status']}: {record.get('cause')}; it has no trained detector")
     try:
         revision = catalog.detector(spec.detector).revision
     except ValueError as problem:
@@ -152,9 +155,9 @@ def load(store: Store, record: Record, lam: float | None) -> TrainedDetector:
 
 
 def _fill(network: Detector, store: Store, key: str) -> None:
-    path = f"trials/{key}/weights.safetensors"
+    path = f"trials/{key}/{WEIGHTS}"
     try:
-        network.load_weights(safetensors.torch.load(store.get(path)))
+        network.load_weights(safetensors.torch.load(Ledger(store, sweep="").file(key, WEIGHTS)))
     except ObjectNotFound:
         raise UserError(
             f"trial {key} has no weights in {store.url}: `trial.keep` decides which stay: best (one seed per cell), "

@@ -50,7 +50,7 @@ def _finish(config: Path) -> int:
     """Give every trial of the sweep an invented result.  Returns their number."""
     from sweep.plan.expand import expand
     from sweep.spec.load import load
-    from sweep.store.ledger import canonical_json
+    from sweep.store.records import canonical_json
     from tests.support.sweeps import platform
 
     sweep, draw = load(config, []), random.Random(0)

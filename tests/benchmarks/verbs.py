@@ -59,7 +59,8 @@ def _finish(config: Path) -> None:
     from sweep.plan.expand import expand
     from sweep.spec.load import load
     from sweep.store import open_store
-    from sweep.store.ledger import Ledger, canonical_json
+    from sweep.store.ledger import Ledger
+    from sweep.store.records import canonical_json
     from tests.support.sweeps import platform
 
     sweep = load(config, [])

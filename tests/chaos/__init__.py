@@ -1,1 +1,1 @@
-"""Seeded faults: many random ones, against a model of what must hold."""
+"""Faults and hostile inputs, single and seeded by the hundred: nothing is lost, doubled, harmed or silent."""

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sweep.errors import UserError
 from sweep.plan import launch_record
 from sweep.providers import shipping
-from sweep.providers.shipping import SECRET_CONTENT, collect, find_secret
+from sweep.providers.shipping import collect, find_secret
+from sweep.redaction import SECRET_CONTENT
 
 ROOT = Path(__file__).parents[2]
 # The secrets are put together from parts, so that this file contains none and can be shipped.

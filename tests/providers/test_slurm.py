@@ -211,6 +211,14 @@ def test_commands_of_the_user_come_first_on_every_node(tmp_path: Path) -> None:
     assert text.index("module load cuda\nexport A=1\n") < text.index("ray start")
 
 
+def test_braces_and_names_of_fields_in_a_value_stay_as_they_are(tmp_path: Path) -> None:
+    """A value is put in as it is: nothing in it is filled in again, and nothing ends in a traceback."""
+    commands = ["echo {{ x }}", "echo {{CPUS}} {{SUPERVISOR}}", "awk '{{print}}'"]
+    text = scripts.scripts_text(on_slurm(tmp_path, before=commands, options=["--comment={{GPUS}}"]))
+    for value in (*commands, "--comment={{GPUS}}"):
+        assert value in text
+
+
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
     folder = tmp_path / "bin"

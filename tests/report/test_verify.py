@@ -101,7 +101,8 @@ def test_a_single_changed_score_is_found_and_its_cells_are_named(packed: Path, t
     key = where[0][7:-8]
     assert any("auroc is" in line and "but the scores give" in line and key in line for line in found)
     assert any(line.startswith("leaderboard.csv: knn plain digits D1") for line in found)
-    assert any("SHA-256" in line for line in found) != relist
+    assert any("changed after packing: its SHA-256" in line for line in found) != relist
+    assert any(f"trial {key}: the scores are not those of the trial's record" in line for line in found)
 
 
 def test_a_changed_score_that_changes_no_rank_is_found_by_its_hash(packed: Path, tmp_path: Path) -> None:
@@ -109,8 +110,9 @@ def test_a_changed_score_that_changes_no_rank_is_found_by_its_hash(packed: Path,
         name = first_scores(files)
         files[name] = with_column(files[name], "score", lambda v: [max(v) + 1 if x == max(v) else x for x in v])
 
-    (only,) = verify(Bundle(write_changed(packed, tmp_path, change, relist=False))).differences
-    assert "was changed after packing" in only
+    first, second = verify(Bundle(write_changed(packed, tmp_path, change, relist=False))).differences
+    assert "was changed after packing" in first
+    assert "the scores are not those of the trial's record" in second
 
 
 def test_a_score_that_is_no_mixture_of_its_components_is_found(packed: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from sweep.spec.load import load
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
 from sweep.store.base import Store
-from sweep.store.ledger import Ledger
+from sweep.store.ledger import SCORES, Ledger
 from sweep.store.local import LocalStore
+from sweep.store.records import FILES
 from sweep.trial.metrics import evaluate
 from tests.support.sweeps import platform, write_config
 
@@ -53,7 +55,7 @@ class MadeUp:
         table, lam = made_up_scores(planned), planned.lam
         sink = io.BytesIO()
         pq.write_table(table, sink)
-        self.store.put(f"trials/{planned.key}/scores.parquet", sink.getvalue())
+        scores = self.ledger.put_file(planned.key, SCORES, sink.getvalue())
         metrics = [
             {"selection": selection, "evaluation": "clean", "epoch": 2}
             | vars(evaluate(table["label"].to_numpy(), table["score"].to_numpy()))
@@ -67,8 +69,15 @@ class MadeUp:
                 "seconds": 36.0, "train_seconds": 30.0, "images_per_second": 10.0, "peak_bytes": 1, "device": "cpu",
                 "torch": "2.14.0", "fingerprint": "f", "split_hash": "h", "attempts": 0, "host": "here",
                 "hardware": "A Processor", "commit": "c", "dirty": False, "ray": "2.60.0", "gpus": 0.0,
+                FILES: {SCORES: scores},
             },
         )  # fmt: skip
+
+    def launch(self) -> None:
+        """Record a launch of the sweep."""
+        self.ledger.put_spec(
+            {"sweep": self.sweep.model_dump(mode="json"), "platform": asdict(self.platform), "time": 1.0}
+        )
 
     def reporting(self) -> Report:
         return Report(read_status(expand(self.sweep, self.platform), self.ledger), self.ledger)

@@ -20,7 +20,6 @@ import data.protocols
 import data.storage.loader
 import sweep.trial.run
 from data.protocols import Split
-from data.storage import shards
 from models.build import build
 from models.ganomaly import GANomaly
 from models.scoring import LAMBDAS, combine
@@ -36,28 +35,6 @@ from sweep.trial.run import run_trial
 from tests.plan.test_expand import work_of
 
 SMALL = {"epochs": 3, "width": 4, "nz": 8, "batch_size": 64, "lr": 1e-3}
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a store that holds digits of 16 x 16, to be copied."""
-    folder = tmp_path_factory.mktemp("prepared")
-    shards.put(open_store(str(folder)), "digits", size=16, root=None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def store(prepared: Path, tmp_path: Path) -> Store:
-    """Return a separate store for one test, with the prepared digits."""
-    import shutil
-
-    shutil.copytree(prepared / "datasets", tmp_path / "store" / "datasets")
-    return open_store(str(tmp_path / "store"))
 
 
 def spec_of(detector: str = "ganomaly", *, validated: bool = False, **changes: Any) -> TrialSpec:
@@ -195,19 +172,6 @@ def test_resume_state_is_gone_when_there_is_a_result(store: Store, cache: Path) 
     finish(spec, store, cache, checkpoint_seconds=1e-9)
     left = {path.split("/", 2)[2] for path in store.list(f"trials/{spec.key}")}
     assert left <= {"result.json", "scores.parquet", "history.parquet", "weights.safetensors", "figures.npz", "lease"}
-
-
-def test_a_damaged_resume_state_costs_time_and_no_truth(store: Store, cache: Path) -> None:
-    spec = spec_of()
-    running = run_trial(spec, store, Options(cache=cache, lambda_default=0.0, slice_seconds=0.0))
-    next(running)
-    with pytest.raises(Interrupted):
-        running.send(True)
-    (path,) = [p for p in store.list(f"trials/{spec.key}/checkpoint") if p.endswith(".pt")]
-    store.put(path, store.get(path)[:-7])
-    damaged = finish(spec, store, cache)
-    store.delete_tree(f"trials/{spec.key}")
-    assert numbers(damaged) == numbers(finish(spec, store, cache))
 
 
 def test_no_test_row_reaches_weights_epochs_or_what_a_search_sees(

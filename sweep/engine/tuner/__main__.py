@@ -23,6 +23,7 @@ from typing import TextIO
 
 import ray
 
+from sweep.console import write_anything
 from sweep.engine.tuner import ray_patches
 from sweep.engine.tuner_job import TunerJob
 
@@ -35,6 +36,7 @@ def main(scratch: str, events: int, *where: str) -> None:
         events: file descriptor for the events.
         where: CPUs and GPUs of a new Ray cluster, or HOST:PORT of a running one.
     """
+    write_anything()
     attached = len(where) == 1
     if attached:
         _leave_signals_to_parent()

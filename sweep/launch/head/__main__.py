@@ -18,6 +18,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from sweep.errors import INTERRUPTED, USER_ERROR
+from sweep.redaction import hide_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,14 +33,15 @@ def main(storage: str, sweep_id: str, number: int) -> int:
     After a crash the code is `DIED`, not Python's own 1, which would mean a problem of the user.
     """
     try:
-        from rich.console import Console
+        from sweep.console import SafeConsole, write_anything
 
-        console = Console(highlight=False, width=WIDTH, force_terminal=False)
+        write_anything()
+        console = SafeConsole(highlight=False, width=WIDTH, force_terminal=False)
         return _run(storage, sweep_id, number, console)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BaseException:  # noqa: BLE001  (such as a package that is missing)
-        traceback.print_exc()
+        print(hide_secrets(traceback.format_exc()), end="", file=sys.stderr)
         return DIED
 
 
@@ -55,7 +57,7 @@ def _run(storage: str, sweep_id: str, number: int, console: Console) -> int:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return DIED
     except (UserError, StoreError, DataError) as error:
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
+        console.print(f"error: {hide_secrets(str(error))}", markup=False, soft_wrap=True)
         return USER_ERROR
 
 

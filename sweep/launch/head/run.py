@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from sweep.plan.expand import expand
 from sweep.plan.launch_record import command_from_argv, read_back
 from sweep.plan.status import SweepStatus, read_status
 from sweep.providers.registry import provider_of
+from sweep.redaction import hide_secrets
 from sweep.report.report import Report
 from sweep.signals import on_interrupt, raise_interrupt, stop_on, term_suspends
 from sweep.store import launch_status, open_store
@@ -224,6 +226,6 @@ class HeadLaunch(Prepared):
                     if path_in_store.removeprefix(f"{prefix}/") not in files:
                         self.store.delete(path_in_store)
         except Exception as error:  # noqa: BLE001
-            self.console.print_exception()
+            self.console.print(hide_secrets(traceback.format_exc()), markup=False, soft_wrap=True)
             return f"the report was not written: {type(error).__name__}: {error}"
         return None

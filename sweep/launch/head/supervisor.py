@@ -36,6 +36,7 @@ from pathlib import Path
 from types import FrameType
 
 from sweep import errors
+from sweep.console import write_anything
 from sweep.signals import die_with_parent, term_suspends
 from sweep.store import launch_status, open_store
 from sweep.store.base import StoreError
@@ -284,6 +285,7 @@ def main() -> int:
         help="file to touch while this process lives",
     )  # fmt: skip
     options = parser.parse_args()
+    write_anything()
     try:
         lock(options.storage, options.sweep, options.number)
     except AlreadySupervised as other:

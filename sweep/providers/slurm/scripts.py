@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -132,8 +133,5 @@ def _options(cluster: Slurm, sweep: Sweep, folder: Folder, number: int) -> list[
 
 
 def _fill(name: str, **values: str) -> str:
-    text = (TEMPLATES / name).read_text()
-    for key, value in values.items():
-        text = text.replace(f"{{{{{key}}}}}", value)
-    assert "{{" not in text, text
-    return text
+    """Return a template with its fields filled; a value may contain anything, also the name of a field."""
+    return re.sub(r"\{\{([A-Z_]+)\}\}", lambda found: values[found[1]], (TEMPLATES / name).read_text())

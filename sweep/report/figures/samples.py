@@ -12,7 +12,7 @@ import numpy.typing as npt
 from models.scoring import LAMBDAS, combine
 from sweep.console import printable
 from sweep.leaderboard.board import NAME, Board, Entry, Leaderboard
-from sweep.leaderboard.rows import Row, select_scores
+from sweep.leaderboard.rows import Row, checked_scores, select_scores
 from sweep.leaderboard.stats import interval
 from sweep.report.figures.boards import measure, ring
 from sweep.report.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, legend, save
@@ -78,7 +78,7 @@ def _read_scores(row: Row, read: Read) -> Scored | None:
     if data is None:
         return None
     with reading(path):
-        table = pq.read_table(io.BytesIO(data))
+        table = checked_scores(pq.read_table(io.BytesIO(data)))
     table = select_scores(table, row["evaluation"], row["epoch"])
     names = [name for name in ("reconstruction", "latent") if name in table.column_names] or ["score"]
     if not len(table):

@@ -36,7 +36,7 @@ class Account:
 
     Attributes:
         trials: number of planned trials that are reported.
-        by_status: number of these trials that are "ok", "diverged", "failed", "stale" or "missing".
+        by_status: number of these trials that are "ok", "diverged", "damaged", "failed", "stale" or "missing".
         train_seconds: total seconds of training; a trial that two studies share counts once.
         usd: total cost in dollars; None if no price is known.
         devices: devices that the trials ran on.
@@ -191,7 +191,7 @@ def account(rows: Sequence[Row], leaderboard: Leaderboard) -> Account:
                 holes.append((f"{board.dataset} {board.protocol}: {label}, {_count(gone, 'trial')} of {planned}", gone))
     return Account(
         trials=len(shown),
-        by_status={name: statuses.count(name) for name in ("ok", "diverged", "failed", "stale", "missing")},
+        by_status={name: statuses.count(name) for name in ("ok", "diverged", "damaged", "failed", "stale", "missing")},
         train_seconds=sum(seconds.values()),
         usd=sum(prices.values()) if prices else None,
         devices=tuple(sorted({row["device"] for row in shown if row["device"]})),
