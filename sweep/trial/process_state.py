@@ -29,7 +29,7 @@ State = Mapping[str, Any]
 
 
 class _Setting(NamedTuple):
-    """How one part of the state is read and set."""
+    """One part of the state: how to read it, and how to set it."""
 
     read: Callable[[], Any]
     set: Callable[[Any], object]

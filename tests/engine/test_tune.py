@@ -13,7 +13,9 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 
 from sweep.engine.tuner import lost_workers
-from sweep.engine.tuner.tune import MOST_LOSSES, Multiplexer, StopWhenIdle, TrialCallback, _resume, remove_old_logs
+from sweep.engine.tuner.callbacks import MOST_LOSSES, StopWhenIdle, TrialCallback, remove_old_logs
+from sweep.engine.tuner.searcher import Multiplexer
+from sweep.engine.tuner.tune import _resume
 from sweep.engine.tuner_job import TunerJob
 from sweep.spec.load import load
 from sweep.store import open_store
