@@ -175,7 +175,7 @@ def test_a_store_that_fails_in_a_trial_stops_the_generation_and_blames_no_trial(
 def test_a_store_that_fails_after_a_trial_stops_the_generation_and_loses_nothing(
     generation: Generation, monkeypatch: pytest.MonkeyPatch, outcome: str
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise StoreUnreachable("no route")
 
     monkeypatch.setattr(generation.searcher.queue, f"record_{'failure' if outcome == 'attempt' else outcome}", fail)
