@@ -176,7 +176,7 @@ class Session:
     def _cautions(self) -> list[str]:
         """Return warnings that a reader of the plan needs."""
         own = [line.sentence() for line in user_code.cautions(self.provider)]
-        cautions = (self.platform.caution, self.provider.budget_caution(), commit_caution(), *own)
+        cautions = (*self.sweep.notes, self.platform.caution, self.provider.budget_caution(), commit_caution(), *own)
         return [text for text in cautions if text]
 
     def launch(

@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from data.sources.layouts import LAYOUTS
+from models import catalog as detectors
 from sweep.errors import UserError, shown, unknown
 from sweep.spec import yamlfile
 from sweep.spec.cluster import PROVIDERS, Price
 from sweep.spec.own_datasets import describe
-from sweep.spec.study import Study
+from sweep.spec.study import Study, tunable
 from sweep.spec.sweep import Budget, Data, Sweep, TrialOptions
 
 _TOP = ("cluster", "budget", "storage", "data", "trial", "sweep")
@@ -54,7 +55,8 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
     if not isinstance(body, Mapping):
         problems.append("sweep: must be given, e.g. sweep: {study: quickstart}")
         body = {}
-    studies, places = _studies(body, problems)
+    notes: list[str] = []
+    studies, places = _studies(body, problems, notes)
     storage = raw.get("storage")
     if not storage or not isinstance(storage, str):
         problems.append("storage: must be a folder or s3://bucket/prefix, e.g. storage: ./results")
@@ -73,7 +75,7 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
         problems += _readable(error, places)
     if problems:
         raise UserError(problems, heading=f"{source or stem}: {len(set(problems))} to fix")
-    return sweep
+    return sweep.with_notes(notes)
 
 
 def load_recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
@@ -132,8 +134,11 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _studies(body: Mapping[str, Any], problems: list[str]) -> tuple[list[Any], list[dict[str, str]]]:
-    """Return raw studies, updated with the sweep's own keys, and the location of each of their keys."""
+def _studies(body: Mapping[str, Any], problems: list[str], notes: list[str]) -> tuple[list[Any], list[dict[str, str]]]:
+    """Return raw studies, updated with the sweep's own keys, and the location of each of their keys.
+
+    A line is added to `notes` for whatever is left out because the sweep names other detectors than the study.
+    """
     over = {key: value for key, value in body.items() if key not in _SWEEP_ONLY}
     named, given = body.get("study"), body.get("studies")
     bases: list[Any] = []
@@ -151,6 +156,12 @@ def _studies(body: Mapping[str, Any], problems: list[str]) -> tuple[list[Any], l
         problems.append("sweep.studies: must be a list of at least one study")
     else:
         bases = given
+    if isinstance(bases, list):
+        narrowed = [found for base in bases if (found := _narrow(base, over.get("detectors"), notes)) is not None]
+        if bases and not narrowed:
+            problems += [f"sweep.detectors: {note}" for note in notes]
+            return [], []
+        bases = narrowed
     studies, places = [], []
     for index, base in enumerate(bases):
         if isinstance(base, Mapping):
@@ -163,6 +174,38 @@ def _studies(body: Mapping[str, Any], problems: list[str]) -> tuple[list[Any], l
         studies.append({"name": "unnamed", "kind": "error_bars", **over})
         places.append({k: f"sweep.{k}" for k in over})
     return studies, places
+
+
+def _narrow(base: Any, names: Any, notes: list[str]) -> Any:
+    """Return a raw study without the hyperparameters that none of the named detectors has; None if no axis is left."""
+    if not isinstance(base, Mapping) or not isinstance(names, list):
+        return base
+    try:
+        infos = [detectors.detector(str(name)) for name in names]
+    except detectors.UnknownDetector:
+        return base  # reported with all other problems
+    every = {name for info in infos for name in tunable(info)}
+    given = base.get("hyperparameters")
+    shared = given.get("all") if isinstance(given, Mapping) else None
+    found = dict(base)
+    dropped: list[str] = []
+    variants, legal = base.get("variants"), {"default", *(name for info in infos for name in info.variants)}
+    if isinstance(variants, list):
+        found["variants"] = [name for name in variants if name in legal] or ["default"]
+        dropped += [f"variant {name}" for name in variants if name not in legal]
+    for key, values in (("axes", base.get("axes")), ("space", base.get("space")), ("hyperparameters", shared)):
+        if isinstance(values, Mapping | list) and (gone := [str(name) for name in values if name not in every]):
+            dropped += gone
+            kept = {n: v for n, v in values.items() if n in every} if isinstance(values, Mapping) else [
+                n for n in values if n in every]  # fmt: skip
+            found[key] = {**given, "all": kept} if key == "hyperparameters" else kept  # type: ignore[dict-item]
+            if not kept and key != "hyperparameters":
+                notes.append(f"study {base.get('name')} is left out: {', '.join(names)} has none of its {key}")
+                return None
+    if dropped:
+        unique = ", ".join(dict.fromkeys(dropped))
+        notes.append(f"study {base.get('name')}: left out, because {', '.join(names)} has no {unique}")
+    return found
 
 
 def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> list[str]:

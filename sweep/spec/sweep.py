@@ -7,12 +7,13 @@ implicit except what depends on the machine, which `sweep.plan.expand` resolves.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     Field,
+    PrivateAttr,
     TypeAdapter,
     ValidationInfo,
     field_validator,
@@ -138,6 +139,17 @@ class Sweep(Section):
     data: Data = Field(Data(), description="source of the images")
     trial: TrialOptions = Field(TrialOptions(), description="resources of one trial, and what it stores")
     studies: tuple[Study, ...] = Field(description="settings to vary, and seeds to average over")
+    _notes: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the reader of a plan: what was left out of a named study, and why.  They are not recorded."""
+        return self._notes
+
+    def with_notes(self, lines: Iterable[str]) -> Sweep:
+        """Return this sweep with these notes."""
+        self._notes = tuple(lines)
+        return self
 
     @field_validator("studies", mode="wrap")
     @classmethod
