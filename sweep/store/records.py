@@ -55,9 +55,7 @@ ATTEMPT: Shape = {
 }  # fmt: skip
 LAUNCH: Shape = {
     "versions?": {str: str}, "python?": str, "commit?": _OPTIONAL_TEXT,
-    "dirty?": (bool, None), "argv?": [str], "time?": float, "host?": str, "started?": _OPTIONAL_NUMBER,
-    "deadline?": _OPTIONAL_NUMBER,
-}  # fmt: skip
+    "dirty?": (bool, None), "argv?": [str], "time?": float, "host?": str, }  # fmt: skip
 ASK: Shape = {"params": {str: (bool, int, float, str)}}
 PRUNE: Shape = {"step": int}
 _KINDS = (
