@@ -28,7 +28,8 @@ from sweep.spec.load import resolve
 from sweep.store import launch_status
 from sweep.store.base import StoreError
 from sweep.store.ledger import Ledger
-from tests.chaos.test_inputs import CORPUS, MADE, ODD, places, replaced, write_bundle
+from tests.chaos.test_inputs import CORPUS, MADE
+from tests.support.inputs import ODD, places, replaced, write_bundle
 from tests.support.made_up import MadeUp
 
 SECONDS = float(os.environ.get("SWEEP_FUZZ_SECONDS", "2"))

@@ -52,7 +52,7 @@ def test_what_was_written_is_read_back_with_the_store_where_it_is_now(sweep: Swe
         (lambda found: found.update(sweep=None), "sweep: must be keys and values"),
         (lambda found: found.pop("sweep"), "sweep: must be given"),
         (lambda found: found.pop("platform"), "platform: must be given"),
-        (lambda found: found["platform"].pop("slots"), "'slots'"),
+        (lambda found: found["platform"].pop("slots"), 'it lacks "slots"'),
         (lambda found: found["platform"].update(racks=2), "'racks'"),
         (lambda found: found["platform"]["numerics"].update(rounding="up"), "'rounding'"),
         (lambda found: found.pop("argv"), "argv: must be given"),

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from sweep.store.records import ASK, ATTEMPT, LAUNCH, PRUNE, RESULT, Shape, matcher, mismatch
-from tests.chaos.test_inputs import ODD, places, replaced
+from tests.support.inputs import ODD, places, replaced
 from tests.support.records import result_record
 
 METRICS = {
