@@ -54,8 +54,9 @@ ATTEMPT: Shape = {
     "cause": str, "launch": int, "log?": str, "host?": str, "time?": float,
 }  # fmt: skip
 LAUNCH: Shape = {
-    "versions?": {str: str}, "python?": str, "commit?": _OPTIONAL_TEXT,
-    "code?": str, "dirty?": (bool, None), "argv?": [str], "time?": float, "host?": str, }  # fmt: skip
+    "versions?": {str: str}, "python?": str, "commit?": _OPTIONAL_TEXT, "code?": str, "dirty?": (bool, None),
+    "argv?": [str], "time?": float, "host?": str,
+}  # fmt: skip
 ASK: Shape = {"params": {str: (bool, int, float, str)}}
 PRUNE: Shape = {"step": int}
 _KINDS = (
