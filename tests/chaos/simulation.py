@@ -185,7 +185,7 @@ class World:
         elif one.kind in (LOST, DONE, LATE):
             self.network.armed.append((one.kind, WRITES[which % len(WRITES)], one.seconds))
         elif one.kind == "lose finished":
-            self.lose_finished.append(LOSSES[which % 3])
+            self.lose_finished.append(LOSSES[which % 2])
         elif one.kind == "cut":
             processes = [*(launch.process for launch in launches), *(run.process for run in runs)]
             if processes:

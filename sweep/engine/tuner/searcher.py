@@ -109,18 +109,25 @@ class Multiplexer(Searcher):
     def fail(self, key: str, record: Record, *, recorded: bool = False) -> None:
         """Handle an attempt that ended without a result: record it, then try the trial again or give it up.
 
+        The trial is finished if the store has its result nevertheless: its process was lost after it had stored it, or
+        another launch was faster.
+
         Args:
             key: key of the trial.
             record: record of the attempt.
             recorded: True if the trial's own process has put the record into the ledger.
         """
-        if not recorded:
-            try:
+        try:
+            stored = self._ledger.result(key)
+            if stored is None and not recorded:
                 self._ledger.put_attempt(key, record)
-            except StoreError as error:  # the store's problem, not the trial's
-                self._stop_for_store(error)
-                self.queue.record_interruption(key)
-                return
+        except StoreError as error:  # the store's problem, not the trial's
+            self._stop_for_store(error)
+            self.queue.record_interruption(key)
+            return
+        if stored is not None:
+            self._finish(key, stored)
+            return
         self._jobs.attempts[key] = self._jobs.attempts.get(key, 0) + 1
         if record["status"] == "preempted":
             self.queue.record_interruption(key)
