@@ -276,8 +276,10 @@ class Lease:
             data, tag = store.get_tagged(self.path)
         except ObjectNotFound:
             return not record.is_released and self._write(record, None, store)
-        ours = self._mine is not None and replace(_parse(data), beat=self._mine.beat) == self._mine
-        return ours and self._write(record, tag, store)
+        found = _parse(data)
+        ours = self._mine is not None and replace(found, beat=self._mine.beat) == self._mine
+        # Equal bytes would leave the tag as it is, and an observer counts from when it saw that tag first.
+        return ours and self._write(replace(record, beat=found.beat + 1), tag, store)
 
     def _record(self, epoch: int) -> Holder:
         return Holder(

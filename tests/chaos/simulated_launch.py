@@ -45,6 +45,7 @@ class Run:
     lonely: bool
     trial: SimpleNamespace  # what Tune's callbacks get
     fate: str = ""
+    publishing: bool = False
     asked: bool = False  # to write its resume state and end
 
     @property
@@ -74,6 +75,7 @@ class Run:
                 status: Status = "oom" if fate == "out of memory" else "failed"
                 record = attempt_record(status, cause=self.cause(fate), job=self.job)
                 return self._report({"outcome": "attempt", "record": json.dumps(record)})
+            self.publishing = True
             result = self._result("diverged" if fate == "diverged" else "ok")
             if not ledger.put_result(key, result):
                 result = ledger.result(key) or result
@@ -105,6 +107,8 @@ class Run:
     def record_and_die(self, status: Status, loss: str) -> None:
         """Let the process record its own attempt and end, as its watchdog does."""
         world = self.launch.world
+        if status == "preempted" and self.publishing:
+            return self.die("machine")
         record = attempt_record(status, cause=self.cause(status), job=self.job)
 
         def last_words() -> None:
@@ -122,6 +126,7 @@ class Run:
         world = self.launch.world
         if not self.process.alive:
             return
+        of = "machine" if of == "notice" and self.publishing else of  # it gives up before, or not at all
         now = world.simulation.now
         loss = LossCause(of, self.cause(f"{of} lost"))  # type: ignore[arg-type]  # one of its three words
         error = LostError(self.cause(text or "lost"), loss, now + world.rng.random() * 40, world.simulation)
@@ -268,7 +273,7 @@ class Launch:
             raise Violation(f"{self.name}: an attempt of {key} is lost")
         if record["status"] != "preempted":
             left = self.world.failures(self, key) <= self.sweep.sweep.trial.retries
-            if again != left and not (self.searcher and self.searcher.stopped):
+            if again != left and key not in self.world.late and not (self.searcher and self.searcher.stopped):
                 raise Violation(f"{self.name}: {key} is {'' if again else 'not '}tried again")
             (self.lonely.add if record["status"] == "oom" and again else self.lonely.discard)(key)
 

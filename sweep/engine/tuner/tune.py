@@ -70,7 +70,7 @@ def _resume(tuner_job: TunerJob, sweep: Sweep, ledger: Ledger, emit: Emit) -> tu
     work = expand(sweep, tuner_job.resolved_platform())
     index = ledger.index()
     tried = ledger.attempts(index, index.attempts.keys() - index.finished)
-    jobs = Jobs(tuner_job, sweep, {key: len(records) for key, records in tried.items()})
+    jobs = Jobs(tuner_job, sweep, tried)
     queue = Queue(
         work,
         ledger,
