@@ -6,8 +6,9 @@ import builtins
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sweep.store.base import Store, StoreUnreachable
 from tests.support.memory_store import MemoryStore
@@ -22,6 +23,13 @@ _COUNTED = re.compile(r"(.*/(?:attempts|specs|asks))/([0-9]+)\.json")
 
 class Violation(AssertionError):
     """Something that must always hold does not hold."""
+
+
+@lru_cache(maxsize=1000)
+def parsed(data: bytes) -> dict[str, Any]:
+    """Return the record of a lease."""
+    record: dict[str, Any] = json.loads(data)
+    return record
 
 
 class GuardedStore(MemoryStore):
@@ -44,7 +52,7 @@ class GuardedStore(MemoryStore):
             if int(counted[2]) != len(self.names(counted[1])) + first:
                 raise Violation(f"{path} leaves a hole")
         if path.endswith("/lease") and before is not None:
-            old, new = json.loads(before), json.loads(data)
+            old, new = parsed(before), parsed(data)
             same = [old[name] == new[name] for name in ("epoch", "owner", "machine", "since")]
             if new["epoch"] < old["epoch"] or (new["epoch"] == old["epoch"] and not all(same)):
                 raise Violation(f"{path} of epoch {old['epoch']} was changed by another one than its holder")
@@ -64,6 +72,7 @@ class Network:
         silent_until: no call of a process is answered before; None stands for all processes.
         armed: faults of the next writes, each with a text that is in the path.
         slow: seconds by which the next calls are slower.
+        on_lease: is told the path of a lease whenever a process gets the answer to a change of it.
     """
 
     def __init__(self, simulation: Simulation, store: GuardedStore, rng: Random) -> None:
@@ -71,6 +80,7 @@ class Network:
         self.silent_until: dict[Process | None, float] = {}
         self.armed: list[tuple[str, str, float]] = []
         self.slow: list[float] = []
+        self.on_lease: Callable[[str], object] = lambda _: None
 
     def call(self, path: str, operation: Callable[[], T], limit: float, *, write: bool) -> T:
         """Carry one call to the store and its answer back."""
@@ -94,6 +104,8 @@ class Network:
         value = operation()
         if rng.random() < 0.5:
             simulation.sleep(rng.random() * 0.1)
+        if write and path.endswith("/lease"):
+            self.on_lease(path)
         return value
 
 

@@ -76,14 +76,14 @@ class Simulation:
         now: present time in seconds.
         current: the task that runs.
         failure: the first error that left a task.
-        check: is called before every switch, and raises if something is wrong.
+        check: is called once before the next switch, and raises if something is wrong.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
         self.current: Task | None = None
         self.failure: BaseException | None = None
-        self.check: Callable[[], object] = lambda: None
+        self.check: Callable[[], object] | None = None
         self._agenda: list[tuple[float, int, int, Task | Callable[[], object]]] = []
         self._count = 0
         self._tasks: list[Task] = []
@@ -181,8 +181,9 @@ class Simulation:
         heapq.heappush(self._agenda, (time, self._count, turn, item))
 
     def _next(self) -> Task | None:
-        if self.failure is None:
-            self._try(self.check)
+        if self.check is not None and self.failure is None:
+            check, self.check = self.check, None
+            self._try(check)
         while self._agenda:
             time, _, turn, item = heapq.heappop(self._agenda)
             if isinstance(item, Task):
