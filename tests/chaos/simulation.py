@@ -84,6 +84,7 @@ class World:
         self.calm = self.rng.random() < 0.3  # then no trial is bad by itself
         self.last: list[Launch] = []  # launches that nothing disturbs
         self.lose_finished: list[str] = []  # losses of the next processes that have just put a result
+        self.released: dict[str, int] = {}  # epochs whose holder has released a lease, and may not have heard so yet
         self.late: set[str] = set()  # keys of trials with an attempt that came late
 
     # -- what launches use ----------------------------------------------------------------------
@@ -134,6 +135,8 @@ class World:
     def _after_write(self, path: str) -> None:
         if "/attempts/" in path and self.simulation.current is None:
             self.late.add(path.split("/")[1])
+        if path.endswith("/lease") and (holder := parsed(self.store.objects[path]))["pid"] == 0:
+            self.released[path] = holder["epoch"]
         if path.endswith("/result.json") and self.simulation.current is not None:
             name = self.simulation.process.name
             for launch in self.launches:
@@ -144,12 +147,9 @@ class World:
         """Check that of the processes that live, one at most believes that it holds a lease which guards something."""
         if f"{path.removesuffix('lease')}result.json" in self.store.objects:
             return  # it guards nothing any more, and whoever finishes a trial deletes its lease
-        # A holder that has released it does not know that before it has the store's answer.
-        stored = parsed(self.store.objects.get(path, b'{"epoch": 0, "pid": 0}'))
-        released = stored["epoch"] if stored["pid"] == 0 else 0
         believers = [
             process.name for process, lease in self.leases[path]
-            if process.alive and lease.epoch not in (0, released) and not lease.is_lost
+            if process.alive and lease.epoch > self.released.get(path, 0) and not lease.is_lost
         ]  # fmt: skip
         if len(believers) > 1:
             raise Violation(f"{' and '.join(believers)} hold {path} at the same time")
