@@ -13,7 +13,7 @@ from sweep.store.launch_status import LaunchStatus
 
 SECRET = "s3cr3t/+ \"v'alue"
 NAMES = ["DB_PASSWORD", "WANDB_API_KEY", "HF_TOKEN", "CLIENT_SECRET", "GOOGLE_CREDENTIALS", "DB_PASS", "SENTRY_DSN"]
-JOB = {"key": "k", "launch": 1}
+JOB = {"key": "k", "sweep": "s", "launch": 1}
 PRIVATE = (
     f"-----BEGIN RSA {'PRIVATE'} KEY-----\n" + "\n".join(["QUJD" * 16] * 4) + f"\n-----END RSA {'PRIVATE'} KEY-----"
 )

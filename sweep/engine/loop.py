@@ -139,9 +139,9 @@ class TrialLoop:
 
     def _again(self, attempts: Sequence[Mapping[str, Any]]) -> bool:
         """Return True if this launch tries a failed trial again, given its attempts."""
-        if self.skip_failed and failed_before(attempts, self.number):
+        if self.skip_failed and failed_before(attempts, self.sweep.name, self.number):
             return False
-        return failures(attempts, self.number) <= self.sweep.trial.retries
+        return failures(attempts, self.sweep.name, self.number) <= self.sweep.trial.retries
 
     def _anything_to_run(self, status: SweepStatus) -> bool:
         return bool(status.count("to_run") or (status.count("failed") and not self.skip_failed))

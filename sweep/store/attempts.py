@@ -34,14 +34,14 @@ def attempt_record(
 
     Args:
         status: how the attempt ended.
-        job: what the trial's process was given; `key` and `launch` are read from it.
+        job: what the trial's process was given; `key`, `sweep` and `launch` are read from it.
         error: the exception that the trial raised, or that Ray raised about the trial's process.
         cause: one line; may be left out if `error` contains it.
         frame: stack frame in which a hung trial was.
 
     Returns:
         JSON-ready: status, cause (one line), log (traceback, or Ray's message about the lost process; its
-        last `LOG_CHARACTERS` characters), host, pid, time (seconds since 1970), key, launch.
+        last `LOG_CHARACTERS` characters), host, pid, time (seconds since 1970), key, sweep, launch.
     """
     log = "".join(traceback.format_stack(frame)) if frame is not None else ""
     if error is not None:
@@ -52,6 +52,7 @@ def attempt_record(
         "cause": hide_secrets(cause),
         "log": hide_secrets(log)[-LOG_CHARACTERS:],
         "key": job["key"],
+        "sweep": job["sweep"],
         "launch": job["launch"],
         "host": platform.node(),
         "pid": os.getpid(),
@@ -68,14 +69,22 @@ def has_failed(attempts: Sequence[Mapping[str, Any]]) -> bool:
     return bool(attempts) and attempts[-1]["status"] != "preempted"
 
 
-def failures(attempts: Sequence[Mapping[str, Any]], launch: int) -> int:
+def is_of(attempt: Mapping[str, Any], sweep: str, launch: int) -> bool:
+    """Return True if an attempt belongs to a launch of a sweep.
+
+    Sweeps share trials, and each numbers its launches from 1.  Records before 2026-12 do not name their sweep.
+    """
+    return bool(attempt["launch"] == launch and attempt.get("sweep", sweep) == sweep)
+
+
+def failures(attempts: Sequence[Mapping[str, Any]], sweep: str, launch: int) -> int:
     """Count the attempts of one launch that count against `trial.retries`; preemptions do not count."""
-    return sum(record["launch"] == launch and record["status"] != "preempted" for record in attempts)
+    return sum(is_of(record, sweep, launch) and record["status"] != "preempted" for record in attempts)
 
 
-def failed_before(attempts: Sequence[Mapping[str, Any]], launch: int) -> bool:
-    """Return True if an earlier launch left this trial, which has no result, as failed."""
-    return has_failed(attempts) and attempts[-1]["launch"] != launch
+def failed_before(attempts: Sequence[Mapping[str, Any]], sweep: str, launch: int) -> bool:
+    """Return True if another launch left this trial, which has no result, as failed."""
+    return has_failed(attempts) and not is_of(attempts[-1], sweep, launch)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from sweep.store.base import ObjectNotFound, Store, StoreError
@@ -26,6 +26,7 @@ TTL_SECONDS = 30.0
 LOOKS = 100  # tries of read-then-write; another process may write in between, but not every time
 HANDOVER_SECONDS = 20.0  # time in which a holder that is alive but has finished can release it
 RENEWALS_PER_TTL = 3  # so two renewals may fail before an observer may take us for dead
+BELIEF = 0.99  # share of the lifetime for which a holder believes; clocks of two machines run apart by less than 1 %
 CALLS_PER_TTL = 6  # a call of a renewal is given up after a sixth of the lifetime, so that a later one may be in time
 
 
@@ -133,12 +134,12 @@ class Lease:
     def is_lost(self) -> bool:
         """True if we took the lease, did not release it, and another process has it or may have it.
 
-        A holder that could not renew for the whole lifetime counts as having lost the lease.  It counts as
+        A holder that could not renew for nearly the whole lifetime counts as having lost the lease.  It counts as
         the holder again after a renewal succeeds, which proves that no other process took the lease.
         """
         if self._mine is None or self._mine.is_released:  # no lock: a renewal that hangs must not block this check
             return False
-        return self._tag is None or self._clock() - self._renewed_at >= self.ttl_seconds
+        return self._tag is None or self._clock() - self._renewed_at >= self.ttl_seconds * BELIEF
 
     @property
     def is_taken(self) -> bool:
@@ -261,7 +262,7 @@ class Lease:
 
     def _write(self, record: Holder, tag: str | None, store: Store) -> bool:
         asked_at = self._clock()  # time before the request: others may see the new tag as early as this
-        written = store.put_if(self.path, json.dumps(asdict(record)).encode(), tag)
+        written = store.put_if(self.path, json.dumps(vars(record)).encode(), tag)
         if written is None:
             return False
         self._renewed_at, self._mine, self._tag, self._seen = asked_at, record, written, None
@@ -276,8 +277,10 @@ class Lease:
             data, tag = store.get_tagged(self.path)
         except ObjectNotFound:
             return not record.is_released and self._write(record, None, store)
-        ours = self._mine is not None and replace(_parse(data), beat=self._mine.beat) == self._mine
-        return ours and self._write(record, tag, store)
+        found = _parse(data)
+        ours = self._mine is not None and replace(found, beat=self._mine.beat) == self._mine
+        # Equal bytes would leave the tag as it is, and an observer counts from when it saw that tag first.
+        return ours and self._write(replace(record, beat=found.beat + 1), tag, store)
 
     def _record(self, epoch: int) -> Holder:
         return Holder(

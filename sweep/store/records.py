@@ -51,7 +51,7 @@ RESULT: Shape = {
 }  # fmt: skip
 ATTEMPT: Shape = {
     "status": frozenset({"failed", "oom", "preempted", "hung"}),
-    "cause": str, "launch": int, "log?": str, "host?": str, "time?": float,
+    "cause": str, "launch": int, "sweep?": str, "log?": str, "host?": str, "time?": float,
 }  # fmt: skip
 LAUNCH: Shape = {
     "versions?": {str: str}, "python?": str, "commit?": _OPTIONAL_TEXT, "code?": str, "dirty?": (bool, None),

@@ -22,6 +22,7 @@ from sweep.store import open_store
 from sweep.store.attempts import attempt_record
 from sweep.store.base import StoreUnreachable
 from sweep.store.ledger import Ledger
+from tests.support.records import result_record
 from tests.support.sweeps import logged, platform, write_config
 
 ACTOR = "b529ebd3bfb98b14581c120201000000"
@@ -155,6 +156,36 @@ def test_the_last_words_of_a_process_are_believed(generation: Generation, lost: 
     generation.lose(trial, RayActorError(ACTOR, "it died"))
     assert generation.statuses() == ["hung"]
     assert len(generation.ledger.attempts_of(job["key"])) == 1
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_process_that_is_lost_after_it_has_stored_its_result_has_finished(
+    generation: Generation, lost: dict[str, Any], recorded: bool
+) -> None:
+    trial = generation.start()
+    job: dict[str, Any] = json.loads(trial.config["job"])
+    generation.ledger.put_result(job["key"], result_record(spec=job["spec"], key=job["key"]))
+    if recorded:
+        generation.ledger.put_attempt(job["key"], attempt_record("hung", job=job, cause="no progress for 20 s"))
+    generation.lose(trial, RayActorError(ACTOR, "it died"))
+    assert [event for event, _ in generation.events] == ["started", "result"]
+    others = {json.loads(generation.start().config["job"])["key"] for _ in range(9)}
+    assert job["key"] not in others
+    assert generation.searcher.suggest("none is left") is None
+
+
+@pytest.mark.parametrize(("sweep", "left"), [("another", 10), ("own", 9)])
+def test_failures_in_another_sweep_do_not_count_although_its_launch_has_the_same_number(
+    tmp_path: Path, sweep: str, left: int
+) -> None:
+    first = Generation(tmp_path)
+    job: dict[str, Any] = json.loads(first.start().config["job"])
+    job["sweep"] = job["sweep"] if sweep == "own" else sweep
+    first.ledger.put_attempt(job["key"], attempt_record("failed", job=job, cause="x"))
+    again = Generation(tmp_path)
+    for _ in range(left):
+        again.start()
+    assert again.searcher.suggest("none is left") is None
 
 
 @pytest.mark.parametrize("unreachable", [True, False])

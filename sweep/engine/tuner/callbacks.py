@@ -62,13 +62,17 @@ class TrialCallback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Handle a lost process: take the attempt that the process itself recorded, else find the cause."""
         job = json.loads(trial.config["job"])
+        key = job["key"]
         try:
-            known = self._ledger.attempts_of(job["key"])
-        except StoreError:
-            known = []  # `fail` will find the same error of the store, and stop
-        if len(known) > self._jobs.attempts.get(job["key"], 0):  # the process itself has recorded this attempt
-            self._running.discard(job["key"])
-            self._searcher.fail(job["key"], known[-1], recorded=True)
+            known = self._jobs.own(self._ledger.attempts_of(key))
+        except StoreError as error:  # nobody knows now whether the process has recorded this attempt
+            self._running.discard(key)
+            self._searcher.stop_for_store(error)
+            self._searcher.give_back(key)
+            return
+        if len(known) > self._jobs.own_attempts[key]:  # the process itself has recorded this attempt
+            self._running.discard(key)
+            self._searcher.fail(key, known[-1], recorded=True)
             return
         self._unsettled.append((job, LostWorker(_error_of(trial))))
         self._settle()

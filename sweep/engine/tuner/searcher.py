@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sweep.engine.queue import Queue
 from sweep.engine.tuner_job import TunerJob
 from sweep.plan.expand import Planned
 from sweep.spec.sweep import Sweep
+from sweep.store.attempts import is_of
 from sweep.store.base import StoreError, StoreUnreachable
 from sweep.store.ledger import Ledger, Record
 
@@ -62,7 +64,7 @@ class Multiplexer(Searcher):
         try:
             job = self.queue.next()
         except StoreError as error:
-            self._stop_for_store(error)
+            self.stop_for_store(error)
             return Searcher.FINISHED
         if job is None:
             return Searcher.FINISHED if self.queue.finished else None
@@ -84,7 +86,7 @@ class Multiplexer(Searcher):
         elif outcome == "attempt":
             self.fail(key, json.loads(result["record"]))
         elif outcome == "storage":
-            self._stop_for_store((StoreUnreachable if result["unreachable"] else StoreError)(result["cause"]))
+            self.stop_for_store((StoreUnreachable if result["unreachable"] else StoreError)(result["cause"]))
             self.queue.record_interruption(key)
         else:
             self.give_back(key)
@@ -94,7 +96,8 @@ class Multiplexer(Searcher):
         self.queue.record_interruption(key)
         self._emit("interrupted", self._jobs.planned[key])
 
-    def _stop_for_store(self, error: StoreError) -> None:
+    def stop_for_store(self, error: StoreError) -> None:
+        """End the generation because the store failed; no trial is blamed."""
         if self.stopped is None:
             self.stopped, self.unreachable = f"the store failed: {error}", isinstance(error, StoreUnreachable)
 
@@ -103,25 +106,33 @@ class Multiplexer(Searcher):
         try:
             self.queue.record_result(key, record)
         except StoreError as error:  # a search could not record what it decides; the result itself is stored
-            self._stop_for_store(error)
+            self.stop_for_store(error)
         self._emit("result", self._jobs.planned[key], record=record)
 
     def fail(self, key: str, record: Record, *, recorded: bool = False) -> None:
         """Handle an attempt that ended without a result: record it, then try the trial again or give it up.
+
+        The trial is finished if the store has its result nevertheless: its process was lost after it had stored it, or
+        another launch was faster.
 
         Args:
             key: key of the trial.
             record: record of the attempt.
             recorded: True if the trial's own process has put the record into the ledger.
         """
-        if not recorded:
-            try:
+        try:
+            stored = self._ledger.result(key)
+            if stored is None and not recorded:
                 self._ledger.put_attempt(key, record)
-            except StoreError as error:  # the store's problem, not the trial's
-                self._stop_for_store(error)
-                self.queue.record_interruption(key)
-                return
+        except StoreError as error:  # the store's problem, not the trial's
+            self.stop_for_store(error)
+            self.queue.record_interruption(key)
+            return
+        if stored is not None:
+            self._finish(key, stored)
+            return
         self._jobs.attempts[key] = self._jobs.attempts.get(key, 0) + 1
+        self._jobs.own_attempts[key] += 1
         if record["status"] == "preempted":
             self.queue.record_interruption(key)
             self._emit("attempt", self._jobs.planned[key], record=record, again=True)
@@ -130,7 +141,7 @@ class Multiplexer(Searcher):
             again = self.queue.record_failure(key, alone=record["status"] == "oom")
         except StoreError as error:
             again = False
-            self._stop_for_store(error)
+            self.stop_for_store(error)
         self._emit("attempt", self._jobs.planned[key], record=record, again=again)
         alike = self._failed_by_cause.setdefault(record["cause"], set())
         alike.add(key)
@@ -154,13 +165,16 @@ class Jobs:
     """Planned trials, encoded as parameters of an actor.
 
     Attributes:
-        sweep: spec of the sweep.
+        sweep, launch: spec of the sweep, and number of the launch.
         attempts: number of attempts by key.
+        own_attempts: number of those of this launch, by key; other sweeps may try the same trials meanwhile.
         planned: encoded trials by key.
     """
 
-    def __init__(self, tuner_job: TunerJob, sweep: Sweep, attempts: dict[str, int]) -> None:
-        self.sweep, self.attempts = sweep, attempts
+    def __init__(self, tuner_job: TunerJob, sweep: Sweep, tried: Mapping[str, Sequence[Record]]) -> None:
+        self.sweep, self.launch = sweep, tuner_job.launch
+        self.attempts = {key: len(records) for key, records in tried.items()}
+        self.own_attempts = Counter({key: len(self.own(records)) for key, records in tried.items()})
         self.planned: dict[str, Planned] = {}
         self._common = {
             "sweep": sweep.name,
@@ -176,6 +190,10 @@ class Jobs:
             "hang_seconds": sweep.trial.hang_seconds,
             "provenance": {**tuner_job.provenance, "ray": ray.__version__, "gpus": tuner_job.platform["gpus"]},
         }
+
+    def own(self, attempts: Sequence[Record]) -> list[Record]:
+        """Return the attempts of this launch."""
+        return [record for record in attempts if is_of(record, self.sweep.name, self.launch)]
 
     def encode(self, planned: Planned) -> str:
         """Return the JSON that an actor gets for a trial."""

@@ -70,17 +70,19 @@ def _resume(tuner_job: TunerJob, sweep: Sweep, ledger: Ledger, emit: Emit) -> tu
     work = expand(sweep, tuner_job.resolved_platform())
     index = ledger.index()
     tried = ledger.attempts(index, index.attempts.keys() - index.finished)
-    jobs = Jobs(tuner_job, sweep, {key: len(records) for key, records in tried.items()})
+    jobs = Jobs(tuner_job, sweep, tried)
     queue = Queue(
         work,
         ledger,
         index.finished,
         sample_cost(work, work.fixed, ledger, index.finished).seconds,
         retries=sweep.trial.retries,
-        tries={key: failures(records, tuner_job.launch) for key, records in tried.items()},
+        tries={key: failures(records, sweep.name, tuner_job.launch) for key, records in tried.items()},
         alone={key for key, records in tried.items() if records[-1]["status"] == "oom"},
         skip={
-            key for key, records in tried.items() if tuner_job.skip_failed and failed_before(records, tuner_job.launch)
+            key
+            for key, records in tried.items()
+            if tuner_job.skip_failed and failed_before(records, sweep.name, tuner_job.launch)
         },
     )
     return Multiplexer(tuner_job, queue, ledger, jobs, emit), jobs

@@ -15,6 +15,7 @@ from sweep.plan.platform import Host, Platform
 from sweep.plan.status import SweepStatus
 from sweep.spec.sweep import Sweep
 from sweep.store import launch_status
+from sweep.store.attempts import is_of
 from sweep.store.base import Store, StoreError
 from sweep.store.launch_status import LaunchStatus, Node
 from sweep.store.lease import Lease
@@ -97,7 +98,7 @@ class StatusWriter:
         index = ledger.index()
         tried = ledger.attempts(index, {p.key for p in state.planned} & index.attempts.keys())
         lost = [a for attempts in tried.values() for a in attempts if a["status"] == "preempted"]
-        preemptions = sum(attempt["launch"] == self._head.launch for attempt in lost)
+        preemptions = sum(is_of(attempt, ledger.sweep, self._head.launch) for attempt in lost)
         self._change(preemptions=preemptions, **_counts(state))
 
     def hear(self, event: Record | None, progress: Progress) -> None:
