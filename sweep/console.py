@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
-PLAIN_SECONDS = 30.0  # least time between two lines when the output is not a terminal
+PLAIN_SECONDS = 20.0  # least time between two lines when the output is not a terminal; nobody waits 30 s for one
 
 
 class SafeConsole(Console):

@@ -145,12 +145,13 @@ class Lease:
         """True if we took the lease, did not release it, and have seen in the store that another process took it."""
         return self._mine is not None and not self._mine.is_released and self._tag is None
 
-    def acquire(self, patience: float = 0.0) -> Literal[True]:
+    def acquire(self, patience: float = 0.0, on_wait: Callable[[LeaseHeld], object] | None = None) -> Literal[True]:
         """Take the lease if it is free, released, or held by a dead process; renew it if it is ours.
 
         Args:
             patience: seconds for which to keep trying while the holder may be dead.  A holder on another
                 machine is known to be dead only after the lease's lifetime.
+            on_wait: called once before the first wait.
 
         Raises:
             Held: another process holds it.  Raised at once if that process is known to be alive.
@@ -163,9 +164,12 @@ class Lease:
                 return self._take()
             except LeaseHeld as held:
                 # Patience counts from the first look on, so that patience for the whole lifetime always suffices.
+                first = deadline is None
                 deadline = self._clock() + patience if deadline is None else deadline
                 if held.alive or not patience or asked_at >= deadline:
                     raise
+                if first and on_wait is not None:
+                    on_wait(held)
             time.sleep(min(1.0, self.ttl_seconds / 10))
 
     def renew(self, seconds: float = math.inf) -> bool:
@@ -198,17 +202,17 @@ class Lease:
                 self._tag = None
 
     @contextmanager
-    def hold(self, patience: float = 0.0) -> Iterator[Lease]:
+    def hold(self, patience: float = 0.0, on_wait: Callable[[LeaseHeld], object] | None = None) -> Iterator[Lease]:
         """Acquire the lease, renew it from a background thread while the block runs, and release it.
 
         Args:
-            patience: as for `acquire`.
+            patience, on_wait: as for `acquire`.
 
         Raises:
             Held, StoreError: from acquiring.  Losing the lease inside the block raises nothing: check
                 `is_lost`.
         """
-        self.acquire(patience)
+        self.acquire(patience, on_wait)
         done = threading.Event()
         thread = threading.Thread(target=self._renew_until, args=(done,), name=f"lease {self.path}", daemon=True)
         thread.start()
