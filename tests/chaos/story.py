@@ -15,11 +15,12 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sweep.store import open_store
@@ -128,9 +129,9 @@ class Story:
                     found.append(int(environ.parent.name))
         return found
 
-    def finish(self, *options: str, **extra: str) -> None:
+    def finish(self, *options: str) -> None:
         """Run the same command to its end, which must be a good one, and check the story."""
-        launch = Launch(self, *options, **extra)
+        launch = Launch(self, *options)
         self.recover(launch)
         code = launch.wait()
         self.tally.add("lost", code != 0, f"the same command ended with {code}:\n{launch.output}")
@@ -206,19 +207,22 @@ class Launch:
         story: whose sweep is launched.
         options: of the command.
         before: words before the command, such as `unshare --pid`.
-        folder: working folder.
-        extra: environment variables.
+        variables: of the environment.
     """
 
     def __init__(
-        self, story: Story, *options: str, before: Sequence[str] = (), folder: Path = ROOT, **extra: str
+        self,
+        story: Story,
+        *options: str,
+        before: Sequence[str] = (),
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.began = time.monotonic()
         self.gaps: list[float] = []
         self._printed = bytearray()
         self.process = subprocess.Popen(
             [*before, *command("launch", story.config, "-y", *options)],
-            cwd=folder, env=story.environment(**extra),
+            cwd=ROOT, env=story.environment(**variables),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self._listener = threading.Thread(target=self._listen, daemon=True)
