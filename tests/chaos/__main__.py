@@ -88,7 +88,7 @@ def rows(server: S3Server, plan: Faults, scale: float) -> list[Row]:
     def on_proxy(play: Callable[..., Tally], **options: float) -> Callable[[int], Tally]:
         return on_s3(lambda seed, storage: play(seed, storage, plan, **options))
 
-    found = [
+    return [
         Row("kill -9 of a launch with all of Ray", 50, partial(killed, kills=KILLS)),
         Row("kill -9 of a launch alone", 20, partial(killed, kills=KILLS, alone=True)),
         Row("kill -9 of a launch with all of Ray, on S3", 50, on_s3(partial(killed, kills=KILLS))),
@@ -107,11 +107,10 @@ def rows(server: S3Server, plan: Faults, scale: float) -> list[Row]:
         Row("report, status, plan and data put beside a launch", 20, rivals.beside),
         *(Row(f"{name} in mid-launch", 5, partial(shortages.short, name)) for name in shortages.SHORTAGES),
         Row("resume states cut, flipped, emptied, deleted", 20, shortages.spoiled_states),
-        *(Row(name, 1, lambda _, name=name: surroundings.surrounded(name)) for name in surroundings.SURROUNDINGS),
+        *(Row(name, 1, partial(surroundings.surrounded, name)) for name in surroundings.SURROUNDINGS),
         Row("detectors that harm their process", 1, partial(_tests, "tests/chaos/test_neighbours.py")),
         Row("hostile and damaged inputs", 1, partial(_tests, "tests/chaos/test_inputs.py")),
     ]
-    return found
 
 
 def _three_at_once(seed: int, storage: str) -> Tally:

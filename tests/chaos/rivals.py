@@ -94,7 +94,7 @@ def beside(seed: int, storage: str | None = None) -> Tally:
         launch = Launch(told)
         wait(lambda: told.steps() > 0 or launch.has_ended)
         while not launch.has_ended:
-            verb = rng.choice([("report",), ("status", "--json"), ("plan",), ("data", "put")])
+            verb = rng.choice([("report",), ("status", "--json"), ("plan",), ("data", "put", "digits")])
             run = subprocess.run(
                 command(*verb, told.config), cwd=ROOT, env=told.environment(), capture_output=True, text=True
             )

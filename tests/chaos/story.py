@@ -26,10 +26,11 @@ from typing import Any
 from sweep.store import open_store
 from sweep.store.ledger import Ledger
 from tests.chaos.tally import Tally
-from tests.support.sweeps import ROOT, TIMEOUT, command, environment, logged, sweep, write_config
+from tests.support.sweeps import ROOT, command, environment, logged, write_config
 
 STORY = "SWEEP_CHAOS_STORY"  # environment variable of every process of a story: its folder
 SILENT_SECONDS = 30.0
+PATIENCE_SECONDS = 900.0  # for whatever must happen, on the slowest machine
 END_SECONDS = 10.0  # in which all that a killed launch has started must have ended
 COMPARED = ("spec", "status", "split_hash", "metrics", "validation", "fingerprint")
 TORCH_CACHE = "torchinductor_"  # folder of torch, for all programs of a user
@@ -239,7 +240,7 @@ class Launch:
     def wait(self) -> int:
         """Wait for the end; returns the exit code.  A launch that does not end is killed."""
         try:
-            return self.process.wait(TIMEOUT)
+            return self.process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             return self.kill()
         finally:
@@ -302,12 +303,10 @@ class Truth:
 @cache
 def calm_truth(kind: str) -> Truth:
     """Return what an undisturbed launch of the same sweep finds."""
-    with tempfile.TemporaryDirectory(prefix="chaos-calm-", dir=OUTER) as folder:
-        (Path(folder) / "run").mkdir()
-        config = write_config(Path(folder) / "run", studies(kind), trial={"checkpoint_seconds": 0.2})
-        run = sweep("launch", config, "-y")
-        assert run.returncode == 0, run.stdout + run.stderr
-        return Truth.of(Ledger(open_store(str(Path(folder) / "run/store")), "test"))
+    with story(kind=kind) as told:
+        launch = Launch(told)
+        assert launch.wait() == 0, launch.output
+        return Truth.of(told.ledger)
 
 
 @contextmanager
@@ -336,7 +335,7 @@ def story(storage: str | None = None, kind: str = "search", **top: Any) -> Itera
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def wait(condition: Callable[[], object], seconds: float = TIMEOUT) -> None:
+def wait(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
     """Poll until the condition is true.
 
     Raises:

@@ -38,8 +38,8 @@ class Odd:
 Setup = Callable[[Story], AbstractContextManager[Odd]]
 
 
-def surrounded(name: str) -> Tally:
-    """Launch a sweep in odd surroundings; if it is refused there, launch it in usual ones."""
+def surrounded(name: str, seed: int = 0) -> Tally:
+    """Launch a sweep in odd surroundings; if it is refused there, in usual ones.  The seed changes nothing."""
     with story(kind="fixed") as told:
         told.tally.tries = 1
         with SURROUNDINGS[name](told) as odd:
