@@ -61,8 +61,8 @@ class LocalLaunch(Prepared):
             raise self.refusal(held) from None
 
     def _say_wait(self, held: LeaseHeld) -> None:
-        wait = f"waiting for at most {TTL_SECONDS:.0f} s, because {held.owner} may still be launching this sweep"
-        say(self.console, wait)
+        whole = f"waiting for {TTL_SECONDS:.0f} s in all"
+        say(self.console, f"{whole}: {held.owner} launched this sweep, and may still run")
 
     def _loop(self, number: int, code: str) -> TrialLoop:
         return self.loop(

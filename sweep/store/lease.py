@@ -25,6 +25,7 @@ from sweep.store.records import Shape, mismatch, parse_json
 TTL_SECONDS = 30.0
 LOOKS = 100  # tries of read-then-write; another process may write in between, but not every time
 HANDOVER_SECONDS = 20.0  # time in which a holder that is alive but has finished can release it
+WAIT_SECONDS = 10.0  # between two calls that tell a person that a lease is waited for
 RENEWALS_PER_TTL = 3  # so two renewals may fail before an observer may take us for dead
 CALLS_PER_TTL = 6  # a call of a renewal is given up after a sixth of the lifetime, so that a later one may be in time
 
@@ -151,24 +152,24 @@ class Lease:
         Args:
             patience: seconds for which to keep trying while the holder may be dead.  A holder on another
                 machine is known to be dead only after the lease's lifetime.
-            on_wait: called once before the first wait.
+            on_wait: called before the first wait, and then every `WAIT_SECONDS`.
 
         Raises:
             Held: another process holds it.  Raised at once if that process is known to be alive.
             StoreError: the store cannot be used.
         """
-        deadline = None
+        deadline = speak_at = None
         while True:
             asked_at = self._clock()
             try:
                 return self._take()
             except LeaseHeld as held:
                 # Patience counts from the first look on, so that patience for the whole lifetime always suffices.
-                first = deadline is None
                 deadline = self._clock() + patience if deadline is None else deadline
                 if held.alive or not patience or asked_at >= deadline:
                     raise
-                if first and on_wait is not None:
+                if on_wait is not None and (speak_at is None or asked_at >= speak_at):
+                    speak_at = asked_at + WAIT_SECONDS
                     on_wait(held)
             time.sleep(min(1.0, self.ttl_seconds / 10))
 
