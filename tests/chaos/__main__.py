@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -170,6 +171,7 @@ def main() -> int:
     parser.add_argument("--row", default="", help="run the rows whose name contains this")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the number of tries")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a story that is stopped removes what it has made
     began, done = time.monotonic(), dict[str, Tally]()
     with faulty_s3() as (server, plan):
         for row in rows(server, plan, options.scale):

@@ -18,9 +18,7 @@ def test_any_harm_is_seen_and_so_is_a_row_without_a_try() -> None:
 
 
 def test_a_row_plays_stories_until_there_were_enough_tries() -> None:
-    seeds = list[int]()
-    total = Row("x", 10, lambda seed: seeds.append(seed) or Tally(tries=3, recovered=[float(seed)])).run(0.5)
-    assert seeds == [0, 1]
+    total = Row("x", 10, lambda seed: Tally(tries=3, recovered=[float(seed)])).run(0.5)
     assert (total.tries, total.recovered) == (6, [0.0, 1.0])
 
 
