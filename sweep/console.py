@@ -19,7 +19,8 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
-PLAIN_SECONDS = 30.0  # least time between two lines when the output is not a terminal
+PLAIN_SECONDS = 20.0  # least time between two lines when the output is not a terminal; nobody waits 30 s for one
+FIRST_SECONDS = 5.0  # least time until the first of them, because what came before took time as well
 
 
 class SafeConsole(Console):
@@ -50,7 +51,7 @@ class Display:
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console, self.clock = console, clock
-        self._printed_at = clock()
+        self._printed_at = clock() - PLAIN_SECONDS + FIRST_SECONDS
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ from sweep.launch.prepared import Prepared, put_missing
 from sweep.plan.launch_record import commit, record
 from sweep.signals import on_interrupt, raise_interrupt
 from sweep.spec.sweep import Sweep
-from sweep.store.lease import LeaseHeld, owner_name
+from sweep.store.lease import TTL_SECONDS, LeaseHeld, owner_name
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LocalLaunch(Prepared):
         """
         lease = self.lease(owner_name())
         try:
-            with lease.hold(patience=lease.ttl_seconds), Scratch() as scratch:
+            with lease.hold(lease.ttl_seconds, self._say_wait), Scratch() as scratch:
                 code = copy_code(self.sweep, scratch / "code")
                 tuner = TunerProcess(scratch, self.platform, code=scratch / "code")
                 try:
@@ -59,6 +59,10 @@ class LocalLaunch(Prepared):
             return LoopEnd(INTERRUPTED)
         except LeaseHeld as held:
             raise self.refusal(held) from None
+
+    def _say_wait(self, held: LeaseHeld) -> None:
+        whole = f"waiting for {TTL_SECONDS:.0f} s in all"
+        say(self.console, f"{whole}: {held.owner} launched this sweep, and may still run")
 
     def _loop(self, number: int, code: str) -> TrialLoop:
         return self.loop(

@@ -25,6 +25,7 @@ from sweep.store.records import Shape, mismatch, parse_json
 TTL_SECONDS = 30.0
 LOOKS = 100  # tries of read-then-write; another process may write in between, but not every time
 HANDOVER_SECONDS = 20.0  # time in which a holder that is alive but has finished can release it
+WAIT_SECONDS = 10.0  # between two calls that tell a person that a lease is waited for
 RENEWALS_PER_TTL = 3  # so two renewals may fail before an observer may take us for dead
 BELIEF = 0.99  # share of the lifetime for which a holder believes; clocks of two machines run apart by less than 1 %
 CALLS_PER_TTL = 6  # a call of a renewal is given up after a sixth of the lifetime, so that a later one may be in time
@@ -146,18 +147,19 @@ class Lease:
         """True if we took the lease, did not release it, and have seen in the store that another process took it."""
         return self._mine is not None and not self._mine.is_released and self._tag is None
 
-    def acquire(self, patience: float = 0.0) -> Literal[True]:
+    def acquire(self, patience: float = 0.0, on_wait: Callable[[LeaseHeld], object] | None = None) -> Literal[True]:
         """Take the lease if it is free, released, or held by a dead process; renew it if it is ours.
 
         Args:
             patience: seconds for which to keep trying while the holder may be dead.  A holder on another
                 machine is known to be dead only after the lease's lifetime.
+            on_wait: called before the first wait, and then every `WAIT_SECONDS`.
 
         Raises:
             Held: another process holds it.  Raised at once if that process is known to be alive.
             StoreError: the store cannot be used.
         """
-        deadline = None
+        deadline = speak_at = None
         while True:
             asked_at = self._clock()
             try:
@@ -167,6 +169,9 @@ class Lease:
                 deadline = self._clock() + patience if deadline is None else deadline
                 if held.alive or not patience or asked_at >= deadline:
                     raise
+                if on_wait is not None and (speak_at is None or asked_at >= speak_at):
+                    speak_at = asked_at + WAIT_SECONDS
+                    on_wait(held)
             time.sleep(min(1.0, self.ttl_seconds / 10))
 
     def renew(self, seconds: float = math.inf) -> bool:
@@ -199,17 +204,17 @@ class Lease:
                 self._tag = None
 
     @contextmanager
-    def hold(self, patience: float = 0.0) -> Iterator[Lease]:
+    def hold(self, patience: float = 0.0, on_wait: Callable[[LeaseHeld], object] | None = None) -> Iterator[Lease]:
         """Acquire the lease, renew it from a background thread while the block runs, and release it.
 
         Args:
-            patience: as for `acquire`.
+            patience, on_wait: as for `acquire`.
 
         Raises:
             Held, StoreError: from acquiring.  Losing the lease inside the block raises nothing: check
                 `is_lost`.
         """
-        self.acquire(patience)
+        self.acquire(patience, on_wait)
         done = threading.Event()
         thread = threading.Thread(target=self._renew_until, args=(done,), name=f"lease {self.path}", daemon=True)
         thread.start()

@@ -72,7 +72,7 @@ def test_a_pipe_gets_a_line_now_and_then_and_no_control_characters(pipe: Screen)
         assert pipe.finish() == ""
         pipe.now = PLAIN_SECONDS
         line = pipe.finish()
-        assert line == "1 done, 1 running, 8 waiting; 2 trials a minute, about 4 min left\n"
+        assert line == "1 done, 1 running, 8 waiting; 3 trials a minute, about 4 min left\n"
         assert pipe.finish() == ""
     assert "\x1b" not in pipe.file.getvalue()
 

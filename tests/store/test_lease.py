@@ -212,15 +212,17 @@ def test_acquiring_waits_for_a_dead_holder_elsewhere_as_long_as_it_is_told(local
     edit(local, ttl_seconds=0.3)
     ours = Lease(local, PATH, "ours", ttl_seconds=0.3)
     start = time.monotonic()
-    assert ours.acquire(patience=0.3)
+    said: list[str] = []
+    assert ours.acquire(patience=0.3, on_wait=lambda held: said.append(held.owner))
     assert time.monotonic() - start >= 0.3
+    assert len(said) == 1
 
 
 def test_acquiring_does_not_wait_for_a_holder_that_is_known_to_live(local: Store) -> None:
     Lease(local, PATH, "alive").acquire()
     start = time.monotonic()
     with pytest.raises(LeaseHeld):
-        Lease(local, PATH, "ours").acquire(patience=600)
+        Lease(local, PATH, "ours").acquire(patience=600, on_wait=lambda held: pytest.fail("it waits"))
     assert time.monotonic() - start < 60
 
 
