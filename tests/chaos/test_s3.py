@@ -19,11 +19,12 @@ from sweep.store.base import ObjectNotFound, StoreUnreachable
 from sweep.store.lease import Lease, LeaseHeld
 from sweep.store.ledger import Ledger
 from sweep.store.s3 import S3Store
+from tests.support.records import result_record
 from tests.support.s3_proxy import Faults, faulty_proxy
 from tests.support.s3_servers import S3Server
 from tests.support.stores import MovedClock, at_once, retry_on
 
-FAULTS = int(os.environ.get("SWEEP_CHAOS_FAULTS", "300"))
+FAULTS = int(os.environ.get("SWEEP_CHAOS_FAULTS", "300" if os.environ.get("SWEEP_CI") == "1" else "60"))
 SEED = int(os.environ.get("SWEEP_CHAOS_SEED", "0"))
 SHARES = {0.01: 0.02, 0.1: 0.18, 0.5: 0.8}  # of the faults, by rate: at 1 % a fault takes 100 requests
 TESTS = 4  # that share the faults
@@ -114,22 +115,27 @@ def test_of_many_who_put_once_one_wins(store: S3Store, faults: Faults, clock: Mo
 
 def test_records_of_a_ledger_are_neither_lost_nor_doubled(store: S3Store, faults: Faults, clock: MovedClock) -> None:
     ledger, rng = Ledger(store, "s"), random.Random(SEED)
+    keys = [result_record(number)["key"] for number in range(8)]
     results, attempts, asks, launches = dict[str, int](), dict[str, int](), dict[int, int](), 0
     for turn in turns(faults, clock):
-        key, record = f"key{rng.randrange(8)}", {"status": "ok", "turn": turn}
+        number = rng.randrange(8)
+        key = keys[number]
         match rng.randrange(5):
             case 0:
+                record = result_record(number, turn=turn)
                 assert ledger.put_result(key, record) == (key not in results), (SEED, turn)
                 results.setdefault(key, turn)
             case 1:
                 attempts[key] = attempts.get(key, 0) + 1
+                record = {"status": "failed", "cause": "its own", "launch": 1}
                 assert ledger.put_attempt(key, record) == attempts[key], (SEED, turn)
             case 2:
                 number = rng.randrange(10)
+                record = {"params": {"nz": 4}, "turn": turn}
                 assert ledger.put_ask("study", number, record)["turn"] == asks.setdefault(number, turn), (SEED, turn)
             case 3:
                 launches += 1
-                assert ledger.put_spec({"turn": turn}) == launches, (SEED, turn)
+                assert ledger.put_spec({"argv": [], "turn": turn}) == launches, (SEED, turn)
             case _:
                 assert {key: found["turn"] for key, found in ledger.results(results).items()} == results, (SEED, turn)
     index = ledger.index()

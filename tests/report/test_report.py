@@ -242,7 +242,7 @@ def test_parameters_and_cost_are_columns() -> None:
 
 def test_stale_trials_are_marked_and_counted() -> None:
     found = [*rows({"0": (0.9, 0.8)}), row(None, status="stale", seed=2)]
-    assert "(2/3)§" in render_markdown(build(found)) and "older revision" in render_markdown(build(found))
+    assert "(2/3)§" in render_markdown(build(found)) and "older code" in render_markdown(build(found))
     assert {e["abnormal"]: e["stale"] for e in parse_csv(csv_text([build(found)]))} == {"0": "1", "mean": "1"}
 
 
