@@ -108,7 +108,8 @@ class Run:
         """Let the process record its own attempt and end, as its watchdog does."""
         world = self.launch.world
         if status == "preempted" and self.publishing:
-            return self.die("machine")
+            self.die("machine")
+            return
         record = attempt_record(status, cause=self.cause(status), job=self.job)
 
         def last_words() -> None:
