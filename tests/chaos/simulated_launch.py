@@ -46,6 +46,7 @@ class Run:
     trial: SimpleNamespace  # what Tune's callbacks get
     fate: str = ""
     publishing: bool = False
+    dying: bool = False  # it says its last words, once
     asked: bool = False  # to write its resume state and end
 
     @property
@@ -109,7 +110,9 @@ class Run:
         world = self.launch.world
         if status == "preempted" and self.publishing:
             self.die("machine")
+        if self.dying or not self.process.alive:
             return
+        self.dying = True
         record = attempt_record(status, cause=self.cause(status), job=self.job)
 
         def last_words() -> None:
