@@ -46,6 +46,7 @@ class Run:
     trial: SimpleNamespace  # what Tune's callbacks get
     fate: str = ""
     publishing: bool = False
+    dying: bool = False  # it says its last words, once
     asked: bool = False  # to write its resume state and end
 
     @property
@@ -108,7 +109,10 @@ class Run:
         """Let the process record its own attempt and end, as its watchdog does."""
         world = self.launch.world
         if status == "preempted" and self.publishing:
-            return self.die("machine")
+            self.die("machine")
+        if self.dying or not self.process.alive:
+            return
+        self.dying = True
         record = attempt_record(status, cause=self.cause(status), job=self.job)
 
         def last_words() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from sweep.plan import search as searches
@@ -44,7 +44,7 @@ def _sweep(name: str, retries: int, *studies: Mapping[str, Any]) -> SimulatedSwe
 def plans() -> list[list[SimulatedSweep]]:
     """Return the plans: a table and a short search, a search that prunes, and two sweeps that share trials."""
     short = {**SEARCH, "candidates": 3, "parallel": 2, "tuning_seeds": 2}
-    pruning = {**SEARCH, "candidates": 4, "parallel": 1, "tuning_seeds": 4}
+    pruning = {**SEARCH, "candidates": 4, "parallel": 2, "tuning_seeds": 5}
     tables = [_sweep("a", 1, {**TABLE, "abnormal": [0]}), _sweep("b", 2, {**TABLE, "abnormal": [0, 1]})]
     return [[_sweep("a", 1, {**TABLE, "abnormal": [0]}, short)], [_sweep("a", 1, pruning)], tables]
 
@@ -72,7 +72,7 @@ def auroc_of(spec: TrialSpec) -> float:
     """Return the validation AUROC of a candidate's trial: a function of its spec alone."""
     nz = int(spec.hyperparameters["nz"])
     noise = zlib.crc32(f"{nz} {spec.abnormal} {spec.seed}".encode()) % 1000 / 20_000
-    return 0.9 - abs(nz - 30) / 200 + noise
+    return 0.9 - abs(nz - 90) / 200 + noise
 
 
 def validation_of(spec: TrialSpec) -> dict[str, Any]:
@@ -83,9 +83,7 @@ def validation_of(spec: TrialSpec) -> dict[str, Any]:
 # -- decisions of a search, which Optuna takes milliseconds for, and which many schedules have in common ---------------
 
 _samples: dict[object, dict[str, Scalar]] = {}
-_sample = Search._sample
-worse = lru_cache(maxsize=None)(lambda values, reference: _worse(values, reference))
-_worse = searches._worse
+_sample, _worse = Search._sample, cache(searches._worse)
 
 
 def sample_once(search: Search, number: int) -> dict[str, Scalar]:
@@ -102,4 +100,4 @@ def sample_once(search: Search, number: int) -> dict[str, Scalar]:
 
 def worse_once(values: list[float], reference: list[float]) -> bool:
     """Return what `_worse` of `sweep.plan.search` returns."""
-    return worse(tuple(values), tuple(reference))
+    return _worse(tuple(values), tuple(reference))

@@ -1,4 +1,4 @@
-"""A store as simulated processes see it: slow, silent, and with answers that get lost; and what may never change in it."""
+"""A store as simulated processes see it: slow, silent, with answers that get lost; and what may never change in it."""
 
 from __future__ import annotations
 

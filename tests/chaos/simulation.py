@@ -27,6 +27,7 @@ from sweep.store import attempts, ledger
 from sweep.store import lease as leases
 from sweep.store.lease import TTL_SECONDS, Lease
 from sweep.store.ledger import Ledger
+from sweep.store.records import decode
 from tests.chaos.simulated_launch import Launch, LostError, Run
 from tests.chaos.simulated_plans import SimulatedSweep, auroc_of, plans, sample_once, worse_once
 from tests.chaos.simulated_store import DONE, LATE, LOST, GuardedStore, Network, RemoteStore, Violation, parsed
@@ -42,7 +43,8 @@ KINDS = (
     "lose finished", "kernel kills", "hang", "preempt", *("fail",) * 2, "out of memory", "silent", *("cut",) * 2,
     *(LOST, DONE, LATE) * 2, "slow",
 )  # fmt: skip
-WRITES = ("", "/lease", "/result.json", "/attempts/", "/asks/", "/prunes/", "sweeps/a/lease")
+LEASE_KINDS = (*("launch",) * 3, "kill launch", *("freeze",) * 3, *("cut",) * 2, *(DONE,) * 2, LATE, LOST, "silent")
+WRITES = ("", "sweeps/a/lease", "/result.json", "/lease", "/attempts/", "/asks/", "/prunes/", "sweeps/a/lease")
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ class Disturbance:
 
 def disturbances(rng: random.Random) -> list[Disturbance]:
     """Return what happens in one night."""
+    kinds = LEASE_KINDS if rng.random() < 0.25 else KINDS
     found = [
-        Disturbance(rng.random() * HORIZON, rng.choice(KINDS), rng.randrange(60), rng.choice((2.0, 10.0, 32.0, 70.0)))
+        Disturbance(rng.random() * HORIZON, rng.choice(kinds), rng.randrange(60), rng.choice((2.0, 10.0, 32.0, 70.0)))
         for _ in range(rng.randrange(11))
     ]
     return [Disturbance(0.0, "launch", rng.randrange(60), 0.0), *sorted(found, key=lambda one: one.time)]
@@ -125,7 +128,11 @@ class World:
     def failures(self, launch: Launch, key: str) -> int:
         """Return how often a trial has failed in a launch; 0 if nobody can know, because a record came late."""
         records = map(json.loads, self.attempts(key))
-        return 0 if key in self.late else sum(r["status"] != "preempted" and r["cause"].endswith(f"@{launch.name}") for r in records)
+        return (
+            0
+            if key in self.late
+            else sum(r["status"] != "preempted" and r["cause"].endswith(f"@{launch.name}") for r in records)
+        )
 
     def failed_by_chance(self, key: str) -> bool:
         """Return True if a trial has failed that does not always fail, so that a search may have seen it as failed."""
@@ -236,7 +243,6 @@ class World:
                 check_end(self, launch)
 
 
-
 def _hit(run: Run, kind: str) -> None:
     if kind in LOSSES:
         run.die(kind)
@@ -250,7 +256,7 @@ def _hit(run: Run, kind: str) -> None:
         run.fate = kind
 
 
-# -- the one who checks, and runs ---------------------------------------------------------------------------------------
+# -- checks of the end, and runs of schedules -----------------------------------------------------------------------
 
 
 def check_end(world: World, launch: Launch) -> None:
@@ -351,8 +357,8 @@ def simulated() -> Iterator[None]:
             # What follows are functions of their arguments alone, which take most of the time.
             (status, {"sample_cost": _no_cost}),
             (attempts, {"hide_secrets": str}),
-            (ledger, {"decode": lru_cache(maxsize=100_000)(ledger.decode)}),
-            (searches, {"_worse": worse_once}),
+            (ledger, {"decode": lru_cache(maxsize=100_000)(decode)}),
+            (searches, {"_worse": worse_once, "PATIENCE": 1}),
             (Search, {"_sample": sample_once}),
         ):  # fmt: skip
             stack.enter_context(mock.patch.multiple(module, **names))

@@ -174,6 +174,37 @@ def test_a_process_that_is_lost_after_it_has_stored_its_result_has_finished(
     assert generation.searcher.suggest("none is left") is None
 
 
+def test_a_record_of_another_sweep_is_not_taken_for_the_last_words_of_a_process(
+    generation: Generation, lost: dict[str, Any]
+) -> None:
+    lost["Alive"] = True
+    trial = generation.start()
+    job: dict[str, Any] = json.loads(trial.config["job"])
+    generation.ledger.put_attempt(job["key"], attempt_record("failed", job={**job, "sweep": "another"}, cause="x"))
+    generation.lose(trial, RayActorError(ACTOR, "it died"))
+    assert [record["sweep"] for record in generation.ledger.attempts_of(job["key"])] == ["another", job["sweep"]]
+
+
+def test_a_store_that_fails_when_a_process_is_lost_leaves_no_attempt_twice(
+    generation: Generation, lost: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost["Alive"] = True
+    trial = generation.start()
+    job: dict[str, Any] = json.loads(trial.config["job"])
+    generation.ledger.put_attempt(job["key"], attempt_record("hung", job=job, cause="no progress for 20 s"))
+
+    def fail(_: str) -> None:
+        raise StoreUnreachable("no route")
+
+    with monkeypatch.context() as silent:
+        silent.setattr(generation.ledger, "attempts_of", fail)
+        generation.lose(trial, RayActorError(ACTOR, "it died"))
+    generation.watch.on_step_end(0, [])
+    assert (generation.searcher.stopped, generation.searcher.unreachable) == ("the store failed: no route", True)
+    assert len(generation.ledger.attempts_of(job["key"])) == 1
+    assert generation.watch.running == 0
+
+
 @pytest.mark.parametrize(("sweep", "left"), [("another", 10), ("own", 9)])
 def test_failures_in_another_sweep_do_not_count_although_its_launch_has_the_same_number(
     tmp_path: Path, sweep: str, left: int

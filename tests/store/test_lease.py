@@ -258,6 +258,32 @@ def test_a_holder_that_could_not_renew_for_its_lifetime_counts_as_lost_until_it_
     assert not lease.is_lost
 
 
+def test_every_renewal_changes_the_lease_even_after_one_that_seemed_to_fail(local: Store) -> None:
+    lease = Lease(local, PATH, "holder")
+    lease.acquire()
+    edit(local, beat=1)  # a renewal whose answer was lost: the holder does not know that it came through
+    seen = local.get_tagged(PATH)[1]
+    assert lease.renew()
+    assert local.get_tagged(PATH)[1] != seen, "an observer counts from when it saw a tag first"
+
+
+def test_a_holder_stops_believing_before_a_faster_clock_takes_the_lease(local: Store) -> None:
+    slow, fast = Clock(), Clock()
+    holder = Lease(local, PATH, "holder", ttl_seconds=100, clock=slow)
+    holder.acquire()
+    edit(local, machine="another boot")
+    other = Lease(local, PATH, "other", clock=fast)
+    for second in range(102):
+        slow.now, fast.now = 1000 + second * 0.996, 1000 + second * 1.004
+        try:
+            other.acquire()
+        except LeaseHeld:
+            continue
+        assert holder.is_lost
+        return
+    raise AssertionError("it is never taken")
+
+
 def test_a_lease_is_taken_only_when_another_holder_was_seen(local: Store) -> None:
     clock = Clock()
     holder, other = Lease(local, PATH, "holder", clock=clock), Lease(local, PATH, "other", clock=clock)

@@ -1,4 +1,4 @@
-"""One contract for every store: folders, moto, SeaweedFS."""
+"""One contract for every store: folders, moto, SeaweedFS, and the one in memory that tests use."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sweep.store import open_store
 from sweep.store.base import ObjectNotFound, Store, StoreError
 from sweep.store.local import LocalStore
+from tests.support.memory_store import MemoryStore
 from tests.support.stores import assert_no_chain, at_once, script
 
 
@@ -26,9 +27,18 @@ def hostile_folder_url(tmp_path: Path) -> str:
     return str(tmp_path / 'it\'s "the" störe 保存 #1 100% [*]')
 
 
-@pytest.fixture(params=["folder_url", "hostile_folder_url", "moto_url", "seaweed_url"])
-def store(request: pytest.FixtureRequest) -> Store:
+URLS = ["folder_url", "hostile_folder_url", "moto_url", "seaweed_url"]
+
+
+@pytest.fixture(params=URLS)
+def addressed(request: pytest.FixtureRequest) -> Store:
+    """Store that other processes can open by its address."""
     return open_store(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=[*URLS, "memory"])
+def store(request: pytest.FixtureRequest) -> Store:
+    return MemoryStore() if request.param == "memory" else open_store(request.getfixturevalue(request.param))
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", bytes(range(256)) * 8, os.urandom(3_000_000)], ids=len)
@@ -149,8 +159,8 @@ for turn in range(6):
 """
 
 
-def test_of_many_processes_one_wins_and_its_object_is_whole(store: Store) -> None:
-    racers = {name: script(RACER, pickle.dumps(store).hex(), name) for name in "ABC"}
+def test_of_many_processes_one_wins_and_its_object_is_whole(addressed: Store) -> None:
+    racers = {name: script(RACER, pickle.dumps(addressed).hex(), name) for name in "ABC"}
     for racer in racers.values():
         assert racer.stdout and racer.stdout.readline() == "ready\n"
     for racer in racers.values():
@@ -162,7 +172,7 @@ def test_of_many_processes_one_wins_and_its_object_is_whole(store: Store) -> Non
         for turn in map(int, racer.communicate(timeout=60)[0].split()):
             assert winners.setdefault(turn, name) == name
         assert racer.returncode == 0
-    assert {turn: store.get(f"race/{turn}") for turn in range(6)} == {
+    assert {turn: addressed.get(f"race/{turn}") for turn in range(6)} == {
         turn: (name * 50_000).encode() for turn, name in winners.items()
     }
 
@@ -221,14 +231,14 @@ def test_illegal_paths_are_refused_by_every_method(store: Store) -> None:
                 call(path)
 
 
-def test_a_store_pickles_as_its_address_even_when_it_is_in_use(store: Store) -> None:
-    store.put("a/b", b"x")
-    pickled = pickle.dumps(store)
+def test_a_store_pickles_as_its_address_even_when_it_is_in_use(addressed: Store) -> None:
+    addressed.put("a/b", b"x")
+    pickled = pickle.dumps(addressed)
     assert len(pickled) < 500
     again = pickle.loads(pickled)
     assert again.get("a/b") == b"x"
-    assert again.url == store.url
-    assert list(open_store(store.url).list("")) == ["a/b"]
+    assert again.url == addressed.url
+    assert list(open_store(addressed.url).list("")) == ["a/b"]
 
 
 def test_get_many_keeps_the_order_and_leaves_absent_ones_out(store: Store) -> None:
@@ -302,12 +312,12 @@ class StoreMachine(RuleBasedStateMachine):
         assert dict(self.store.get_many(self.store.list(""))) == self.model
 
 
-@pytest.mark.parametrize(("url", "examples"), [("folder_url", 30), ("moto_url", 4)])
+@pytest.mark.parametrize(("url", "examples"), [("folder_url", 30), ("moto_url", 4), ("memory", 30)])
 def test_any_history_of_calls_ends_as_in_a_dictionary(request: pytest.FixtureRequest, url: str, examples: int) -> None:
-    base = open_store(request.getfixturevalue(url))
+    base = None if url == "memory" else open_store(request.getfixturevalue(url))
 
     class Machine(StoreMachine):
-        fresh = staticmethod(lambda: _below(base))
+        fresh = staticmethod(lambda: MemoryStore() if base is None else _below(base))
 
     run_state_machine_as_test(
         Machine,

@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 
 class Killed(BaseException):
@@ -55,7 +56,7 @@ class Task:
 class _Worker:
     """A thread of Python, reused by one task after the other: to start one takes longer than most tasks."""
 
-    idle: list[_Worker] = []
+    idle: ClassVar[list[_Worker]] = []
 
     def __init__(self) -> None:
         self.gate = threading.Lock()
