@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(DEBUG) == "1":
             raise
-        _print_problems([_defect(error)])
+        _print_problems([_full_disk(error) or _defect(error)])
     else:
         return
     sys.exit(1)
@@ -75,6 +76,14 @@ def _print_problems(problems: Sequence[str], heading: str = "") -> None:
         err.print(hide_secrets(heading), style="bold red", markup=False, soft_wrap=True)
     for problem in printed([hide_secrets(problem) for problem in problems]):
         err.print(f"error: {problem}", style="red", markup=False, soft_wrap=True)
+
+
+def _full_disk(error: Exception) -> str:
+    """Return the line for a disk that is full; "" for any other error."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    where = f" (writing {error.filename})" if error.filename else ""
+    return f"a disk is full{where}: free some space for temporary files, data.cache and storage, then run it again"
 
 
 def _defect(error: Exception) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from sweep.console import say
 from sweep.engine.keep_best import WeightCleaner
 from sweep.engine.progress import Progress
+from sweep.engine.scratch import NO_ROOM, free_bytes
 from sweep.engine.tuner_process import TunerCrashed, TunerProcess
 from sweep.errors import BUDGET, DONE, INTERRUPTED, SOME_FAILED, USER_ERROR, UserError
 from sweep.plan.datasets import default_cache
@@ -213,7 +214,16 @@ class _Run:
             self.loop.watch(event, self.progress)
 
     def _stop_if_needed(self) -> None:
-        """Stop if the lease is taken, a budget is used up, or no trial can run; kill trials that do not stop."""
+        """Stop if the lease is taken, a budget is used up, or no trial can run; kill trials that do not stop.
+
+        Raises:
+            UserError: the disk of the scratch folder is full, so that nothing can stop in order.
+        """
+        if free_bytes(self.tuner.scratch) < NO_ROOM:
+            raise UserError(
+                f"stopped: the disk of {self.tuner.scratch.parent} is full: free some space there, or set TMPDIR to a "
+                "folder on another disk\nThe same command goes on where it was."
+            )
         # A lease that is only lost may come back: in an outage of the store nobody else can take it.
         if self.lease.is_taken and self.cause is None:
             self.cause = "another launch of this sweep has taken over"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import signal
@@ -28,6 +29,8 @@ SCRATCH_VARIABLE = "SWEEP_SCRATCH"  # environment variable of every process that
 RAY = "ray"  # Ray's folder in ours
 RANDOM = 8  # characters that `mkdtemp` adds to the prefix
 LONGEST_PARENT = LONGEST_RAY_FOLDER - len(f"/{PREFIX}{'x' * RANDOM}/{RAY}")
+ROOM = 64 * 2**20  # bytes that must be free for the code, Ray's logs and Tune's files
+NO_ROOM = 2**20  # with less, Ray's processes cannot write, and hang or die without a reason
 OTHER_PARENTS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  (mkdtemp makes a private folder in it)
 
 
@@ -52,7 +55,7 @@ class Scratch:
 
 
 def choose_parent(*candidates: str) -> Path:
-    """Return the first folder that this process may write to, and whose path leaves room for Ray's sockets.
+    """Return the first folder that can be written, has free space, and whose path leaves room for Ray's sockets.
 
     Raises:
         UserError: there is none.
@@ -64,12 +67,24 @@ def choose_parent(*candidates: str) -> Path:
             problems.append(f"{candidate} has {size} bytes")
         elif not os.access(candidate, os.W_OK | os.X_OK) or not os.path.isdir(candidate):
             problems.append(f"{candidate} cannot be written")
+        elif free_bytes(candidate) < ROOM:
+            problems.append(f"{candidate} has less than {ROOM // 2**20} MiB free")
         else:
             return Path(candidate)
     raise UserError(
         f"no folder for temporary files can be used: {'; '.join(problems)}.  Ray's sockets need a folder whose path "
         f"has at most {LONGEST_PARENT} bytes: set TMPDIR to one that you may write to"
     )
+
+
+def free_bytes(folder: str | Path) -> float:
+    """Return the bytes that this user may still write to the disk of a folder; infinity if that is unknown."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return math.inf
+    blocks = disk.f_bfree if os.geteuid() == 0 else disk.f_bavail  # some blocks are kept for root
+    return blocks * disk.f_frsize if disk.f_blocks else math.inf
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from sweep.cli import app
 from tests.support.sweeps import ROOT, command, environment, plan_of, sweep, write_config
 
 STUDY = {"detectors": ["constant"], "abnormal": [0]}
@@ -199,3 +203,18 @@ def test_a_reader_that_has_seen_enough_is_no_problem(config: Path) -> None:
     )  # fmt: skip
     assert "Traceback" not in run.stderr
     assert run.stdout.startswith("storage")
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "a disk is full (writing /x/y)"), (errno.EIO, "defect")])
+def test_a_full_disk_is_no_defect(
+    number: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(prog_name: str) -> None:
+        raise OSError(number, os.strerror(number), "/x/y")
+
+    monkeypatch.setattr(app, "app", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # for the file of a defect
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 1
+    assert said in " ".join(capsys.readouterr().err.split())

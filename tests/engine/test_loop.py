@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 from rich.console import Console
 
+from sweep.engine import loop
 from sweep.engine.loop import MAX_CONSECUTIVE_CRASHES, MAX_STARTS, TrialLoop, _Stop
 from sweep.engine.tuner_process import TunerCrashed, TunerProcess
 from sweep.errors import DONE, INTERRUPTED, USER_ERROR, UserError
@@ -99,6 +100,23 @@ def test_a_process_that_always_dies_when_asked_to_stop_ends_a_stop_all_the_same(
     launched.cluster.stops = 1
     assert launched.run() == INTERRUPTED
     assert launched.cluster.started == 1
+
+
+@dataclass
+class Waiting(TunerProcess):
+    """Tuner process that sends nothing and heeds no stop, as when Ray cannot write its files."""
+
+    def run_generation(self, sweep: Any, **parameters: Any) -> Iterator[dict[str, Any] | None]:
+        while True:
+            yield None
+
+
+def test_a_full_disk_ends_a_launch_that_would_wait_for_ray(launched: Launched, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = Waiting(launched.cluster.scratch, launched.cluster.platform)
+    free = iter([1e9, 1e9, 0.0])
+    monkeypatch.setattr(loop, "free_bytes", lambda folder: next(free))
+    with pytest.raises(UserError, match="is full: free some space there, or set TMPDIR"):
+        launched.generations.run(launched.lease, waiting)
 
 
 @dataclass

@@ -141,3 +141,12 @@ def test_a_folder_that_is_too_long_or_cannot_be_written_is_not_used(parent: Path
         choose_parent(long, missing)
     assert long in str(error.value)
     assert missing in str(error.value)
+
+
+def test_a_folder_on_a_full_disk_is_not_used(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = parent / "full"
+    full.mkdir()
+    monkeypatch.setattr(scratch, "free_bytes", lambda folder: scratch.ROOM - (str(folder) == str(full)))
+    assert choose_parent(str(full), str(parent)) == parent
+    with pytest.raises(UserError, match="has less than 64 MiB free"):
+        choose_parent(str(full))
