@@ -12,7 +12,7 @@ from tests.chaos.tally import Tally
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(os.environ.get("SWEEP_CI") != "1", reason="takes minutes; SWEEP_CI=1 runs it, as .ci/run does"),
+    pytest.mark.faults,
 ]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes a namespace of processes, which needs root")
 
