@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,22 @@ def test_a_job_is_submitted_as_generated_and_only_its_logs_outlive_it(slurm: Fak
         (folder.path / name).touch()
     provider.teardown(console)
     assert {path.name for path in folder.path.iterdir()} == {"job-12.log", "my-notes.txt", "launch-notes"}
+
+
+def test_files_that_a_launch_removes_at_the_same_moment_are_no_problem(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, console = on_slurm(tmp_path), Console(quiet=True)
+    provider, remove = SlurmProvider(sweep, AT_ONCE), shutil.rmtree
+    provider.provision(STATUS, console, None)
+
+    def removed_before(path: Path) -> None:
+        remove(path)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(shutil, "rmtree", removed_before)
+    provider.teardown(console)
+    assert list(scripts.folder_of(sweep).path.iterdir()) == []
 
 
 def test_a_shared_folder_that_takes_nothing_is_a_problem(slurm: FakeSlurm, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -103,8 +103,10 @@ class SlurmProvider(Provider[Slurm]):
             say(console, f"{running[0]}: its trials write their resume state, at most {duration(GRACE_SECONDS)}")
             self._end(in_order=True)
         self._end(in_order=False)
-        for path in self._leftovers(scripts.folder_of(self.sweep).path):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        while left := self._leftovers(scripts.folder_of(self.sweep).path):
+            # A launch that follows the job removes the same files when the job has ended, maybe at this moment.
+            with suppress(FileNotFoundError):
+                shutil.rmtree(left[0]) if left[0].is_dir() else left[0].unlink()
         return removed
 
     def commands(self) -> dict[str, list[str]]:
