@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.chaos.launches import killed
@@ -11,7 +9,7 @@ from tests.chaos.launches import killed
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(os.environ.get("SWEEP_CI") != "1", reason="takes minutes; SWEEP_CI=1 runs it, as .ci/run does"),
+    pytest.mark.faults,
 ]
 
 
