@@ -88,6 +88,10 @@ class OneGeneration:
     stop_file: Path
     finished: bool
 
+    @property
+    def scratch(self) -> Path:
+        return self.stop_file.parent
+
     def run_generation(self, *_: object, **job: Any) -> Iterator[dict[str, Any] | None]:
         signal.raise_signal(signal.SIGTERM)
         yield {"event": "ended", "finished": self.finished, "stopped": None}
