@@ -14,6 +14,7 @@ from typing import Any
 
 from ray import tune
 
+from data.errors import DataError
 from models.catalog import is_own
 from sweep.engine.reaper import become_subreaper, kill_descendants
 from sweep.engine.tuner.stop_flag import POLL_SECONDS, flag, is_machine_leaving
@@ -57,7 +58,8 @@ class TrialActor(tune.Trainable):
 
         Returns:
             "outcome" and its fields.  The outcomes are "running", "result", "attempt" (the trial failed), "interrupted"
-            (stopped on request; its resume state is stored if it had begun) and "storage" (the store failed).
+            (stopped on request; its resume state is stored if it had begun) and "storage" (the store failed, or a
+            dataset cannot be used).
 
         Raises:
             Preempted: this machine will be taken away.
@@ -87,7 +89,12 @@ class TrialActor(tune.Trainable):
             except StoreError as error:
                 self._run = None
                 silent = isinstance(error, StoreUnreachable)
-                return {"outcome": "storage", "cause": str(error), "unreachable": silent, "done": True}
+                cause = f"the store failed: {error}"
+                return {"outcome": "storage", "cause": cause, "unreachable": silent, "done": True}
+            except DataError as error:  # a dataset that is gone or a cache that is full would fail every trial
+                self._run = None
+                cause = f"a dataset cannot be used: {error}"
+                return {"outcome": "storage", "cause": cause, "unreachable": False, "done": True}
             except Exception as error:  # noqa: BLE001  (any error of a trial becomes an attempt)
                 self._run = None
                 status: Status = "oom" if is_out_of_memory(error) else "failed"

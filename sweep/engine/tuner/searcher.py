@@ -84,7 +84,7 @@ class Multiplexer(Searcher):
         elif outcome == "attempt":
             self.fail(key, json.loads(result["record"]))
         elif outcome == "storage":
-            self._stop_for_store((StoreUnreachable if result["unreachable"] else StoreError)(result["cause"]))
+            self._stop(result["cause"], result["unreachable"])
             self.queue.record_interruption(key)
         else:
             self.give_back(key)
@@ -95,8 +95,11 @@ class Multiplexer(Searcher):
         self._emit("interrupted", self._jobs.planned[key])
 
     def _stop_for_store(self, error: StoreError) -> None:
+        self._stop(f"the store failed: {error}", isinstance(error, StoreUnreachable))
+
+    def _stop(self, cause: str, unreachable: bool) -> None:
         if self.stopped is None:
-            self.stopped, self.unreachable = f"the store failed: {error}", isinstance(error, StoreUnreachable)
+            self.stopped, self.unreachable = cause, unreachable
 
     def _finish(self, key: str, record: Record) -> None:
         self._succeeded = True
