@@ -106,6 +106,7 @@ class Story:
     def environment(self, **extra: str) -> dict[str, str]:
         """Return the environment of the story's processes."""
         ours = {STORY: str(self.folder), "TMPDIR": str(self.temporary), "TRAINED_LOG": str(self.log)}
+        ours["SWEEP_DEBUG"] = "1"  # shows the traceback of a defect
         return environment(**{**ours, **extra})
 
     def steps(self) -> int:

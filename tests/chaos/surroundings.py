@@ -80,7 +80,8 @@ def as_user(told: Story) -> tuple[str, ...]:
     """Give the story's folders to a user without rights, and return the words that run a command as this user."""
     for folder in (told.folder, told.temporary):
         subprocess.run(["chown", "-R", f"{USER}:{USER}", str(folder)], check=True)
-    return ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs")
+    may_read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # Python may lie in root's home
+    return ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", *may_read)
 
 
 @contextmanager
