@@ -60,9 +60,10 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)  # the program that reads our output, such as head, has closed the pipe: no problem
     except Exception as error:
-        if os.environ.get(DEBUG) == "1":
+        problem = _full_disk(error)
+        if not problem and os.environ.get(DEBUG) == "1":
             raise
-        _print_problems([_full_disk(error) or _defect(error)])
+        _print_problems([problem or _defect(error)])
     else:
         return
     sys.exit(1)

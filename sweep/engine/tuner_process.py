@@ -156,9 +156,7 @@ class TunerProcess:
             return None
         until = time.monotonic() + END_SECONDS
         # The reaper stays a zombie until `wait`, so its id, which is that of its process group, names no other process.
-        while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-            if time.monotonic() > until:
-                break
+        while not _has_ended(child.pid) and time.monotonic() < until:
             time.sleep(0.005)
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -193,6 +191,13 @@ class TunerCrashed(Exception):
     def __init__(self, code: int | None, log: str) -> None:
         self.code, self.log = code, log
         super().__init__("the tuner process hangs" if code is None else f"the tuner process ended with status {code}")
+
+
+def _has_ended(pid: int) -> bool:
+    """Return True if a child has ended, without collecting its exit status; True where the system cannot tell."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return True
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is not None
 
 
 def _cluster_size(platform: Platform) -> list[str]:

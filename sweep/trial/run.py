@@ -134,9 +134,8 @@ class _Run:
 
     def train(self) -> Generator[Progress, bool | None, None]:
         state = self.checkpoints.load()
-        if state is not None and self._is_restored(state):
-            pass
-        elif "epochs" not in self.spec.hyperparameters:
+        goes_on = state is not None and self._is_restored(state)
+        if not goes_on and "epochs" not in self.spec.hyperparameters:
             began = time.perf_counter()
             self.detector.fit(self.train_images.whole())
             self.train_seconds = time.perf_counter() - began

@@ -9,9 +9,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
-from tests.chaos.story import Launch, Story, story, wait_for_moment
+from tests.chaos.story import Launch, Story, story, wait, wait_for_moment
 from tests.chaos.tally import Tally
 from tests.support.sweeps import kill_everything
 
@@ -50,10 +51,12 @@ def spoiled_states(seed: int) -> Tally:
     rng = random.Random(f"states {seed}")
     with story(kind="fixed") as told:
         launch = Launch(told)
-        wait_for_moment(told, launch, rng, steps=60)
+        states = partial(Path(told.storage).glob, "trials/*/checkpoint/*")
+        wait(lambda: len(list(states())) > rng.randrange(4) or launch.has_ended)
         kill_everything(launch.process)
+        launch.wait()
         told.take(launch)
-        for file in sorted(Path(told.storage).glob("trials/*/checkpoint/*")):
+        for file in sorted(states()):
             data = bytearray(file.read_bytes())
             match rng.randrange(4):
                 case 0:

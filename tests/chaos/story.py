@@ -106,6 +106,7 @@ class Story:
     def environment(self, **extra: str) -> dict[str, str]:
         """Return the environment of the story's processes."""
         ours = {STORY: str(self.folder), "TMPDIR": str(self.temporary), "TRAINED_LOG": str(self.log)}
+        ours["SWEEP_DEBUG"] = "1"  # shows the traceback of a defect
         return environment(**{**ours, **extra})
 
     def steps(self) -> int:
@@ -163,7 +164,7 @@ class Story:
     def check(self) -> None:
         """Compare the finished sweep with an undisturbed one, and count what is left."""
         self.count_left()
-        files = [file for file in self.temporary.iterdir() if not file.name.startswith(TORCH_CACHE)]
+        files = files_in(self.temporary)
         self.tally.add("left", len(files), f"{files}")
         found, calm = Truth.of(self.ledger), calm_truth(self.kind)
         for kind in ("results", "scores", "records"):
@@ -333,6 +334,11 @@ def story(storage: str | None = None, kind: str = "search", **top: Any) -> Itera
         wait(lambda: not told.processes())
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def files_in(folder: Path) -> list[str]:
+    """Return the names of what is in a folder for temporary files, without torch's cache."""
+    return [file.name for file in folder.iterdir() if not file.name.startswith(TORCH_CACHE)]
 
 
 def wait(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:

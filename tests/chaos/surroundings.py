@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.story import Launch, Story, story, wait
+from tests.chaos.story import Launch, Story, files_in, story, wait
 from tests.chaos.tally import Tally
 
 USER, OTHER_USER = 12345, 54321
@@ -72,15 +73,16 @@ def _just(odd: Odd) -> Iterator[Odd]:
 def _temporary(told: Story, name: str) -> Iterator[Odd]:
     folder = told.temporary / name
     folder.mkdir()
-    yield Odd(variables={"TMPDIR": str(folder)})
-    folder.rmdir()  # fails if anything is left
+    yield Odd(variables={"TMPDIR": str(folder)}, harmed=lambda: " ".join(files_in(folder)))
+    shutil.rmtree(folder)
 
 
 def as_user(told: Story) -> tuple[str, ...]:
     """Give the story's folders to a user without rights, and return the words that run a command as this user."""
     for folder in (told.folder, told.temporary):
         subprocess.run(["chown", "-R", f"{USER}:{USER}", str(folder)], check=True)
-    return ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs")
+    may_read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # Python may lie in root's home
+    return ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", *may_read)
 
 
 @contextmanager
@@ -103,8 +105,7 @@ def _foreign_folder(told: Story) -> Iterator[Odd]:
     yield Odd(
         ("unshare", "--mount", "sh", "-c", mounted, "sh", *words),
         {"TMPDIR": "/tmp", "HOME": str(told.folder)},
-        lambda: "" if [p.name for p in private.iterdir()] == ["ray"] and (private / "ray/theirs").exists()
-        else f"{list(private.rglob('*'))}",
+        lambda: "" if files_in(private) == ["ray"] and (private / "ray/theirs").exists() else f"{files_in(private)}",
     )  # fmt: skip
 
 

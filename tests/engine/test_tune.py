@@ -224,7 +224,7 @@ def test_a_store_that_fails_in_a_trial_stops_the_generation_and_blames_no_trial(
     generation: Generation, unreachable: bool
 ) -> None:
     trials = [generation.start() for _ in range(2)]
-    outcome = {"outcome": "storage", "cause": "no route", "unreachable": unreachable, "done": True}
+    outcome = {"outcome": "storage", "cause": "the store failed: no route", "unreachable": unreachable, "done": True}
     generation.searcher.on_trial_complete(trials[0].trial_id, outcome)
     generation.searcher.on_trial_complete(trials[1].trial_id, {**outcome, "cause": "later", "unreachable": False})
     assert (generation.searcher.stopped, generation.searcher.unreachable) == ("the store failed: no route", unreachable)

@@ -13,28 +13,16 @@ import pytest
 import torch
 
 from sweep.spec.trial import TrialSpec
-from sweep.store.attempts import Interrupted
 from sweep.store.base import Store
 from sweep.trial.options import Options
 from sweep.trial.run import run_trial
-from tests.trial.test_run import finish, numbers, spec_of
+from tests.trial.test_run import finish, interrupt, numbers
 
 
 def test_only_what_a_state_lacks_is_trained_again(store: Store, cache: Path) -> None:
     """Without damage the state is used: the tests of damaged states below would pass without any resume."""
     spec = interrupt(store, cache)
     assert next(run_trial(spec, store, Options(cache=cache, lambda_default=0.0, slice_seconds=0.0))).epoch == 1
-
-
-def interrupt(store: Store, cache: Path) -> TrialSpec:
-    """Run a trial into its second epoch, and stop it with a resume state."""
-    spec = spec_of()
-    running = run_trial(spec, store, Options(cache=cache, lambda_default=0.0, slice_seconds=0.0))
-    while (at := next(running)).epoch < 1 or not at.step:
-        pass
-    with pytest.raises(Interrupted):
-        running.send(True)
-    return spec
 
 
 def relabel(store: Store, spec: TrialSpec, change: Callable[[dict[str, Any]], object]) -> None:

@@ -150,17 +150,23 @@ def test_an_interrupted_trial_goes_on_as_if_it_had_never_stopped(
         assert stored(store, spec, name) == stored(calm_store, spec, name), name
 
 
-def test_every_epoch_is_begun_once_and_again_on_a_resume_within_it(
-    store: Store, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[int] = []
-    monkeypatch.setattr(GANomaly, "begin_epoch", lambda _, epoch: begun.append(epoch))
+def interrupt(store: Store, cache: Path) -> TrialSpec:
+    """Run a trial into its second epoch, and stop it with a resume state."""
     spec = spec_of()
     running = run_trial(spec, store, Options(cache=cache, lambda_default=0.0, slice_seconds=0.0))
     while (at := next(running)).epoch < 1 or not at.step:
         pass
     with pytest.raises(Interrupted):
         running.send(True)
+    return spec
+
+
+def test_every_epoch_is_begun_once_and_again_on_a_resume_within_it(
+    store: Store, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(GANomaly, "begin_epoch", lambda _, epoch: begun.append(epoch))
+    spec = interrupt(store, cache)
     assert begun == [0, 1]
     begun.clear()
     finish(spec, store, cache)

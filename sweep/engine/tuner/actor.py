@@ -14,6 +14,7 @@ from typing import Any
 
 from ray import tune
 
+from data.errors import DataError
 from models.catalog import is_own
 from sweep.engine.reaper import become_subreaper, kill_descendants
 from sweep.engine.tuner.stop_flag import POLL_SECONDS, flag, is_machine_leaving
@@ -57,7 +58,8 @@ class TrialActor(tune.Trainable):
 
         Returns:
             "outcome" and its fields.  The outcomes are "running", "result", "attempt" (the trial failed), "interrupted"
-            (stopped on request; its resume state is stored if it had begun) and "storage" (the store failed).
+            (stopped on request; its resume state is stored if it had begun) and "storage" (the store failed, or a
+            dataset cannot be used on the only machine).
 
         Raises:
             Preempted: this machine will be taken away.
@@ -87,9 +89,15 @@ class TrialActor(tune.Trainable):
             except StoreError as error:
                 self._run = None
                 silent = isinstance(error, StoreUnreachable)
-                return {"outcome": "storage", "cause": str(error), "unreachable": silent, "done": True}
-            except Exception as error:  # noqa: BLE001  (any error of a trial becomes an attempt)
+                cause = f"the store failed: {error}"
+                return {"outcome": "storage", "cause": cause, "unreachable": silent, "done": True}
+            except Exception as error:  # noqa: BLE001  (any other error of a trial becomes an attempt)
                 self._run = None
+                if isinstance(error, DataError) and not job["attached"]:
+                    # A dataset that is gone, or a cache that is full, would fail every trial.  In a cluster it is an
+                    # attempt, because another machine may have room.
+                    cause = f"a dataset cannot be used: {error}"
+                    return {"outcome": "storage", "cause": cause, "unreachable": False, "done": True}
                 status: Status = "oom" if is_out_of_memory(error) else "failed"
                 record = attempt_record(status, error=error, job=job)
                 return {"outcome": "attempt", "record": json.dumps(record), "done": True}

@@ -86,7 +86,7 @@ class Multiplexer(Searcher):
         elif outcome == "attempt":
             self.fail(key, json.loads(result["record"]))
         elif outcome == "storage":
-            self.stop_for_store((StoreUnreachable if result["unreachable"] else StoreError)(result["cause"]))
+            self._stop(result["cause"], result["unreachable"])
             self.queue.record_interruption(key)
         else:
             self.give_back(key)
@@ -98,8 +98,11 @@ class Multiplexer(Searcher):
 
     def stop_for_store(self, error: StoreError) -> None:
         """End the generation because the store failed; no trial is blamed."""
+        self._stop(f"the store failed: {error}", isinstance(error, StoreUnreachable))
+
+    def _stop(self, cause: str, unreachable: bool) -> None:
         if self.stopped is None:
-            self.stopped, self.unreachable = f"the store failed: {error}", isinstance(error, StoreUnreachable)
+            self.stopped, self.unreachable = cause, unreachable
 
     def _finish(self, key: str, record: Record) -> None:
         self._succeeded = True
@@ -183,6 +186,7 @@ class Jobs:
             "outage_seconds": sweep.budget.outage_seconds,
             "stop_file": tuner_job.stop_file,
             "stop_key": tuner_job.stop_key,
+            "attached": tuner_job.attached,
             "folder": tuner_job.folder,
             "cache": tuner_job.cache,
             "cache_bytes": sweep.data.cache_gb * 1e9,
