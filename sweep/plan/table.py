@@ -46,8 +46,7 @@ def table(
         parts.append(
             Text(
                 f"{counts['other_arithmetic']} trials have results in another arithmetic than {platform.numerics}: in "
-                "bf16, CPUs of different kinds give different numbers.  They run again; in float32 all CPUs agree "
-                "(--set trial.precision=float32)"
+                "bf16, CPUs of different kinds give different numbers.  They run again"
             )
         )
     if status.damaged:

@@ -2,7 +2,7 @@
 
 Each kind rounds in its own way, so it is part of a trial's key.
 After one epoch of GANomaly from one seed, AMX, AVX-512 and a CPU without such units gave AUROCs that differ in the
-second digit.  In float32 all CPUs from AVX2 on give the same numbers to the bit.
+second digit.
 """
 
 from __future__ import annotations
