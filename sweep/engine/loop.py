@@ -96,6 +96,7 @@ class TrialLoop:
             StoreError: the store failed; the same command goes on where it was.
         """
         status = status or read_status(self.work, self.ledger)
+        self.ledger.remove_states(status.leftovers)
         weights = WeightCleaner(self.ledger, status) if self.sweep.trial.keep == "best" else None
         with (
             Progress(status, self.platform.slots, self.console, self.log_command, self._again) as progress,
@@ -125,6 +126,7 @@ class TrialLoop:
             say(self.console, STOPPED)
             return LoopEnd(INTERRUPTED)
         final = read_status(self.work, self.ledger)
+        self.ledger.remove_states(final.leftovers)
         return LoopEnd(SOME_FAILED if final.count("failed") else DONE, final)
 
     def events(self, tuner: TunerProcess) -> Iterator[dict[str, Any] | None]:

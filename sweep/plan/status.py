@@ -57,6 +57,7 @@ class SweepStatus:
         attempts: attempts of the planned trials without a result, by key.
         searches: each search and its present state.
         damaged: what is wrong with each damaged result that was read, and the fix, by key.  `report` reads all.
+        leftovers: keys of finished trials whose resume state was not deleted.
     """
 
     lines: tuple[StatusRow, ...]
@@ -65,6 +66,7 @@ class SweepStatus:
     attempts: Mapping[str, list[Record]]
     searches: tuple[tuple[PlannedSearch, Search], ...] = field(default=())
     damaged: Mapping[str, Damaged] = field(default_factory=dict)
+    leftovers: frozenset[str] = frozenset()
 
     def count(self, name: str) -> int:
         """Return the sum of one number over all rows."""
@@ -122,7 +124,8 @@ def read_status(work: Work, ledger: Ledger) -> SweepStatus:
     for planned, search in searches:
         counter.search(planned, search, candidates[planned.spec.id])
     lines = tuple(counter.lines.values())
-    return SweepStatus(lines, (*known, *reports), counter.finished, attempts, tuple(searches), damaged)
+    leftovers = frozenset(index.finished & index.states & {p.key for p in (*known, *reports)})
+    return SweepStatus(lines, (*known, *reports), counter.finished, attempts, tuple(searches), damaged, leftovers)
 
 
 def reported_trials(status: SweepStatus) -> Iterator[Planned]:

@@ -70,10 +70,17 @@ def fix_of(path: str) -> str:
 
 
 class Index(NamedTuple):
-    """Keys of finished trials, and the paths of attempts by key, oldest first."""
+    """What is in the folders of trials.
+
+    Attributes:
+        finished: keys of finished trials.
+        attempts: paths of attempts by key, oldest first.
+        states: keys of trials with a resume state or a lease.
+    """
 
     finished: set[str]
     attempts: dict[str, list[str]]
+    states: set[str]
 
 
 class Ledger:
@@ -87,15 +94,26 @@ class Ledger:
     # -- trials ---------------------------------------------------------------------------------
 
     def index(self) -> Index:
-        """Return which trials have a result, and the paths of all attempts, from one listing of the store."""
-        finished, attempts = set(), dict[str, list[str]]()
+        """Return what is in the folders of trials, from one listing of the store."""
+        finished, attempts, states = set(), dict[str, list[str]](), set()
         for path in self.store.list("trials"):
             match path.split("/"):
                 case [_, key, "result.json"]:
                     finished.add(key)
                 case [_, key, "attempts", name] if _NUMBERED.fullmatch(name):
                     attempts.setdefault(key, []).append(path)
-        return Index(finished, attempts)
+                case [_, key, "checkpoint", *_] | [_, key, "lease"]:
+                    states.add(key)
+        return Index(finished, attempts, states)
+
+    def remove_states(self, keys: Iterable[str]) -> None:
+        """Delete the resume states and leases of finished trials.
+
+        A trial deletes its own, unless it is killed in the moment after its result is stored.
+        """
+        for key in keys:
+            self.store.delete_tree(f"trials/{key}/checkpoint")
+            self.store.delete(f"trials/{key}/lease")
 
     def results(self, keys: Iterable[str], damaged: MutableMapping[str, Damaged] | None = None) -> dict[str, Record]:
         """Return results by key, for those of `keys` that have one.

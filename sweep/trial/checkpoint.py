@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -132,7 +133,8 @@ class Checkpoints:
         if self._thread is not None:
             self._thread.shutdown()
         if self._held:
-            self._lease.release()
+            with suppress(StoreError):  # the lease expires by itself, and nothing of the trial depends on it any more
+                self._lease.release()
             self._held = False
 
     def _write(self, state: State) -> None:

@@ -17,6 +17,7 @@ from sweep.engine.loop import MAX_CONSECUTIVE_CRASHES, MAX_STARTS, TrialLoop, _S
 from sweep.engine.tuner_process import TunerCrashed, TunerProcess
 from sweep.errors import DONE, INTERRUPTED, USER_ERROR, UserError
 from sweep.plan.expand import expand
+from sweep.plan.status import SweepStatus
 from sweep.spec.load import load
 from sweep.store import open_store
 from sweep.store.base import StoreUnreachable
@@ -100,6 +101,15 @@ def test_a_process_that_always_dies_when_asked_to_stop_ends_a_stop_all_the_same(
     launched.cluster.stops = 1
     assert launched.run() == INTERRUPTED
     assert launched.cluster.started == 1
+
+
+def test_resume_states_of_finished_trials_are_removed(launched: Launched) -> None:
+    store = launched.generations.ledger.store
+    store.put("trials/k/checkpoint/000001.pt", b"of a trial that was killed after its result was stored")
+    launched.generations.run(
+        launched.lease, launched.cluster, SweepStatus((), (), frozenset("k"), {}, leftovers=frozenset("k"))
+    )
+    assert not [*store.list("trials/k")]
 
 
 @dataclass

@@ -34,6 +34,21 @@ def test_results_are_found_by_key(ledger: Ledger) -> None:
     assert ledger.results(asked) == {key: seal(records[n]) for key, n in zip(asked, (1, 3), strict=False)}
 
 
+def test_what_a_killed_trial_has_left_is_found_and_removed(ledger: Ledger) -> None:
+    record = result_record()
+    ledger.put_result(record["key"], record)
+    for key in (record["key"], "unfinished"):
+        ledger.store.put(f"trials/{key}/checkpoint/000001.pt", b"state")
+        ledger.store.put(f"trials/{key}/lease", b"lease")
+    index = ledger.index()
+    assert index.states == {record["key"], "unfinished"}
+    ledger.remove_states(index.states & index.finished)
+    assert [*ledger.store.list("trials")] == [
+        f"trials/{record['key']}/result.json", "trials/unfinished/checkpoint/000001.pt", "trials/unfinished/lease"
+    ]  # fmt: skip
+    assert ledger.index().finished == {record["key"]}
+
+
 def test_attempts_are_appended_in_order(ledger: Ledger) -> None:
     put = [{"status": "failed", "cause": "x", "launch": n} for n in range(3)]
     assert [ledger.put_attempt("k", attempt) for attempt in put] == [1, 2, 3]

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from sweep.spec.trial import TrialSpec
-from sweep.store.base import Store
+from sweep.store.base import Store, StoreError
+from sweep.store.local import LocalStore
+from sweep.trial.checkpoint import Checkpoints
 from sweep.trial.options import Options
 from sweep.trial.run import run_trial
 from tests.trial.test_run import finish, interrupt, numbers
@@ -114,3 +116,23 @@ def assert_starts_again(store: Store, cache: Path, spec: TrialSpec, capfd: pytes
     store.delete_tree(f"trials/{spec.key}")
     assert numbers(damaged) == numbers(finish(spec, store, cache))
     assert {p: store.get(p) for p in files} == files
+
+
+def test_a_lease_that_cannot_be_released_does_not_fail_a_finished_trial(tmp_path: Path) -> None:
+    """Its result is stored by then, and the lease expires by itself."""
+
+    class Refusing(LocalStore):
+        refuses = False
+
+        def put_if(self, path: str, data: bytes, tag: str | None) -> str | None:
+            if self.refuses:
+                raise StoreError("no answer")
+            return super().put_if(path, data, tag)
+
+    store = Refusing(tmp_path)
+    states = Checkpoints(store, "k", "a test", seconds=0.0)
+    states.write({"epoch": 1})
+    states.finish()
+    store.refuses = True
+    states.remove()
+    assert not [*store.list("trials")]
