@@ -129,7 +129,7 @@ def test_a_lease_that_cannot_be_released_does_not_fail_a_finished_trial(tmp_path
                 raise StoreError("no answer")
             return super().put_if(path, data, tag)
 
-    store = Refusing(tmp_path)
+    store = Refusing(str(tmp_path))
     states = Checkpoints(store, "k", "a test", seconds=0.0)
     states.write({"epoch": 1})
     states.finish()
