@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from models.catalog import DETECTORS, DetectorInfo
-from sweep.leaderboard.board import Build, Cell, Entry, builder
+from sweep.leaderboard.board import Build, builder
+from sweep.leaderboard.entry import Cell, Entry
 from sweep.leaderboard.rows import Row
 from sweep.spec.trial import EVALUATIONS, SELECTIONS
 

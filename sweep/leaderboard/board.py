@@ -6,112 +6,33 @@ setting), its columns are abnormal classes and their mean.  The order of the row
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from models.catalog import DETECTORS, DetectorInfo
-from sweep.leaderboard.papers import printed_value
+from sweep.leaderboard.entry import (
+    LOWER_IS_BETTER,
+    METRICS,
+    NAME,
+    Cell,
+    Entry,
+    Units,
+    chance_by_class,
+    class_mean,
+    first_row,
+    is_trivial,
+    make_entry,
+    values_by_unit,
+    with_test_error,
+)
+from sweep.leaderboard.headline import ClassMeans, Lead, ReadScores, TestImages, Unit, compare_lines, read_class_means
 from sweep.leaderboard.rows import Row
-from sweep.leaderboard.stats import ALPHA, NORMAL_QUANTILE, Paired, against_best, interval
+from sweep.leaderboard.stats import ALPHA, compare_pairs, holm
 
-METRICS = {"auroc": "AUROC", "ap": "average precision", "fpr95": "FPR at 95 % TPR"}
-LOWER_IS_BETTER = frozenset({"fpr95"})
-NAME = ("study", "detector", "variant", "setting")  # columns that identify a configuration
-
-Unit = tuple[int, int]  # (split seed, training seed): intervals are over these
-Units = Mapping[str, Mapping[Unit, Row]]  # rows of one configuration by abnormal class and unit
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One number of a board.
-
-    Attributes:
-        mean, sd, half_width: over seeds, without diverged trials; the interval is a 95 % t-interval.  None
-            if there are too few values.
-        n, n_planned: seeds with a value, seeds planned.
-        diverged, failed: numbers of planned trials that ended so.
-        stale: number of trials with a result of an older revision only, which is not used here.
-        counted: the mean with diverged trials counting as chance; the basis of ranks and tests.
-        test_half_width: upper bound for the half-width of the 95 % interval for the finite test set, by
-            DeLong: errors of its seeds (and of a class mean's classes) count as equal.  AUROC only.
-        paper: the value that a paper printed for this cell.
-        best: True if no value in its column is better.
-    """
-
-    mean: float | None = None
-    sd: float | None = None
-    half_width: float | None = None
-    n: int = 0
-    n_planned: int = 0
-    diverged: int = 0
-    failed: int = 0
-    stale: int = 0
-    counted: float | None = None
-    test_half_width: float | None = None
-    paper: float | None = None
-    best: bool = False
-
-    @property
-    def difference(self) -> float | None:
-        """Our value minus the paper's."""
-        return None if self.mean is None or self.paper is None else self.mean - self.paper
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One configuration on a board.
-
-    Attributes:
-        axis, value: axis and value of a grid, otherwise None.
-        hyperparameters: those of its first trial, lambda among them.
-        supervised: True if labels of the reported class chose its hyperparameters.
-        trivial: True if the detector learns next to nothing.
-        cells: by abnormal class, those that were planned.
-        mean: averaged over classes within each seed, then over the seeds in which every class has a value.
-            Averaging within a seed first keeps in the interval the error that classes share.  With n = 0 the
-            mean is over all values that exist.
-        ranked: True if at least one seed has, for every class, a value or a divergence.  The classes are
-            those of the board; for a grid's configuration, its own.
-        contender: True if not significantly worse than the best ranked configuration, which is one too.
-        gap: class mean, divergence counting as chance, minus that of the best trivial detector over
-            the same classes; None for trivial detectors.
-        behind: best ranked configuration minus this one, over classes; None for the best, and without a test.
-        p_holm: p-value of that comparison, adjusted for the number of configurations.
-        parameters: number of trained parameters; None before any trial has ended.
-        train_seconds: mean over its trials.
-        cpu_hours, gpu_hours, usd: sums over its trials; None if nothing is known.
-    """
-
-    study: str
-    detector: str
-    variant: str
-    setting: str
-    axis: str | None
-    value: Any
-    supervised: bool
-    trivial: bool
-    cells: Mapping[str, Cell]
-    mean: Cell
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    ranked: bool = False
-    contender: bool = False
-    gap: float | None = None
-    behind: Paired | None = None
-    p_holm: float | None = None
-    parameters: int | None = None
-    train_seconds: float | None = None
-    cpu_hours: float | None = None
-    gpu_hours: float | None = None
-    usd: float | None = None
-
-    @property
-    def name(self) -> tuple[str, str, str, str]:
-        """Study, detector, variant and setting, which identify it on its board."""
-        return (self.study, self.detector, self.variant, self.setting)
+FEWEST_CLASSES = 6  # a test over fewer classes has almost no power, so there is none
+UNTRAINED = "untrained"  # variant of a network with its initial weights
 
 
 @dataclass(frozen=True)
@@ -127,11 +48,25 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Board:
-    """Configurations of one dataset and protocol, best first; those that cannot be ranked last.
+class Reference:
+    """The best trained configuration beside the best reference that is not trained, over the same classes.
 
     Attributes:
-        tested: True if `contender` is based on tests, which need two classes and two ranked configurations.
+        trained, untrained: their names.
+        lead: lead of the trained one; None without a test.
+    """
+
+    trained: tuple[str, str, str, str]
+    untrained: tuple[str, str, str, str]
+    lead: Lead | None
+
+
+@dataclass(frozen=True)
+class Board:
+    """Configurations of one dataset and protocol: complete ones first, by number of classes and then best first.
+
+    Attributes:
+        reference: comparison of the best trained configuration; None if there is none, or nothing to compare it with.
     """
 
     dataset: str
@@ -139,7 +74,7 @@ class Board:
     classes: tuple[str, ...]
     lines: tuple[Entry, ...]
     grids: tuple[Grid, ...]
-    tested: bool
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +96,7 @@ def build(
     evaluation: str = "clean",
     metric: str = "auroc",
     catalog: Mapping[str, DetectorInfo] = DETECTORS,
+    scores: ReadScores | None = None,
 ) -> Leaderboard:
     """Aggregate rows of `sweep.leaderboard.rows.build_rows`; their order does not matter.
 
@@ -169,7 +105,11 @@ def build(
         selection: "last", "val" or "oracle".
         evaluation: "clean", "legacy_ordered" or "legacy_shuffled".
         metric: "auroc", "ap" or "fpr95".
-        catalog: detectors by name; determines which are trivial and which variant is the default.
+        catalog: detectors by name; determines which are trivial, which are deterministic, and which variant is the
+            default.
+        scores: reads per-sample scores, for the error of the finite test set; None if there are none.
+
+    Configurations are compared for epochs that the test set did not choose, and for the clean evaluation.
 
     Raises:
         ValueError: if the metric is unknown, or two different trials claim one seed of one cell.
@@ -180,16 +120,20 @@ def build(
     for row in rows:
         if (row["selection"], row["evaluation"]) == (selection, evaluation):
             boards.setdefault((row["dataset"], row["protocol"]), []).append(row)
-    built = tuple(_board(found, metric, catalog) for _, found in sorted(boards.items()))
+    tested = evaluation == "clean" and selection != "oracle"
+    read = scores if metric == "auroc" else None
+    built = tuple(_board(found, metric, catalog, read, tested) for _, found in sorted(boards.items()))
     return Leaderboard(selection, evaluation, metric, built)
 
 
-def builder(rows: Iterable[Row], catalog: Mapping[str, DetectorInfo] = DETECTORS) -> Build:
+def builder(
+    rows: Iterable[Row], catalog: Mapping[str, DetectorInfo] = DETECTORS, scores: ReadScores | None = None
+) -> Build:
     """Return a function that builds each leaderboard of these rows once, by selection, evaluation and metric."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["selection"], row["evaluation"]), []).append(row)
-    return cache(lambda epoch, how, metric: build(found.get((epoch, how), ()), epoch, how, metric, catalog))
+    return cache(lambda epoch, how, metric: build(found.get((epoch, how), ()), epoch, how, metric, catalog, scores))
 
 
 def class_order(name: str) -> tuple[int, int, str]:
@@ -197,23 +141,27 @@ def class_order(name: str) -> tuple[int, int, str]:
     return (0, int(name), name) if name.isdecimal() else (1, 0, name)
 
 
-def _board(rows: list[Row], metric: str, catalog: Mapping[str, DetectorInfo]) -> Board:
+def _board(
+    rows: list[Row], metric: str, catalog: Mapping[str, DetectorInfo], scores: ReadScores | None, tested: bool
+) -> Board:
     classes = tuple(sorted({row["abnormal"] for row in rows}, key=class_order))
-    chance = _chance(rows, metric)
+    chance = chance_by_class(rows, metric)
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     configurations = _configurations(rows)
-    trivial = [units for units in configurations if _is_trivial(_first(units), catalog)]
+    trivial = [units for units in configurations if is_trivial(first_row(units), catalog)]
     lines = []
     for units in configurations:
-        line = _line(units, metric, chance, catalog)
-        if not line.trivial:
-            line = replace(line, gap=_gap(units, trivial, metric, chance, sign))
-        whole = line.axis is not None or len(line.cells) == len(classes)
-        lines.append(replace(line, ranked=line.ranked and whole))
+        line = make_entry(units, metric, chance, catalog)
+        lines.append(line if line.trivial else replace(line, gap=_gap(units, trivial, metric, chance, sign)))
     lines.sort(key=lambda line: _standing(line, sign))
-    shown, tested = _compare([line for line in lines if line.axis is None], classes, sign)
+    shown = _mark_best([line for line in lines if line.axis is None], classes, sign)
     grids = _grids([line for line in lines if line.axis is not None], configurations)
-    return Board(rows[0]["dataset"], rows[0]["protocol"], classes, shown, grids, tested)
+    reference = None
+    if tested:
+        tests = _Tests(configurations, metric, chance, sign, scores)
+        shown, reference = tests.lines(shown)
+        grids = tuple(tests.grid(grid) for grid in grids)
+    return Board(rows[0]["dataset"], rows[0]["protocol"], classes, tuple(shown), grids, reference)
 
 
 def _configurations(rows: list[Row]) -> list[Units]:
@@ -239,168 +187,159 @@ def _configurations(rows: list[Row]) -> list[Units]:
     ]
 
 
-def _first(units: Units) -> Row:
-    """Return one row of a configuration, for fields that are equal in all of them."""
-    return next(iter(next(iter(units.values())).values()))
-
-
-def _is_trivial(row: Row, catalog: Mapping[str, DetectorInfo]) -> bool:
-    return row["detector"] in catalog and catalog[row["detector"]].trivial
-
-
-def _chance(rows: list[Row], metric: str) -> dict[str, float]:
-    """Return the metric of random scores by class: AUROC 0.5, FPR equal to the TPR, precision equal to base rate."""
-    fixed = {"auroc": 0.5, "fpr95": 0.95}.get(metric)
-    ordered = sorted(rows, key=lambda row: row["base_rate"] or 0.0)
-    return {row["abnormal"]: (row["base_rate"] or 0.0) if fixed is None else fixed for row in ordered}
-
-
-def _values(units: Mapping[Unit, Row], metric: str, chance: float | None = None) -> dict[Unit, float]:
-    """Return the metric by unit; diverged trials are left out, or count as `chance`."""
-    ends = {unit: row[metric] if row["status"] == "ok" else chance for unit, row in units.items()}
-    return {u: v for u, v in ends.items() if v is not None and units[u]["status"] in ("ok", "diverged")}
-
-
-def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mapping[str, DetectorInfo]) -> Entry:
-    row = _first(units)
-    study, detector, variant, setting = (row[column] for column in NAME)
-    info = catalog.get(detector)
-    published = setting == "" and info is not None and variant == info.default_variant
-    cells = {}
-    for abnormal in units:
-        paper = printed_value(detector, row["dataset"], row["protocol"], abnormal, metric) if published else None
-        cell = _cell(units[abnormal], metric, chance[abnormal])
-        cells[abnormal] = replace(cell, paper=None if paper is None else paper.value)
-    mean, complete = _class_mean(units, metric, chance)
-    papers = [cell.paper for cell in cells.values() if cell.paper is not None]
-    widths = [cell.test_half_width for cell in cells.values() if cell.test_half_width is not None]
-    trials = {r["key"]: r for of_class in units.values() for r in of_class.values()}
-    known = {
-        name: [r[name] for _, r in sorted(trials.items()) if r[name] is not None]
-        for name in ("parameters", "train_seconds", "cpu_hours", "gpu_hours", "usd")
-    }
-    return Entry(
-        study,
-        detector,
-        variant,
-        setting,
-        axis=row["axis"],
-        value=row["lam"] if row["axis"] == "lambda" else row.get(f"hp_{row['axis']}"),
-        supervised=row["objective"] == "labelled",
-        trivial=_is_trivial(row, catalog),
-        cells=cells,
-        mean=replace(
-            mean,
-            paper=_mean(papers) if len(papers) == len(cells) else None,
-            test_half_width=_mean(widths) if len(widths) == len(cells) else None,
-        ),
-        hyperparameters={n[3:]: v for n, v in row.items() if n.startswith("hp_") and v is not None}
-        | {"lambda": row["lam"]},
-        ranked=complete,
-        parameters=max(known["parameters"], default=None),
-        train_seconds=_mean(known["train_seconds"]),
-        cpu_hours=_sum(known["cpu_hours"]),
-        gpu_hours=_sum(known["gpu_hours"]),
-        usd=_sum(known["usd"]),
-    )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return interval(values).mean if values else None
-
-
-def _sum(values: Sequence[float]) -> float | None:
-    return math.fsum(values) if values else None
-
-
-def _cell(units: Mapping[Unit, Row], metric: str, chance: float) -> Cell:
-    values = list(_values(units, metric).values())
-    counted = _mean(list(_values(units, metric, chance).values()))
-    cell = _ends(Cell(n_planned=len(units), counted=counted), units.values())
-    if not values:
-        return cell
-    errors = [r["auroc_se"] for r in units.values() if r["status"] == "ok" and r["auroc_se"] is not None]
-    width = NORMAL_QUANTILE * interval(errors).mean if metric == "auroc" and len(errors) == len(values) else None
-    return replace(cell, n=len(values), test_half_width=width, **interval(values)._asdict())
-
-
-def _class_mean(units: Units, metric: str, chance: Mapping[str, float]) -> tuple[Cell, bool]:
-    """Return `Entry.mean`, and whether any seed has a value or a divergence in every class."""
-    planned = sorted({unit for of_class in units.values() for unit in of_class})
-
-    def by_unit(values: Sequence[Mapping[Unit, float]]) -> list[float]:
-        complete = [unit for unit in planned if all(unit in of_class for of_class in values)]
-        return [interval([of_class[unit] for of_class in values]).mean for unit in complete]
-
-    counted = by_unit([_values(units[abnormal], metric, chance[abnormal]) for abnormal in units])
-    plain = [_values(of_class, metric) for of_class in units.values()]
-    rows = (row for of_class in units.values() for row in of_class.values())
-    cell = _ends(Cell(n_planned=len(planned), counted=_mean(counted)), rows)
-    if means := by_unit(plain):
-        return replace(cell, n=len(means), **interval(means)._asdict()), True
-    partial = [interval(list(values.values())).mean for values in plain if values]
-    return replace(cell, mean=_mean(partial)), bool(counted)
-
-
-def _ends(cell: Cell, rows: Iterable[Row]) -> Cell:
-    statuses = [row["status"] for row in rows]
-    diverged, failed, stale = (statuses.count(end) for end in ("diverged", "failed", "stale"))
-    return replace(cell, diverged=diverged, failed=failed, stale=stale)
-
-
 def _gap(units: Units, trivial: list[Units], metric: str, chance: Mapping[str, float], sign: float) -> float | None:
     """Return how far this configuration is above the best trivial one, over the classes of this one."""
-    own = _class_mean(units, metric, chance)[0].counted
+    own = class_mean(units, metric, chance).counted
     rivals = [
-        _class_mean({abnormal: rival[abnormal] for abnormal in units}, metric, chance)[0].counted
+        class_mean({abnormal: rival[abnormal] for abnormal in units}, metric, chance).counted
         for rival in trivial
-        if _first(rival)["axis"] is None and set(units) <= set(rival)
+        if first_row(rival)["axis"] is None and set(units) <= set(rival)
     ]
     means = [sign * mean for mean in rivals if mean is not None]
     return own - sign * max(means) if own is not None and means else None
 
 
-def _standing(line: Entry, sign: float) -> tuple[bool, bool, float, tuple[str, ...]]:
-    """Return the sort key of a configuration: ranked ones first, best first, then by name."""
+def _standing(line: Entry, sign: float) -> tuple[bool, int, bool, float, tuple[str, ...]]:
+    """Return the sort key of a configuration: complete ones first, with most classes, best first, then by name."""
     mean = line.mean.counted if line.ranked else line.mean.mean
-    return (not line.ranked, mean is None, 0.0 if mean is None else -sign * mean, line.name)
+    return (not line.ranked, -len(line.cells), mean is None, 0.0 if mean is None else -sign * mean, line.name)
 
 
-def _compare(lines: list[Entry], classes: tuple[str, ...], sign: float) -> tuple[tuple[Entry, ...], bool]:
-    """Mark the best of every column, and the ranked configurations that may be as good as the first.
+def groups(lines: Iterable[Entry]) -> list[list[Entry]]:
+    """Group the complete configurations by their classes, in order: only these are compared with each other."""
+    found: dict[tuple[str, ...], list[Entry]] = {}
+    for line in lines:
+        if line.ranked:
+            found.setdefault(tuple(line.cells), []).append(line)
+    return list(found.values())
+
+
+def _mark_best(lines: list[Entry], classes: tuple[str, ...], sign: float) -> list[Entry]:
+    """Mark the best of every column: among complete configurations, if there are any.
 
     A diverged trial counts as chance, so that a detector cannot win by the mean of its remaining trials.
     """
-    columns = [[line.cells.get(abnormal, Cell()).counted for line in lines] for abnormal in classes]
-    columns.append([line.mean.counted if line.ranked else None for line in lines])
-    tops = [max((sign * value for value in column if value is not None), default=None) for column in columns]
+    able = [line for line in lines if line.ranked] or lines
+    leaders = {line.name for line in next(iter(groups(lines)), ())}
 
-    def marked(cell: Cell, value: float | None, top: float | None) -> Cell:
-        return replace(cell, best=value is not None and sign * value == top)
+    def best(values: Iterable[float | None]) -> float | None:
+        return max((sign * value for value in values if value is not None), default=None)
 
-    ranked = [line for line in lines if line.ranked]
-    tested = len(ranked) > 1 and len(classes) > 1
-    compared: dict[tuple[str, ...], dict[str, Any]] = {}
-    if tested:
-        compared[ranked[0].name] = {"contender": True}
-        means = [[c for name in classes if (c := line.cells[name].counted) is not None] for line in ranked]
-        for line, (behind, p_holm) in zip(ranked[1:], against_best(means[0], means[1:]), strict=True):
-            compared[line.name] = {"contender": p_holm > ALPHA, "behind": behind, "p_holm": p_holm}
-    top_of = dict(zip(classes, tops[:-1], strict=True))
-    return tuple(
+    tops = {name: best(line.cells[name].counted for line in able if name in line.cells) for name in classes}
+    top = best(line.mean.counted for line in able if line.name in leaders)
+
+    def marked(cell: Cell, top: float | None) -> Cell:
+        return replace(cell, best=cell.counted is not None and sign * cell.counted == top)
+
+    return [
         replace(
             line,
-            cells={name: marked(cell, cell.counted, top_of[name]) for name, cell in line.cells.items()},
-            mean=marked(line.mean, line.mean.counted if line.ranked else None, tops[-1]),
-            **compared.get(line.name, {}),
+            cells={n: marked(cell, tops[n] if line in able else None) for n, cell in line.cells.items()},
+            mean=marked(line.mean, top if line.name in leaders else None),
         )
         for line in lines
-    ), tested
+    ]
+
+
+class _Tests:
+    """Comparisons of the configurations of one board.
+
+    Args:
+        configurations: rows of all of them.
+        metric, chance, sign: see `_board`.
+        scores: reads scores; None without the error of the test set.
+    """
+
+    def __init__(
+        self,
+        configurations: Iterable[Units],
+        metric: str,
+        chance: Mapping[str, float],
+        sign: float,
+        scores: ReadScores | None,
+    ) -> None:
+        self._rows = {tuple(first_row(units)[column] for column in NAME): units for units in configurations}
+        self._metric, self._chance, self._sign, self._scores = metric, chance, sign, scores
+        self._images = TestImages()
+
+    def _read(self, line: Entry) -> ClassMeans:
+        units = self._rows[line.name]
+        values = [values_by_unit(units[name], self._metric, self._chance[name]) for name in units]
+        return read_class_means(values, list(units.values()), line.exact, self._images, self._scores)
+
+    def lines(self, lines: Sequence[Entry]) -> tuple[list[Entry], Reference | None]:
+        """Compare the configurations of each group with its first, and the best trained one with a reference."""
+        found = {line.name: line for line in lines}
+        reference = None
+        for number, group in enumerate(groups(lines)):
+            ends = [next((line for line in group if is_reference(line) == wanted), None) for wanted in (False, True)]
+            kept: set[tuple[str, ...]] = {line.name for line in ends if line is not None}
+            means: dict[tuple[str, ...], ClassMeans] = {}
+            compared = list(self._against(group[0], group, means, kept))
+            found |= {line.name: line for line in _over_classes(compared)}
+            trained, untrained = ends
+            if number == 0 and trained is not None and untrained is not None:
+                lead = compare_lines(means[trained.name], means[untrained.name], self._sign)
+                reference = Reference(trained.name, untrained.name, lead)
+        return list(found.values()), reference
+
+    def grid(self, grid: Grid) -> Grid:
+        """Compare the values of a grid with its default."""
+        default = next((line for line in grid.lines if line.ranked and line.value == grid.default), None)
+        if default is None:
+            return grid
+        alike = [line for line in grid.lines if line.ranked and line.cells.keys() == default.cells.keys()]
+        compared = {line.name: line for line in self._against(default, alike, {}, set())}
+        return replace(grid, lines=tuple(compared.get(line.name, line) for line in grid.lines))
+
+    def _against(
+        self, first: Entry, lines: Sequence[Entry], means: dict[tuple[str, ...], ClassMeans], kept: set[tuple[str, ...]]
+    ) -> Iterator[Entry]:
+        """Yield the lines with their comparison with the first; put the class means of `kept` ones into `means`."""
+        best = self._read(first)
+        leads: dict[tuple[str, ...], Lead] = {}
+        errors = {first.name: best.standard_error}
+        for line in lines:
+            found = best if line is first else self._read(line)
+            errors[line.name] = found.standard_error
+            if line.name in kept:
+                means[line.name] = found
+            lead = None if line is first else compare_lines(best, found, self._sign)
+            if lead is not None:
+                leads[line.name] = lead
+        adjusted = dict(zip(leads, holm([lead.p for lead in leads.values()]), strict=True))
+        for line in lines:
+            whole = with_test_error(line, errors[line.name]) if line.exact else line
+            if line is first:
+                yield replace(whole, contender=bool(leads))
+            elif line.name in leads:
+                p = adjusted[line.name]
+                yield replace(whole, behind=leads[line.name], p_holm=p, contender=p > ALPHA)
+            else:
+                yield whole
+
+
+def is_reference(line: Entry) -> bool:
+    """Return True if nothing of a configuration is trained."""
+    return line.trivial or line.variant == UNTRAINED
+
+
+def _over_classes(group: Sequence[Entry]) -> Iterator[Entry]:
+    """Yield the lines of a group with their comparison with the first over classes, if there are enough of them."""
+    values = [[cell.counted for cell in line.cells.values() if cell.counted is not None] for line in group]
+    if len(group) < 2 or len(group[0].cells) < FEWEST_CLASSES:
+        yield from group
+        return
+    pairs = [compare_pairs(values[0], other) for other in values[1:]]
+    adjusted = holm([pair.p for pair in pairs])
+    yield group[0]
+    for line, pair, p in zip(group[1:], pairs, adjusted, strict=True):
+        yield replace(line, over_classes=pair, over_classes_holm=p)
 
 
 def _grids(lines: list[Entry], configurations: list[Units]) -> tuple[Grid, ...]:
     """Return one grid per study, detector, variant and axis."""
-    central = {tuple(row[column] for column in NAME) for row in map(_first, configurations) if row["centre"]}
+    central = {tuple(row[column] for column in NAME) for row in map(first_row, configurations) if row["centre"]}
     found: dict[tuple[str, str, str, str], list[Entry]] = {}
     for line in lines:
         found.setdefault((*line.name[:3], str(line.axis)), []).append(line)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from models.catalog import DETECTORS, DetectorInfo
 from sweep.errors import UserError
-from sweep.leaderboard.board import NAME, class_order
+from sweep.leaderboard.board import class_order
+from sweep.leaderboard.entry import NAME
 from sweep.leaderboard.rows import Row, samples_of
 from sweep.leaderboard.stats import NORMAL_QUANTILE, Difference, Paired, compare_pairs, holm, interval, normal_p, welch
 
@@ -167,7 +168,7 @@ def _side(rows: Sequence[Row], scores: Callable[[str], pa.Table]) -> _Side | Non
     parts = []
     for row in rows:
         ids, labels, values = samples_of(scores(row["key"]), row["evaluation"], row["epoch"], row["lam"])
-        parts.append((ids, influence(labels, values) / len(rows)))
+        parts.append((ids.to_numpy(zero_copy_only=False), influence(labels, values) / len(rows)))
     return _Side({(row["split_seed"], row["seed"]): row["auroc"] for row in rows}, *_sum_by_id(parts))
 
 

@@ -217,14 +217,14 @@ def select_scores(table: pa.Table, evaluation: str, epoch: int) -> pa.Table:
 
 
 def samples_of(table: pa.Table, evaluation: str, epoch: int, lam: float | None) -> tuple[Any, Any, Any]:
-    """Return ids, labels and scores of the test samples, [N] each.  Arguments are those of `judge`.
+    """Return ids (a pyarrow array), labels and scores of the test samples, [N] each.  Arguments are those of `judge`.
 
     Ids are None if the table has none.
     """
     chosen = select_scores(table, evaluation, epoch)
     names = ("score",) if lam is None else ("reconstruction", "latent")
     mixed = combine({name: chosen[name].to_numpy() for name in names}, lam)
-    ids = chosen["sample_id"].to_numpy() if "sample_id" in chosen.column_names else None
+    ids = chosen["sample_id"].combine_chunks() if "sample_id" in chosen.column_names else None
     return ids, chosen["label"].to_numpy(), mixed
 
 
@@ -301,9 +301,17 @@ def scores(ledger: Ledger, key: str) -> pa.Table:
     Raises:
         StoreError: if there are none, or they are damaged.
     """
+    return parse_scores(key, ledger.file(key, SCORES))
+
+
+def parse_scores(key: str, data: bytes) -> pa.Table:
+    """Return the table of scores.parquet of a trial.
+
+    Raises:
+        Damaged: it is none.
+    """
     import pyarrow.parquet as pq
 
-    data = ledger.file(key, SCORES)
     with reading(f"trials/{key}/{SCORES}"):
         return checked_scores(pq.read_table(io.BytesIO(data)))
 

@@ -169,6 +169,67 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Difference:
     return Difference(difference, _t_quantile(degrees) * math.sqrt(variance), p)
 
 
+def add_variances(difference: float, seeds: float, degrees: float, test: float) -> Difference:
+    """Test a difference whose variance has two parts: one from few seeds, and one that is known well.
+
+    The squared critical value is r^2 t^2 + (1 - r^2) z^2, with t of the seeds' degrees of freedom, z of the normal
+    distribution, and r the share of the seeds in the variance.  For normal errors and 3 seeds the interval covers 94.2
+    to 95.6 %, whatever the true share.  Welch-Satterthwaite's degrees of freedom would give down to 92.2 %, because the
+    share is estimated from so few seeds (`python -m tests.benchmarks.coverage`).
+
+    Args:
+        difference: difference of two means.
+        seeds: its variance from the seeds, with `degrees` degrees of freedom.
+        test: its variance from the finite test set.
+    """
+    from scipy.special import ndtri, stdtrit
+
+    total = seeds + test
+    if total == 0.0:
+        return Difference(difference, 0.0, 1.0 if difference == 0.0 else 0.0)
+    share = (seeds / total) ** 2
+
+    def squared(p: float) -> float:
+        found = (1.0 - share) * ndtri(p / 2.0) ** 2
+        return float(found + share * stdtrit(degrees, p / 2.0) ** 2 if share else found)
+
+    low, high = -300.0, 0.0  # of the decimal logarithm of p
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if squared(10.0**middle) * total > difference**2 else (low, middle)
+    return Difference(difference, math.sqrt(squared(ALPHA) * total), 10.0**high if difference else 1.0)
+
+
+def logit_interval(values: Sequence[float], step: float) -> tuple[float, float]:
+    """Return the 95 % t-interval of values in [0, 1], computed on the logit scale, so that it stays in [0, 1].
+
+    For the AUROCs of 3 seeds it covers 95 to 96 % where the plain t-interval covers 92 to 95 % and often leaves [0, 1]
+    (`python -m tests.benchmarks.coverage`).
+
+    Args:
+        values: two or more numbers in [0, 1], for example AUROC by seed.
+        step: smallest difference of two values; nothing is known to be nearer to 0 or 1 than half of it.
+    """
+    from scipy.special import expit, logit
+
+    clipped = [min(max(value, step / 2.0), 1.0 - step / 2.0) for value in values]
+    if len(set(clipped)) == 1:
+        return min(values), max(values)
+    mean, _, half_width = interval([float(logit(value)) for value in clipped])
+    assert half_width is not None
+    return float(expit(mean - half_width)), float(expit(mean + half_width))
+
+
+def logit_range(value: float, error: float) -> tuple[float, float]:
+    """Return the 95 % interval of a value in [0, 1] with a known standard error, computed on the logit scale."""
+    from scipy.special import expit, logit
+
+    if not 0.0 < value < 1.0 or error == 0.0:
+        return value, value
+    centre, half_width = float(logit(value)), NORMAL_QUANTILE * error / (value * (1.0 - value))
+    return float(expit(centre - half_width)), float(expit(centre + half_width))
+
+
 def normal_p(z: float) -> float:
     """Return the two-sided p-value of a standard normal z."""
     return math.erfc(abs(z) / math.sqrt(2.0))
@@ -200,23 +261,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def against_best(best: Sequence[float], others: Sequence[Sequence[float]]) -> list[tuple[Paired, float]]:
-    """Compare each of `others` with the row that has the best observed mean.
-
-    Returns best minus other, with the Holm-adjusted p.  A detector that truly is the best has an adjusted p at
-    or below alpha with a probability below alpha.  This holds although the rival was picked for its high mean.
-    An error would need a p below alpha against some rival.  Each rival is tested two-sided at its share of
-    alpha, and only one direction can be an error.  The bound holds for each detector by itself, and not for all
-    of several equal ones together.
-
-    Args:
-        best: one value per class of the best row, seeds averaged.
-        others: the same classes of each other row.
-    """
-    found = [compare_pairs(best, other) for other in others]
-    return list(zip(found, holm([comparison.p for comparison in found]), strict=True))
 
 
 @lru_cache(maxsize=256)

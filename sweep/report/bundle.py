@@ -58,7 +58,7 @@ FILE: Shape = {"sha256": str}  # entry of a file in bundle.json
 DAMAGED_ZIP = (
     zipfile.BadZipFile, RuntimeError, ValueError, EOFError, KeyError, IndexError, OverflowError, struct.error
 )  # fmt: skip
-SCORE_COLUMNS = ("label", "part", "evaluation", "epoch", "score", "reconstruction", "latent")
+SCORE_COLUMNS = ("sample_id", "label", "part", "evaluation", "epoch", "score", "reconstruction", "latent")
 
 
 def pack(

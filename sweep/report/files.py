@@ -18,7 +18,8 @@ from sweep.console import printable
 from sweep.files import write_atomically
 from sweep.leaderboard import papers
 from sweep.leaderboard.audit import audits
-from sweep.leaderboard.board import METRICS, Board, Build, Cell, Entry, Leaderboard, builder
+from sweep.leaderboard.board import Board, Build, Leaderboard, builder
+from sweep.leaderboard.entry import METRICS, Cell, Entry
 from sweep.leaderboard.rows import Row, to_parquet
 from sweep.leaderboard.runtime import Runtime
 from sweep.report import latex, markdown
@@ -29,10 +30,11 @@ from sweep.spec.trial import SELECTIONS
 
 CSV_COLUMNS = (
     "detector", "variant", "dataset", "protocol", "abnormal", "selection", "evaluation", "metric", "mean",
-    "sd", "n", "n_planned", "ci_low", "ci_high", "paper", "difference", "study", "setting",
-    "test_half_width", "diverged", "failed", "stale", "counted", "gap", "behind", "behind_half_width",
-    "effect", "p", "p_holm", "p_signed_rank", "parameters", "train_seconds", "cpu_hours", "gpu_hours", "usd",
-    "paper_source", "paper_why_different",
+    "sd", "n", "n_planned", "low", "high", "least", "most", "n_normal", "n_abnormal", "paper", "difference", "study",
+    "setting", "test_half_width", "diverged", "failed", "stale", "counted", "gap", "ranked", "leader_ahead",
+    "leader_ahead_low", "leader_ahead_high", "leader_ahead_p_holm", "se_seeds", "se_test_set", "classes_ahead",
+    "classes_half_width", "effect", "classes_p", "classes_p_holm", "p_signed_rank", "parameters", "train_seconds",
+    "cpu_hours", "gpu_hours", "usd", "paper_source", "paper_why_different",
 )  # fmt: skip
 RUNTIME_COLUMNS = (
     "detector", "variant", "dataset", "size", "batch_size", "milliseconds", "low", "high", "n", "hardware", "numerics",
@@ -168,15 +170,12 @@ def json_text(leaderboards: Iterable[Leaderboard], provenance: Mapping[str, obje
 
 
 def _csv_row(leaderboard: Leaderboard, board: Board, line: Entry, abnormal: str, cell: Cell) -> list[object]:
-    mean, difference = (cell.mean, cell.difference) if cell.n else (None, None)
-    low = high = None
-    if mean is not None and cell.half_width is not None:
-        low, high = mean - cell.half_width, mean + cell.half_width
     names = [line.detector, line.variant, board.dataset, board.protocol, abnormal]
     how = [leaderboard.selection, leaderboard.evaluation, leaderboard.metric]
-    numbers = [mean, cell.sd, cell.n, cell.n_planned, low, high, cell.paper, difference]
+    numbers = [cell.mean, cell.sd, cell.n, cell.n_planned, cell.low, cell.high, cell.least, cell.most]
+    numbers += [cell.n_normal, cell.n_abnormal, cell.paper, cell.difference]
     ends = [cell.test_half_width, cell.diverged, cell.failed, cell.stale, cell.counted]
-    whole = _csv_of_line(line) if abnormal == "mean" else [None] * 12
+    whole = _csv_of_line(line) if abnormal == "mean" else [None] * 19
     own = [escape_csv_name(line.study), escape_csv_name(line.setting)]
     return [
         *map(escape_csv_name, names),
@@ -190,11 +189,23 @@ def _csv_row(leaderboard: Leaderboard, board: Board, line: Entry, abnormal: str,
 
 
 def _csv_of_line(line: Entry) -> list[object]:
-    tested: list[object] = [None] * 6
-    if line.behind is not None:
-        behind = line.behind
-        tested = [behind.mean, behind.half_width, behind.effect, behind.p, line.p_holm, behind.p_signed_rank]
-    return [line.gap, *tested, line.parameters, line.train_seconds, line.cpu_hours, line.gpu_hours, line.usd]
+    ahead: list[object] = [None] * 6
+    if (lead := line.behind) is not None:
+        ahead = [lead.mean, lead.low, lead.high, line.p_holm, lead.seeds, lead.test]
+    classes: list[object] = [None] * 6
+    if (pair := line.over_classes) is not None:
+        classes = [pair.mean, pair.half_width, pair.effect, pair.p, line.over_classes_holm, pair.p_signed_rank]
+    return [
+        line.gap,
+        line.ranked,
+        *ahead,
+        *classes,
+        line.parameters,
+        line.train_seconds,
+        line.cpu_hours,
+        line.gpu_hours,
+        line.usd,
+    ]
 
 
 def _csv_paper(leaderboard: Leaderboard, board: Board, line: Entry, abnormal: str, cell: Cell) -> list[object]:

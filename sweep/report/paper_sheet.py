@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from models.catalog import DETECTORS
 from sweep.leaderboard import papers
-from sweep.leaderboard.board import METRICS, Board, Entry, Leaderboard
+from sweep.leaderboard.board import Board, Leaderboard
+from sweep.leaderboard.entry import METRICS, Entry
 from sweep.report.sheet import CLASS_GROUP, CLASS_MEAN, Sheet, SheetCell, board_title, decimal, line_label, value_text
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,8 +14,9 @@ from sweep.console import printable
 from sweep.errors import UserError, unknown
 from sweep.files import write_atomically
 from sweep.leaderboard.audit import audits
-from sweep.leaderboard.board import METRICS, Build, builder
-from sweep.leaderboard.rows import Row, provenance, rows, scores
+from sweep.leaderboard.board import Build, builder
+from sweep.leaderboard.entry import METRICS
+from sweep.leaderboard.rows import Row, parse_scores, provenance, rows, scores
 from sweep.leaderboard.runtime import Runtime, read_runtimes
 from sweep.plan.status import SweepStatus
 from sweep.report.files import all_leaderboards, companion, write, write_sheets
@@ -25,6 +26,8 @@ from sweep.store.base import ObjectNotFound
 from sweep.store.ledger import SCORES, Damaged, Ledger
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from sweep.plan.platform import Platform
     from sweep.report.bundle import Bundle
     from sweep.spec.sweep import Sweep
@@ -69,7 +72,7 @@ class Report:
         self.damaged: dict[str, Damaged] = dict(status.damaged)
         self.rows: list[Row] = rows(status, ledger, usd_per_hour, self.damaged)
         self.timed: list[Runtime] = read_runtimes(status, ledger, self.damaged)
-        self._built: Build = builder(self.rows)
+        self._built: Build = builder(self.rows, scores=self._tables)
 
     def show(self, console: Console) -> None:
         """Print the boards."""
@@ -131,6 +134,20 @@ class Report:
             timed=self.timed,
         )
         return write_atomically(folder / "report.html", text.encode())
+
+    def _tables(self, keys: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Yield per-sample scores of trials by key, without those that are damaged or missing."""
+        left = list(keys)
+        while left:
+            try:
+                for key, data in self._ledger.files(tuple(left), SCORES):
+                    table = parse_scores(key, data)
+                    left.remove(key)
+                    yield key, table
+            except Damaged as error:
+                self.damaged.setdefault(left.pop(0), error)
+            except ObjectNotFound:  # an older version stored the result and no scores
+                left.pop(0)
 
     def _read(self, path: str) -> bytes | None:
         _, key, name = path.split("/")

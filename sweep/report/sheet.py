@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from models.catalog import DETECTORS
-from sweep.leaderboard.board import METRICS, Board, Entry, Leaderboard
+from sweep.leaderboard.board import Board, Leaderboard
+from sweep.leaderboard.entry import METRICS, Cell, Entry
 
 CLASS_MEAN = "class mean"
 CLASS_GROUP = "abnormal class"
@@ -76,6 +77,71 @@ def line_label(line: Entry, lines: Sequence[Entry]) -> str:
     study = f"({line.study})" if len(alike) > 1 else ""
     parts = (line.detector, variant, line.setting, study)
     return " ".join(part for part in parts if part) + ("‡" if line.supervised else "")
+
+
+def cell_text(cell: Cell) -> str:
+    """Format a cell with the range of its seeds and its marks, e.g. "0.718 (0.443-0.912) (2/3)†".
+
+    A deterministic detector has no seeds, and shows its interval instead.
+    """
+    text = decimal(cell.mean)
+    if cell.n > 1:
+        text += f" ({decimal(cell.least)}-{decimal(cell.most)})"
+    elif cell.low is not None:
+        text += f" {interval_text(cell.low, cell.high)}"
+    return text + _marks(cell)
+
+
+def mean_text(cell: Cell) -> str:
+    """Format a class mean with its 95 % interval and its marks, e.g. "0.718 [0.521, 0.871] (2/3)†"."""
+    text = decimal(cell.mean)
+    return (text if cell.low is None else f"{text} {interval_text(cell.low, cell.high)}") + _marks(cell)
+
+
+def interval_text(low: float | None, high: float | None, form: str = ".3f") -> str:
+    """Format an interval, e.g. "[0.521, 0.871]"."""
+    return f"[{decimal(low, form)}, {decimal(high, form)}]"
+
+
+def _marks(cell: Cell) -> str:
+    count = f" ({cell.n}/{cell.n_planned})" if cell.n < cell.n_planned else ""
+    return count + ("†" if cell.diverged else "") + ("✗" if cell.failed else "") + ("§" if cell.stale else "")
+
+
+def explain_marks(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield an explanation of each mark that occurs in the cells."""
+    if any(cell.n < cell.n_planned for cell in cells):
+        yield "(2/3): seeds with a value / seeds planned."
+    if any(cell.mean is None for cell in cells):
+        yield "- no value."
+    if any(cell.stale for cell in cells):
+        yield "§ a trial has only a result of older code or another arithmetic: not counted, and the trial runs again."
+    if any(cell.failed for cell in cells):
+        yield "✗ a trial failed."
+    if any(cell.diverged for cell in cells):
+        yield "† a trial diverged: the mean excludes it; ranking, tests and gap count it as chance."
+
+
+def explain_intervals(lines: Sequence[Entry], metric: str) -> Iterator[str]:
+    """Yield what the intervals of some lines are, and over how many seeds."""
+    if counts := seeds_text(lines):
+        yield (
+            f"[low, high]: 95 % t-interval over {counts} on the logit scale; the class mean is averaged over classes "
+            "within each seed first."
+        )
+    if any(line.exact for line in lines):
+        what = "[low, high] is DeLong's 95 % interval for the finite test set" if metric == "auroc" else "no interval"
+        yield f"A deterministic detector (knn, pca, ...) has no seeds: {what}."
+    if any(line.mean.n == 1 and not line.exact for line in lines):
+        yield "A single seed has no interval."
+
+
+def seeds_text(lines: Sequence[Entry]) -> str:
+    """Return the number of seeds of the lines that have several, e.g. "5 seeds" or "3 to 5 seeds"; "" without any."""
+    counts = sorted({cell.n for line in lines for cell in (line.mean, *line.cells.values()) if cell.n > 1})
+    if not counts:
+        return ""
+    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
 def decimal(value: float | None, form: str = ".3f") -> str:

@@ -7,19 +7,22 @@ from collections.abc import Iterator, Sequence
 from models.catalog import DETECTORS
 from sweep.leaderboard import papers
 from sweep.leaderboard.audit import Audit
-from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Cell, Entry, Grid, Leaderboard
+from sweep.leaderboard.board import Board, Grid, Leaderboard
 from sweep.leaderboard.comparison import CellComparison, Comparison, full_name, short_name
+from sweep.leaderboard.entry import METRICS, Entry
 from sweep.leaderboard.runtime import Milliseconds, Runtime
+from sweep.report.board_sheets import board_sheets
 from sweep.report.paper_sheet import paper_sheet
 from sweep.report.sheet import (
-    CLASS_GROUP,
     CLASS_MEAN,
     Sheet,
     SheetCell,
     averaged_over,
     board_title,
-    decimal,
+    explain_intervals,
+    explain_marks,
     line_label,
+    mean_text,
     probability,
     value_text,
 )
@@ -35,6 +38,7 @@ def sheets(
     audited: Sequence[Audit] = (),
     other: Leaderboard | None = None,
     timed: Sequence[Runtime] = (),
+    beside: Sequence[Leaderboard] = (),
 ) -> Iterator[Sheet]:
     """Build the sheets: each board with its comparisons, papers and grids; then audits and runtimes.
 
@@ -43,15 +47,12 @@ def sheets(
         audited: result of `sweep.leaderboard.audit.audits`.
         other: the same rows by the other metric that a printed value may be (see `sweep.report.files.companion`).
         timed: result of `sweep.leaderboard.runtime.runtimes`.
+        beside: the same rows by further metrics, whose class means stand on each board.
     """
     others = {(board.dataset, board.protocol): board for board in (other.boards if other else ())}
     for board in leaderboard.boards:
         if board.lines:
-            yield _board_sheet(leaderboard, board)
-        if any(line.mean.test_half_width is not None for line in board.lines):
-            yield _test_set_sheet(leaderboard, board)
-        if any(line.behind is not None for line in board.lines):
-            yield _comparison_sheet(leaderboard, board)
+            yield from board_sheets(leaderboard, board, beside)
         if any(cell.paper is not None for line in board.lines for cell in line.cells.values()):
             yield paper_sheet(leaderboard, board, other, others.get((board.dataset, board.protocol)))
         for grids in by_axis(board.grids):
@@ -60,85 +61,6 @@ def sheets(
         yield _audit_sheet(audit, METRICS[leaderboard.metric])
     if timed:
         yield _runtime_sheet(timed)
-
-
-def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
-    lines = board.lines
-    extra: dict[str, list[SheetCell]] = {}
-    if any(line.mean.diverged for line in lines):
-        extra["diverged = chance"] = [SheetCell(decimal(line.mean.counted), line.mean.best) for line in lines]
-    if any(line.gap is not None for line in lines):
-        extra["gap"] = [SheetCell("" if line.trivial else decimal(line.gap, "+.3f")) for line in lines]
-    if any(line.parameters is not None for line in lines):
-        extra["parameters"] = [SheetCell("-" if n.parameters is None else f"{n.parameters:,}") for n in lines]
-    if any(line.train_seconds is not None for line in lines):
-        extra["train s"] = [SheetCell(_seconds(line.train_seconds)) for line in lines]
-    if any(_cost(line) for line in lines):
-        extra["cost"] = [SheetCell(_cost(line) or "-") for line in lines]
-    shown = []
-    for index, line in enumerate(lines):
-        mark = "≈" if board.tested and line.contender and not line.mean.best else ""
-        prefix = "" if line.ranked or line.mean.mean is None else "~"
-        mean = SheetCell(prefix + _number(line.mean) + mark, line.mean.best, line.name)
-        classes = [_entry(line, abnormal) for abnormal in board.classes]
-        entries = (mean, *(column[index] for column in extra.values()), *classes)
-        shown.append((line.trivial, (line_label(line, lines), entries)))
-    sections = tuple(
-        (heading, tuple(line for is_trivial, line in shown if is_trivial == trivial))
-        for heading, trivial in (("", False), ("trivial detectors", True))
-    )
-    return Sheet(
-        board_title(leaderboard, board),
-        "detector",
-        (CLASS_MEAN, *extra, *board.classes),
-        tuple(section for section in sections if section[1]),
-        tuple(_captions(leaderboard, board)),
-        lead=1 + len(extra),
-        group=CLASS_GROUP,
-    )
-
-
-def _test_set_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
-    lines = []
-    for line in board.lines:
-        cells = (line.mean, *(line.cells.get(abnormal, Cell()) for abnormal in board.classes))
-        lines.append((line_label(line, board.lines), tuple(SheetCell(_width(cell.test_half_width)) for cell in cells)))
-    caption = (
-        "Uncertainty from the finite test set: half-width of DeLong's 95 % interval, separate from the interval over "
-        "seeds.  Seeds and classes share test images.  Their errors are treated as fully correlated, so each "
-        "half-width is an upper bound."
-    )
-    title = f"{board_title(leaderboard, board)}, finite test set"
-    return Sheet(title, "detector", (CLASS_MEAN, *board.classes), (("", tuple(lines)),), (caption,))
-
-
-COMPARISON = ("best minus this", "d_z", "classes won", "p", "p Holm", "p signed rank")
-
-
-def _comparison_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
-    best = next(line for line in board.lines if line.ranked)
-    lines = []
-    for line in board.lines:
-        found = line.behind
-        if found is None or line.p_holm is None:
-            continue
-        effect = "-" if found.effect is None else f"{found.effect:+.2f}"
-        won = f"{found.wins:g}/{found.n}"
-        numbers = (probability(found.p), probability(line.p_holm), probability(found.p_signed_rank))
-        texts = (f"{found.mean:+.3f} ± {found.half_width:.3f}", effect, won, *numbers)
-        lines.append((line_label(line, board.lines), tuple(SheetCell(text) for text in texts)))
-    captions = (
-        "Unit of analysis: the class, averaged over seeds; a diverged trial counts as chance.  best minus this: mean "
-        "difference with its 95 % t-interval over classes.  d_z: Cohen's d for pairs, the mean difference divided by "
-        "the standard deviation of the differences.  p: paired t test.  p Holm: adjusted for "
-        f"{len(lines)} comparison{'s' if len(lines) > 1 else ''} with the best.  p signed rank: Wilcoxon's exact "
-        "signed-rank test, which needs 6 classes to reach 5 %.",
-        "Caution: classes of one dataset are dependent: they share training and test images, and a class that is "
-        "normal in one column is abnormal in another.  Treat p as approximate, and draw no conclusion about other "
-        "datasets.",
-    )
-    title = f"{board_title(leaderboard, board)}, {line_label(best, board.lines)} against the others"
-    return Sheet(title, "detector", COMPARISON, (("", tuple(lines)),), captions)
 
 
 def by_axis(grids: Sequence[Grid]) -> list[list[Grid]]:
@@ -166,9 +88,10 @@ def _grid_sheet(leaderboard: Leaderboard, board: Board, grids: Sequence[Grid]) -
     shown = [line for of_grid in points for line in of_grid.values()]
     averaged = averaged_over([c for c in board.classes if any(c in line.cells for line in shown)])
     captions = [
-        f"{averaged}: mean ± half-width of the 95 % t-interval over seeds.  One hyperparameter varies at a time "
-        "around the study's default.  A value chosen from this table would be chosen on the test set.",
-        *_marks(shown, [line.mean for line in shown]),
+        f"{averaged}.  One hyperparameter varies at a time around the study's default.  A value chosen from this table "
+        "would be chosen on the test set.",
+        *explain_intervals(shown, leaderboard.metric),
+        *explain_marks([line.mean for line in shown]),
     ]
     if axis == "nz" and any(grid.detector == "skip_ganomaly" for grid in grids):
         captions.append(WIDE_NZ)
@@ -180,14 +103,16 @@ def _grid_sheet(leaderboard: Leaderboard, board: Board, grids: Sequence[Grid]) -
 def _grid_entry(line: Entry | None, mark: str) -> SheetCell:
     if line is None:
         return SheetCell("·")
-    prefix = "" if line.ranked or line.mean.mean is None else "~"
-    return SheetCell(prefix + _number(line.mean) + mark, line=line.name)
+    return SheetCell(mean_text(line.mean) + mark, line=line.name)
 
 
 def _audit_sheet(audit: Audit, metric: str) -> Sheet:
     shown = [line for line, _ in audit.lines]
     lines = [
-        (line_label(line, shown), tuple(SheetCell(_number(means[way]) if way in means else "·") for way in audit.ways))
+        (
+            line_label(line, shown),
+            tuple(SheetCell(mean_text(means[way]) if way in means else "·") for way in audit.ways),
+        )
         for line, means in audit.lines
     ]
     caption = (
@@ -249,86 +174,6 @@ def _milliseconds(times: Milliseconds | None) -> str:
     three = (times.median, times.low, times.high)
     median, low, high = (f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".") for value in three)
     return f"{median} ({low} to {high})"
-
-
-def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
-    """Yield the captions of a board; each mark is explained only if it occurs."""
-    cells = [cell for line in board.lines for cell in (line.mean, *line.cells.values())]
-    better = "lower" if leaderboard.metric in LOWER_IS_BETTER else "higher"
-    yield (
-        f"For each abnormal class: mean ± half-width of the 95 % t-interval over seeds; {better} is better, the best "
-        "is bold.  Class mean: averaged over classes within each seed, then mean ± half-width over seeds."
-    )
-    if any(cell.n == 1 and cell.half_width is None for cell in cells):
-        yield "Without ±: one seed, so no interval.  A deterministic detector (knn, pca, ...) runs once."
-    if leaderboard.selection == "oracle":
-        yield "oracle: the best epoch on the test set itself, so these numbers are too good."
-    if any(line.gap is not None for line in board.lines):
-        yield "gap: class mean minus that of the best trivial detector."
-    if any(line.contender and not line.mean.best for line in board.lines):
-        yield (
-            "≈ not significantly worse than the best: paired t test over classes, averaged over seeds, "
-            "Holm-corrected, 5 % level.  Classes share images, so p is approximate."
-        )
-    yield from _marks(board.lines, cells)
-    if any(abnormal not in line.cells for line in board.lines for abnormal in board.classes):
-        yield "· not part of the line's study."
-    if any(_cost(line) for line in board.lines):
-        yield (
-            "parameters: number of trained parameters.  train s: mean training time of one trial in seconds.  cost: "
-            "hours of CPU cores or GPUs, summed over the line's trials on this board.  It excludes failed attempts and "
-            "the candidate trials of a search."
-        )
-    if any(line.supervised for line in board.lines):
-        yield "‡ supervised: the hyperparameters were chosen with labels of the reported class."
-
-
-def _marks(lines: Sequence[Entry], cells: Sequence[Cell]) -> Iterator[str]:
-    """Yield an explanation of each mark of a number that occurs."""
-    if any(cell.n < cell.n_planned for cell in cells):
-        yield "(2/3): seeds with a value / seeds planned."
-    if any(cell.n == 0 for cell in cells):
-        yield "- no result yet."
-    if any(not line.ranked and line.mean.mean is not None for line in lines):
-        yield "~ not ranked: no seed has a value in every class."
-    if any(cell.stale for cell in cells):
-        yield "§ a trial has only a result of older code or another arithmetic: not counted, and the trial runs again."
-    if any(cell.failed for cell in cells):
-        yield "✗ a trial failed."
-    if any(cell.diverged for cell in cells):
-        yield "† a trial diverged: the mean excludes it; ranking, tests and gap count it as chance."
-
-
-def _entry(line: Entry, abnormal: str) -> SheetCell:
-    cell = line.cells.get(abnormal)
-    return SheetCell("·") if cell is None else SheetCell(_number(cell), cell.best, line.name, abnormal)
-
-
-def _number(cell: Cell) -> str:
-    """Format a cell with its interval and marks, e.g. "0.873 ± 0.021 (2/3)†"."""
-    text = decimal(cell.mean)
-    if cell.half_width is not None:
-        text += f" ± {cell.half_width:.3f}"
-    if cell.n < cell.n_planned:
-        text += f" ({cell.n}/{cell.n_planned})"
-    return text + ("†" if cell.diverged else "") + ("✗" if cell.failed else "") + ("§" if cell.stale else "")
-
-
-def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
-
-
-def _width(value: float | None) -> str:
-    return "-" if value is None else f"±{value:.3f}"
-
-
-def _cost(line: Entry) -> str:
-    """Format the cost of a line, e.g. "1.2 GPU h, $0.87"; empty if nothing is known."""
-    known = [(value, unit) for value, unit in ((line.gpu_hours, "GPU"), (line.cpu_hours, "CPU")) if value is not None]
-    texts = [f"{_seconds(h)} {unit} h" if h >= 0.01 else f"{_seconds(3600 * h)} {unit} s" for h, unit in known]
-    if line.usd is not None:
-        texts.append("<$0.01" if 0 < line.usd < 0.005 else f"${line.usd:.2f}")
-    return ", ".join(texts)
 
 
 def comparison_sheet(comparison: Comparison, how: str) -> Sheet:

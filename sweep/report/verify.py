@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 RELATIVE, ABSOLUTE = 1e-9, 1e-12  # tolerances, because other machines sum in another order
 OF_SPEC = ("detector", "variant", "revision", "dataset", "protocol", "abnormal", "split_seed", "seed", "device")
 PLANNED = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "split_seed", "seed")
-LATER_COLUMNS: frozenset[str] = frozenset()
+LATER_COLUMNS = frozenset({
+    "low", "high", "least", "most", "n_normal", "n_abnormal", "ranked", "leader_ahead", "leader_ahead_low",
+    "leader_ahead_high", "leader_ahead_p_holm", "se_seeds", "se_test_set", "classes_ahead", "classes_half_width",
+    "classes_p", "classes_p_holm",
+})  # fmt: skip
 """Columns of results.parquet and leaderboard.csv that came after the first bundles, which may lack them."""
 # Trials above which a packed spec is not planned: so many are missing in any case, and planning takes minutes.
 PLANNED_PER_ROW, PLANNED_AT_LEAST = 2, 10_000
@@ -95,7 +99,7 @@ def verify(bundle: Bundle) -> Verified:
     notes = [f"not checked: missing rows, because a plan would import {', '.join(imported)}"] if imported else []
     differences += [] if imported else _missing_trials(bundle, rows)
     try:
-        ours = csv_of(recomputed)
+        ours = csv_of(recomputed, bundle)
     except (ValueError, TypeError, KeyError, ArithmeticError, LookupError, AttributeError) as error:
         raise UserError(f"{bundle.path}: no leaderboard can be built from its rows: {error}") from None
     packed = bundle.read("leaderboard.csv").decode("utf-8", "replace")
@@ -108,11 +112,17 @@ def verify(bundle: Bundle) -> Verified:
     )
 
 
-def csv_of(rows: list[Row]) -> str:
-    """Return leaderboard.csv of the rows."""
+def csv_of(rows: list[Row], bundle: Bundle) -> str:
+    """Return leaderboard.csv of the rows, with the scores of a bundle."""
     from sweep.report.files import csv_text
 
-    return csv_text(all_leaderboards(rows, builder(rows)))
+    def scores(keys: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
+        for key in keys:
+            table, _ = _scores(bundle, key)
+            if table is not None:
+                yield key, table
+
+    return csv_text(all_leaderboards(rows, builder(rows, scores=scores)))
 
 
 def _scores(bundle: Bundle, key: str) -> tuple[pa.Table | None, str | None]:

@@ -70,7 +70,7 @@ def fix_of(path: str) -> str:
 
 
 class Index(NamedTuple):
-    """What is in the folders of trials.
+    """Content of the folders of trials.
 
     Attributes:
         finished: keys of finished trials.

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.leaderboard.board import Board, Entry, build
+from sweep.leaderboard.board import Board, build
+from sweep.leaderboard.entry import FINEST, Entry
 from sweep.leaderboard.papers import printed_value
 from sweep.leaderboard.rows import COLUMNS, build_rows
-from sweep.leaderboard.stats import interval
+from sweep.leaderboard.stats import interval, logit_interval, logit_range
 from sweep.plan.expand import Planned
 from sweep.spec.trial import TrialSpec
 
@@ -58,40 +59,79 @@ def line(found: Board, detector: str) -> Entry:
 
 def test_a_cell_is_the_mean_over_seeds_with_its_interval() -> None:
     cell = line(board(rows({"0": (0.8, 0.9, 0.7)})), "ganomaly").cells["0"]
-    assert (cell.mean, cell.sd, cell.half_width) == interval([0.8, 0.9, 0.7])
+    assert (cell.mean, cell.sd) == interval([0.8, 0.9, 0.7])[:2]
+    assert (cell.low, cell.high) == logit_interval([0.8, 0.9, 0.7], FINEST)
+    assert (cell.least, cell.most, cell.values) == (0.7, 0.9, (0.8, 0.9, 0.7))
     assert (cell.n, cell.n_planned) == (3, 3)
 
 
 def test_the_class_mean_is_taken_within_each_seed_and_its_interval_over_seeds() -> None:
     mean = line(board(rows({"0": (0.5, 0.75), "1": (1.0, 0.25)})), "ganomaly").mean
-    assert (mean.mean, mean.sd, mean.half_width) == interval([0.75, 0.5])
+    assert (mean.mean, mean.sd) == interval([0.75, 0.5])[:2]
+    assert (mean.low, mean.high) == logit_interval([0.75, 0.5], FINEST / 2)
     assert mean.n == 2
 
 
 def test_a_run_that_needs_no_repetition_has_no_interval() -> None:
     cell = line(board(rows({"0": (0.75,), "1": (0.5,)}, "knn")), "knn").mean
-    assert (cell.mean, cell.sd, cell.half_width, cell.n, cell.n_planned) == (0.625, None, None, 1, 1)
+    assert (cell.mean, cell.sd, cell.low, cell.n, cell.n_planned) == (0.625, None, None, 1, 1)
+
+
+def test_a_deterministic_detector_has_delongs_interval() -> None:
+    cell = line(board(rows({"0": (0.75,)}, "knn", auroc_se=0.02)), "knn").cells["0"]
+    assert (cell.low, cell.high) == logit_range(0.75, 0.02)
+    assert line(board(rows({"0": (0.75,)}, auroc_se=0.02)), "ganomaly").cells["0"].low is None, "one seed says nothing"
 
 
 def test_a_missing_seed_shows_in_its_cell_and_leaves_the_class_mean_to_complete_seeds() -> None:
     found = line(board(rows({"0": (0.8, None, 0.6), "1": (0.9, 0.1, 0.7)})), "ganomaly")
     assert (found.cells["0"].n, found.cells["0"].n_planned) == (2, 3)
     assert found.mean.mean == interval([interval([0.8, 0.9]).mean, interval([0.6, 0.7]).mean]).mean
-    assert (found.mean.n, found.mean.n_planned, found.ranked) == (2, 3, True)
+    assert (found.mean.n, found.mean.n_planned, found.ranked) == (2, 3, False)
 
 
-def test_without_a_complete_seed_the_class_mean_is_partial_and_not_ranked() -> None:
+def test_without_a_complete_seed_there_is_no_class_mean() -> None:
     found = board(rows({"0": (0.75, None), "1": (None, 0.5)}) + rows({"0": (0.1,), "1": (0.1,)}, "constant"))
     partial = line(found, "ganomaly")
-    assert (partial.mean.mean, partial.mean.n, partial.mean.half_width) == (0.625, 0, None)
+    assert (partial.mean.mean, partial.mean.n, partial.mean.low) == (None, 0, None)
     assert [entry.detector for entry in found.lines] == ["constant", "ganomaly"]
     assert not partial.ranked and not partial.mean.best and not partial.contender
 
 
-def test_fewer_classes_than_the_board_has_are_not_ranked_with_the_others() -> None:
-    found = board(rows({"0": (0.9,)}) + rows({"0": (0.5,), "1": (0.5,)}, "knn"))
-    assert [(entry.detector, entry.ranked) for entry in found.lines] == [("knn", True), ("ganomaly", False)]
-    assert line(found, "ganomaly").gap == pytest.approx(0.4)
+ENDS: dict[str, list[Row]] = {
+    "a seed failed": [*rows({"0": (0.99, 0.99), "1": (0.99, 0.99)}), row(None, status="failed", abnormal="1", seed=2)],
+    "a class diverged in every seed": [
+        *rows({"0": (0.99, 0.99)}),
+        *(row(None, status="diverged", abnormal="1", seed=seed) for seed in (0, 1)),
+    ],
+    "a trial is missing": rows({"0": (0.99, 0.99), "1": (0.99, None)}),
+}
+
+
+@pytest.mark.parametrize("found", ENDS.values(), ids=ENDS.keys())
+def test_incomplete_never_outranks_complete(found: list[Row]) -> None:
+    ranks = board(found + rows({"0": (0.6, 0.7), "1": (0.6, 0.7)}, "skip_ganomaly"))
+    assert [(entry.detector, entry.ranked) for entry in ranks.lines] == [("skip_ganomaly", True), ("ganomaly", False)]
+    last = line(ranks, "ganomaly")
+    assert not last.mean.best and not any(cell.best for cell in last.cells.values())
+    assert (last.behind, last.contender) == (None, False)
+
+
+def test_a_divergence_in_one_seed_is_a_result_that_counts_as_chance() -> None:
+    found = line(board([*rows({"0": (0.9, 0.7)}), row(None, status="diverged", seed=2)]), "ganomaly")
+    assert found.ranked
+    assert (found.mean.mean, found.mean.counted) == pytest.approx((0.8, 0.7))
+
+
+def test_lines_are_ranked_among_those_with_the_same_classes() -> None:
+    found = board(
+        rows({"0": (0.9, 0.8)}) + rows({"0": (0.95, 0.9)}, "egbad")
+        + rows({"0": (0.5,), "1": (0.5,)}, "knn") + rows({"0": (0.6,), "1": (0.6,)}, "pca")
+    )  # fmt: skip
+    assert [entry.detector for entry in found.lines] == ["pca", "knn", "egbad", "ganomaly"]
+    assert [entry.mean.best for entry in found.lines] == [True, False, False, False]
+    assert line(found, "ganomaly").behind is not None, "it is compared with the best of its own group"
+    assert line(found, "ganomaly").gap == pytest.approx(0.25)
 
 
 def test_failed_trials_are_counted_in_their_cell() -> None:
@@ -204,22 +244,49 @@ def test_classes_are_in_order_of_number_then_name() -> None:
     assert found.classes == ("2", "10", "airplane", "truck")
 
 
-def test_not_significantly_worse_is_told_from_worse() -> None:
-    random_ = random.Random(0)
-    values = {str(c): (0.7 + random_.gauss(0, 0.05),) for c in range(8)}
-    close = {c: (v[0] - 0.002 + random_.gauss(0, 0.02),) for c, v in values.items()}
-    far = {c: (v[0] - 0.2 + random_.gauss(0, 0.02),) for c, v in values.items()}
-    found = board(rows(values) + rows(close, "skip_ganomaly") + rows(far, "knn"))
-    assert found.tested
-    assert [(entry.detector, entry.contender) for entry in found.lines][1:] == [
-        ("skip_ganomaly", True),
-        ("knn", False),
-    ]
+def noisy(centre: float, classes: int, seeds: int, seed: int) -> dict[str, tuple[float, ...]]:
+    """Return AUROCs by class around a centre."""
+    random_ = random.Random(seed)
+    return {str(c): tuple(centre + random_.gauss(0, 0.01) for _ in range(seeds)) for c in range(classes)}
 
 
-def test_one_class_allows_no_test() -> None:
-    found = board(rows({"0": (0.9, 0.9)}) + rows({"0": (0.1, 0.1)}, "knn"))
-    assert not found.tested and not any(entry.contender for entry in found.lines)
+def test_what_cannot_be_told_from_the_best_is_told_from_what_is_worse() -> None:
+    best, close, far = (noisy(centre, 8, 4, number) for number, centre in enumerate((0.902, 0.896, 0.5)))
+    found = board(rows(best) + rows(close, "skip_ganomaly") + rows(far, "egbad"))
+    assert [(entry.detector, entry.contender) for entry in found.lines] == [
+        ("ganomaly", True), ("skip_ganomaly", True), ("egbad", False),
+    ]  # fmt: skip
+    worse = line(found, "egbad").behind
+    assert worse is not None and worse.low <= 0.4 <= worse.high
+
+
+def test_one_class_is_enough_to_compare_lines_on_it() -> None:
+    found = board(rows(noisy(0.9, 1, 4, 0)) + rows(noisy(0.5, 1, 4, 1), "egbad"))
+    assert line(found, "egbad").behind is not None and not line(found, "egbad").contender
+
+
+@pytest.mark.parametrize(("classes", "tested"), [(5, False), (6, True)])
+def test_other_classes_are_asked_for_from_6_classes_on(classes: int, tested: bool) -> None:
+    found = board(rows(noisy(0.9, classes, 3, 0)) + rows(noisy(0.7, classes, 3, 1), "egbad"))
+    pair = line(found, "egbad").over_classes
+    assert (pair is not None) == tested
+    assert pair is None or (pair.n == classes and pair.p < 0.05)
+
+
+def test_epochs_that_the_test_set_chose_are_not_compared() -> None:
+    lines = rows(noisy(0.9, 2, 3, 0), selection="oracle") + rows(noisy(0.5, 2, 3, 1), "egbad", selection="oracle")
+    assert all(entry.behind is None for entry in board(lines, "oracle").lines)
+
+
+def test_the_best_trained_line_stands_beside_the_best_without_training() -> None:
+    found = board(
+        rows(noisy(0.9, 2, 3, 0), variant="untrained") + rows(noisy(0.8, 2, 3, 1)) + rows(noisy(0.6, 2, 1, 2), "knn")
+    )
+    assert found.reference is not None and found.reference.lead is not None
+    assert (found.reference.trained[1:3], found.reference.untrained[1:3]) == (
+        ("ganomaly", "repo_head"), ("ganomaly", "untrained"),
+    )  # fmt: skip
+    assert found.reference.lead.high < 0
 
 
 def grid_rows(axis: str, values: Mapping[Any, float], centre: Any = None, **hyperparameters: Any) -> list[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import warnings
 
 import numpy as np
@@ -14,10 +13,12 @@ from hypothesis import strategies as st
 from scipy import stats as oracle
 
 from sweep.leaderboard.stats import (
-    against_best,
+    add_variances,
     compare_pairs,
     holm,
     interval,
+    logit_interval,
+    logit_range,
     paired_t,
     prediction_half_width,
     signed_rank,
@@ -97,23 +98,50 @@ def test_holm_keeps_the_order_it_was_given() -> None:
     assert holm([]) == []
 
 
-@pytest.mark.parametrize("detectors", [3, 8])
-def test_a_detector_as_good_as_the_best_is_rarely_called_worse(detectors: int) -> None:
-    draws = np.random.default_rng(detectors).normal(0.8, 0.05, (3_000, detectors, 10))
-    left_out = 0
-    for means in draws:
-        best = int(means.mean(axis=1).argmax())
-        others = [index for index in range(detectors) if index != best]
-        verdicts = dict(zip(others, against_best(means[best].tolist(), means[others].tolist()), strict=True))
-        left_out += 0 in verdicts and verdicts[0][1] <= 0.05
-    assert left_out / len(draws) <= 0.05
+@pytest.mark.parametrize("degrees", [2, 4, 9])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0])
+def test_a_variance_of_two_parts_covers_95_percent_whatever_their_shares(degrees: int, share: float) -> None:
+    """By integration over the estimate of the seeds' part, for normal errors with a variance of 1."""
+    quantiles = oracle.chi2.ppf((np.arange(400) + 0.5) / 400, degrees) / degrees
+    widths = np.array([add_variances(0.0, share * q, degrees, 1.0 - share).half_width for q in quantiles])
+    assert float(np.mean(2 * oracle.norm.cdf(widths) - 1)) == pytest.approx(0.95, abs=0.01)
 
 
-def test_a_detector_that_is_worse_in_every_class_is_called_worse() -> None:
-    best = [0.9, 0.8, 0.7, 0.95, 0.85]
-    worse = [value - 0.2 + 0.01 * math.sin(index) for index, value in enumerate(best)]
-    close = [value + 0.01 * (-1) ** index for index, value in enumerate(best)]
-    assert [p > 0.05 for _, p in against_best(best, [worse, close])] == [False, True]
+@settings(deadline=None)
+@given(st.floats(-1, 1), st.floats(0, 0.1), st.floats(1, 30), st.floats(0, 0.1))
+def test_an_interval_and_its_p_value_say_the_same(mean: float, seeds: float, degrees: float, test: float) -> None:
+    found = add_variances(mean, seeds, degrees, test)
+    if abs(abs(mean) - found.half_width) > 1e-9:
+        assert (found.p <= 0.05) == (abs(mean) > found.half_width)
+    assert 0.0 <= found.p <= 1.0
+
+
+def test_one_part_alone_is_the_usual_test() -> None:
+    assert add_variances(0.3, 0.01, 3.0, 0.0).p == pytest.approx(2 * oracle.t.sf(3.0, 3), rel=1e-9)
+    assert add_variances(0.3, 0.0, 1.0, 0.01).p == pytest.approx(2 * oracle.norm.sf(3.0), rel=1e-9)
+    assert add_variances(0.0, 0.0, 1.0, 0.0) == (0.0, 0.0, 1.0)
+    assert add_variances(0.1, 0.0, 1.0, 0.0) == (0.1, 0.0, 0.0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_an_interval_of_aurocs_stays_between_0_and_1(values: list[float]) -> None:
+    low, high = logit_interval(values, 1e-4)
+    assert 0.0 <= low <= high <= 1.0
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(0.7, 0.2), (0.9, 0.05)])
+def test_it_covers_the_mean_of_3_seeds(mean: float, spread: float) -> None:
+    size = mean * (1 - mean) / spread**2 - 1
+    draws = np.random.default_rng(0).beta(mean * size, (1 - mean) * size, (2_000, 3)).tolist()
+    covered = [low <= mean <= high for low, high in (logit_interval(values, 1e-4) for values in draws)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_value_with_a_known_error_keeps_it_near_the_middle_and_stays_below_1() -> None:
+    assert logit_range(0.5, 0.01) == pytest.approx((0.5 - 0.0196, 0.5 + 0.0196), abs=1e-4)
+    assert logit_range(0.999, 0.01)[1] < 1.0
+    assert logit_range(1.0, 0.0) == (1.0, 1.0)
 
 
 @settings(deadline=None)

@@ -171,7 +171,7 @@ def test_each_axis_of_a_grid_has_a_panel_with_its_values_and_says_what_nz_is() -
     found += [{**one, "detector": "skip_ganomaly", "key": f"skip {one['key']}"} for one in found]
     found += rows({"9": (0.5,)}, "knn")
     (drawing,) = (d for name, d in figures(found).items() if "error" not in name)
-    assert drawing.caption.startswith("Class mean over 0, 1: "), "only the classes of the grid, not all of the board"
+    assert drawing.caption.startswith("Class mean over 0, 1."), "only the classes of the grid, not all of the board"
     assert {"8", "64", "100", "nz", "ganomaly repo_head", "skip_ganomaly repo_head"} <= set(texts(drawing))
     assert WIDE_NZ in drawing.caption
 

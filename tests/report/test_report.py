@@ -19,6 +19,7 @@ from sweep.leaderboard.board import Leaderboard, build, builder
 from sweep.leaderboard.rows import COLUMNS
 from sweep.report.files import CSV_COLUMNS, companion, csv_text, write
 from sweep.report.markdown import render_markdown
+from sweep.report.sheets import sheets
 from sweep.report.terminal import render_terminal
 from tests.leaderboard.test_board import grid_rows, row, rows
 
@@ -79,8 +80,10 @@ def test_a_terminal_of_any_width_shows_every_number_whole(width: int) -> None:
         assert max(map(len, text.splitlines())) <= width
         for line in leaderboard.boards[0].lines:
             for cell in (line.mean, *line.cells.values()):
-                if cell.half_width is not None:
-                    assert f"{cell.mean:.3f}±{cell.half_width:.3f}" in text
+                if cell.low is not None:
+                    ends = (cell.low, cell.high) if cell is line.mean else (cell.least, cell.most)
+                    shown = "[{:.3f}, {:.3f}]" if cell is line.mean else "({:.3f}-{:.3f})"
+                    assert f"{cell.mean:.3f} {shown.format(*ends)}" in text
 
 
 def test_wide_boards_go_on_below_with_the_summary_apart() -> None:
@@ -92,8 +95,8 @@ def test_wide_boards_go_on_below_with_the_summary_apart() -> None:
 
 def test_the_board_says_what_is_missing_failed_diverged_supervised_and_unranked() -> None:
     text = print_boards(build(SCENE), 140)
-    assert "0.725±0.318 (2/3)" in text
-    assert "0.650±0.635 (2/3)✗" in text
+    assert "0.725 (0.700-0.750) (2/3)" in text
+    assert "0.650 (0.600-0.700) (2/3)✗" in text
     assert "(2/3)†" in text
     assert "ganomaly repo_head searched‡" in text
     for caption in (
@@ -102,6 +105,7 @@ def test_the_board_says_what_is_missing_failed_diverged_supervised_and_unranked(
         "† a trial diverged",
         "‡ supervised",
         "gap:",
+        "incomplete: a planned trial has no result",
     ):
         assert caption in text
     assert "diverged =" in text
@@ -109,7 +113,7 @@ def test_the_board_says_what_is_missing_failed_diverged_supervised_and_unranked(
 
 def test_holes_and_what_was_never_planned_are_told_apart() -> None:
     text = render_markdown(build(rows({"0": (0.8,), "1": (None,)}) + rows({"0": (0.7,)}, "knn")))
-    assert "- no result yet" in text and "· not part of the line's study" in text
+    assert "- no value" in text and "· not part of the line's study" in text
     assert re.search(r"\| knn \|.*\| · \|", text)
 
 
@@ -119,10 +123,14 @@ def test_marks_are_explained_only_where_they_occur() -> None:
     assert "seeds with a value" not in text
 
 
-def test_trivial_detectors_stand_apart_whatever_their_rank() -> None:
+def test_detectors_without_training_and_incomplete_lines_stand_apart_whatever_their_numbers() -> None:
     lines = print_boards(build(SCENE), 140).splitlines()
-    order = [found.split()[0] for found in lines if re.match(r"(ganomaly|skip_ganomaly|knn|trivial)", found)]
-    assert order[:5] == ["ganomaly", "ganomaly", "skip_ganomaly", "trivial", "knn"]
+    order = [found.split()[0] for found in lines if re.match(r"(ganomaly|skip_ganomaly|knn|no t|incomplete,)", found)]
+    assert order[:6] == ["ganomaly", "no", "knn", "incomplete,", "ganomaly", "skip_ganomaly"]
+    (sheet, *_) = sheets(build(SCENE))
+    missing = sheet.columns.index("missing")
+    ends = {label: cells[missing].text for _, found in sheet.sections for label, cells in found}
+    assert ends["ganomaly repo_head"] == "1 of 9" and ends["knn"] == ""
 
 
 def test_the_oracle_is_labelled_as_such() -> None:
@@ -150,7 +158,7 @@ def test_a_grid_is_one_table_an_axis_with_its_detectors_side_by_side_and_its_def
     assert "| nz | ganomaly repo_head | skip_ganomaly repo_head |" in text
     assert "| 32 | 0.600 | 0.300 |\n| 100 (default) | 0.700 | 0.350 |" in text
     assert "| 1 | 0.400 | 0.200 |\n| 50 (default) | 0.600 | 0.300 |" in text
-    assert "Class mean over 0, 1: mean ± half-width" in text and "chosen on the test set" in text
+    assert "Class mean over 0, 1." in text and "chosen on the test set" in text
     assert text.count("For Skip-GANomaly nz is") == 1
 
 
@@ -166,7 +174,7 @@ def test_holes_of_a_grid_are_explained_beside_it() -> None:
     text = render_markdown(
         build([{**one, "auroc": None, "status": "missing"} if one["hp_nz"] == 32 else one for one in found])
     )
-    assert "| 32 | - (0/1) |" in text and "- no result yet" in text and "seeds planned" in text
+    assert "| 32 | - (0/1) |" in text and "- no value" in text and "seeds planned" in text
 
 
 def test_papers_are_printed_beside_ours_with_why_they_differ() -> None:
@@ -221,14 +229,22 @@ def test_the_test_sets_own_error_is_printed_apart_from_the_seeds() -> None:
     assert "finite test set" not in render_markdown(build(found, metric="ap"))
 
 
-def test_differences_from_the_best_come_with_effect_and_caution() -> None:
-    text = render_markdown(
-        build(rows({"0": (0.9,), "1": (0.8,), "2": (0.7,)}) + rows({"0": (0.7,), "1": (0.7,), "2": (0.6,)}, "knn"))
-    )
+def test_differences_from_the_best_come_with_interval_and_reason() -> None:
+    worse = rows({"0": (0.7, 0.72), "1": (0.7, 0.69)}, "egbad")
+    text = render_markdown(build(rows({"0": (0.9, 0.91), "1": (0.8, 0.8)}) + worse))
     assert "ganomaly repo\\_head against" not in text, "a name is readable as it is"
     assert "ganomaly repo_head against the others" in text
-    assert "| knn | +0.133 ± 0.143 | +2.31 | 3/3 | 0.057 | 0.057 | 0.250 |" in text
-    assert "classes of one dataset are dependent" in text
+    assert "| egbad plain | +0.150 | \\[+0.135, +0.165\\] | \\<0.001 | 0.0035 | 0.0000 | worse |" in text
+    close = rows({"0": (0.9, 0.7), "1": (0.9, 0.75)}, "egbad")
+    assert "not told apart: seeds |" in render_markdown(build(rows({"0": (0.9, 0.91), "1": (0.8, 0.8)}) + close))
+
+
+def test_other_classes_are_a_table_of_their_own_with_effect_and_caution() -> None:
+    found = [*rows(dict.fromkeys("012345", (0.9, 0.91))), *rows({c: (0.7 + int(c) / 100,) for c in "012345"}, "knn")]
+    text = render_markdown(build(found))
+    assert "clean, other classes" in text and "classes of one dataset are dependent" in text
+    assert "| knn | +0.180 ± 0.020 | +9.62 | 6/6 |" in text
+    assert "other classes" not in render_markdown(build(rows({"0": (0.9,)}) + rows({"0": (0.7,)}, "knn")))
 
 
 def test_parameters_and_cost_are_columns() -> None:
@@ -248,8 +264,9 @@ def test_stale_trials_are_marked_and_counted() -> None:
 
 def test_a_number_without_an_interval_is_explained() -> None:
     seeds = rows({"0": (0.9, 0.8), "1": (0.8, 0.8)})
-    assert "Without ±: one seed" in render_markdown(build(seeds + rows({"0": (0.5,), "1": (0.5,)}, "knn")))
-    assert "Without ±" not in render_markdown(build(seeds))
+    single = rows({"0": (0.5,), "1": (0.5,)}, "egbad")
+    assert "A single seed has no interval" in render_markdown(build(seeds + single))
+    assert "A single seed" not in render_markdown(build(seeds + rows({"0": (0.5,), "1": (0.5,)}, "knn")))
 
 
 def test_the_best_is_bold_in_markdown() -> None:
@@ -280,19 +297,20 @@ def test_provenance_heads_the_markdown() -> None:
 def test_the_csv_has_its_columns_and_a_line_for_each_cell_and_class_mean() -> None:
     text = csv_text([build(SCENE)])
     assert text.split("\n")[0] == (
-        "detector,variant,dataset,protocol,abnormal,selection,evaluation,metric,mean,sd,n,n_planned,ci_low,ci_high,"
-        "paper,difference,study,setting,test_half_width,diverged,failed,stale,counted,gap,behind,behind_half_width,"
-        "effect,p,p_holm,p_signed_rank,parameters,train_seconds,cpu_hours,gpu_hours,usd,paper_source,"
-        "paper_why_different"
+        "detector,variant,dataset,protocol,abnormal,selection,evaluation,metric,mean,sd,n,n_planned,low,high,least,"
+        "most,n_normal,n_abnormal,paper,difference,study,setting,test_half_width,diverged,failed,stale,counted,gap,"
+        "ranked,leader_ahead,leader_ahead_low,leader_ahead_high,leader_ahead_p_holm,se_seeds,se_test_set,classes_ahead,"
+        "classes_half_width,effect,classes_p,classes_p_holm,p_signed_rank,parameters,train_seconds,cpu_hours,"
+        "gpu_hours,usd,paper_source,paper_why_different"
     )
     found = {(e["detector"], e["setting"], e["abnormal"]): e for e in parse_csv(text)}
     assert len(found) == 4 * 4
     cell = found[("ganomaly", "", "5")]
     assert float(cell["mean"]) == pytest.approx(0.725)
     assert (cell["n"], cell["n_planned"]) == ("2", "3")
-    assert float(cell["ci_high"]) - float(cell["mean"]) == pytest.approx(0.3177, abs=1e-4)
-    assert float(cell["mean"]) - float(cell["ci_low"]) == pytest.approx(0.3177, abs=1e-4)
-    assert found[("knn", "", "mean")]["ci_low"] == ""
+    assert 0.0 < float(cell["low"]) < float(cell["least"]) == 0.7
+    assert 0.75 == float(cell["most"]) < float(cell["high"]) < 1.0
+    assert found[("knn", "", "mean")]["low"] == ""
 
 
 def test_a_class_mean_without_a_complete_seed_is_not_quoted() -> None:

@@ -10,12 +10,17 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sweep.console import printable
-from sweep.leaderboard.board import METRICS, Board, Cell, Grid, Leaderboard
+from sweep.leaderboard.board import Board, Grid, Leaderboard
+from sweep.leaderboard.entry import METRICS, Cell
 from sweep.report.figures.style import INK, LINES, WIDTH, Drawing, Look, assign_looks, canvas, legend, save
 from sweep.report.sheet import averaged_over, board_title, line_label, value_text
 from sweep.report.sheets import WIDE_NZ
 
 Looks = Mapping[str, Look]
+BARS = (
+    "Mean over seeds with its 95 % t-interval on the logit scale, and each seed as a dot; a detector without seeds has "
+    "DeLong's interval for the finite test set."
+)
 LABEL_INCHES = 0.25  # minimum distance between two tick labels
 
 
@@ -39,9 +44,7 @@ def error_bars(leaderboard: Leaderboard, board: Board, line_looks: Looks) -> Ite
     axes.set_xlabel("abnormal class")
     measure(axes, leaderboard.metric)
     legend(figure, axes)
-    caption = "Mean over seeds with its 95 % t-interval (none for a single seed).  Dashed: chance." + _left_out(
-        len(board.lines)
-    )
+    caption = f"{BARS}  Dashed: chance.{_left_out(len(board.lines))}"
     name = f"{board.dataset}-{board.protocol}-error-bars"
     yield save(name, f"{board_title(leaderboard, board)}: by abnormal class", caption, figure)
 
@@ -80,7 +83,7 @@ def _against(leaderboard: Leaderboard, board: Board, study: str, axes_of: Mappin
     figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=4, handlelength=3.0)
     included = {abnormal for grids in axes_of.values() for g in grids for line in g.lines for abnormal in line.cells}
     caption = (
-        f"{averaged_over([c for c in board.classes if c in included])}: mean over seeds with its 95 % t-interval.  "
+        f"{averaged_over([c for c in board.classes if c in included])}.  {BARS}  "
         "One hyperparameter varies at a time around the default, which is ringed.  A value chosen from this figure "
         "would be chosen on the test set."
     )
@@ -100,10 +103,15 @@ def _points(axes: Axes, points: Sequence[tuple[float, Cell]], look: Look, label:
     if not points:
         return
     xs = [x for x, _ in points]
+    means = [cell.mean or 0.0 for _, cell in points]
+    seeds = [(x, value) for x, cell in points if cell.n > 1 for value in cell.values]
+    if seeds:
+        ours, values = zip(*seeds, strict=True)
+        axes.plot(ours, values, ".", color=look.colour, alpha=0.35, markersize=4, zorder=1, clip_on=False)
     axes.errorbar(
         xs,
-        [cell.mean or 0.0 for _, cell in points],
-        yerr=[cell.half_width or 0.0 for _, cell in points],
+        means,
+        yerr=intervals([cell for _, cell in points]),
         color=look.colour,
         marker=look.marker,
         linestyle=look.dash if joined else "none",
@@ -112,12 +120,19 @@ def _points(axes: Axes, points: Sequence[tuple[float, Cell]], look: Look, label:
     )
 
 
+def intervals(cells: Sequence[Cell]) -> tuple[list[float], list[float]]:
+    """Return the lengths of the error bars below and above the means; 0 without an interval."""
+    below = [0.0 if cell.low is None or cell.mean is None else max(0.0, cell.mean - cell.low) for cell in cells]
+    above = [0.0 if cell.high is None or cell.mean is None else max(0.0, cell.high - cell.mean) for cell in cells]
+    return below, above
+
+
 def measure(axes: Axes, metric: str, *, named: bool = True, classes: bool = False) -> None:
     """Label the y axis, limit it to the metric's range, and draw chance for AUROC."""
     if named:
         axes.set_ylabel(f"{METRICS[metric]}{', class mean' if classes else ''}")
     low, high = axes.get_ylim()
-    axes.set_ylim(max(-0.02, low), min(1.02, high))
+    axes.set_ylim(max(0.0, low), min(1.0, high))
     if metric == "auroc":
         axes.axhline(0.5, color=INK, linestyle=(0, (4, 3)), linewidth=0.9, alpha=0.7)
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.console import printable
-from sweep.leaderboard.board import NAME, Board, Entry
+from sweep.leaderboard.board import Board
+from sweep.leaderboard.entry import NAME, Entry
 from sweep.leaderboard.rows import Row
 from sweep.report.figures.samples import Read
 from sweep.report.figures.style import ABNORMAL, NORMAL, WIDTH, Drawing, canvas, save

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from models.scoring import LAMBDAS, combine
 from sweep.console import printable
-from sweep.leaderboard.board import NAME, Board, Entry, Leaderboard
+from sweep.leaderboard.board import Board, Leaderboard
+from sweep.leaderboard.entry import FINEST, NAME, Entry
 from sweep.leaderboard.rows import Row, checked_scores, select_scores
-from sweep.leaderboard.stats import interval
+from sweep.leaderboard.stats import interval, logit_interval
 from sweep.report.figures.boards import measure, ring
 from sweep.report.figures.style import ABNORMAL, INK, NORMAL, WIDTH, Drawing, Look, canvas, legend, save
 from sweep.report.sheet import board_title, line_label
@@ -192,10 +193,13 @@ def against_lambda(
     figure, [[axes]] = canvas(1, 1, WIDTH, 3.2)
     for line, cells in lines.items():
         by_lambda = [_class_means(cells, lam) for lam in LAMBDAS]
-        means = [interval(values) for values in by_lambda]
+        means = [interval(values).mean for values in by_lambda]
+        ends = [logit_interval(values, FINEST) if len(values) > 1 else (values[0], values[0]) for values in by_lambda]
+        lengths = [[mean - low for mean, (low, _) in zip(means, ends, strict=True)],
+                   [high - mean for mean, (_, high) in zip(means, ends, strict=True)]]  # fmt: skip
         look = looks[line]
         axes.errorbar(
-            LAMBDAS, [m.mean for m in means], yerr=[m.half_width or 0.0 for m in means], label=printable(line),
+            LAMBDAS, means, yerr=np.maximum(0.0, lengths), label=printable(line),
             color=look.colour, marker=look.marker, linestyle=look.dash, markersize=4, elinewidth=0.9,
         )  # fmt: skip
         shown = next(iter(cells.values()))[0].row["lam"]  # lambda of the board
@@ -205,9 +209,9 @@ def against_lambda(
     legend(figure, axes, columns=3)
     caption = (
         "Computed from stored score components, without new training: mean over seeds of the class mean, with its "
-        "95 % t-interval.  Ringed: the lambda that the board uses (for a searched line, that of the first class).  "
-        "Components have different scales, so equal lambdas of two detectors do not mean the same.  A lambda chosen "
-        "from this figure would be chosen on the test set."
+        "95 % t-interval on the logit scale.  Ringed: the lambda that the board uses (for a searched line, that of the "
+        "first class).  Components have different scales, so equal lambdas of two detectors do not mean the same.  A "
+        "lambda chosen from this figure would be chosen on the test set."
     )
     title = f"{board_title(leaderboard, board)}: against lambda"
     yield save(f"{board.dataset}-{board.protocol}-lambda", title, caption, figure)

@@ -16,7 +16,8 @@ from importlib.resources import files
 from typing import Any
 
 from sweep.leaderboard.audit import audits
-from sweep.leaderboard.board import METRICS, NAME, Build, Leaderboard, builder
+from sweep.leaderboard.board import Build, Leaderboard, builder
+from sweep.leaderboard.entry import METRICS, NAME
 from sweep.leaderboard.rows import Row
 from sweep.leaderboard.runtime import Runtime
 from sweep.report.figures.style import INK, Drawing

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Entry, Grid, Leaderboard
+from sweep.leaderboard.board import Board, Grid, Leaderboard, groups
+from sweep.leaderboard.entry import LOWER_IS_BETTER, METRICS, Entry
 from sweep.leaderboard.rows import Row
-from sweep.leaderboard.stats import ALPHA, holm, paired_t
-from sweep.report.sheet import line_label, value_text
+from sweep.leaderboard.stats import ALPHA
+from sweep.report.board_sheets import missing_trials, other_classes
+from sweep.report.sheet import decimal, interval_text, line_label, value_text
 
 NAMED = 6  # maximum number of lines named in a sentence
-FEW = 6  # a test over fewer classes than this has almost no power
-HOW = "paired t test over classes, Holm-corrected, 5 % level; approximate, because classes share training images"
+HOW = "seeds and finite test set, Holm-corrected, 5 % level"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Verdict:
     Attributes:
         title: dataset and protocol; for a grid also the study.
         headline: the winner, or why there is none; for a grid, how many values differ from the default.
-        sentences: the lead, whether it may be noise, and the comparison with the trivial detectors.
+        sentences: the lead, what cannot be told from it and why, what is worse, and the best trained detector.
     """
 
     title: str
@@ -68,49 +69,91 @@ def verdicts(leaderboard: Leaderboard) -> tuple[Verdict, ...]:
 
 def _verdict(metric: str, board: Board) -> Verdict:
     title = f"{board.dataset} {board.protocol}"
-    ranked = [line for line in board.lines if line.ranked]
-    if not ranked:
-        return Verdict(title, "No winner yet", ("No detector has a value in every class of the board.",))
-    first = ranked[0]
-    name = line_label(first, board.lines)
-    classes = _count(len(board.classes), "abnormal class", "es")
-    sentences = [f"{METRICS[metric]}, class mean over {classes}: {_mean(first)}."]
-    if len(ranked) > 1:
-        sentences.append(_margin(board, ranked))
-    sentences.append(_noise(board, ranked))
-    learned = next((line for line in ranked if not line.trivial and line.gap is not None), None)
-    if learned is not None and learned.gap is not None:
-        better = (learned.gap > 0) != (metric in LOWER_IS_BETTER)
-        subject = "It" if learned is first else f"The best non-trivial detector, {line_label(learned, board.lines)},"
+    group = next(iter(groups(board.lines)), [])
+    if not group:
+        return Verdict(title, "No winner yet", ("No detector is complete.", *_incomplete(board)))
+    first = group[0]
+    few = len(first.cells) < len(board.classes)
+    classes = f"{len(first.cells)} of " if few else ""
+    sentences = [
+        f"{METRICS[metric]}, class mean over {classes}{_count(len(board.classes), 'abnormal class', 'es')}: "
+        f"{_mean(first)}."
+    ]
+    sentences += [*_rivals(board, group), *_reference(board, metric)]
+    if len(group) > 1 and (why := other_classes(board)):
+        sentences.append(f"Would the order hold for other classes?  {why.capitalize()}.")
+    elif worse := [line for line in group[1:] if line.over_classes_holm is not None]:
+        held = sum((line.over_classes_holm or 0.0) <= ALPHA for line in worse)
         sentences.append(
-            f"{subject} is {abs(learned.gap):.3f} {'better' if better else 'worse'} than the best trivial detector."
+            f"Over other classes the lead would hold against {held} of {len(worse)} (paired t test over "
+            f"{len(first.cells)} classes, which are dependent)."
         )
-    unranked = len(board.lines) - len(ranked)
-    if unranked:
-        sentences.append(f"{_count(unranked, 'line')} cannot be ranked yet: no seed has a value in every class.")
-    return Verdict(title, f"{name} leads", tuple(sentences))
+    others = sum(line.ranked for line in board.lines) - len(group)
+    if others:
+        sentences.append(f"{_count(others, 'line')} with other classes {'is' if others == 1 else 'are'} ranked apart.")
+    return Verdict(title, f"{line_label(first, board.lines)} leads", (*sentences, *_incomplete(board)))
 
 
-def _margin(board: Board, ranked: Sequence[Entry]) -> str:
-    first, second = ranked[0], ranked[1]
-    ahead = abs((first.mean.counted or 0.0) - (second.mean.counted or 0.0))
-    chance = ", with diverged trials counted as chance" if first.mean.diverged or second.mean.diverged else ""
-    p = "" if second.p_holm is None else f"; p = {second.p_holm:.2g} after Holm's correction"
-    return f"It is {ahead:.3f} ahead of {line_label(second, board.lines)} ({_mean(second)}){chance}{p}."
+def _rivals(board: Board, group: Sequence[Entry]) -> Iterator[str]:
+    """Yield by how much the first is ahead, which lines cannot be told from it, and which are worse."""
+    if len(group) > 1:
+        second = group[1]
+        ahead = abs((group[0].mean.counted or 0.0) - (second.mean.counted or 0.0))
+        lead = second.behind
+        sure = "" if lead is None else f" {interval_text(lead.low, lead.high)}"
+        chance = ", with diverged trials counted as chance" if group[0].mean.diverged or second.mean.diverged else ""
+        yield f"It is {ahead:.3f}{sure} ahead of {line_label(second, board.lines)} ({_mean(second)}){chance}."
+    tested = [line for line in group[1:] if line.behind is not None]
+    open_ = [line for line in tested if line.contender]
+    worse = [line for line in tested if not line.contender]
+    if open_:
+        reasons = [f"{line_label(n, board.lines)} ({n.behind.source})" for n in open_ if n.behind is not None]
+        yield f"Cannot be told from it ({HOW}; in brackets the larger error): {_named(reasons)}."
+    if worse:
+        least = min(line.behind.low for line in worse if line.behind is not None)
+        every = len(worse) == len(group) - 1
+        who = f"{'Every other line is' if every else f'{len(worse)} are' if len(worse) > 1 else 'One is'} worse"
+        names = _named([line_label(line, board.lines) for line in worse])
+        yield f"{who}, by at least {max(0.0, least):.3f} ({HOW}): {names}."
+    if untested := [line_label(line, board.lines) for line in group[1:] if line.behind is None]:
+        yield f"Not compared, because a single seed shows no variation: {_named(untested)}."
 
 
-def _noise(board: Board, ranked: Sequence[Entry]) -> str:
-    if not board.tested:
-        return "The result was not tested for noise: a test needs at least two classes and two ranked detectors."
-    others = [line_label(line, board.lines) for line in ranked[1:] if line.contender]
-    if not others:
-        return f"More than noise: every other ranked line ({len(ranked) - 1}) is significantly worse ({HOW})."
-    named = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
-    text = f"It may be noise: {named} {'is' if len(others) == 1 else 'are'} not significantly worse ({HOW})."
-    if len(board.classes) < FEW:
-        weak = f"Over {len(board.classes)} classes a test detects only large differences"
-        text += f"  {weak}; --compare A B also tests over seeds and over the test set."
-    return text
+def _reference(board: Board, metric: str) -> Iterator[str]:
+    """Yield how the best trained configuration stands to the best one that is not trained."""
+    found = board.reference
+    if found is None:
+        return
+    lines = {line.name: line for line in board.lines}
+    trained, untrained = lines[found.trained], lines[found.untrained]
+    own, other = trained.mean.counted or 0.0, untrained.mean.counted or 0.0
+    better = (own > other) != (metric in LOWER_IS_BETTER)
+    sure = told = ""
+    if found.lead is not None:
+        ends = sorted(abs(end) if (found.lead.low > 0) == (found.lead.high > 0) else end
+                      for end in (found.lead.low, found.lead.high))  # fmt: skip
+        sure = f" {interval_text(ends[0], ends[1])}"
+        told = "" if found.lead.p <= ALPHA else f", which is not more than noise ({found.lead.source})"
+    yield (
+        f"The best trained detector, {line_label(trained, board.lines)}, is {abs(own - other):.3f}{sure} "
+        f"{'better' if better else 'worse'} than the best one without training, "
+        f"{line_label(untrained, board.lines)}{told}."
+    )
+
+
+def _incomplete(board: Board) -> tuple[str, ...]:
+    lines = [line for line in board.lines if not line.ranked]
+    if not lines:
+        return ()
+    texts = []
+    for line in lines:
+        missing, planned = missing_trials(line)
+        texts.append(f"{line_label(line, board.lines)} ({missing} of {_count(planned, 'trial')} missing)")
+    return (f"Incomplete, and so not ranked: {_named(texts)}.",)
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _grid_verdict(metric: str, board: Board, study: str) -> Verdict:
@@ -146,24 +189,20 @@ def _grid(grid: Grid, metric: str) -> tuple[str, int, int]:
     if default is None:
         return f"{text}{left}.", 0, 0
     text += ", the default" if default is order[0] else f", default {value_text(grid.default)} ({_mean(default)})"
-    others = [_by_class(line) for line in ranked if line is not default]
-    if not others or len(default.cells) < 2:
+    others = [line for line in ranked if line.behind is not None]
+    if not others:
         return f"{text}{left}.", 0, 0
-    differing = sum(p <= ALPHA for p in holm([paired_t(_by_class(default), values) for values in others]))
+    differing = sum(not line.contender for line in others)
     differ = f"{differing or 'none'} differ{'s' if differing < 2 else ''} from the default"
     return f"{text}; of {_count(len(others), 'other')}, {differ}{left}.", len(others), differing
 
 
-def _by_class(line: Entry) -> list[float]:
-    return [cell.counted for cell in line.cells.values() if cell.counted is not None]
-
-
 def _mean(line: Entry) -> str:
     cell = line.mean
-    text = "-" if cell.mean is None else f"{cell.mean:.3f}"
-    if cell.half_width is not None:
-        return f"{text} ± {cell.half_width:.3f} over {cell.n} seeds"
-    return f"{text} from {_count(cell.n, 'seed')}, without an interval"
+    if cell.low is None:
+        return f"{decimal(cell.mean)} from {_count(cell.n, 'seed')}, without an interval"
+    over = "" if line.exact and cell.n == 1 else f" over {cell.n} seeds"
+    return f"{decimal(cell.mean)} {interval_text(cell.low, cell.high)}{over}"
 
 
 def _count(number: int, word: str, plural: str = "s") -> str:
@@ -184,8 +223,7 @@ def account(rows: Sequence[Row], leaderboard: Leaderboard) -> Account:
     holes = []
     for board in leaderboard.boards:
         for line in (*board.lines, *(line for grid in board.grids for line in grid.lines)):
-            planned = sum(cell.n_planned for cell in line.cells.values())
-            gone = planned - sum(cell.n + cell.diverged for cell in line.cells.values())
+            gone, planned = missing_trials(line)
             if gone:
                 label = line_label(line, board.lines)
                 holes.append((f"{board.dataset} {board.protocol}: {label}, {_count(gone, 'trial')} of {planned}", gone))
