@@ -30,7 +30,7 @@ def report(
     evaluation: Annotated[
         str, typer.Option(help="How samples are scored: clean, or as published: legacy_ordered, legacy_shuffled.")
     ] = "clean",
-    metric: Annotated[str, typer.Option(help="Metric: auroc, ap or fpr95.")] = "auroc",
+    metric: Annotated[str, typer.Option(help="Metric: auroc, ap or fpr95; auroc,ap shows AP beside AUROC.")] = "auroc",
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="A B", help="Compare two detectors cell by cell: DeLong's test, and a test over seeds."),

@@ -79,12 +79,17 @@ class Board:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """All boards for one selection of the epoch, one evaluation and one metric."""
+    """All boards for one selection of the epoch, one evaluation and one metric.
+
+    Attributes:
+        beside: the same by further metrics, whose class means are shown beside.
+    """
 
     selection: str
     evaluation: str
     metric: str
     boards: tuple[Board, ...]
+    beside: tuple[Leaderboard, ...] = ()
 
 
 Build = Callable[[str, str, str], Leaderboard]  # by selection, evaluation and metric

@@ -1,4 +1,4 @@
-"""Comparison of two detectors on the same cells, which gives separate answers to two questions.
+"""Comparison of two detectors on the same cells: the headline of the board, and separate answers to its two parts.
 
 Is the difference more than the error of a finite test set?  DeLong's test of two correlated AUROCs uses
 per-sample scores, with the seeds of each detector averaged.  Its answer is about these trained detectors.
@@ -16,6 +16,7 @@ from models.catalog import DETECTORS, DetectorInfo
 from sweep.errors import UserError
 from sweep.leaderboard.board import class_order
 from sweep.leaderboard.entry import NAME
+from sweep.leaderboard.headline import ClassMeans, Lead, TestImages, compare_lines, read_class_means
 from sweep.leaderboard.rows import Row, samples_of
 from sweep.leaderboard.stats import NORMAL_QUANTILE, Difference, Paired, compare_pairs, holm, interval, normal_p, welch
 
@@ -57,6 +58,8 @@ class Comparison:
         cells: by abnormal class, for classes in which both have results on the same splits.
         mean: comparison of the class means over those classes; None if there is no such class.
         classes: first minus second over those classes, seeds averaged; None for fewer than two.
+        lead: lead of the first in the class mean, by seeds and test set together, as on the board; None if one of them
+            shows no variation.
     """
 
     dataset: str
@@ -66,6 +69,7 @@ class Comparison:
     cells: Mapping[str, CellComparison]
     mean: CellComparison | None
     classes: Paired | None
+    lead: Lead | None
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,20 @@ def _compare(
         by_seed = [_complete([pair[side].aurocs for pair in values]) for side in (0, 1)]
         mean = _judge(by_seed[0], by_seed[1], exact, influence) if all(by_seed) else None
     means = [[getattr(cell, side) for cell in cells.values()] for side in ("first", "second")]
-    return Comparison(*board, first, second, cells, mean, compare_pairs(*means) if len(cells) > 1 else None)
+    images = TestImages()
+    lead = None
+    if cells:
+        sides = [_class_means(side, cells, known, images, scores) for side, known in zip(rows, exact, strict=True)]
+        lead = compare_lines(sides[0], sides[1])
+    return Comparison(*board, first, second, cells, mean, compare_pairs(*means) if len(cells) > 1 else None, lead)
+
+
+def _class_means(
+    rows: Sequence[Row], classes: Iterable[str], exact: bool, images: TestImages, scores: Callable[[str], pa.Table]
+) -> ClassMeans:
+    units = [{(r["split_seed"], r["seed"]): r for r in rows if r["abnormal"] == name} for name in classes]
+    values = [{unit: row["auroc"] for unit, row in of_class.items()} for of_class in units]
+    return read_class_means(values, units, exact, images, lambda keys: ((key, scores(key)) for key in keys))
 
 
 def _side(rows: Sequence[Row], scores: Callable[[str], pa.Table]) -> _Side | None:

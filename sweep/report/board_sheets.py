@@ -28,15 +28,14 @@ COMPARISON = ("leader ahead by", "95 %", "p Holm", "se seeds", "se test set", "v
 OVER_CLASSES = ("best minus this", "d_z", "classes won", "p", "p Holm", "p signed rank")
 
 
-def board_sheets(leaderboard: Leaderboard, board: Board, beside: Sequence[Leaderboard] = ()) -> Iterator[Sheet]:
+def board_sheets(leaderboard: Leaderboard, board: Board) -> Iterator[Sheet]:
     """Yield the sheets of a board with lines: numbers, comparison, other classes, finite test set.
 
     Args:
         leaderboard: leaderboard that is shown.
         board: one of its boards.
-        beside: leaderboards of the same rows by other metrics, whose class means stand beside.
     """
-    yield _board_sheet(leaderboard, board, beside)
+    yield _board_sheet(leaderboard, board)
     if any(line.behind is not None for line in board.lines):
         yield _comparison_sheet(leaderboard, board)
     if any(line.over_classes is not None for line in board.lines):
@@ -45,12 +44,12 @@ def board_sheets(leaderboard: Leaderboard, board: Board, beside: Sequence[Leader
         yield _test_set_sheet(leaderboard, board)
 
 
-def _board_sheet(leaderboard: Leaderboard, board: Board, beside: Sequence[Leaderboard]) -> Sheet:
+def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     lines = board.lines
     extra: dict[str, list[SheetCell]] = {}
     if any(not line.ranked for line in lines):
         extra["missing"] = [SheetCell(_missing(line)) for line in lines]
-    for other in beside:
+    for other in leaderboard.beside:
         means = {line.name: line.mean for found in _same_boards(other, board) for line in found.lines}
         title = METRICS[other.metric]
         extra[title] = [

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from models.catalog import DETECTORS, DetectorInfo
@@ -51,6 +51,7 @@ def write(
     selection: str = "last",
     evaluation: str = "clean",
     metric: str = "auroc",
+    beside: Sequence[str] = (),
     provenance: Mapping[str, object] | None = None,
     catalog: Mapping[str, DetectorInfo] = DETECTORS,
     built: Build | None = None,
@@ -64,6 +65,7 @@ def write(
         rows: rows of `sweep.leaderboard.rows.build_rows`.
         out: folder of the files, created if necessary.
         selection, evaluation, metric: what Markdown and LaTeX show; CSV and JSON have every combination.
+        beside: further metrics, whose class means they show beside.
         provenance: printed above the tables, e.g. {"command": ..., "commit": ...}.
         catalog: see `sweep.leaderboard.board.build`.
         built: `sweep.leaderboard.board.builder` of these rows, if the caller has one already.
@@ -73,7 +75,7 @@ def write(
         Paths of the files.
     """
     built = built or builder(rows, catalog)
-    board = built(selection, evaluation, metric)
+    board = show_beside(built, built(selection, evaluation, metric), beside)
     other = companion(built, board)
     audited = audits(rows, metric, catalog, built)
     contents = {
@@ -92,6 +94,11 @@ def all_leaderboards(rows: Iterable[Row], built: Build) -> list[Leaderboard]:
     present = {(row["selection"], row["evaluation"]) for row in rows}
     ordered = sorted(present, key=lambda pair: (SELECTIONS.index(pair[0]), pair[1]))
     return [built(*pair, metric) for pair in ordered for metric in METRICS]
+
+
+def show_beside(built: Build, shown: Leaderboard, metrics: Sequence[str]) -> Leaderboard:
+    """Return a leaderboard with the class means of further metrics beside."""
+    return replace(shown, beside=tuple(built(shown.selection, shown.evaluation, metric) for metric in metrics))
 
 
 def companion(built: Build, shown: Leaderboard) -> Leaderboard | None:

@@ -14,12 +14,12 @@ from sweep.console import printable
 from sweep.errors import UserError, unknown
 from sweep.files import write_atomically
 from sweep.leaderboard.audit import audits
-from sweep.leaderboard.board import Build, builder
+from sweep.leaderboard.board import Build, Leaderboard, builder
 from sweep.leaderboard.entry import METRICS
 from sweep.leaderboard.rows import Row, parse_scores, provenance, rows, scores
 from sweep.leaderboard.runtime import Runtime, read_runtimes
 from sweep.plan.status import SweepStatus
-from sweep.report.files import all_leaderboards, companion, write, write_sheets
+from sweep.report.files import all_leaderboards, companion, show_beside, write, write_sheets
 from sweep.report.terminal import render_terminal
 from sweep.spec.trial import EVALUATIONS, SELECTIONS
 from sweep.store.base import ObjectNotFound
@@ -41,7 +41,7 @@ class Report:
         ledger: ledger of the sweep.
         selection: "last", "val" or "oracle".
         evaluation: "clean", "legacy_ordered" or "legacy_shuffled".
-        metric: "auroc", "ap" or "fpr95".
+        metric: "auroc", "ap" or "fpr95"; or several, as "auroc,ap": ranked by the first, the others beside.
         usd_per_hour: price in dollars of the resources of one trial; None if it is not known.
 
     Attributes:
@@ -64,11 +64,12 @@ class Report:
     ) -> None:
         problems = [unknown("selection", selection, SELECTIONS)] if selection not in SELECTIONS else []
         problems += [unknown("evaluation", evaluation, EVALUATIONS)] if evaluation not in EVALUATIONS else []
-        problems += [unknown("metric", metric, METRICS)] if metric not in METRICS else []
+        metrics = tuple(dict.fromkeys(name.strip() for name in metric.split(",")))
+        problems += [unknown("metric", name, METRICS) for name in metrics if name not in METRICS]
         if problems:
             raise UserError(problems)
         self._status, self._ledger = status, ledger
-        self._choice = (selection, evaluation, metric)
+        self._choice, self._beside = (selection, evaluation, metrics[0]), metrics[1:]
         self.damaged: dict[str, Damaged] = dict(status.damaged)
         self.rows: list[Row] = rows(status, ledger, usd_per_hour, self.damaged)
         self.timed: list[Runtime] = read_runtimes(status, ledger, self.damaged)
@@ -76,9 +77,12 @@ class Report:
 
     def show(self, console: Console) -> None:
         """Print the boards."""
-        shown = self._built(*self._choice)
+        shown = self._shown()
         audited = audits(self.rows, self._choice[2], built=self._built)
         console.print(render_terminal(shown, console.width, audited, companion(self._built, shown), self.timed))
+
+    def _shown(self) -> Leaderboard:
+        return show_beside(self._built, self._built(*self._choice), self._beside)
 
     def records(self) -> list[dict[str, object]]:
         """Return the rows, then the runtimes with kind "runtime", for JSON output."""
@@ -104,6 +108,7 @@ class Report:
                 selection=selection,
                 evaluation=evaluation,
                 metric=metric,
+                beside=self._beside,
                 provenance=origin,
                 built=self._built,
                 timed=self.timed,
@@ -115,7 +120,7 @@ class Report:
         from sweep.report.figures import draw  # imports matplotlib (0.4 s), which no other command needs
         from sweep.report.html.page import render_page
 
-        leaderboard = self._built(*self._choice)
+        leaderboard = self._shown()
         drawings = list(draw(leaderboard, self.rows, self._status.searches, self._read))
         figures = folder / "figures"
         figures.mkdir(exist_ok=True)

@@ -10,7 +10,9 @@ from sweep.leaderboard.audit import Audit
 from sweep.leaderboard.board import Board, Grid, Leaderboard
 from sweep.leaderboard.comparison import CellComparison, Comparison, full_name, short_name
 from sweep.leaderboard.entry import METRICS, Entry
+from sweep.leaderboard.headline import Lead
 from sweep.leaderboard.runtime import Milliseconds, Runtime
+from sweep.leaderboard.stats import ALPHA
 from sweep.report.board_sheets import board_sheets
 from sweep.report.paper_sheet import paper_sheet
 from sweep.report.sheet import (
@@ -21,6 +23,7 @@ from sweep.report.sheet import (
     board_title,
     explain_intervals,
     explain_marks,
+    interval_text,
     line_label,
     mean_text,
     probability,
@@ -38,7 +41,6 @@ def sheets(
     audited: Sequence[Audit] = (),
     other: Leaderboard | None = None,
     timed: Sequence[Runtime] = (),
-    beside: Sequence[Leaderboard] = (),
 ) -> Iterator[Sheet]:
     """Build the sheets: each board with its comparisons, papers and grids; then audits and runtimes.
 
@@ -47,12 +49,11 @@ def sheets(
         audited: result of `sweep.leaderboard.audit.audits`.
         other: the same rows by the other metric that a printed value may be (see `sweep.report.files.companion`).
         timed: result of `sweep.leaderboard.runtime.runtimes`.
-        beside: the same rows by further metrics, whose class means stand on each board.
     """
     others = {(board.dataset, board.protocol): board for board in (other.boards if other else ())}
     for board in leaderboard.boards:
         if board.lines:
-            yield from board_sheets(leaderboard, board, beside)
+            yield from board_sheets(leaderboard, board)
         if any(cell.paper is not None for line in board.lines for cell in line.cells.values()):
             yield paper_sheet(leaderboard, board, other, others.get((board.dataset, board.protocol)))
         for grids in by_axis(board.grids):
@@ -189,7 +190,8 @@ def comparison_sheet(comparison: Comparison, how: str) -> Sheet:
     lines = [(abnormal, _entries(cell)) for abnormal, cell in comparison.cells.items()]
     if comparison.mean is not None:
         lines.append((CLASS_MEAN, _entries(comparison.mean)))
-    captions = [
+    captions = [] if comparison.lead is None else [_lead(comparison.lead, first, second)]
+    captions += [
         "(n): number of seeds.  test set: DeLong's test of the two AUROCs from per-sample scores, averaged over seeds, "
         "95 %; it tests whether these trained detectors differ.  p Holm: p test set, adjusted for "
         f"{len(comparison.cells)} classes.  seeds: Welch's t test, 95 %; it tests whether the difference would remain "
@@ -207,6 +209,18 @@ def comparison_sheet(comparison: Comparison, how: str) -> Sheet:
         captions.append("No abnormal class has results of both detectors on the same split.")
     title = f"{comparison.dataset} {comparison.protocol}: AUROC, {how}, {first} against {second}"
     return Sheet(title, "abnormal", columns, (("", tuple(lines)),), tuple(captions))
+
+
+def _lead(lead: Lead, first: str, second: str) -> str:
+    """Return the answer of the board: seeds and finite test set together."""
+    better, worse = (first, second) if lead.mean >= 0 else (second, first)
+    ends = sorted((lead.low, lead.high)) if lead.mean >= 0 else sorted((-lead.low, -lead.high))
+    told = "is better than" if lead.p <= ALPHA else "cannot be told from"
+    return (
+        f"On these classes {better} {told} {worse}: class mean {abs(lead.mean):.3f} higher, 95 % "
+        f"{interval_text(ends[0], ends[1])}, p {probability(lead.p)} (seeds and finite test set together; standard "
+        f"errors {lead.seeds:.4f} and {lead.test:.4f})."
+    )
 
 
 def _entries(cell: CellComparison) -> tuple[SheetCell, ...]:

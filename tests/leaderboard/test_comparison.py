@@ -11,6 +11,7 @@ from scipy import stats as oracle
 from sklearn.metrics import roc_auc_score
 
 from sweep.errors import UserError
+from sweep.leaderboard.board import build
 from sweep.leaderboard.comparison import Comparison, compare
 from sweep.leaderboard.rows import scores
 from sweep.plan.expand import Planned
@@ -78,6 +79,15 @@ def test_the_class_means_test_set_error_is_that_of_drawing_the_images_anew(made:
         ]
         drawn.append(np.mean([a @ gaps @ n for (a, n), (_, gaps) in zip(weights, pairs, strict=True)]))
     assert found.difference.half_width == pytest.approx(1.96 * np.std(drawn), rel=0.15)
+
+
+def test_the_answer_of_the_board_is_that_of_the_comparison(made: MadeUp) -> None:
+    found = compared(made)
+    (board,) = build(made.reporting().rows, scores=lambda keys: ((k, scores(made.ledger, k)) for k in keys)).boards
+    first, second = board.lines
+    assert (first.detector, found.lead) == ("knn", second.behind)
+    assert found.lead is not None and found.lead.test > 0
+    assert "On these classes knn plain" in comparison_sheet(found, "last epoch, clean").captions[0]
 
 
 def test_holm_counts_the_classes_and_the_classes_are_compared_as_pairs(made: MadeUp) -> None:

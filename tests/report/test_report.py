@@ -17,7 +17,7 @@ from rich.console import Console
 
 from sweep.leaderboard.board import Leaderboard, build, builder
 from sweep.leaderboard.rows import COLUMNS
-from sweep.report.files import CSV_COLUMNS, companion, csv_text, write
+from sweep.report.files import CSV_COLUMNS, companion, csv_text, show_beside, write
 from sweep.report.markdown import render_markdown
 from sweep.report.sheets import sheets
 from sweep.report.terminal import render_terminal
@@ -245,6 +245,15 @@ def test_other_classes_are_a_table_of_their_own_with_effect_and_caution() -> Non
     assert "clean, other classes" in text and "classes of one dataset are dependent" in text
     assert "| knn | +0.180 ± 0.020 | +9.62 | 6/6 |" in text
     assert "other classes" not in render_markdown(build(rows({"0": (0.9,)}) + rows({"0": (0.7,)}, "knn")))
+
+
+def test_further_metrics_stand_beside() -> None:
+    found = rows({"0": (0.9, 0.8), "1": (0.8, 0.8)})
+    shown = show_beside(builder(found), build(found), ("ap",))
+    (sheet, *_) = sheets(shown)
+    assert sheet.columns[:2] == ("class mean", "average precision")
+    cells = sheet.sections[0][1][0][1]
+    assert cells[0].text == cells[1].text != "", "these invented numbers are equal"
 
 
 def test_parameters_and_cost_are_columns() -> None:
