@@ -28,11 +28,14 @@ class Contents:
         classes: class names; a sample's label is an index into them.  If there is only one normal class, it is first.
         images: approximate number of images.
         protocols: ids that `data.protocols.split` accepts, the default one first.
+        revised: ids, with a "v" where there is validation, whose splits may differ from those of the first revision,
+            because equal images are on one side; see `revised_protocols`.
     """
 
     classes: tuple[str, ...]
     images: int
     protocols: tuple[str, ...]
+    revised: tuple[str, ...] = ()
 
 
 def _help(description: str, **limits: Any) -> dict[str, Any]:
