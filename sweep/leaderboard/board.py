@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from models.catalog import DETECTORS, DetectorInfo
+from sweep.leaderboard.judging import NOTHING_JUDGED, Judging, judge_of
 from sweep.leaderboard.papers import printed_value
 from sweep.leaderboard.rows import Row
 from sweep.leaderboard.stats import ALPHA, NORMAL_QUANTILE, Paired, against_best, interval
@@ -68,7 +69,7 @@ class Entry:
     Attributes:
         axis, value: axis and value of a grid, otherwise None.
         hyperparameters: those of its first trial, lambda among them.
-        supervised: True if labels of the reported class chose its hyperparameters.
+        supervised: True if labels of the reported class chose its hyperparameters, its epoch or when it stopped.
         trivial: True if the detector learns next to nothing.
         cells: by abnormal class, those that were planned.
         mean: averaged over classes within each seed, then over the seeds in which every class has a value.
@@ -84,6 +85,7 @@ class Entry:
         parameters: number of trained parameters; None before any trial has ended.
         train_seconds: mean over its trials.
         cpu_hours, gpu_hours, usd: sums over its trials; None if nothing is known.
+        judging: how its trials were judged.
     """
 
     study: str
@@ -107,6 +109,7 @@ class Entry:
     cpu_hours: float | None = None
     gpu_hours: float | None = None
     usd: float | None = None
+    judging: Judging = NOTHING_JUDGED
 
     @property
     def name(self) -> tuple[str, str, str, str]:
@@ -263,6 +266,7 @@ def _values(units: Mapping[Unit, Row], metric: str, chance: float | None = None)
 
 def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mapping[str, DetectorInfo]) -> Entry:
     row = _first(units)
+    judging = judge_of(r for of_class in units.values() for r in of_class.values())
     study, detector, variant, setting = (row[column] for column in NAME)
     info = catalog.get(detector)
     published = setting == "" and info is not None and variant == info.default_variant
@@ -286,7 +290,7 @@ def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mappi
         setting,
         axis=row["axis"],
         value=row["lam"] if row["axis"] == "lambda" else row.get(f"hp_{row['axis']}"),
-        supervised=row["objective"] == "labelled",
+        supervised=bool(judging.labels),
         trivial=_is_trivial(row, catalog),
         cells=cells,
         mean=replace(
@@ -302,6 +306,7 @@ def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mappi
         cpu_hours=_sum(known["cpu_hours"]),
         gpu_hours=_sum(known["gpu_hours"]),
         usd=_sum(known["usd"]),
+        judging=judging,
     )
 
 

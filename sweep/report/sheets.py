@@ -10,6 +10,7 @@ from sweep.leaderboard.audit import Audit
 from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Cell, Entry, Grid, Leaderboard
 from sweep.leaderboard.comparison import CellComparison, Comparison, full_name, short_name
 from sweep.leaderboard.runtime import Milliseconds, Runtime
+from sweep.report.cautions import cautions
 from sweep.report.paper_sheet import paper_sheet
 from sweep.report.sheet import (
     CLASS_GROUP,
@@ -279,8 +280,7 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
             "hours of CPU cores or GPUs, summed over the line's trials on this board.  It excludes failed attempts and "
             "the candidate trials of a search."
         )
-    if any(line.supervised for line in board.lines):
-        yield "‡ supervised: the hyperparameters were chosen with labels of the reported class."
+    yield from cautions(board)
 
 
 def _marks(lines: Sequence[Entry], cells: Sequence[Cell]) -> Iterator[str]:
