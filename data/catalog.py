@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROTOCOL_REVISION = 1  # must be raised whenever `data.protocols` moves any sample to another side
 
-SIZES = (8, 16, 32, 64, 128, 256)  # 4 * 2^k: every detector halves an image down to 4 x 4
+SIZES = (8, 16, 28, 32, 64, 128, 256)  # 4 * 2^k, as networks halve an image down to 4 x 4; 28: published for MNIST
 DECIMAL_DIGITS = tuple("0123456789")
 BY_SOURCE = ("M0", "C0", "F0")  # protocols that keep the source's own split
 FIRST_IS_NORMAL = ("F0", "P1")  # protocols in which the first class is normal and all others are not

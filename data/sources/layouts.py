@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 UNNAMED = "none stated"
 ANY = "any"  # name of all abnormal classes together, if the first class is the only normal one
-Side = Literal[8, 16, 32, 64, 128, 256]
+Side = Literal[8, 16, 28, 32, 64, 128, 256]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ HYPERPARAMETERS, EPOCH, END = "hyperparameters", "epoch", "end"  # what labels o
 
 @dataclass(frozen=True)
 class Judging:
-    """How the trials of one configuration were judged.
+    """Test images, splits and labels with which the trials of one configuration were judged.
 
     Attributes:
         labels: what was chosen with labels of the reported class: of `HYPERPARAMETERS`, `EPOCH` and `END`.

@@ -2,7 +2,7 @@
 
 A trial is a pure function of its `TrialSpec`.  Its key is a hash of that spec, and is its name
 everywhere: in the store, in a table, on the command line.  This module needs only the standard
-library, so that a bare GPU machine can run trials without the rest of the application.
+library and the catalog of detectors, so that a bare GPU machine can run trials without the rest of the application.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
+from models.catalog import stored_variant, variant_of_stored
 from sweep.errors import UserError
 from sweep.spec.bf16_units import NO_UNITS, UNITS
 from sweep.store.records import key_of
@@ -148,6 +149,7 @@ class TrialSpec:
             found["validation"] = dict(vars(self.validation))
             if self.validation.stop_on == Validation.stop_on:
                 del found["validation"]["stop_on"]
+        found["variant"] = stored_variant(self.detector, self.variant)
         found["evaluations"] = list(self.evaluations)
         found["numerics"] = dict(vars(self.numerics))
         if not self.numerics.units:
@@ -172,6 +174,7 @@ class TrialSpec:
                 **{
                     **found,
                     "hyperparameters": dict(found["hyperparameters"]),
+                    "variant": variant_of_stored(found["detector"], found["variant"]),
                     "evaluations": tuple(found["evaluations"]),
                     "validation": None if validation is None else Validation(**validation),
                     "numerics": Numerics(**found["numerics"]),

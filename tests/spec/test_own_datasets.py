@@ -104,7 +104,7 @@ def test_all_problems_of_declarations_are_told_at_once_each_with_its_place(folde
         "data.sets.a.layout: unknown layout 'mvtek', did you mean 'mvtec'?",
         f"data.sets.b.layout: must be given, one of {', '.join(LAYOUTS)}",
         "data.sets.c.root: must be given",
-        "data.sets.d.size: input should be 8, 16, 32, 64, 128 or 256, is 33",
+        "data.sets.d.size: input should be 8, 16, 28, 32, 64, 128 or 256, is 33",
         "data.sets.d: unknown key 'chanels', did you mean 'channels'?",
         "data.sets.e: unknown key 'groups'",
     ]
