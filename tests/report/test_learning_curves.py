@@ -54,6 +54,7 @@ def test_loss_terms_and_auroc_of_every_trained_line_are_drawn() -> None:
     assert drawing.name == "digits-D1-learning-curves"
     shown = texts(drawing)
     assert {"ganomaly repo_head: loss terms", "AUROC", "g", "d", "test", "epoch"} <= set(shown)
+    assert not any("$" in text for text in shown), "no markup of numbers"
     assert "redrawn" not in shown and not any("knn" in text for text in shown)
 
 

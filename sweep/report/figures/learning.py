@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from sweep.console import printable
 from sweep.leaderboard.board import NAME, Board, Entry, Leaderboard
@@ -116,6 +117,8 @@ def _losses(axes: Axes, histories: Sequence[Curves]) -> None:
             epochs, np.maximum(means, LOWEST_LOSS), color=COLOURS[number % len(COLOURS)], linestyle=dash, label=label
         )
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # matplotlib's own has markup
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(loc="best", ncols=2, fontsize=7)
 
 
