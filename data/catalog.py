@@ -7,11 +7,12 @@ of the layouts of `data.sources.layouts`, and a name that the user chooses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.errors import DataError
 from data.sources.layouts import ANY, Classes, Contents, Layout
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 PROTOCOL_REVISION = 1  # must be raised whenever `data.protocols` moves any sample to another side
 
-SIZES = (8, 16, 32, 64, 128, 256)  # 4 * 2^k: every detector halves an image down to 4 x 4
+SIZES = (8, 16, 28, 32, 64, 128, 256)  # 4 * 2^k, as networks halve an image down to 4 x 4; 28: published for MNIST
 DECIMAL_DIGITS = tuple("0123456789")
 BY_SOURCE = ("M0", "C0", "F0")  # protocols that keep the source's own split
 FIRST_IS_NORMAL = ("F0", "P1")  # protocols in which the first class is normal and all others are not
@@ -54,6 +55,7 @@ class DatasetInfo:
         layout: layout of the image folders; None for sources that read files of another kind.
         counts: published number of images of each class, for datasets that only a few people have.
         access: the people that have the dataset, if it is not public.
+        revised: as in `data.sources.layouts.Contents`; none of a built-in dataset.
     """
 
     name: str
@@ -74,6 +76,7 @@ class DatasetInfo:
     layout: Layout | None = None
     counts: tuple[int, ...] = ()
     access: str = ""
+    revised: tuple[str, ...] = ()
 
     @property
     def abnormal(self) -> tuple[str, ...]:
@@ -85,6 +88,14 @@ class DatasetInfo:
         """Legal abnormal classes: those of `abnormal`, plus `ANY` if several classes are never normal."""
         together = self.default_protocol in FIRST_IS_NORMAL and len(self.abnormal) > 1
         return (*self.abnormal, ANY) if together else self.abnormal
+
+    def protocol_revision(self, protocol: str) -> int:
+        """Return the revision of a protocol's splits of this dataset; it is part of a trial's key.
+
+        Args:
+            protocol: its id, with a "v" where there is validation.
+        """
+        return PROTOCOL_REVISION + (protocol in self.revised)
 
     def preparation(self, size: int) -> str:
         """Return the id of a preparation.
@@ -306,7 +317,34 @@ def own(name: str, layout: Layout, contents: Contents) -> DatasetInfo:
         licence=layout.licence,
         citation=layout.citation,
         layout=layout,
+        revised=contents.revised,
     )
+
+
+def revised_protocols(
+    layout: Layout, protocols: tuple[str, ...], manifest: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """Return the protocols of a user's own dataset that are of a later revision than the first.
+
+    Since 2026-12 equal images are on one side of a split.  A dataset that was stored before keeps the first revision,
+    and so the keys of its trials, wherever its manifest shows that no split has changed.
+
+    Args:
+        layout: layout of the dataset's folder.
+        protocols: protocols of the dataset, without a "v".
+        manifest: fields of the stored manifest; None if the dataset is not stored yet.
+
+    Returns:
+        Ids, with a "v" where there is validation.
+    """
+    every = tuple(protocol + suffix for protocol in protocols for suffix in ("", "v"))
+    if manifest is None or "repeats" in manifest or manifest.get("duplicates") != 0:
+        return every
+    if not set(protocols) & set(BY_SOURCE):
+        return ()  # `duplicates` counted every image that repeats another one
+    # It counted only test images that are in the train split too.  That decides F0 alone, and only if the train split
+    # has no abnormal images.
+    return every if isinstance(layout, Classes) else tuple(name for name in every if name != "F0")
 
 
 def contents(layout: Layout) -> Contents:

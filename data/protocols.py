@@ -16,6 +16,11 @@ Samples of one group, such as the patches of one scan, are never on two sides.  
 whole groups.  It draws separately among groups that contain the same non-normal classes, so that training gets 80 % of
 each kind of scan.  Abnormal samples of a group on the training side are left out of the test.
 
+In a user's own dataset equal images are on one side, too; images are equal if their prepared pixels are.  Equal
+samples without a group are one group.  A test sample that is equal to a training sample of another group, or of the
+source's own train split, is left out, and so is a validation sample.  Built-in datasets keep the published splits, in
+which equal images may be on two sides; `count_trained_on` counts them.
+
 With validation, a share of the training normals and of the abnormal test samples moves to the validation side, and
 the protocol's id gains a "v".  Normal test samples that share a group with a moved abnormal sample are left out.  All
 other samples stay on their sides.
@@ -94,10 +99,13 @@ def split(
     first_is_normal = protocol.removesuffix("v") in FIRST_IS_NORMAL
     is_abnormal = _abnormal(dataset, abnormal, first_is_normal)
     is_normal = dataset.labels == 0 if first_is_normal else ~is_abnormal
-    groups = _group_numbers(dataset)
+    equal = _equal_numbers(dataset)
+    groups = _group_numbers(dataset, equal)
     train, test_normal = rule(dataset, is_normal, split_seed, groups)
+    test_normal = test_normal[~_shares_group(test_normal, train, equal)]
     test_abnormal = _positions(dataset, is_abnormal)
     test_abnormal = test_abnormal[~_shares_group(test_abnormal, train, groups)]
+    test_abnormal = test_abnormal[~_shares_group(test_abnormal, train, equal)]
     validation_normal = validation_abnormal = np.empty(0, np.int64)
     _refuse_empty(dataset, protocol, abnormal, train, test_normal, test_abnormal)
     if validation is not None:
@@ -105,7 +113,16 @@ def split(
         train, validation_normal = _carve(train, validation[0], random, "training normals", groups)
         test_abnormal, validation_abnormal = _carve(test_abnormal, validation[1], random, "test abnormals", groups)
         test_normal = test_normal[~_shares_group(test_normal, validation_abnormal, groups)]
+        validation_normal = validation_normal[~_shares_group(validation_normal, train, equal)]
+        held_out = np.concatenate([validation_normal, validation_abnormal])
+        test_normal = test_normal[~_shares_group(test_normal, held_out, equal)]
+        test_abnormal = test_abnormal[~_shares_group(test_abnormal, held_out, equal)]
         _refuse_empty(dataset, protocol, abnormal, train, test_normal, test_abnormal)
+        if not len(validation_normal):
+            raise ValueError(
+                f"{dataset.name} has no validation normals under {protocol}: all of them are equal to training images; "
+                "remove copies from its folder, or hold out a larger share"
+            )
     test = np.concatenate([test_normal, test_abnormal])
     validated = np.concatenate([validation_normal, validation_abnormal])
     inputs = [dataset.fingerprint, protocol, abnormal, int(split_seed), validation]
@@ -122,7 +139,8 @@ def split(
 def _split_by_source(dataset: Dataset, normal: Mask, split_seed: int, groups: Indices) -> Sides:  # noqa: ARG001
     """Split the normals as the source does; the split seed is not needed here."""
     train, test = (np.flatnonzero(normal & (dataset.source_split == part)) for part in ("train", "test"))
-    shared = test[_shares_group(test, train, groups)]
+    named = test[dataset.groups[test] != ""]
+    shared = named[_shares_group(named, train, groups)]
     if len(shared):
         names = sorted(set(dataset.groups[shared].tolist()))
         raise ValueError(
@@ -139,7 +157,7 @@ def _split_by_seed(dataset: Dataset, normal: Mask, split_seed: int, groups: Indi
     """
     merged = _positions(dataset, normal)
     random = np.random.RandomState(split_seed)
-    if not (dataset.groups[merged] != "").any():
+    if not (dataset.groups[merged] != "").any() and len(np.unique(groups[merged])) == len(merged):
         return _draw_sides(merged, random)
     units, unit_of = _units(groups[merged])
     sides = zip(*(_draw_sides(kind, random) for kind in _kinds(dataset, normal, groups, units)), strict=True)
@@ -207,12 +225,31 @@ def _abnormal(dataset: Dataset, abnormal: str, first_is_normal: bool) -> Mask:
     return is_abnormal
 
 
-def _group_numbers(dataset: Dataset) -> Indices:
+def count_trained_on(dataset: Dataset, train: Indices, test: Indices) -> int:
+    """Return the number of test samples whose image is that of a training sample, pixel for pixel."""
+    if dataset.first_equal is None:
+        return 0
+    return int(np.count_nonzero(_shares_group(test, train, dataset.first_equal)))
+
+
+def _equal_numbers(dataset: Dataset) -> Indices:
+    """Return for each sample the position of the first one that must be on the same side, as it is equal; int64 [N]."""
+    if dataset.first_equal is None or dataset.name in DATASETS:
+        return np.arange(len(dataset.labels))
+    return dataset.first_equal
+
+
+def _group_numbers(dataset: Dataset, equal: Indices) -> Indices:
     """Return a number for the group of each sample: the position of the group's first sample, int64 [N].
 
-    A sample without a group is a group of its own, so its number is its own position.
+    A sample without a group belongs to the first one of its equals that has no group either.  Equal samples of
+    different named groups do not join these: blank patches would join all scans.
     """
     numbers = np.arange(len(dataset.labels))
+    loose = np.flatnonzero(dataset.groups == "")
+    if len(loose):
+        _, first, inverse = np.unique(equal[loose], return_index=True, return_inverse=True)
+        numbers[loose] = loose[first[inverse]]
     grouped = np.flatnonzero(dataset.groups != "")
     if len(grouped):
         _, first, inverse = np.unique(dataset.groups[grouped], return_index=True, return_inverse=True)

@@ -8,7 +8,7 @@ from models.catalog import DetectorInfo, load_class
 from models.catalog import detector as find_detector
 from models.components.numerics import PRECISIONS
 from models.detector import Detector
-from models.hyperparameters import resolve_values
+from models.hyperparameters import PUBLISHED_SIDE, SIZES, resolve_values
 
 
 def build(
@@ -28,7 +28,7 @@ def build(
     Args:
         spec_detector: catalog name, or `package.module:Class`.
         channels: 1 or 3.
-        size: height and width of the images in pixels: 16, 32, 64, 128 or 256.
+        size: height and width of the images in pixels, one of the variant's `sizes`.
         hyperparameters: values by name, as `models.catalog.resolve` returns them; defaults replace missing ones.
         variant: variant of the detector.
         dataset: catalog name of the dataset.
@@ -40,7 +40,8 @@ def build(
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r} is not legal: use one of {', '.join(PRECISIONS)}")
     info: DetectorInfo = find_detector(spec_detector)
-    info.variant(variant)
+    if problem := info.size_problem(variant, size) if size == PUBLISHED_SIDE or size in SIZES else "":
+        raise ValueError(problem)
     values = info.hyperparameters(**resolve_values(info.hyperparameters, hyperparameters))
     made = load_class(info.implementation)(channels, size, values, variant=variant, dataset=dataset)
     assert isinstance(made, Detector)

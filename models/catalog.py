@@ -21,7 +21,17 @@ from models.defaults import (
     PCAHyperparameters,
     SkipGANomalyHyperparameters,
 )
-from models.hyperparameters import Hyperparameter, NoHyperparameters, Scalar, describe, nearest_first, resolve_values
+from models.hyperparameters import (
+    ANY_SIZE,
+    PUBLISHED_SIDE,
+    SIZES,
+    Hyperparameter,
+    NoHyperparameters,
+    Scalar,
+    describe,
+    nearest_first,
+    resolve_values,
+)
 
 SCORING_REVISION = 1  # must be raised whenever the computation or combination of components, or the metrics, change
 
@@ -41,6 +51,8 @@ class Variant:
         overrides: hyperparameters with another default in this variant; a study may set other values.
         on: the same by dataset, if the paper or code has different values for some datasets.
         fixed: hyperparameters that define this variant; a study cannot change them.
+        sizes: legal heights and widths of images in pixels.
+        stored: name in keys and records, if it is not that in the catalog; see `stored_variant`.
     """
 
     lam: float | None = None
@@ -48,6 +60,8 @@ class Variant:
     overrides: Mapping[str, Scalar] = field(default_factory=dict)
     on: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
     fixed: Mapping[str, Scalar] = field(default_factory=dict)
+    sizes: tuple[int, ...] = SIZES
+    stored: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,28 @@ class DetectorInfo:
             raise ValueError(f"{self.name} has no variant {name}: {nearest_first(name, self.variants)}")
         return self.variants[name]
 
+    def size_problem(self, variant: str, size: int) -> str:
+        """Return why a variant cannot use images of a size, and the fix; "" if it can.
+
+        Args:
+            variant: name of one of the variants.
+            size: height and width of the images in pixels.
+        """
+        legal = self.variant(variant).sizes
+        if size in legal:
+            return ""
+        if legal == (PUBLISHED_SIDE,):
+            other = next((name for name, other in self.variants.items() if size in other.sizes), None)
+            instead = f", or use the variant {other}" if other else ""
+            return (
+                f"{self.name} {variant} has the published networks, which are for {PUBLISHED_SIDE} x {PUBLISHED_SIDE} "
+                f"images alone, not {size} x {size}: set data.size={PUBLISHED_SIDE}{instead}"
+            )
+        return (
+            f"{self.name} {variant} cannot use images of {size} x {size}: set data.size to one of "
+            f"{', '.join(map(str, legal))}, or leave it out"
+        )
+
     def default(self, variant: str, name: str) -> Scalar | None:
         """Return the value of a hyperparameter, or of "lambda", in a variant if no study sets it.
 
@@ -122,7 +158,7 @@ class DetectorInfo:
 
 
 UNTRAINED = {"epochs": 0}
-PLAIN = {"plain": Variant(doc="the only variant")}
+PLAIN = {"plain": Variant(doc="the only variant", sizes=ANY_SIZE)}
 
 
 def _catalog(*infos: DetectorInfo) -> dict[str, DetectorInfo]:
@@ -192,7 +228,18 @@ DETECTORS = _catalog(
         revision=1,
         hyperparameters=EGBADHyperparameters,
         variants={
-            "repo": Variant(lam=0.9, doc="the published code's losses and optimisers, with networks for any size"),
+            "dcgan": Variant(
+                lam=0.9,
+                doc="the published code's losses and optimisers on GANomaly's DCGAN blocks, for any size",
+                stored="repo",
+            ),
+            "repo": Variant(
+                lam=0.9,
+                doc="the published code, with its networks for 28 x 28 images",
+                fixed={"width": 64},
+                sizes=(PUBLISHED_SIDE,),
+                stored="published",
+            ),
             "untrained": Variant(lam=0.9, doc="initial weights, never trained", fixed=UNTRAINED),
         },
         cost=cost.Cost(cost.egbad_training, cost.egbad_scoring),
@@ -267,6 +314,24 @@ DETECTORS = _catalog(
         doc="mean distance to the nearest training images",
     ),
 )
+
+
+_STORED = {(d.name, name): v.stored for d in DETECTORS.values() for name, v in d.variants.items() if v.stored}
+_OF_STORED = {(name, stored): variant for (name, variant), stored in _STORED.items()}
+
+
+def stored_variant(name: str, variant: str) -> str:
+    """Return the name of a variant in keys and records.
+
+    A variant that was renamed keeps its old name there, so that its results stay valid.  Up to 2026-11, EGBAD's
+    `dcgan` was called `repo`, and there was no variant with the published networks.
+    """
+    return _STORED.get((name, variant), variant)
+
+
+def variant_of_stored(name: str, stored: str) -> str:
+    """Return the name in the catalog of a variant in a record."""
+    return _OF_STORED.get((name, stored), stored)
 
 
 def is_own(name: str) -> bool:
@@ -348,7 +413,7 @@ def _own_detector(name: str) -> DetectorInfo:
         implementation=name,
         revision=loaded.revision,
         hyperparameters=loaded.Hyperparameters,
-        variants={"plain": Variant(lam=loaded.lam)},
+        variants={"plain": Variant(lam=loaded.lam, sizes=loaded.sizes)},
         cost=cost.Cost(cost.unknown_training, cost.unknown_scoring),
         deterministic=loaded.deterministic,
         doc=(loaded.__doc__ or "").strip().partition("\n")[0],

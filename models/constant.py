@@ -8,10 +8,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from models.detector import Detector
+from models.hyperparameters import ANY_SIZE
 
 
 class Constant(Detector):
     """Baseline with score 0 for every image."""
+
+    sizes = ANY_SIZE
 
     def fit(self, images: Tensor) -> None:
         """Check the images; there is nothing to learn."""

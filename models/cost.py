@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from models.hyperparameters import Scalar
+from models.hyperparameters import PUBLISHED_SIDE, Scalar
 
 Layers = list[tuple[int, int]]  # for each layer: number of weights, and positions of the map where each is applied
 
@@ -133,11 +133,15 @@ def egbad_training(work: Work) -> float:
 
     The discriminator has two more passes, for the losses of encoder and generator.
     """
+    if work.size == PUBLISHED_SIDE:
+        return _steps(work, _published_generation(work) + _times(4, _published_pairs(work)))
     return _steps(work, 2 * _encoder(work, work.number("nz")) + _times(4, _pairs(work)))
 
 
 def egbad_scoring(work: Work) -> float:
     """Estimate one pass through encoder and generator and two through the discriminator."""
+    if work.size == PUBLISHED_SIDE:
+        return _pass(work, _published_generation(work) + _times(2, _published_pairs(work)))
     return _pass(work, 2 * _encoder(work, work.number("nz")) + _times(2, _pairs(work)))
 
 
@@ -233,6 +237,19 @@ def _pairs(work: Work) -> Layers:
     trunk = _encoder(work, 1)
     map_4x4 = trunk.pop()[0]
     return [*trunk, (512 * work.number("nz"), 1), (1024 * (map_4x4 + 512), 1), (1024, 1)]
+
+
+def _published_generation(work: Work) -> Layers:
+    """Return the layers of the encoder and the generator that EGBAD's authors published for 28x28 images."""
+    nz, channels = work.number("nz"), work.channels
+    encoder = [(9 * channels * 32, 784), (9 * 32 * 64, 196), (9 * 64 * 128, 49), (6272 * nz, 1)]
+    return [*encoder, (nz * 1024, 1), (1024 * 6272, 1), (16 * 128 * 64, 49), (16 * 64 * channels, 196)]
+
+
+def _published_pairs(work: Work) -> Layers:
+    """Return the layers of the discriminator that EGBAD's authors published for 28x28 images."""
+    trunk = [(16 * work.channels * 64, 196), (16 * 64 * 64, 49)]
+    return [*trunk, (512 * work.number("nz"), 1), (1024 * (3136 + 512), 1), (1024, 1)]
 
 
 def _unet(work: Work) -> Layers:

@@ -57,7 +57,7 @@ class AdversarialHyperparameters(NetworkHyperparameters):
     w_adv: float = hyperparameter(1.0, "weight of the adversarial loss", **WEIGHT)
     w_con: float = hyperparameter(50.0, "weight of the reconstruction loss", **WEIGHT)
     early_stopping: bool = hyperparameter(
-        False, "stop when the validation AUROC starts to decrease; no effect without validation"
+        False, "stop when the validation AUROC falls, or the loss rises (stop_on); no effect without validation"
     )
 
 

@@ -32,6 +32,7 @@ class Detector(nn.Module):
     Seed torch before building one, because the constructor draws initial weights.
 
     Attributes:
+        sizes: legal heights and widths of images in pixels; `ANY_SIZE` for a detector that 28 x 28 fits, too.
         Hyperparameters: frozen dataclass; fields of type bool, int, float or str with defaults.
         revision, lam, deterministic: for a user's own detector, the values that built-in detectors have in
             `models.catalog.DetectorInfo` and `models.catalog.Variant`.  `lam` is lambda, the share of
@@ -42,6 +43,7 @@ class Detector(nn.Module):
         precision: arithmetic of `train_step`, one of `models.components.numerics.PRECISIONS`.
     """
 
+    sizes: ClassVar[tuple[int, ...]] = SIZES
     Hyperparameters: ClassVar[type[Any]] = NoHyperparameters
     revision: ClassVar[int] = 1
     lam: ClassVar[float | None] = None
@@ -58,7 +60,7 @@ class Detector(nn.Module):
 
         Args:
             channels: 1 or 3.
-            size: height and width in pixels: 16, 32, 64, 128 or 256.
+            size: height and width in pixels, one of `sizes`.
             hyperparameters: instance of `Hyperparameters`.
             variant: variant of the detector.
             dataset: catalog name of the dataset, for variants that treat one dataset differently.
@@ -70,8 +72,8 @@ class Detector(nn.Module):
         problems = []
         if channels not in CHANNELS:
             problems.append(f"channels={channels} is not legal: use one of {', '.join(map(str, CHANNELS))}")
-        if size not in SIZES:
-            problems.append(f"size={size} is not legal: use one of {', '.join(map(str, SIZES))}")
+        if size not in self.sizes:
+            problems.append(f"size={size} is not legal: use one of {', '.join(map(str, self.sizes))}")
         if problems:
             raise ValueError("; ".join(problems))
         self.channels = channels

@@ -6,17 +6,18 @@ arXiv:1605.09782) learns an encoder E in addition to the generator G.  Its discr
 from G(E(x)).  This needs one pass through the networks, where AnoGAN needs a search.  Published code:
 github.com/houssamzenati/Efficient-GAN-Anomaly-Detection, folder `bigan`.
 
-`repo` has that code's losses, their order, its optimisers (Adam 1e-5, beta1 0.5, batches of 100), nz 200, the weights
-with which it tests, and its score.  Its networks are for 28x28x1 alone; here GANomaly's blocks extend them to other
-sizes:
+Both variants have that code's losses, their order, its optimisers (Adam 1e-5, beta1 0.5, batches of 100), nz 200, the
+weights with which it tests, and its score.  `repo` also has its networks (`models.components.bigan`), which are for
+28x28 images alone; published is one channel.  In `dcgan`, GANomaly's blocks replace them, for other sizes:
 
 - E is GANomaly's encoder: 4x4 kernels instead of 3x3, more channels, no fully connected layer.
 - G is GANomaly's decoder: a transposed convolution instead of two fully connected layers of 1024 and 6272.
 - D's branch for images is the trunk of GANomaly's D: LeakyReLU 0.2 instead of 0.1, more channels, no dropout.
 - D's branch for codes, the layer that joins both branches and gives f, and the logit are the published ones.
-- Convolutions have no biases.  BatchNorm is torch's: momentum 0.1 and epsilon 1e-5 instead of 0.01 and 1e-3.
+- Convolutions have no biases.  BatchNorm is torch's: momentum 0.1 and epsilon 1e-5 instead of 0.01 and 1e-3, and its
+  weights are drawn as DCGAN's.
 
-This training differs from the published one as follows:
+The training of both differs from the published one as follows:
 
 - The published code trains G and E on another batch and another z than D.  Here all three learn from the same ones,
   so that E(x) and G(z) are computed once.  G's and E's losses need another pass through D, because D has changed in
@@ -33,8 +34,9 @@ needs many epochs.
 The published code evaluates scores by average precision alone, and trained on most of the normal images on which it
 tests.  Both are outside a detector, and are not reproduced here.
 
-Parameters at nz 200, width 64: 32x32x1 E 1,476,352 G 1,476,480 D 5,480,705; 32x32x3 E 1,478,400
-G 1,478,528 D 5,482,753; 64x64x3 E 4,395,776 G 4,395,904 D 11,775,233.
+Parameters at nz 200 of `repo`: 28x28x1 E 1,347,656 G 6,781,505 D 3,907,329.  Of `dcgan` at width 64: 32x32x1
+E 1,476,352 G 1,476,480 D 5,480,705; 32x32x3 E 1,478,400 G 1,478,528 D 5,482,753; 64x64x3 E 4,395,776 G 4,395,904
+D 11,775,233.
 """
 
 from __future__ import annotations
@@ -45,11 +47,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.components import networks
+from models.components import bigan, networks
 from models.components.adam import Adam
 from models.components.networks import decoder, encoder
 from models.defaults import EGBADHyperparameters
 from models.detector import Detector
+from models.hyperparameters import ANY_SIZE
 
 SLOPE = 0.1  # negative slope of the LeakyReLUs in the published layers
 DECAY = 0.999  # decay of the averages per step
@@ -59,13 +62,19 @@ CODE_FEATURES, FEATURES = 512, 1024
 class PairDiscriminator(nn.Module):
     """Discriminator of pairs: computes features f(x, z) and, from them, the logit D(x, z) that z is the code of x."""
 
-    def __init__(self, size: int, channels: int, width: int, nz: int) -> None:
+    def __init__(self, images: nn.Sequential, pixels: int, nz: int) -> None:
+        """Join a branch for codes to one for images.
+
+        Args:
+            images: branch for images, which gives `pixels` values for each.
+            pixels: number of these values.
+            nz: length of a code.
+        """
         super().__init__()
-        self.images = nn.Sequential(*encoder(size, channels, width, 1)[:-1], nn.Flatten())
+        self.images = images
         self.codes = nn.Sequential(
             nn.Flatten(), nn.Linear(nz, CODE_FEATURES), nn.LeakyReLU(SLOPE, inplace=True), nn.Dropout(0.5)
         )
-        pixels = 16 * (width * size // 8)  # number of values in the trunk's 4x4 map
         self.joint = nn.Sequential(
             nn.Linear(pixels + CODE_FEATURES, FEATURES), nn.LeakyReLU(SLOPE, inplace=True), nn.Dropout(0.5)
         )
@@ -83,8 +92,9 @@ class PairDiscriminator(nn.Module):
 
 
 class EGBAD(Detector):
-    """EGBAD with the variants `repo` and `untrained`."""
+    """EGBAD with the variants `dcgan`, `repo` and `untrained`."""
 
+    sizes = ANY_SIZE
     Hyperparameters = EGBADHyperparameters
 
     def __init__(
@@ -92,17 +102,23 @@ class EGBAD(Detector):
         channels: int,
         size: int,
         hyperparameters: EGBADHyperparameters,
-        variant: str = "repo",
+        variant: str = "dcgan",
         dataset: str = "",
     ) -> None:
         super().__init__(channels, size, hyperparameters, variant, dataset)
         h = hyperparameters
         self.nz = h.nz
-        self.encoder = encoder(size, channels, h.width, h.nz)
-        self.generator = decoder(size, channels, h.width, h.nz)
-        self.discriminator = PairDiscriminator(size, channels, h.width, h.nz)
+        if variant == "repo":
+            self.encoder = bigan.encoder(channels, h.nz)
+            self.generator = bigan.generator(channels, h.nz)
+            self.discriminator = PairDiscriminator(bigan.trunk(channels), bigan.TRUNK_FEATURES, h.nz)
+        else:
+            self.encoder = encoder(size, channels, h.width, h.nz)
+            self.generator = decoder(size, channels, h.width, h.nz)
+            trunk = nn.Sequential(*encoder(size, channels, h.width, 1)[:-1], nn.Flatten())
+            self.discriminator = PairDiscriminator(trunk, 16 * (h.width * size // 8), h.nz)  # its last map is 4x4
         for network in (self.encoder, self.generator, self.discriminator):
-            network.apply(networks.initialise)
+            network.apply(bigan.initialise if variant == "repo" else networks.initialise)
         betas = (h.beta1, 0.999)
         self.optimiser_e = Adam(self.encoder.parameters(), lr=h.lr, betas=betas)
         self.optimiser_g = Adam(self.generator.parameters(), lr=h.lr, betas=betas)

@@ -174,3 +174,5 @@ def _describe(hyperparameters: type[Any]) -> tuple[Hyperparameter, ...]:
 
 CHANNELS = (1, 3)
 SIZES = (16, 32, 64, 128, 256)  # 4 * 2^k, because networks halve their maps down to 4x4
+PUBLISHED_SIDE = 28  # of MNIST, and of the networks that EGBAD's authors published for it
+ANY_SIZE = tuple(sorted((*SIZES, PUBLISHED_SIDE)))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.defaults import KNNHyperparameters
 from models.detector import Detector
+from models.hyperparameters import ANY_SIZE
 
 EXACT = 1024  # number of products that float32 can add without rounding: 1024 * 128^2 = 2^24
 CHUNK = 1024  # training images that are compared at once: as float32 they stay in a core's cache
@@ -28,6 +29,7 @@ class KNN(Detector):
     If there are fewer training images than neighbours, the mean is over all of them.
     """
 
+    sizes = ANY_SIZE
     Hyperparameters = KNNHyperparameters
     train_images: Tensor
     train_squares: Tensor

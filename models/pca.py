@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from models.defaults import PCAHyperparameters
 from models.detector import Detector
+from models.hyperparameters import ANY_SIZE
 
 LARGEST = 3072  # largest side of a matrix that is decomposed: 32 * 32 * 3
 CHUNK = 4096  # images that are in floating point at once
@@ -25,6 +26,7 @@ class PCA(Detector):
     training images than components, there are fewer components.
     """
 
+    sizes = ANY_SIZE
     Hyperparameters = PCAHyperparameters
     average: Tensor
     basis: Tensor

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from models.detector import Detector
+from models.hyperparameters import ANY_SIZE
 
 
 class PixelMean(Detector):
     """Baseline whose score is the mean (x - m)^2 over pixels in [-1, 1]; m is the mean of the training images."""
 
+    sizes = ANY_SIZE
     average: Tensor
 
     def __init__(

@@ -11,10 +11,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from models.detector import Detector
+from models.hyperparameters import ANY_SIZE
 
 
 class TotalVariation(Detector):
     """Baseline whose score is the mean |difference| of horizontal and vertical neighbours, with pixels in [-1, 1]."""
+
+    sizes = ANY_SIZE
 
     def fit(self, images: Tensor) -> None:
         """Check the images; there is nothing to learn."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 UNNAMED = "none stated"
 ANY = "any"  # name of all abnormal classes together, if the first class is the only normal one
-Side = Literal[8, 16, 32, 64, 128, 256]
+Side = Literal[8, 16, 28, 32, 64, 128, 256]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,14 @@ class Contents:
         classes: class names; a sample's label is an index into them.  If there is only one normal class, it is first.
         images: approximate number of images.
         protocols: ids that `data.protocols.split` accepts, the default one first.
+        revised: ids, with a "v" where there is validation, whose splits may differ from those of the first revision,
+            because equal images are on one side; see `revised_protocols`.
     """
 
     classes: tuple[str, ...]
     images: int
     protocols: tuple[str, ...]
+    revised: tuple[str, ...] = ()
 
 
 def _help(description: str, **limits: Any) -> dict[str, Any]:

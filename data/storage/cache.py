@@ -18,7 +18,7 @@ from pathlib import Path
 
 from data.errors import DataError
 
-ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups")
+ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups", "first_equal")
 USED = "content.json"  # a copy's last file to be written; its time is set whenever the copy is opened
 FILES = (USED, *(f"{name}.npy" for name in ARRAYS))
 

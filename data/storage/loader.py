@@ -22,6 +22,7 @@ from data.storage.cache import ARRAYS, USED, Copy, explain_disk_errors, make_roo
 from data.storage.manifest import Fingerprint, Manifest, Rows, Store
 from data.storage.parallel import map_in_order
 from data.storage.parquet import decode
+from data.storage.prepare import first_equal, row_fingerprints
 from data.storage.shards import compare_shard, fetch, shard_paths, stored_manifest
 
 ROW_BYTES = 256  # estimate for the columns other than the images, per row
@@ -48,6 +49,8 @@ class Dataset:
         source_split: str [N], the source's own split: "train", "test", or "all".
         groups: str [N]; samples of one group stay on one side of every split; "" is a group of its own.
         protocols: ids of the legal protocols, from the manifest; () if an older version wrote the manifest.
+        first_equal: int64 [N], for each sample the position of the first one with the same pixels; None if no two
+            count as equal.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Dataset:
     source_split: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
     protocols: tuple[str, ...] = ()
+    first_equal: npt.NDArray[np.int64] | None = None
 
 
 def load(store: Store, name: str, preparation: str, cache: Path, cache_bytes: float = math.inf) -> Dataset:
@@ -156,6 +160,7 @@ def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Arr
             manifest's fingerprint, as it does if the manifest belongs to another dataset.
     """
     fingerprint = Fingerprint(manifest.classes, manifest.shape)
+    of_rows: list[bytes] = []
     columns: dict[str, list[Array]] = defaultdict(list)
     # The file is written, not mapped: a full disk then raises an OSError instead of killing the process (SIGBUS).
     with open(path, "wb") as file:
@@ -167,6 +172,7 @@ def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Arr
         for rows in _verified_rows(store, manifest):
             file.write(rows.images.data)
             fingerprint.update(rows)
+            of_rows += row_fingerprints(rows.images)
             columns["labels"].append(rows.labels)
             columns["source_split"].append(rows.splits)
             columns["sample_ids"].append(rows.sample_ids)
@@ -178,7 +184,7 @@ def _write_images(path: Path, store: Store, manifest: Manifest) -> dict[str, Arr
             f"{manifest.name} ({manifest.preparation}): the shards have fingerprint "
             f"{fingerprint.hexdigest()}, but their manifest has {manifest.fingerprint}; {put_command(manifest.name)}"
         )
-    return {name: np.concatenate(parts) for name, parts in columns.items()}
+    return {**{name: np.concatenate(parts) for name, parts in columns.items()}, "first_equal": first_equal(of_rows)}
 
 
 def _verified_rows(store: Store, manifest: Manifest) -> Iterator[Rows]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # plans read manifests, and must not import numpy
     import numpy as np
     import numpy.typing as npt
 
-FORMAT = 2  # format 1 had no groups, protocols or skipped items; it is read as a dataset without them
+FORMAT = 3  # format 1 had no groups, protocols or skipped items, and is read as without them; format 2 no `repeats`
 
 
 class Store(Protocol):
@@ -137,6 +137,8 @@ class Manifest:
         skipped: items that could not be read, if the user chose to skip them.
         duplicates: number of test samples whose prepared image is, pixel for pixel, in the source's train split too;
             for a source without splits, the number of samples that repeat an earlier one.
+        repeats: number of samples whose prepared image is, pixel for pixel, that of an earlier one, in either split;
+            None up to format 2.
         identity: hash of source, preparation and versions; two calls of `put` with the same one give the same shards.
         format: version of the manifest's format.
     """
@@ -156,6 +158,7 @@ class Manifest:
     protocols: tuple[str, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     duplicates: int = 0
+    repeats: int | None = None
     identity: str = ""
     format: int = FORMAT
 

@@ -133,5 +133,21 @@ class Duplicates:
         train, test, everything = (np.concatenate([*seen, _NO_WORDS]) for seen in self._seen.values())
         return int(np.isin(test, train).sum()) + len(everything) - len(np.unique(everything))
 
+    def repeats(self) -> int:
+        """Return the number of samples whose image is that of an earlier one, whatever their splits."""
+        words = np.concatenate([_NO_WORDS, *(words for seen in self._seen.values() for words in seen)])
+        return len(words) - len(np.unique(words))
+
+
+def first_equal(fingerprints: list[bytes]) -> npt.NDArray[np.int64]:
+    """Return for each image the position of the first one with the same pixels, int64 [N].
+
+    Args:
+        fingerprints: result of `row_fingerprints` for all images.
+    """
+    rows = np.frombuffer(b"".join(fingerprints), f"V{ROW_FINGERPRINT_BYTES}")
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    return first[inverse].astype(np.int64, copy=False)
+
 
 _NO_WORDS = np.empty(0, np.uint64)

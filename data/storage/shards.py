@@ -22,7 +22,6 @@ from data.catalog import dataset as dataset_info
 from data.errors import DataError, ShardProblem, put_command
 from data.sources.base import Plain, Skipped, Source
 from data.storage.manifest import (
-    FORMAT,
     DamagedManifestError,
     Fingerprint,
     Manifest,
@@ -39,6 +38,7 @@ from data.storage.parquet import decode, encode
 from data.storage.prepare import Duplicates, prepare, row_fingerprints
 
 SHARD_BYTES = 16 * 2**20  # bytes of pixels: large compared with the latency of a fetch, and small compared with memory
+SHARD_FORMAT = 2  # format of the shards alone: that of the manifest was raised once more
 DECODERS = ("numpy", "pillow", "pyarrow", "scikit-learn")
 
 Progress = Callable[[int, int], None]
@@ -190,7 +190,8 @@ class _Making:
     def identity(self) -> str:
         """Hash of everything that decides the shards' bytes; "" if the source has no identity."""
         decides = [
-            self.source.identity, self.info.name, self.info.classes, self.parameters, self.versions, self.step, FORMAT,
+            self.source.identity, self.info.name, self.info.classes, self.parameters, self.versions, self.step,
+            SHARD_FORMAT,
         ]  # fmt: skip
         return sha256(json.dumps(decides, sort_keys=True).encode()) if self.source.identity else ""
 
@@ -288,6 +289,7 @@ class _Making:
             protocols=self.info.protocols,
             skipped=tuple(skipped),
             duplicates=duplicates.count(),
+            repeats=duplicates.repeats(),
             identity=self.identity,
         )
 

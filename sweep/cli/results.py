@@ -25,7 +25,11 @@ def report(
         ),
     ] = None,
     selection: Annotated[
-        str, typer.Option(help="Epoch of each trial: last, val (best on validation) or oracle (best on test).")
+        str,
+        typer.Option(
+            help="Epoch of each trial: last; val (best validation AUROC); val_normal (lowest loss of the validation "
+            "normals); oracle (best on test)."
+        ),
     ] = "last",
     evaluation: Annotated[
         str, typer.Option(help="How samples are scored: clean, or as published: legacy_ordered, legacy_shuffled.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from models.catalog import DetectorInfo
 from sweep.leaderboard.headline import Lead, Unit
+from sweep.leaderboard.judging import NOTHING_JUDGED, Judging, judge_of
 from sweep.leaderboard.papers import printed_value
 from sweep.leaderboard.rows import Row
 from sweep.leaderboard.stats import NORMAL_QUANTILE, Paired, interval, logit_interval, logit_range
@@ -82,7 +83,7 @@ class Entry:
     Attributes:
         axis, value: axis and value of a grid, otherwise None.
         hyperparameters: those of its first trial, lambda among them.
-        supervised: True if labels of the reported class chose its hyperparameters.
+        supervised: True if labels of the reported class chose its hyperparameters, its epoch or when it stopped.
         trivial: True if the detector learns next to nothing.
         cells: by abnormal class, those that were planned.
         mean: averaged over classes within each seed, then over the seeds in which every class has a value.
@@ -101,6 +102,7 @@ class Entry:
         parameters: number of trained parameters; None before any trial has ended.
         train_seconds: mean over its trials.
         cpu_hours, gpu_hours, usd: sums over its trials; None if nothing is known.
+        judging: how its trials were judged.
     """
 
     study: str
@@ -127,6 +129,7 @@ class Entry:
     cpu_hours: float | None = None
     gpu_hours: float | None = None
     usd: float | None = None
+    judging: Judging = NOTHING_JUDGED
 
     @property
     def name(self) -> tuple[str, str, str, str]:
@@ -167,6 +170,7 @@ def make_entry(units: Units, metric: str, chance: Mapping[str, float], catalog: 
         catalog: see `sweep.leaderboard.board.build`.
     """
     row = first_row(units)
+    judging = judge_of(r for of_class in units.values() for r in of_class.values())
     study, detector, variant, setting = (row[column] for column in NAME)
     info = catalog.get(detector)
     exact = info is not None and info.deterministic
@@ -190,7 +194,7 @@ def make_entry(units: Units, metric: str, chance: Mapping[str, float], catalog: 
         setting,
         axis=row["axis"],
         value=row["lam"] if row["axis"] == "lambda" else row.get(f"hp_{row['axis']}"),
-        supervised=row["objective"] == "labelled",
+        supervised=bool(judging.labels),
         trivial=is_trivial(row, catalog),
         cells=cells,
         mean=replace(
@@ -207,6 +211,7 @@ def make_entry(units: Units, metric: str, chance: Mapping[str, float], catalog: 
         cpu_hours=_sum(known["cpu_hours"]),
         gpu_hours=_sum(known["gpu_hours"]),
         usd=_sum(known["usd"]),
+        judging=judging,
     )
 
 

@@ -30,7 +30,7 @@ ReadScores = Callable[[Iterable[str]], Iterator[tuple[str, "pa.Table"]]]
 
 
 class Lead(NamedTuple):
-    """How much better one line is than another.
+    """Lead of one line over another.
 
     Attributes:
         mean: difference of the class means; above 0 if the first line is better.

@@ -77,6 +77,7 @@ _EVALUATIONS = {
 _SELECTIONS = {
     "last": "the last epoch",
     "val": "the best epoch on validation",
+    "val_normal": "the epoch of the lowest loss on validation normals",
     "oracle": "the best epoch on the test set",
 }
 

@@ -32,7 +32,7 @@ Row = dict[str, Any]
 METRICS = ("auroc", "ap", "fpr95", "base_rate", "n_normal", "n_abnormal", "ties", "auroc_se")
 PROVENANCE = (
     "train_seconds", "images_per_second", "peak_bytes", "device", "hardware", "torch", "ray", "commit", "dirty",
-    "fingerprint", "split_hash", "parameters", "seconds",
+    "fingerprint", "split_hash", "parameters", "seconds", "copies",
 )  # fmt: skip
 
 COLUMNS: dict[str, type[str | int | float | bool]] = {
@@ -46,9 +46,12 @@ COLUMNS: dict[str, type[str | int | float | bool]] = {
     "dirty": bool, "fingerprint": str, "split_hash": str,
     "kind": str, "setting": str, "axis": str, "centre": bool, "objective": str, "lam": float,
     "auroc_se": float, "parameters": int, "seconds": float, "cpu_hours": float, "gpu_hours": float, "usd": float,
-    "hardware": str,
+    "hardware": str, "copies": int, "stop_on": str,
 }  # fmt: skip
-"""Columns of every row and their types, in the order of results.parquet; `hp_<name>` columns follow."""
+"""Columns of every row and their types, in the order of results.parquet; `hp_<name>` columns follow.
+
+`copies` is the number of test samples whose image is also a training image, pixel for pixel; `stop_on` is what ends a
+training with early stopping, None without validation."""
 
 
 def build_rows(
@@ -103,6 +106,8 @@ def build_rows(
         for selection, evaluation in wanted | found:
             entry = found.get((selection, evaluation))
             row = {**common, "selection": selection, "evaluation": evaluation}
+            if entry is None and selection == "val_normal" and common["status"] == "ok":
+                continue  # an older version made the result, without this selection
             if entry is not None:
                 row |= {name: entry.get(name) for name in ("epoch", *METRICS)}
             elif row["status"] == "ok":
@@ -130,7 +135,7 @@ def status(
 
 def selections(spec: TrialSpec) -> tuple[str, ...]:
     """Return the legal selections of the reported epoch for this trial, the headline first."""
-    return SELECTIONS if spec.validation is not None else tuple(name for name in SELECTIONS if name != "val")
+    return SELECTIONS if spec.validation is not None else tuple(n for n in SELECTIONS if not n.startswith("val"))
 
 
 def _common(
@@ -151,6 +156,7 @@ def _common(
         "seed": trial.seed, "numerics": str(spec.numerics), "device": spec.device,
         "kind": trial.kind, "setting": trial.setting, "axis": trial.axis, "centre": trial.centre,
         "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
+        "stop_on": None if spec.validation is None else spec.validation.stop_on,
     }  # fmt: skip
     if result is not None:
         row |= {name: result.get(name) for name in PROVENANCE} | _cost(spec, result, usd_per_hour)

@@ -72,13 +72,21 @@ def _remarks(manifest: Manifest, info: DatasetInfo, listed: str) -> Iterator[str
     if manifest.skipped:
         yield f"skipped {len(manifest.skipped):,} images that could not be read, all listed in {listed}:"
         yield from (f"  {skipped.source}: {skipped.reason}" for skipped in manifest.skipped[:SHOWN])
-    if manifest.duplicates:
-        splits = set(info.protocols) & set(catalog.BY_SOURCE)
-        where = "of the test split are also in the train split" if splits else "are there more than once"
-        yield f"warning: {manifest.duplicates:,} images {where}, pixel for pixel"
+    if manifest.duplicates or manifest.repeats:
+        yield from _equal_images(manifest, info)
     for title, count in zip(info.classes, info.counts, strict=False):
         if manifest.counts[title] != count:
             yield f"warning: {manifest.counts[title]:,} images of class {title}, published: {count:,}"
+
+
+def _equal_images(manifest: Manifest, info: DatasetInfo) -> Iterator[str]:
+    """Yield a remark on images that are equal, and on what every split does about them."""
+    splits = set(info.protocols) & set(catalog.BY_SOURCE)
+    counts = [(manifest.duplicates, "of the test split are also in the train split")] if splits else []
+    counts += [(manifest.repeats or (0 if splits else manifest.duplicates), "repeat another one")]
+    found = " and ".join(f"{count:,} images {what}" for count, what in counts if count)
+    done = "they may be on two sides of a split" if info.name in catalog.DATASETS else "splits keep them on one side"
+    yield f"warning: {found}, pixel for pixel; {done}"
 
 
 def missing(store: Store, sweep: Sweep) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data.catalog import PROTOCOL_REVISION, DatasetInfo
+from data.catalog import DatasetInfo
 from models import catalog as detectors
 from models.catalog import DetectorInfo
 from models.scoring import LAMBDAS
@@ -231,7 +231,9 @@ class _Base:
     ) -> Planned:
         study, info = self.study, self.info
         held_out = validation or (study.validation.frozen() if study.validation else None)
-        protocol = study.protocol or self.dataset.default_protocol
+        if held_out is not None and not hyperparameters.get("early_stopping"):
+            held_out = replace(held_out, stop_on=Validation.stop_on)  # it has no effect: the key stays the same
+        protocol = (study.protocol or self.dataset.default_protocol) + ("v" if held_out else "")
         split_seed = seed if study.split_seed == "follow" else study.split_seed
         judged = not tuning and timing is None
         spec = TrialSpec(
@@ -241,8 +243,8 @@ class _Base:
             hyperparameters=hyperparameters,
             dataset=self.dataset.name,
             preparation=self.preparation,
-            protocol=protocol + ("v" if held_out else ""),
-            protocol_revision=PROTOCOL_REVISION,
+            protocol=protocol,
+            protocol_revision=self.dataset.protocol_revision(protocol),
             scoring_revision=detectors.SCORING_REVISION,
             abnormal=abnormal,
             split_seed=split_seed,

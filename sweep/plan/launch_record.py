@@ -15,6 +15,7 @@ from pathlib import Path
 from sweep.errors import UserError
 from sweep.plan.platform import Platform
 from sweep.spec.load import load_recorded
+from sweep.spec.own_datasets import revise
 from sweep.spec.sweep import Sweep
 from sweep.store.ledger import Ledger, Record
 
@@ -42,6 +43,8 @@ def read_back(
     if "sweep" in record:
         try:
             sweep = load_recorded(record["sweep"], storage)
+            found = revise(sweep.data.found, sweep.data.sets, sweep.data.size, ledger.store)
+            sweep = sweep.model_copy(update={"data": sweep.data.model_copy(update={"found": found})})
         except UserError as error:
             problems += error.problems
     if "platform" in record:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sweep.leaderboard.board import FEWEST_CLASSES, Board, Leaderboard, groups
 from sweep.leaderboard.entry import LOWER_IS_BETTER, METRICS, Cell, Entry
+from sweep.report.cautions import cautions
 from sweep.report.sheet import (
     CLASS_GROUP,
     CLASS_MEAN,
@@ -144,8 +145,7 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
             "hours of CPU cores or GPUs, summed over the line's trials on this board.  It excludes failed attempts and "
             "the candidate trials of a search."
         )
-    if any(line.supervised for line in board.lines):
-        yield "‡ supervised: the hyperparameters were chosen with labels of the reported class."
+    yield from cautions(board)
     yield from _sizes(board)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from models.catalog import variant_of_stored
 from models.scoring import combine
 from sweep.errors import UserError
 from sweep.leaderboard.board import builder
@@ -30,7 +31,7 @@ PLANNED = ("study", "detector", "variant", "setting", "dataset", "protocol", "ab
 LATER_COLUMNS = frozenset({
     "low", "high", "least", "most", "n_normal", "n_abnormal", "ranked", "leader_ahead", "leader_ahead_low",
     "leader_ahead_high", "leader_ahead_p_holm", "se_seeds", "se_test_set", "classes_ahead", "classes_half_width",
-    "classes_p", "classes_p_holm",
+    "classes_p", "classes_p_holm", "copies", "stop_on",
 })  # fmt: skip
 """Columns of results.parquet and leaderboard.csv that came after the first bundles, which may lack them."""
 # Trials above which a packed spec is not planned: so many are missing in any case, and planning takes minutes.
@@ -70,6 +71,8 @@ def verify(bundle: Bundle) -> Verified:
     if lacking - newer:
         raise UserError(f"{bundle.path}: not a bundle of `report --bundle`: the rows lack {_join(lacking - newer)}")
     rows = [{**dict.fromkeys(newer), **row} for row in rows]
+    if newer:  # an older version packed it
+        rows = [{**row, "variant": variant_of_stored(row["detector"], row["variant"])} for row in rows]
     recomputed: list[Row] = []
     by_trial: dict[str, list[Row]] = {}
     for row in rows:
@@ -103,6 +106,7 @@ def verify(bundle: Bundle) -> Verified:
     except (ValueError, TypeError, KeyError, ArithmeticError, LookupError, AttributeError) as error:
         raise UserError(f"{bundle.path}: no leaderboard can be built from its rows: {error}") from None
     packed = bundle.read("leaderboard.csv").decode("utf-8", "replace")
+    packed = packed.replace("\negbad,repo,", "\negbad,dcgan,") if newer else packed
     newer |= (_columns(ours) - _columns(packed)) & LATER_COLUMNS
     notes += [f"not checked: {_join(newer)}, because an older version packed this bundle without them"] if newer else []
     differences += _cells(packed, ours, newer)
@@ -154,9 +158,9 @@ def _against_record(row: Row, result: Mapping[str, Any] | None, newer: set[str])
             yield f"{_where(row)}: {row['status']}, but the bundle has no record of the trial"
         return
     spec = result["spec"]
-    recorded = {name: spec.get(name) for name in OF_SPEC} | {
-        name: result.get(name) for name in PROVENANCE if name != "device"
-    }
+    recorded = {name: spec.get(name) for name in OF_SPEC}
+    recorded["variant"] = variant_of_stored(str(spec.get("detector")), str(spec.get("variant")))
+    recorded |= {name: result.get(name) for name in PROVENANCE if name != "device"}
     recorded |= {f"hp_{name}": value for name, value in spec["hyperparameters"].items()}
     for name, value in recorded.items():
         if name not in newer and not _same(row.get(name), value) and str(row.get(name)) != str(value):
@@ -213,10 +217,12 @@ def _missing_trials(bundle: Bundle, rows: list[Row]) -> Iterator[str]:
 
     from sweep.plan.expand import expand
     from sweep.plan.platform import Platform
+    from sweep.spec.load import rename_variants
     from sweep.spec.sweep import Sweep
 
     try:
-        sweep, platform = Sweep.model_validate(bundle.spec["sweep"]), Platform.from_dict(bundle.spec["platform"])
+        sweep = Sweep.model_validate(rename_variants(bundle.spec["sweep"]))
+        platform = Platform.from_dict(bundle.spec["platform"])
         most = PLANNED_PER_ROW * len(rows) + PLANNED_AT_LEAST
         planned = [trial for trial in expand(sweep, platform, most).fixed if trial.spec.timing is None]
     except (ValidationError, UserError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from data.sources.layouts import LAYOUTS
 from models import catalog as detectors
+from models.hyperparameters import PUBLISHED_SIDE
 from sweep.errors import UserError, shown, unknown
 from sweep.spec import yamlfile
 from sweep.spec.cluster import PROVIDERS, Price
@@ -85,11 +87,32 @@ def load_recorded(fields: Mapping[str, Any], storage: str) -> Sweep:
         UserError: contains every problem.  Another version may have written the record, with other keys.
     """
     try:
-        return Sweep.model_validate({**fields, "storage": storage})
+        return Sweep.model_validate({**rename_variants(fields), "storage": storage})
     except ValidationError as error:
         raise UserError(_readable(error, ())) from None
     except (TypeError, ValueError, RecursionError):
         raise UserError(f"sweep: must be keys and values, is {shown(fields)}") from None
+
+
+def rename_variants(fields: Any) -> Any:
+    """Return a recorded sweep with today's names of variants.
+
+    EGBAD's `repo` was today's `dcgan` in records of before 2026-12.  These have no images of 28 x 28, without which
+    today's `repo` is refused.
+    """
+    if not isinstance(fields, Mapping):
+        return fields  # reported as a problem
+    data, studies = fields.get("data"), fields.get("studies")
+    if not isinstance(data, Mapping) or not isinstance(studies, list) or f": {PUBLISHED_SIDE}" in json.dumps(data):
+        return fields
+
+    def renamed(study: Any) -> Any:
+        variants = study.get("variants") if isinstance(study, Mapping) else None
+        if not isinstance(variants, list) or "repo" not in variants:
+            return study
+        return {**study, "variants": list(dict.fromkeys("dcgan" if name == "repo" else name for name in variants))}
+
+    return {**fields, "studies": [renamed(study) for study in studies]}
 
 
 def _needed_elsewhere(raw: Mapping[str, Any], storage: str) -> list[str]:
@@ -247,7 +270,7 @@ def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> li
                 if given and lines and lines[-1].startswith(f"{place}: ") and lines[-1].endswith(given):
                     lines[-1] = f"{lines[-1].removesuffix(given)}, or {text.removeprefix('input should be ')}{given}"
                 else:
-                    lines.append(f"{place}: {text}{given}")
+                    lines.append(f"{place}: {text}{given}" if place else text)
     return lines
 
 

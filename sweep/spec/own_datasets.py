@@ -83,7 +83,7 @@ def describe(
     for name, layout in sets.items():
         stored = None if store is None else _stored_contents(store, name, layout, size)
         try:
-            found[name] = stored or catalog.contents(layout)
+            found[name] = stored or _revised(layout, catalog.contents(layout), None)
         except DataError as error:
             problems += [f"data.sets.{name}: {problem}" for problem in str(error).split("\n")]
             problems.append(
@@ -104,4 +104,28 @@ def _stored_contents(store: Store, name: str, layout: Layout, size: int | None) 
         found = Contents(tuple(fields["classes"]), int(fields["rows"]), tuple(fields["protocols"]))
     except (StoreError, ValueError, TypeError, KeyError):
         return None
-    return found if found.protocols else None
+    return _revised(layout, found, fields) if found.protocols else None
+
+
+def revise(
+    recorded: Mapping[str, Contents], sets: Mapping[str, Layout], size: int | None, store: Store
+) -> dict[str, Contents]:
+    """Return the contents of own datasets in a recorded launch, with the protocol revisions that apply today.
+
+    So results of an older version that may test on images equal to training images are shown as stale.
+
+    Args:
+        recorded: contents by name; those that an older version wrote have no revisions.
+        sets: the datasets by name.
+        size: size that the user set for all datasets.
+        store: open store; contents of a dataset that it does not have stay as they are.
+    """
+    stored = {name: _stored_contents(store, name, layout, size) for name, layout in sets.items() if name in recorded}
+    return {
+        name: found if (now := stored.get(name)) is None else dataclasses.replace(found, revised=now.revised)
+        for name, found in recorded.items()
+    }
+
+
+def _revised(layout: Layout, found: Contents, manifest: Mapping[str, Any] | None) -> Contents:
+    return dataclasses.replace(found, revised=catalog.revised_protocols(layout, found.protocols, manifest))

@@ -36,14 +36,19 @@ DEFAULT_SPACE = ("nz", "w_adv", "w_con", "w_enc", "w_lat", LAMBDA)  # the papers
 
 
 class Fractions(Section):
-    """Shares that are held out for validation."""
+    """Shares that are held out for validation, and what ends a training there."""
 
     normal: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of the training normals")
     abnormal: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of the abnormals of the test set")
+    stop_on: Literal["auroc", "loss"] = Field(
+        "auroc",
+        description="what ends a training with early_stopping: auroc: a lower validation AUROC, which takes labels of "
+        "the abnormal class; loss: a higher reconstruction loss of the validation normals, which takes none",
+    )
 
     def frozen(self) -> Validation:
         """Return the shares in the form that a trial's spec contains."""
-        return Validation(normal=self.normal, abnormal=self.abnormal)
+        return Validation(normal=self.normal, abnormal=self.abnormal, stop_on=self.stop_on)
 
 
 class Range(Section):

@@ -23,6 +23,7 @@ from pydantic import (
 from data import catalog
 from data.catalog import DatasetInfo
 from data.sources.layouts import Contents
+from models import catalog as detectors
 from sweep.spec.cluster import DOLLARS, HOURS, MANY, Cluster, Local, Section
 from sweep.spec.own_datasets import OwnDataset, name_problems, size_of
 from sweep.spec.study import Study
@@ -61,7 +62,7 @@ class Data(Section):
     """Source of the images, and their size."""
 
     root: str | None = Field(None, description="folder of downloaded datasets, in torchvision's layout")
-    size: Literal[16, 32, 64, 128, 256] | None = Field(
+    size: Literal[16, 28, 32, 64, 128, 256] | None = Field(
         None, description="side of the square images in pixels; none: the dataset's default"
     )
     cache: str | None = Field(None, description="folder for prepared images on each node; none: the user's cache")
@@ -174,6 +175,21 @@ class Sweep(Section):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"studies need different names; used twice: {', '.join(doubled)}")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Sweep:
+        problems: dict[str, None] = {}
+        known = self.data.datasets()
+        for study in self.studies:
+            found = (known.get(name) for name in study.datasets)
+            sizes = {size_of(info, self.data.size) for info in found if info is not None}  # None: reported already
+            for info in map(detectors.detector, study.detectors):
+                for variant in study.variants_of(info):
+                    problems |= dict.fromkeys(info.size_problem(variant, size) for size in sorted(sizes))
+        problems.pop("", None)
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 A trial is a pure function of its `TrialSpec`.  Its key is a hash of that spec, and is its name
 everywhere: in the store, in a table, on the command line.  This module needs only the standard
-library, so that a bare GPU machine can run trials without the rest of the application.
+library and the catalog of detectors, so that a bare GPU machine can run trials without the rest of the application.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
+from models.catalog import stored_variant, variant_of_stored
 from sweep.errors import UserError
 from sweep.spec.bf16_units import NO_UNITS, UNITS
 from sweep.store.records import key_of
@@ -20,8 +21,9 @@ EVALUATIONS = ("clean", "legacy_ordered", "legacy_shuffled")
 """Ways to score test samples.  clean: BatchNorm in evaluation mode.  legacy_ordered: as in the published code,
 with BatchNorm in training mode and batches of 64, normals first.  legacy_shuffled: the same in a random order."""
 
-SELECTIONS = ("last", "val", "oracle")
-"""Ways to choose the epoch: the last; the best on validation; the best on the test set itself."""
+SELECTIONS = ("last", "val", "val_normal", "oracle")
+"""Ways to choose the epoch: the last; the best AUROC on validation, which takes labels of the abnormal class; the
+lowest loss of the normal validation samples alone; the best on the test set itself."""
 
 HEADLINE = ("last", "clean")
 """Selection and evaluation of the numbers that a board shows first."""
@@ -64,10 +66,14 @@ class Validation:
     Attributes:
         normal: share of the training normals.
         abnormal: share of the abnormals of the test set.
+        stop_on: what ends a training with early stopping: "auroc", when the validation AUROC falls, which takes labels
+            of the abnormal class; "loss", when the validation loss rises, which takes normal samples alone.  It is
+            part of the key if it is "loss".
     """
 
     normal: float = 0.1
     abnormal: float = 0.2
+    stop_on: str = "auroc"
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,11 @@ class TrialSpec:
         """Return a JSON-ready form: only dicts, lists, strings, numbers, booleans and None."""
         found = {name: getattr(self, name) for name in FIELDS}  # asdict makes deep copies, which takes 4 times as long
         found["hyperparameters"] = dict(self.hyperparameters)
-        found["validation"] = None if self.validation is None else dict(vars(self.validation))
+        if self.validation is not None:
+            found["validation"] = dict(vars(self.validation))
+            if self.validation.stop_on == Validation.stop_on:
+                del found["validation"]["stop_on"]
+        found["variant"] = stored_variant(self.detector, self.variant)
         found["evaluations"] = list(self.evaluations)
         found["numerics"] = dict(vars(self.numerics))
         if not self.numerics.units:
@@ -164,6 +174,7 @@ class TrialSpec:
                 **{
                     **found,
                     "hyperparameters": dict(found["hyperparameters"]),
+                    "variant": variant_of_stored(found["detector"], found["variant"]),
                     "evaluations": tuple(found["evaluations"]),
                     "validation": None if validation is None else Validation(**validation),
                     "numerics": Numerics(**found["numerics"]),

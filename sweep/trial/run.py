@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from data.protocols import Split, split
+from data.protocols import Split, count_trained_on, split
 from data.storage.loader import Dataset, load
 from models.build import build
 from models.detector import Detector
@@ -39,11 +39,12 @@ from sweep.trial.evaluation import VALIDATION, Components, Scoring, clean, legac
 from sweep.trial.figure_data import figure_data
 from sweep.trial.images import Images
 from sweep.trial.options import Options, Progress
-from sweep.trial.selection import Selections
+from sweep.trial.selection import Selections, loss_of_normals
 from sweep.trial.timing import IMAGES, time_scoring
 
 T = TypeVar("T")
 FORMAT = 1
+VALIDATION_LOSS = "validation_loss"  # column of the history
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
@@ -215,11 +216,14 @@ class _Run:
                 raise Diverged(f"score component {', '.join(bad)} is not finite after epoch {self.epoch}")
             aurocs[name] = metrics.auroc(self._labels(name), combine(components, self.options.lambda_default))
         row = {f"{'test' if name == 'clean' else name}_auroc": value for name, value in aurocs.items()}
+        loss = None
+        if VALIDATION in scored:
+            loss = row[VALIDATION_LOSS] = loss_of_normals(scored[VALIDATION], self.split.validation_labels)
         if self.history:
             self.history[-1].update(row)
         else:
             self.history.append({"epoch": self.epoch, **row})
-        self.selections.take(self.epoch, scored, aurocs)
+        self.selections.take(self.epoch, scored, aurocs, loss)
         self.evaluated = True
 
     def time_scoring(self, timing: Timing) -> Generator[Progress, bool | None, None]:
@@ -253,9 +257,14 @@ class _Run:
         return bool(self.spec.hyperparameters.get("early_stopping")) and len(self.split.validation) > 0
 
     def _stops_early(self) -> bool:
-        """Return True if the validation AUROC has begun to decrease, and the detector is to stop then."""
-        aurocs = [row["validation_auroc"] for row in self.history if "validation_auroc" in row]
-        return self._may_stop_early and len(aurocs) > 1 and aurocs[-1] < aurocs[-2]
+        """Return True if the validation AUROC has begun to fall, or the loss to rise, and the detector stops then."""
+        if not self._may_stop_early:
+            return False
+        validation = self.spec.validation
+        by_loss = validation is not None and validation.stop_on == "loss"
+        name, sign = (VALIDATION_LOSS, 1) if by_loss else ("validation_auroc", -1)
+        seen = [sign * row[name] for row in self.history if name in row]
+        return len(seen) > 1 and seen[-1] > seen[-2]
 
     # -- resume state ---------------------------------------------------------------------------
 
@@ -387,6 +396,7 @@ class _Run:
             "torch": torch.__version__,
             "fingerprint": self.dataset.fingerprint,
             "split_hash": self.split.hash,
+            "copies": count_trained_on(self.dataset, self.split.train, self.test),
             "attempts": self.options.attempts,
             "host": platform.node(),
             **{name: self.options.provenance.get(name) for name in ("commit", "dirty", "code", "ray", "gpus")},

@@ -1,10 +1,11 @@
-"""Selection of the reported epochs: the last, the best on validation, and the best on the test set itself."""
+"""Selection of the reported epochs: the last, the best on validation by two criteria, the best on the test set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
@@ -13,6 +14,20 @@ from models.scoring import LAMBDAS, combine
 from sweep.trial.evaluation import VALIDATION, Components
 from sweep.trial.metrics import auroc, evaluate
 
+
+def loss_of_normals(components: Components, labels: npt.NDArray[Any]) -> float:
+    """Return the mean reconstruction error of the normal samples: a criterion without labels of the abnormal class.
+
+    It is the mean of the component "reconstruction", or of the score if that has one component.
+
+    Args:
+        components: score components, [N] each.
+        labels: 0 normal, 1 abnormal, [N].
+    """
+    errors = components["reconstruction" if "reconstruction" in components else "score"]
+    return float(errors[labels == 0].mean(dtype=np.float64))
+
+
 Samples = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # ids and labels, [N] each
 
 
@@ -20,25 +35,32 @@ class Selections:
     """Scores of the epochs that some selection reports.
 
     Attributes:
-        chosen: by selection, then by evaluation: "epoch", "auroc" and "components".
+        chosen: by selection, then by evaluation: "epoch", "auroc" and "components"; under `VALIDATION` also "loss".
     """
 
     def __init__(self) -> None:
         self.chosen: dict[str, dict[str, dict[str, Any]]] = {}
 
-    def take(self, epoch: int, scored: Mapping[str, Components], aurocs: Mapping[str, float]) -> None:
+    def take(
+        self, epoch: int, scored: Mapping[str, Components], aurocs: Mapping[str, float], loss: float | None = None
+    ) -> None:
         """Record the scores of an epoch, and update the best epochs.
 
         Args:
             epoch: number of epochs that were trained.
             scored: score components by evaluation; those of the validation samples under `VALIDATION`.
             aurocs: AUROC by the same names.
+            loss: result of `loss_of_normals` for the validation samples; None without validation.
         """
         entries = {name: {"epoch": epoch, "auroc": aurocs[name], "components": parts} for name, parts in scored.items()}
+        if loss is not None:
+            entries[VALIDATION]["loss"] = loss
         tested = [name for name in scored if name != VALIDATION]
         self.chosen["last"] = entries
         if tested and VALIDATION in aurocs and aurocs[VALIDATION] > self._best("val", VALIDATION):
             self.chosen["val"] = entries
+        if tested and loss is not None and ("val_normal" not in self.chosen or loss < self._lowest_loss()):
+            self.chosen["val_normal"] = entries
         for name in tested:  # each evaluation has its own best epoch, as in the published code
             if aurocs[name] > self._best("oracle", name):
                 self.chosen.setdefault("oracle", {})[name] = entries[name]
@@ -46,6 +68,9 @@ class Selections:
     def _best(self, selection: str, evaluation: str) -> float:
         entry = self.chosen.get(selection, {}).get(evaluation)
         return -1.0 if entry is None else float(entry["auroc"])
+
+    def _lowest_loss(self) -> float:
+        return float(self.chosen["val_normal"][VALIDATION]["loss"])
 
     def each(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Yield (selection, evaluation, entry of `chosen`)."""
@@ -64,7 +89,13 @@ class Selections:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state` returned."""
+        """Restore what `state` returned.
+
+        Raises:
+            ValueError: a version without the selection `val_normal` wrote it.
+        """
+        if any("loss" not in entries[VALIDATION] for entries in state.values() if VALIDATION in entries):
+            raise ValueError("the losses of the validation samples are missing")
         self.chosen = {
             selection: {
                 name: {**e, "components": {n: v.numpy() for n, v in e["components"].items()}}

@@ -44,8 +44,8 @@ def test_an_unknown_dataset_is_refused_with_the_nearest_name_first() -> None:
 
 
 def test_an_illegal_size_is_refused_with_the_legal_ones() -> None:
-    with pytest.raises(ValueError, match=r"size 28 is not legal for mnist: use one of 8, 16, 32, 64"):
-        dataset("mnist").preparation(28)
+    with pytest.raises(ValueError, match=r"size 30 is not legal for mnist: use one of 8, 16, 28, 32, 64"):
+        dataset("mnist").preparation(30)
 
 
 def test_preparation_ids_never_change() -> None:

@@ -365,7 +365,7 @@ def test_what_cannot_be_read_is_listed_and_what_stands_on_both_sides_is_counted(
     assert manifest == read_manifest(store, made_up, "s8-bilinear-1")
     assert manifest.skipped == tuple(Skipped(f"{at}.png", "truncated") for at in range(10, 20))
     assert [shard.file for shard in manifest.shards] == [f"part-{at:05d}.parquet" for at in (0, 1, 4, 5)]
-    assert (manifest.rows, manifest.duplicates) == (20, 1)
+    assert (manifest.rows, manifest.duplicates, manifest.repeats) == (20, 1, 1)
     assert manifest.parameters["scale"] == {"chosen": 0.5}
     loaded = load(store, made_up, "s8-bilinear-1", tmp_path / "cache")
     assert loaded.sample_ids.tolist() == [str(at) for at in range(30) if not 10 <= at < 20]

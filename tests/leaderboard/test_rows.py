@@ -146,10 +146,18 @@ def test_a_selection_that_a_result_lacks_is_missing() -> None:
     assert {row["selection"]: row["status"] for row in rows} == {"last": "ok", "oracle": "missing"}
 
 
-def test_validation_adds_a_selection() -> None:
-    spec = replace(planned().spec, validation=Validation())
-    rows = build_rows([planned(spec=spec)], {}, sweep="local", scores=no_scores)
-    assert [row["selection"] for row in rows] == ["last", "val", "oracle"]
+def test_validation_adds_two_selections() -> None:
+    trial = planned(spec=replace(planned().spec, validation=Validation()))
+    rows = build_rows([trial], {}, sweep="local", scores=no_scores)
+    assert [row["selection"] for row in rows] == ["last", "val", "val_normal", "oracle"]
+    assert {row["stop_on"] for row in rows} == {"auroc"}
+
+
+def test_a_result_from_before_a_selection_existed_has_no_row_for_it() -> None:
+    trial = planned(spec=replace(planned().spec, validation=Validation()))
+    record = result(trial, selections=("last", "val", "oracle"))
+    rows = build_rows([trial], {trial.key: record}, sweep="local", scores=no_scores)
+    assert [(row["selection"], row["status"]) for row in rows] == [("last", "ok"), ("val", "ok"), ("oracle", "ok")]
 
 
 def test_candidates_of_a_search_make_no_row() -> None:

@@ -16,11 +16,10 @@ from models.build import build
 from models.catalog import DETECTORS, DetectorInfo, detector, resolve
 from models.components.numerics import PRECISIONS
 from models.detector import Detector
-from models.hyperparameters import CHANNELS, SIZES
+from models.hyperparameters import ANY_SIZE, CHANNELS
 from models.scoring import combine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-SIZE = 16
 SMALL: dict[str, dict[str, int]] = {
     "ganomaly": {"width": 4, "nz": 6},
     "skip_ganomaly": {"width": 4, "nz": 6},
@@ -39,9 +38,9 @@ UNLEARNED = {"constant", "total_variation"}  # their scores do not depend on tra
 BLIND = {"constant"}  # its scores do not depend on the scored image either
 
 
-def images(count: int, channels: int = 1, seed: int = 7) -> Tensor:
-    """Return random blobs, uint8 [count, channels, SIZE, SIZE]; neighbouring pixels are equal, as in photographs."""
-    coarse = np.random.RandomState(seed).randint(0, 256, (count, channels, SIZE // 4, SIZE // 4))
+def blobs(size: int, count: int, channels: int = 1, seed: int = 7) -> Tensor:
+    """Return random blobs, uint8 [count, channels, size, size]; neighbouring pixels are equal, as in photographs."""
+    coarse = np.random.RandomState(seed).randint(0, 256, (count, channels, size // 4, size // 4))
     return torch.from_numpy(coarse.repeat(4, axis=2).repeat(4, axis=3).astype(np.uint8))
 
 
@@ -57,20 +56,29 @@ class Case:
     def info(self) -> DetectorInfo:
         return detector(self.name)
 
+    @property
+    def size(self) -> int:
+        """Smallest legal size of images, in pixels."""
+        return self.info.variant(self.variant).sizes[0]
+
+    def images(self, count: int, channels: int = 1, seed: int = 7) -> Tensor:
+        """Return random images of this case's size, uint8 [count, channels, S, S]."""
+        return blobs(self.size, count, channels, seed)
+
     def make(self, channels: int = 1, seed: int = 0) -> Detector:
         torch.manual_seed(seed)
         values = resolve(self.info, self.variant, SMALL.get(self.name, {}))
         return build(
             self.name,
             channels=channels,
-            size=SIZE,
+            size=self.size,
             hyperparameters=values,
             variant=self.variant,
             precision=self.precision,
         )
 
     def train(self, made: Detector, seed: int = 7, steps: int = 3) -> list[dict[str, Tensor]]:
-        data = images(24, made.channels, seed)
+        data = self.images(24, made.channels, seed)
         if not self.info.trains_by_epoch:
             made.fit(data)
             return []
@@ -133,12 +141,12 @@ class TestDetectorContract:
     @pytest.mark.parametrize("channels", CHANNELS)
     def test_each_image_gets_one_finite_float32_per_component(self, case: Case, channels: int) -> None:
         made = case.trained(channels)
-        parts = made.score(made.normalise(images(5, channels, seed=8)))
+        parts = made.score(made.normalise(case.images(5, channels, seed=8)))
         lam = case.info.variants[case.variant].lam
         assert set(parts) == ({"score"} if lam is None else {"reconstruction", "latent"})
         for part in parts.values():
             assert part.dtype == torch.float32 and part.shape == (5,) and part.isfinite().all()
-        combined = combine(parts_of(made, images(5, channels, seed=8)), lam)
+        combined = combine(parts_of(made, case.images(5, channels, seed=8)), lam)
         assert combined.dtype == np.float64 and combined.shape == (5,)
 
     def test_losses_are_detached_finite_scalars(self, case: Case) -> None:
@@ -152,7 +160,7 @@ class TestDetectorContract:
         for precision in ("float32", "bf16"):
             made = replace(rounding, precision=precision).make()
             (losses,) = rounding.train(made, steps=1)
-            found.append((losses, parts_of(made, images(5))))
+            found.append((losses, parts_of(made, rounding.images(5))))
         (exact, exact_parts), (rounded, rounded_parts) = found
         assert any(exact[name] != rounded[name] for name in exact)
         for name in exact:
@@ -179,7 +187,7 @@ class TestDetectorContract:
     def test_same_seed_gives_the_same_bits(self, case: Case) -> None:
         one, two = case.trained(), case.trained()
         assert state_bits(one) == state_bits(two)
-        for a, b in zip(parts_of(one, images(5)).values(), parts_of(two, images(5)).values(), strict=True):
+        for a, b in zip(parts_of(one, case.images(5)).values(), parts_of(two, case.images(5)).values(), strict=True):
             assert np.array_equal(a, b)
 
     def test_another_seed_gives_other_weights_unless_deterministic(self, case: Case) -> None:
@@ -188,9 +196,9 @@ class TestDetectorContract:
 
     def test_training_changes_what_is_scored(self, learning: Case) -> None:
         made = learning.trained()
-        before = parts_of(made, images(5))
+        before = parts_of(made, learning.images(5))
         learning.train(made, seed=9)
-        after = parts_of(made, images(5))
+        after = parts_of(made, learning.images(5))
         assert any(not np.array_equal(before[name], after[name]) for name in before)
 
     def test_a_detector_keeps_a_state_exactly_if_it_learns(self, case: Case) -> None:
@@ -198,7 +206,7 @@ class TestDetectorContract:
 
     def test_scores_ignore_order_batch_size_and_mates(self, case: Case) -> None:
         made = case.trained()
-        data = images(11, seed=8)
+        data = case.images(11, seed=8)
         whole = parts_of(made, data)
         order = np.random.RandomState(0).permutation(11)
         shuffled = parts_of(made, data[torch.from_numpy(order)])
@@ -216,7 +224,7 @@ class TestDetectorContract:
         modes = [module.training for module in made.modules()]
         bits, random = state_bits(made), torch.get_rng_state()
         numpy_random = repr(np.random.get_state())
-        batch = made.normalise(images(6))
+        batch = made.normalise(case.images(6))
         kept = batch.clone()
         parts = made.score(batch)
         assert state_bits(made) == bits
@@ -228,7 +236,7 @@ class TestDetectorContract:
 
     def test_what_figures_are_drawn_from_ignores_batch_mates_and_changes_nothing(self, case: Case) -> None:
         made = case.trained()
-        batch = made.normalise(images(6))
+        batch = made.normalise(case.images(6))
         kept, bits, random = batch.clone(), state_bits(made), torch.get_rng_state()
         for method in (made.discriminator_features, made.reconstruction):
             with made.evaluating():
@@ -248,14 +256,14 @@ class TestDetectorContract:
 
     def test_normalising_and_training_leave_the_given_images_alone(self, case: Case) -> None:
         made = case.make()
-        data = images(8)
+        data = case.images(8)
         batch = made.normalise(data)
         kept = batch.clone()
         if case.info.trains_by_epoch:
             made.train_step(batch)
         else:
             made.fit(data)
-        assert torch.equal(data, images(8)) and torch.equal(batch, kept)
+        assert torch.equal(data, case.images(8)) and torch.equal(batch, kept)
 
     def test_saved_loaded_and_trained_on_equals_never_stopped(self, case: Case) -> None:
         never = case.trained()
@@ -275,8 +283,8 @@ class TestDetectorContract:
     def test_saved_and_loaded_scores_the_same_without_more_training(self, case: Case) -> None:
         trained, loaded = case.trained(), case.make(seed=5)
         loaded.load_training_state(through_a_file(trained.training_state()))
-        for name, part in parts_of(trained, images(5)).items():
-            assert np.array_equal(parts_of(loaded, images(5))[name], part)
+        for name, part in parts_of(trained, case.images(5)).items():
+            assert np.array_equal(parts_of(loaded, case.images(5))[name], part)
 
     def test_a_taken_state_does_not_change_when_training_goes_on(self, case: Case) -> None:
         made = case.trained()
@@ -289,17 +297,17 @@ class TestDetectorContract:
     def test_one_image_or_an_odd_batch_trains_and_scores(self, case: Case, count: int) -> None:
         made = case.make()
         if case.info.trains_by_epoch:
-            losses = made.train_step(made.normalise(images(count)))
+            losses = made.train_step(made.normalise(case.images(count)))
             assert all(loss.isfinite() for loss in losses.values())
         else:
-            made.fit(images(count))
-        for part in made.score(made.normalise(images(count))).values():
+            made.fit(case.images(count))
+        for part in made.score(made.normalise(case.images(count))).values():
             assert part.shape == (count,) and part.isfinite().all()
 
     @pytest.mark.parametrize("value", [0, 128, 255])
     def test_constant_images_train_and_score(self, case: Case, value: int) -> None:
         made = case.make()
-        data = torch.full((6, 1, SIZE, SIZE), value, dtype=torch.uint8)
+        data = torch.full((6, 1, case.size, case.size), value, dtype=torch.uint8)
         if case.info.trains_by_epoch:
             assert all(loss.isfinite() for loss in made.train_step(made.normalise(data)).values())
         else:
@@ -308,12 +316,12 @@ class TestDetectorContract:
 
     def test_nan_input_gives_nan_losses_not_a_crash(self, stepping: Case) -> None:
         made = stepping.trained()
-        losses = made.train_step(torch.full((4, 1, SIZE, SIZE), float("nan")))
+        losses = made.train_step(torch.full((4, 1, stepping.size, stepping.size), float("nan")))
         assert all(loss.isnan() for loss in losses.values())
 
     def test_nan_input_gives_a_nan_score_and_spares_its_mates(self, looking: Case) -> None:
         made = looking.trained()
-        batch = made.normalise(images(3))
+        batch = made.normalise(looking.images(3))
         clean = made.score(batch)
         batch[1] = float("nan")
         for name, part in made.score(batch).items():
@@ -322,9 +330,9 @@ class TestDetectorContract:
 
     def test_wrong_images_are_refused_with_the_legal_form(self, case: Case) -> None:
         made = case.make()
-        good = images(2)
-        legal = rf"\[B, 1, {SIZE}, {SIZE}\]"
-        for bad in (good.float(), images(2, 3), good[:, :, :8], good[0], good[:0]):
+        good = case.images(2)
+        legal = rf"\[B, 1, {case.size}, {case.size}\]"
+        for bad in (good.float(), case.images(2, 3), good[:, :, :8], good[0], good[:0]):
             with pytest.raises(ValueError, match=legal):
                 made.normalise(bad)
             if not case.info.trains_by_epoch:
@@ -339,20 +347,36 @@ class TestDetectorContract:
 
     def test_wrong_channels_and_size_are_refused_together_with_the_legal_ones(self, case: Case) -> None:
         with pytest.raises(ValueError) as problem:
-            build(case.name, channels=2, size=28, hyperparameters={}, variant=case.variant)
-        assert "channels=2" in str(problem.value) and "size=28" in str(problem.value)
-        assert all(str(legal) in str(problem.value) for legal in (*CHANNELS, *SIZES))
+            build(case.name, channels=2, size=20, hyperparameters={}, variant=case.variant)
+        assert "channels=2" in str(problem.value) and "size=20" in str(problem.value)
+        assert all(str(legal) in str(problem.value) for legal in (*CHANNELS, *case.info.variant(case.variant).sizes))
+
+    @pytest.mark.parametrize("size", ANY_SIZE[:4])
+    def test_images_of_a_size_are_scored_if_the_catalog_says_so_and_else_refused(self, case: Case, size: int) -> None:
+        problem = case.info.size_problem(case.variant, size)
+        values = resolve(case.info, case.variant, SMALL.get(case.name, {}))
+        arguments: dict[str, Any] = {"channels": 1, "size": size, "hyperparameters": values, "variant": case.variant}
+        if problem:
+            with pytest.raises(ValueError, match=r"data\.size") as caught:
+                build(case.name, **arguments)
+            assert str(caught.value) == problem
+            return
+        made = build(case.name, **arguments)
+        data = torch.zeros(3, 1, size, size, dtype=torch.uint8)
+        if not case.info.trains_by_epoch:
+            made.fit(data)
+        assert all(len(part) == 3 for part in made.score(made.normalise(data)).values())
 
     def test_unknown_variants_and_hyperparameters_are_refused(self, case: Case) -> None:
         with pytest.raises(ValueError, match=case.info.default_variant):
-            build(case.name, channels=1, size=SIZE, hyperparameters={}, variant="nonesuch")
+            build(case.name, channels=1, size=case.size, hyperparameters={}, variant="nonesuch")
         with pytest.raises(ValueError, match="nonesuch"):
             resolve(case.info, case.variant, {"nonesuch": 1})
 
     def test_hyperparameters_reach_the_detector_coerced(self, case: Case) -> None:
         small = SMALL.get(case.name, {})
         given = {field.name: str(small.get(field.name, field.default)) for field in case.info.fields}
-        made = build(case.name, channels=1, size=SIZE, hyperparameters=given, variant=case.variant)
+        made = build(case.name, channels=1, size=case.size, hyperparameters=given, variant=case.variant)
         for field in case.info.fields:
             value = getattr(made.hyperparameters, field.name)
             assert str(value) == given[field.name] and type(value) is field.type
@@ -361,9 +385,9 @@ class TestDetectorContract:
         made = case.make()
         with pytest.raises(NotImplementedError, match="call"):
             if case.info.trains_by_epoch:
-                made.fit(images(2))
+                made.fit(case.images(2))
             else:
-                made.train_step(made.normalise(images(2)))
+                made.train_step(made.normalise(case.images(2)))
 
     def test_counters_are_whole_numbers(self, case: Case) -> None:
         assert all(type(count) is int for count in case.trained().counters().values())

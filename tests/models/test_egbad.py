@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
+from models.components.bigan import EPSILON, MOMENTUM, BatchNorm1d
 from models.defaults import EGBADHyperparameters
 from models.egbad import EGBAD, PairDiscriminator
+from sweep.errors import UserError
+from sweep.spec.load import load_recorded, resolve
+from sweep.spec.trial import TrialSpec
 from tests.models.test_published import batches, largest_difference
 from tests.models.test_variants import learns
+from tests.plan.test_expand import work_of
 from tests.support.published import PublishedEGBAD
 
 LR = 1e-3  # larger than published, so that averages differ from weights after a few steps
@@ -150,3 +156,90 @@ def test_other_sizes_give_one_score_an_image(size: int) -> None:
     made = make(size, width=2, nz=3)
     for part in made.score(torch.zeros(2, 1, size, size)).values():
         assert part.shape == (2,)
+
+
+def make_published(channels: int = 1) -> EGBAD:
+    torch.manual_seed(0)
+    return EGBAD(channels, 28, EGBADHyperparameters(), variant="repo")
+
+
+def test_the_published_networks_have_the_published_sizes() -> None:
+    """Counts by hand from `bigan/mnist_utilities.py`: weights, biases, and two values of BatchNorm for a channel."""
+    made = make_published()
+    encoder = 9 * 32 + 32 + 9 * 32 * 64 + 3 * 64 + 9 * 64 * 128 + 3 * 128 + 6272 * 200 + 200
+    generator = 200 * 1024 + 3 * 1024 + 1024 * 6272 + 3 * 6272 + 16 * 128 * 64 + 3 * 64 + 16 * 64 + 1
+    images = 16 * 64 + 64 + 16 * 64 * 64 + 3 * 64
+    discriminator = images + 200 * 512 + 512 + (3136 + 512) * 1024 + 1024 + 1024 + 1
+    counts = [sum(p.numel() for p in network.parameters()) for network in made.learned]
+    assert counts == [encoder, generator, discriminator] == [1_347_656, 6_781_505, 3_907_329]
+
+
+def test_the_published_encoder_pads_as_tensorflow_does() -> None:
+    """With "same" padding and stride 2, the row and the column of zeros are at the end alone."""
+    made = make_published()
+    halve = made.encoder[1:3]  # padding and convolution
+    convolution = made.encoder[2]
+    assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+    x = torch.randn(1, 32, 28, 28)
+    padded = functional.pad(x, (0, 1, 0, 1))
+    found = halve(x)
+    assert found.shape == (1, 64, 14, 14)
+    corner = (padded[0, :, 26:29, 26:29] * convolution.weight[5]).sum() + convolution.bias[5]
+    torch.testing.assert_close(found[0, 5, 13, 13], corner)
+
+
+def test_the_published_networks_start_at_the_published_weights() -> None:
+    made = make_published()
+    for network in made.learned:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                assert (module.weight == 1).all() and (module.eps, module.momentum) == (1e-3, 0.01)
+            elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and module.weight.numel() > 10_000:
+                assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+                assert module.bias is not None and not module.bias.any()
+
+
+def test_a_batch_of_one_is_normalised_as_in_tensorflow() -> None:
+    """Its mean is itself and its variance 0: the bias is left."""
+    layer = BatchNorm1d(3, EPSILON, MOMENTUM)
+    nn.init.constant_(layer.bias, 0.25)
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+    assert layer(x).tolist() == [[0.25] * 3]
+    assert layer.running_mean is not None and layer.running_var is not None
+    torch.testing.assert_close(layer.running_mean, 0.01 * x[0])
+    torch.testing.assert_close(layer.running_var, torch.full((3,), 0.99))
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_other_sizes_are_refused_with_one_reason(size: int) -> None:
+    raw = {"storage": "x", "data": {"size": size}, "sweep": {"studies": [
+        {"name": n, "kind": "error_bars", "datasets": ["mnist"], "detectors": ["egbad"], "variants": ["repo"]}
+        for n in ("one", "two")
+    ]}}  # fmt: skip
+    with pytest.raises(UserError) as caught:
+        resolve(raw)
+    assert caught.value.problems == [
+        f"egbad repo has the published networks, which are for 28 x 28 images alone, not {size} x {size}: set "
+        "data.size=28, or use the variant dcgan"
+    ]
+    assert resolve({**raw, "data": {"size": 28}}).preparation("mnist") == "s28-bilinear-1"
+
+
+def test_results_of_the_variant_that_was_called_repo_stay_valid() -> None:
+    """`dcgan` is stored under its old name, so its keys are those of before; today's `repo` has keys of its own."""
+    work = work_of(detectors=["egbad"], variants=["dcgan"], seeds=1)
+    spec = work.fixed[0].spec
+    assert (spec.variant, spec.to_dict()["variant"]) == ("dcgan", "repo")
+    assert TrialSpec.from_dict(spec.to_dict()) == spec and spec.key == "7a3cadc7beed18b20293"
+    published = dataclasses.replace(spec, variant="repo")
+    assert published.to_dict()["variant"] == "published" and TrialSpec.from_dict(published.to_dict()) == published
+
+
+def test_a_recorded_launch_of_the_old_repo_is_read_as_dcgan() -> None:
+    study = {"name": "one", "kind": "error_bars", "datasets": ["digits"], "detectors": ["egbad"]}
+    sweep = resolve({"storage": "x", "sweep": {"studies": [{**study, "variants": ["dcgan"]}]}})
+    old = sweep.model_dump(mode="json")
+    old["studies"][0]["variants"] = ["repo"]
+    assert load_recorded(old, "x") == sweep
+    new = resolve({"storage": "x", "data": {"size": 28}, "sweep": {"studies": [{**study, "variants": ["repo"]}]}})
+    assert load_recorded(new.model_dump(mode="json"), "x") == new

@@ -25,7 +25,7 @@ TRAINED = [
     for variant in info.variants
     if info.trains_by_epoch and resolve(info, variant, {})["epochs"]
 ]
-STEPS, BATCH, SIZE = 20, 16, 32
+STEPS, BATCH = 20, 16
 # Different CPUs add up in different orders, and adversarial training amplifies the differences: between a Xeon with AMX
 # and an EPYC without, losses differ by at most 5e-5 before step 7 and by up to 4e-3 after it.  A change of the
 # arithmetic itself gives larger differences from the first steps on.
@@ -33,11 +33,11 @@ EARLY, RTOL_EARLY, RTOL_LATE = 7, 1e-4, 1e-2
 SMALL = {"width": 8, "nz": 16, "lr": 5e-5}
 
 
-def batch(step: int) -> Tensor:
+def batch(step: int, size: int) -> Tensor:
     """Return sixteen smooth images: products of two waves with random frequencies and phases, as uint8."""
     draw = np.random.RandomState(step)
     frequency, phase = draw.uniform(0.1, 0.6, (2, BATCH, 1)), draw.uniform(0, 6.28, (2, BATCH, 1))
-    rows, columns = np.sin(frequency * np.arange(SIZE) + phase)
+    rows, columns = np.sin(frequency * np.arange(size) + phase)
     waves = rows[:, :, None] * columns[:, None, :]
     return torch.from_numpy(np.round(127.5 * (waves + 1)).astype(np.uint8))[:, None]
 
@@ -53,8 +53,10 @@ def losses(trained: str) -> dict[str, list[float]]:
     torch.manual_seed(0)
     name, _, variant = trained.partition("/")
     values = resolve(DETECTORS[name], variant, SMALL)
-    made = build(name, channels=1, size=SIZE, hyperparameters=values, variant=variant)
-    history = [made.train_step(made.normalise(batch(step))) for step in range(STEPS)]
+    sizes = DETECTORS[name].variants[variant].sizes
+    size = 32 if 32 in sizes else sizes[0]
+    made = build(name, channels=1, size=size, hyperparameters=values, variant=variant)
+    history = [made.train_step(made.normalise(batch(step, size))) for step in range(STEPS)]
     torch.set_num_threads(threads)
     return {loss: [float(step[loss]) for step in history] for loss in history[0]}
 

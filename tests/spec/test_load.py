@@ -271,7 +271,7 @@ def test_what_could_only_fail_later_is_refused_now(keys: dict[str, Any], message
 def test_a_size_that_no_detector_takes_is_refused() -> None:
     problems = problems_of({"storage": "./r", "data": {"size": 17}, "sweep": {"study": "quickstart"}})
     assert len(problems) == 1
-    assert problems[0].startswith("data.size: input should be 16, 32")
+    assert problems[0].startswith("data.size: input should be 16, 28, 32")
 
 
 def test_datasets_of_one_study_may_differ_in_their_classes() -> None:

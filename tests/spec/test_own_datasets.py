@@ -22,10 +22,12 @@ from sweep.errors import UserError
 from sweep.launch.prepared import put_missing
 from sweep.plan import datasets
 from sweep.plan.expand import expand
+from sweep.plan.launch_record import read_back, record
 from sweep.spec.load import load, resolve
 from sweep.spec.schema import text
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
+from sweep.store.ledger import Ledger
 from tests.support.image_folders import ANIMALS, MVTEC, PUBLISHED, write_images
 from tests.support.sweeps import ROOT, environment, plan_of, platform, sweep
 
@@ -102,7 +104,7 @@ def test_all_problems_of_declarations_are_told_at_once_each_with_its_place(folde
         "data.sets.a.layout: unknown layout 'mvtek', did you mean 'mvtec'?",
         f"data.sets.b.layout: must be given, one of {', '.join(LAYOUTS)}",
         "data.sets.c.root: must be given",
-        "data.sets.d.size: input should be 8, 16, 32, 64, 128 or 256, is 33",
+        "data.sets.d.size: input should be 8, 16, 28, 32, 64, 128 or 256, is 33",
         "data.sets.d: unknown key 'chanels', did you mean 'channels'?",
         "data.sets.e: unknown key 'groups'",
     ]
@@ -229,7 +231,8 @@ def test_put_says_what_was_skipped_and_what_stands_in_both_splits(folder: Path) 
     assert warnings == [
         f"  skipped 1 images that could not be read, all listed in {stored}:",
         "    train/good/000.png: is not an image, or an image of an unknown kind",
-        "  warning: 1 images of the test split are also in the train split, pixel for pixel",
+        "  warning: 1 images of the test split are also in the train split and 1 images repeat another one, pixel for "
+        "pixel; splits keep them on one side",
     ]
 
 
@@ -289,3 +292,30 @@ def test_the_example_of_the_page_of_datasets_is_put_planned_and_trained(folder: 
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert (result["status"], result["spec"]["protocol"]) == ("ok", "C1")
+
+
+def revisions(sweep: Sweep) -> set[int]:
+    return {planned.spec.protocol_revision for planned in expand(sweep, platform(sweep)).fixed}
+
+
+def test_trials_keep_their_keys_where_a_dataset_was_stored_before_and_has_no_equal_images(folder: Path) -> None:
+    """A dataset that is new, or that has equal images, gets the later revision: other results do not count for it."""
+    raw = body(folder, {"animals": {"layout": "classes", "root": str(folder / "animals")}})
+    sweep = resolve(raw)
+    assert revisions(sweep) == {2}, "nothing is stored yet"
+    store = open_store(sweep.storage)
+    put_missing(sweep, store, Console(quiet=True))
+    assert revisions(resolve(raw)) == {2}, "the keys of a launch that has put it"
+    path = f"datasets/animals/{sweep.preparation('animals')}/manifest.json"
+    manifest = json.loads(store.get(path))
+    del manifest["repeats"]
+    for duplicates, expected in ((0, {1}), (2, {2})):
+        store.put(path, json.dumps({**manifest, "format": 2, "duplicates": duplicates}).encode())
+        assert revisions(resolve(raw)) == expected
+        recorded = json.loads(json.dumps(record(sweep, platform(sweep))))
+        del recorded["sweep"]["data"]["found"]["animals"]["revised"]  # as an older version wrote it
+        again, _ = read_back(recorded, Ledger(store, sweep.name), 1, sweep.storage)
+        assert revisions(again) == expected, "results of an older launch are stale in its own report, too"
+    store.delete_tree("datasets")
+    again, _ = read_back(recorded, Ledger(store, sweep.name), 1, sweep.storage)
+    assert revisions(again) == {1}, "nobody knows any more"

@@ -18,7 +18,7 @@ from models.detector import Detector
 from sweep.spec.trial import TrialSpec
 from sweep.trial.device import device_of
 from tests.conftest import unavailable
-from tests.models.test_detector_contract import CASES, Case, images, parts_of, state_bits, through_a_file
+from tests.models.test_detector_contract import CASES, Case, blobs, parts_of, state_bits, through_a_file
 
 STEPPING = [case[:2] for case in CASES if detector(case[0]).trains_by_epoch and case[2] == "float32"]
 
@@ -47,7 +47,7 @@ def on_gpu(case: Case) -> Detector:
 
 
 def train(made: Detector, steps: int = 3, seed: int = 7) -> list[dict[str, torch.Tensor]]:
-    data = images(8 * steps, seed=seed).to("cuda")
+    data = blobs(made.size, 8 * steps, seed=seed).to("cuda")
     return [made.train_step(made.normalise(batch)) for batch in torch.split(data, 8)]
 
 
@@ -55,7 +55,7 @@ def train(made: Detector, steps: int = 3, seed: int = 7) -> list[dict[str, torch
 def test_a_step_does_not_wait_for_the_gpu(named: tuple[str, str], precision: str) -> None:
     made = on_gpu(Case(*named, precision=precision))
     train(made)
-    data = images(8).to("cuda")
+    data = blobs(made.size, 8).to("cuda")
     order = torch.randperm(8).to("cuda")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that this mode is a prototype
@@ -70,8 +70,8 @@ def test_scores_of_a_trained_state_are_those_of_the_cpu(named: tuple[str, str]) 
     trained = Case(*named).trained()
     moved = on_gpu(Case(*named))
     moved.load_training_state(trained.training_state())
-    expected = parts_of(trained, images(5))
-    for name, part in moved.score(moved.normalise(images(5).to("cuda"))).items():
+    expected = parts_of(trained, blobs(trained.size, 5))
+    for name, part in moved.score(moved.normalise(blobs(moved.size, 5).to("cuda"))).items():
         torch.testing.assert_close(part.cpu(), torch.from_numpy(expected[name]), rtol=1e-3, atol=1e-6)
 
 

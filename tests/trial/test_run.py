@@ -24,7 +24,7 @@ from models.build import build
 from models.ganomaly import GANomaly
 from models.scoring import LAMBDAS, combine
 from sweep.plan.expand import Planned
-from sweep.spec.trial import EVALUATIONS, TrialSpec, Validation
+from sweep.spec.trial import EVALUATIONS, SELECTIONS, TrialSpec, Validation
 from sweep.store import open_store
 from sweep.store.attempts import Interrupted
 from sweep.store.base import Store
@@ -231,20 +231,6 @@ def test_metrics_can_be_made_again_from_the_stored_scores(store: Store, cache: P
     assert result["validation"]["auroc"] == aurocs
 
 
-def test_selections_name_their_epochs(store: Store, cache: Path) -> None:
-    result = finish(spec_of(validated=True, hyperparameters={"epochs": 5}), store, cache)
-    by = {entry["selection"]: entry for entry in result["metrics"]}
-    assert set(by) == {"last", "val", "oracle"}
-    assert by["last"]["epoch"] == 5
-    assert by["oracle"]["auroc"] == max(entry["auroc"] for entry in result["metrics"])
-    table = pq.read_table(
-        io.BytesIO(stored(store, spec_of(validated=True, hyperparameters={"epochs": 5}), "history.parquet"))
-    )
-    history = {row["epoch"]: row for row in table.to_pylist()}
-    assert history[by["val"]["epoch"]]["validation_auroc"] == max(r["validation_auroc"] for r in history.values())
-    assert history[by["oracle"]["epoch"]]["test_auroc"] == by["oracle"]["auroc"]
-
-
 def test_the_audit_grid_is_every_evaluation_by_every_selection_and_changes_no_clean_number(
     store: Store, cache: Path
 ) -> None:
@@ -254,7 +240,7 @@ def test_the_audit_grid_is_every_evaluation_by_every_selection_and_changes_no_cl
     assert clean == finish(plain, store, cache)["metrics"]
     assert stored(store, audited, "weights.safetensors") == stored(store, plain, "weights.safetensors")
     by = {(entry["evaluation"], entry["selection"]): entry for entry in result["metrics"]}
-    assert set(by) == {(e, s) for e in EVALUATIONS for s in ("last", "val", "oracle")}
+    assert set(by) == {(e, s) for e in EVALUATIONS for s in SELECTIONS}
     table = pq.read_table(io.BytesIO(stored(store, audited, "scores.parquet"))).to_pydict()
     names = [name if p == "test" else p for name, p in zip(table["evaluation"], table["part"], strict=True)]
     name, epoch, label = (np.array(found) for found in (names, table["epoch"], table["label"]))

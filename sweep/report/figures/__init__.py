@@ -11,7 +11,7 @@ from sweep.leaderboard.board import Board, Leaderboard
 from sweep.leaderboard.rows import Row
 from sweep.plan.expand import PlannedSearch
 from sweep.plan.search import Search
-from sweep.report.figures import boards, networks, samples, searches
+from sweep.report.figures import boards, learning, networks, samples, searches
 from sweep.report.figures.style import LINES, Drawing, assign_looks, use_style
 from sweep.report.sheet import line_label
 
@@ -51,6 +51,7 @@ def _board(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], read: sa
     line_looks = assign_looks(line_label(line, board.lines) for line in (*board.lines[:LINES], *lines))
     yield from boards.error_bars(leaderboard, board, line_looks)
     yield from boards.against_hyperparameters(leaderboard, board)
+    yield from learning.learning_curves(leaderboard, board, rows, lines, read)
     trials = samples.load(leaderboard, board, rows, lines, read)
     yield from samples.roc_curves(leaderboard, board, trials, line_looks)
     yield from samples.against_lambda(leaderboard, board, trials, line_looks)

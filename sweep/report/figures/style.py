@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import matplotlib
@@ -75,6 +75,9 @@ class Look:
     dash: Any
 
 
+Curves = Mapping[str, Sequence[float]]  # values by epoch, by name; "epoch" itself is one of the names
+
+
 @dataclass(frozen=True)
 class Drawing:
     """A finished figure.
@@ -84,6 +87,7 @@ class Drawing:
         title: a few words on what is shown.
         caption: how the figure was made, and its limits.
         svg, pdf: bytes of the files; equal figures give equal bytes.
+        curves: of learning curves, the numbers behind them by trial key, for the page; None where there is no value.
     """
 
     name: str
@@ -91,6 +95,11 @@ class Drawing:
     caption: str
     svg: bytes
     pdf: bytes
+    curves: Mapping[str, Mapping[str, Sequence[float | None]]] = field(default_factory=dict)
+
+    def with_curves(self, curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Drawing:
+        """Return this figure with its numbers."""
+        return replace(self, curves=curves)
 
 
 def assign_looks(names: Iterable[str]) -> dict[str, Look]:

@@ -169,6 +169,71 @@
   const heads = element("tr", null, details.tHead);
   for (const name of DETAIL) element("th", HEADS[name] || name.replace("_", " "), heads, TEXT.has(name) ? "text" : "number").scope = "col";
 
+  // -- learning curves of these trials ------------------------------------------------------------
+
+  const CURVED = 6; // trials whose curves are drawn
+  const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"];
+  const [WIDE, HIGH, LEFT, LOW] = [320, 130, 44, 22]; // a panel and its margins, in units of its view box
+
+  const shape = (tag, attributes, parent) => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    if (parent) parent.append(node);
+    return node;
+  };
+
+  // Draw the named curves against the epoch; `scale` maps a value to the vertical axis.
+  const panel = (parent, title, curves, names, scale, format) => {
+    const points = names.map((name) =>
+      curves.epoch.map((epoch, at) => [epoch, curves[name][at]]).filter(([, value]) => value !== null)
+        .map(([epoch, value]) => [epoch, scale(value), value]));
+    const all = points.flat();
+    if (!all.length) return;
+    const figure = element("figure", null, parent, "curve");
+    const ends = (at) => [Math.min(...all.map((p) => p[at])), Math.max(...all.map((p) => p[at]))];
+    const [first, last] = ends(0);
+    const [low, high] = ends(1);
+    const [least, most] = ends(2);
+    const x = (epoch) => LEFT + (WIDE - LEFT - 8) * (last > first ? (epoch - first) / (last - first) : 0.5);
+    const y = (value) => 8 + (HIGH - LOW - 8) * (high > low ? (high - value) / (high - low) : 0.5);
+    const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": title }, figure);
+    shape("path", { d: `M${LEFT} 8V${HIGH - LOW}H${WIDE - 8}`, class: "axis" }, svg);
+    const label = (text, at, down, anchor) => {
+      shape("text", { x: at, y: down, "text-anchor": anchor }, svg).textContent = text;
+    };
+    label(format(most), LEFT - 4, 14, "end");
+    label(format(least), LEFT - 4, HIGH - LOW, "end");
+    label(`epoch ${first}`, LEFT, HIGH - 6, "start");
+    label(last, WIDE - 8, HIGH - 6, "end");
+    points.forEach((of, number) => {
+      const stroke = COLOURS[number % COLOURS.length];
+      shape("polyline", { points: of.map(([e, v]) => `${x(e).toFixed(1)},${y(v).toFixed(1)}`).join(" "), stroke }, svg);
+      if (of.length === 1) shape("circle", { cx: x(of[0][0]), cy: y(of[0][1]), r: 3, fill: stroke }, svg);
+    });
+    const caption = element("figcaption", `${title}: `, figure);
+    names.forEach((name, number) => {
+      const key = element("span", name.replaceAll("_", " "), caption);
+      key.style.color = COLOURS[number % COLOURS.length];
+    });
+  };
+
+  const drawCurves = (rows) => {
+    const box = document.getElementById("drill-curves");
+    box.replaceChildren();
+    const curved = rows.filter((row) => data.curves[get(row, "key")]);
+    for (const row of curved.slice(0, CURVED)) {
+      const curves = data.curves[get(row, "key")];
+      const names = Object.keys(curves).filter((name) => name !== "epoch");
+      element("h3", `Learning curves, ${get(row, "abnormal")} abnormal, seed ${get(row, "seed")}`, box);
+      const pair = element("div", null, box, "curves");
+      const isAuroc = (name) => name.endsWith("_auroc");
+      const log = (value) => Math.log10(Math.max(value, 1e-6));
+      panel(pair, "loss, logarithmic", curves, names.filter((name) => !isAuroc(name)), log, (v) => v.toPrecision(3));
+      panel(pair, "AUROC", curves, names.filter(isAuroc), (v) => v, (v) => v.toFixed(3));
+    }
+    if (curved.length > CURVED) element("p", `Curves of the first ${CURVED} of ${curved.length} trials.`, box, "hint");
+  };
+
   const open = (button) => {
     const line = Number(button.dataset.line);
     const wanted = button.dataset.class;
@@ -186,6 +251,7 @@
       settings.size > 1 ? `${settings.size} settings of hyperparameters; the first: ${spelled}` : spelled;
     details.tBodies[0].replaceChildren();
     fill(details.tBodies[0], rows, DETAIL);
+    drawCurves(rows);
     drill.showModal();
   };
   for (const button of document.querySelectorAll("button.cell")) button.addEventListener("click", () => open(button));

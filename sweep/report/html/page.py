@@ -28,6 +28,7 @@ from sweep.report.sheets import sheets
 
 TRIALS = 20_000  # maximum number of trials in the page; results.parquet has all
 FIGURE_BYTES = 12 * 2**20  # maximum bytes of SVG in the page; figures/ has all
+CURVE_VALUES = 500_000  # maximum number of values of learning curves in the page; history.parquet has all
 FILTERED = 8  # a table with this many lines gets a filter
 SMALL = 3  # a grid's table with at most this many columns leaves room for a second one next to it
 LABEL = "detector"  # first column heading of a table whose lines are named by detector
@@ -109,6 +110,7 @@ def render_page(
     )
     template = environment.from_string((here / "page.html").read_text(encoding="utf-8"))
     trials, lines = _trials(rows, leaderboard)
+    trials["curves"] = _curves(drawings)
     inlined, left_out = _inline(drawings)
     totals = account(rows, leaderboard)
     return template.render(
@@ -203,6 +205,18 @@ def _trials(rows: Sequence[Row], leaderboard: Leaderboard) -> tuple[dict[str, An
         "setting": of_setting,
         "planned": len(chosen),
     }, lines
+
+
+def _curves(drawings: Sequence[Drawing]) -> dict[str, Any]:
+    """Return the learning curves of trials by key, up to `CURVE_VALUES` numbers."""
+    found: dict[str, Any] = {}
+    room = CURVE_VALUES
+    for drawing in drawings:
+        for key, curves in drawing.curves.items():
+            room -= sum(len(values) for values in curves.values())
+            if room >= 0:
+                found[key] = curves
+    return found
 
 
 def _encode(values: Sequence[Any]) -> dict[str, list[Any]]:
