@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from models.catalog import DETECTORS, DetectorInfo
-from sweep.leaderboard.papers import printed_value
+from sweep.leaderboard.papers import claims, printed_value
 from sweep.leaderboard.rows import Row
 from sweep.leaderboard.stats import ALPHA, NORMAL_QUANTILE, Paired, against_best, interval
 
@@ -265,7 +265,7 @@ def _line(units: Units, metric: str, chance: Mapping[str, float], catalog: Mappi
     row = _first(units)
     study, detector, variant, setting = (row[column] for column in NAME)
     info = catalog.get(detector)
-    published = setting == "" and info is not None and variant == info.default_variant
+    published = setting == "" and info is not None and claims(info, variant)
     cells = {}
     for abnormal in units:
         paper = printed_value(detector, row["dataset"], row["protocol"], abnormal, metric) if published else None

@@ -9,6 +9,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
+from models.catalog import DetectorInfo
+
 
 class Printed(NamedTuple):
     """A value in a paper's table: AUROC, or average precision that the paper calls AUROC.
@@ -97,6 +99,23 @@ def printed_value(detector: str, dataset: str, protocol: str, abnormal: str, met
     if found is None:
         return None
     return next((one for one in found if one.protocol == protocol.removesuffix("v")), found[0])
+
+
+def claims(info: DetectorInfo, variant: str) -> bool:
+    """Return True if a variant claims to be its paper's detector: each version of the paper or its code that trains.
+
+    Args:
+        info: the detector.
+        variant: one of its variants, or another name, which claims nothing.
+    """
+    found = info.variants.get(variant)
+    return found is not None and found.fixed.get("epochs") != 0
+
+
+def protocols_of(detector: str, dataset: str) -> frozenset[str]:
+    """Return the protocols of the values that papers printed for a detector on a dataset; "" for an unknown one."""
+    return frozenset(one.protocol for (d, s, *_), cells in _cells().items() if (d, s) == (detector, dataset)
+                     for one in cells)  # fmt: skip
 
 
 def printings(detector: str, dataset: str, abnormal: str, metric: str) -> dict[str, Printed]:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from models.scoring import combine
+from sweep.leaderboard.departures import reduced_budget
 from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus, reported_trials
 from sweep.spec.trial import SELECTIONS, TrialSpec, older_keys, other_arithmetic_keys
@@ -46,9 +47,11 @@ COLUMNS: dict[str, type[str | int | float | bool]] = {
     "dirty": bool, "fingerprint": str, "split_hash": str,
     "kind": str, "setting": str, "axis": str, "centre": bool, "objective": str, "lam": float,
     "auroc_se": float, "parameters": int, "seconds": float, "cpu_hours": float, "gpu_hours": float, "usd": float,
-    "hardware": str,
+    "hardware": str, "reduced_budget": str,
 }  # fmt: skip
-"""Columns of every row and their types, in the order of results.parquet; `hp_<name>` columns follow."""
+"""Columns of every row and their types, in the order of results.parquet; `hp_<name>` columns follow.
+
+`reduced_budget` is text such as "2 of 15 epochs" for a published detector that trains for fewer epochs; else None."""
 
 
 def build_rows(
@@ -151,6 +154,7 @@ def _common(
         "seed": trial.seed, "numerics": str(spec.numerics), "device": spec.device,
         "kind": trial.kind, "setting": trial.setting, "axis": trial.axis, "centre": trial.centre,
         "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
+        "reduced_budget": reduced_budget(spec.detector, spec.variant, spec.dataset, spec.hyperparameters) or None,
     }  # fmt: skip
     if result is not None:
         row |= {name: result.get(name) for name in PROVENANCE} | _cost(spec, result, usd_per_hour)

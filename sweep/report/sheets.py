@@ -9,6 +9,7 @@ from sweep.leaderboard import papers
 from sweep.leaderboard.audit import Audit
 from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Cell, Entry, Grid, Leaderboard
 from sweep.leaderboard.comparison import CellComparison, Comparison, full_name, short_name
+from sweep.leaderboard.departures import board_captions
 from sweep.leaderboard.runtime import Milliseconds, Runtime
 from sweep.report.paper_sheet import paper_sheet
 from sweep.report.sheet import (
@@ -281,6 +282,7 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
         )
     if any(line.supervised for line in board.lines):
         yield "‡ supervised: the hyperparameters were chosen with labels of the reported class."
+    yield from board_captions(board)
 
 
 def _marks(lines: Sequence[Entry], cells: Sequence[Cell]) -> Iterator[str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 RELATIVE, ABSOLUTE = 1e-9, 1e-12  # tolerances, because other machines sum in another order
 OF_SPEC = ("detector", "variant", "revision", "dataset", "protocol", "abnormal", "split_seed", "seed", "device")
 PLANNED = ("study", "detector", "variant", "setting", "dataset", "protocol", "abnormal", "split_seed", "seed")
-LATER_COLUMNS: frozenset[str] = frozenset()
+LATER_COLUMNS: frozenset[str] = frozenset({"reduced_budget"})
 """Columns of results.parquet and leaderboard.csv that came after the first bundles, which may lack them."""
 # Trials above which a packed spec is not planned: so many are missing in any case, and planning takes minutes.
 PLANNED_PER_ROW, PLANNED_AT_LEAST = 2, 10_000
