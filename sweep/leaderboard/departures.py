@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from models.catalog import DETECTORS
 from sweep.leaderboard import papers
-
-if TYPE_CHECKING:
-    from sweep.leaderboard.board import Board
-    from sweep.plan.expand import Planned, Work
+from sweep.leaderboard.board import Board
+from sweep.plan.expand import Planned, Work
 
 DRAWN_SPLITS = ("M1", "C1")  # the published scripts draw another split of these protocols for each seed
 VARIED = frozenset({"epochs", "early_stopping", "max_test"})  # hyperparameters with a sentence of their own
@@ -42,25 +40,6 @@ class Setting:
     chosen: bool = False
     fixed_split: bool = False
     precision: str = ""
-
-
-def reduced_budget(detector: str, variant: str, dataset: str, hyperparameters: Mapping[str, Any]) -> str:
-    """Return, for example, "2 of 15 epochs" if a published detector trains for fewer epochs than its variant has.
-
-    Args:
-        detector, variant, dataset: those of the trial.
-        hyperparameters: those of the trial; {} if a search has not chosen them yet.
-
-    Returns:
-        The text; "" for a full budget, and for detectors and variants that no paper trains.
-    """
-    info, epochs = DETECTORS.get(detector), hyperparameters.get("epochs")
-    if info is None or not info.paper or epochs is None or not papers.claims(info, variant):
-        return ""
-    chosen = info.variant(variant)
-    default = next(parameter.default for parameter in info.fields if parameter.name == "epochs")
-    usual = {"epochs": default, **chosen.overrides, **chosen.on.get(dataset, {})}["epochs"]
-    return f"{epochs} of {usual} epochs" if int(epochs) < int(usual) else ""
 
 
 def departures(setting: Setting) -> Iterator[str]:
@@ -128,7 +107,7 @@ def _lines(settings: Iterable[tuple[str, Setting]]) -> list[str]:
     """Return one line for each reduced budget and departure, with the configurations that have it, by study."""
     having: dict[str, dict[str, dict[str, list[str]]]] = {}
     for study, setting in settings:
-        budget = reduced_budget(setting.detector, setting.variant, setting.dataset, setting.hyperparameters)
+        budget = papers.reduced_budget(setting.detector, setting.variant, setting.dataset, setting.hyperparameters)
         texts = [f"Reduced budget: {budget}"] if budget else []
         texts += [f"Not the paper's setting: {text}" for text in departures(setting)]
         for text in texts:

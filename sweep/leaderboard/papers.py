@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from models.catalog import DetectorInfo
+from models.catalog import DETECTORS, DetectorInfo
 
 
 class Printed(NamedTuple):
@@ -110,6 +110,25 @@ def claims(info: DetectorInfo, variant: str) -> bool:
     """
     found = info.variants.get(variant)
     return found is not None and found.fixed.get("epochs") != 0
+
+
+def reduced_budget(detector: str, variant: str, dataset: str, hyperparameters: Mapping[str, Any]) -> str:
+    """Return, for example, "2 of 15 epochs" if a published detector trains for fewer epochs than its variant has.
+
+    Args:
+        detector, variant, dataset: those of the trial.
+        hyperparameters: those of the trial; {} if a search has not chosen them yet.
+
+    Returns:
+        The text; "" for a full budget, and for detectors and variants that no paper trains.
+    """
+    info, epochs = DETECTORS.get(detector), hyperparameters.get("epochs")
+    if info is None or not info.paper or epochs is None or not claims(info, variant):
+        return ""
+    chosen = info.variant(variant)
+    default = next(parameter.default for parameter in info.fields if parameter.name == "epochs")
+    usual = {"epochs": default, **chosen.overrides, **chosen.on.get(dataset, {})}["epochs"]
+    return f"{epochs} of {usual} epochs" if int(epochs) < int(usual) else ""
 
 
 def protocols_of(detector: str, dataset: str) -> frozenset[str]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from models.scoring import combine
-from sweep.leaderboard.departures import reduced_budget
+from sweep.leaderboard.papers import reduced_budget
 from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus, reported_trials
 from sweep.spec.trial import SELECTIONS, TrialSpec, older_keys, other_arithmetic_keys

@@ -1,4 +1,4 @@
-"""What each study of a plan costs, and what other numbers of seeds would cost and give."""
+"""Costs of each study of a plan, and of other numbers of seeds, with the width of the intervals that they give."""
 
 from __future__ import annotations
 

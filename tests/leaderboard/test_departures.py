@@ -8,7 +8,8 @@ import pytest
 
 from models.catalog import DETECTORS, resolve
 from sweep.leaderboard.board import build
-from sweep.leaderboard.departures import Setting, board_captions, departures, planned_lines, reduced_budget
+from sweep.leaderboard.departures import Setting, board_captions, departures, planned_lines
+from sweep.leaderboard.papers import reduced_budget
 from sweep.leaderboard.rows import build_rows
 from sweep.plan.expand import expand
 from sweep.plan.platform import Platform
