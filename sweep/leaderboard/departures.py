@@ -76,13 +76,17 @@ def _text(value: object) -> str:
 
 def planned_lines(work: Work) -> list[str]:
     """Return lines for the reader of a plan: reduced budgets, and departures from the papers."""
-    return _lines((planned.study, setting) for planned, setting in _settings(work))
+    return _lines((planned.study, planned.variant, setting) for planned, setting in _settings(work))
 
 
 def board_captions(board: Board) -> list[str]:
     """Return captions of a board.  Its lines know neither their splits nor their arithmetic."""
     return _lines(
-        ("", Setting(e.detector, e.variant, board.dataset, board.protocol, e.hyperparameters, chosen=bool(e.setting)))
+        (
+            "",
+            f"{e.variant} {e.setting}".strip(),
+            Setting(e.detector, e.variant, board.dataset, board.protocol, e.hyperparameters, chosen=bool(e.setting)),
+        )
         for e in board.lines
     )
 
@@ -103,17 +107,21 @@ def _settings(work: Work) -> Iterator[tuple[Planned, Setting]]:
         )  # fmt: skip
 
 
-def _lines(settings: Iterable[tuple[str, Setting]]) -> list[str]:
-    """Return one line for each reduced budget and departure, with the configurations that have it, by study."""
+def _lines(settings: Iterable[tuple[str, str, Setting]]) -> list[str]:
+    """Return one line for each reduced budget and departure, with the configurations that have it.
+
+    Args:
+        settings: study and variant as they are to be shown, and the settings.
+    """
     having: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for study, setting in settings:
+    for study, variant, setting in settings:
         budget = papers.reduced_budget(setting.detector, setting.variant, setting.dataset, setting.hyperparameters)
         texts = [f"Reduced budget: {budget}"] if budget else []
         texts += [f"Not the paper's setting: {text}" for text in departures(setting)]
         for text in texts:
             variants = having.setdefault(text, {}).setdefault(study, {}).setdefault(setting.detector, [])
-            if setting.variant not in variants:
-                variants.append(setting.variant)
+            if variant not in variants:
+                variants.append(variant)
     return [f"{text} ({'; '.join(_label(*pair) for pair in found.items())})." for text, found in having.items()]
 
 

@@ -61,8 +61,9 @@ def differences(page: str, board: Board) -> Iterator[str]:
         yield from _compare(label, line, numbers, expected)
     if not names:
         yield f"the page has no board that begins with {BEGIN!r}"
-    if names != [name for name in labels if name in names]:
-        yield f"order of the lines: {', '.join(labels)}"
+    ordered = sorted(labels, key=lambda name: labels[name].trivial)
+    if names != [name for name in ordered if name in names]:
+        yield f"order of the lines: {', '.join(ordered)}"
     if SENTENCE not in page:
         yield f"the page does not say {SENTENCE!r}"
     above = [label for label, line in labels.items() if not line.trivial and (line.gap is None or line.gap >= 0)]
