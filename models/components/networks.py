@@ -57,11 +57,16 @@ def decoder(size: int, channels: int, width: int, inputs: int) -> nn.Sequential:
     return nn.Sequential(*layers, ConvTranspose2d(width, channels, 4, 2, 1, bias=False), Tanh())
 
 
+def widen(x: Tensor) -> Tensor:
+    """Return x in float32 or, if it is in float64, unchanged: bfloat16 would round probabilities near 1 to 1."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class Tanh(nn.Tanh):
-    """Tanh in float32 for inputs of any type, because bfloat16 would round values near 1 to 1."""
+    """Tanh in float32 at least, because bfloat16 would round values near 1 to 1."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's name)
-        return torch.tanh(input.float())
+        return torch.tanh(widen(input))
 
 
 class Discriminator(nn.Module):
@@ -75,7 +80,7 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return D(x) [B] and f(x) [B, c, h, h] of images [B, C, S, S]."""
         f = self.features(x)
-        return torch.sigmoid(self.classifier(f).float()).flatten(), f
+        return torch.sigmoid(widen(self.classifier(f))).flatten(), f
 
 
 class UNet(nn.Module):
@@ -111,7 +116,7 @@ class UNet(nn.Module):
         x = functional.relu(x, inplace=True)
         for up in reversed(self.up):
             x = functional.relu(torch.cat([skips.pop(), up(x)], 1), inplace=True)
-        return torch.tanh(self.last(x).float())
+        return torch.tanh(widen(self.last(x)))
 
 
 def initialise(module: nn.Module) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,12 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from sweep.launch import follow
+from sweep.leaderboard.departures import planned_lines
 from sweep.plan.expand import Work, expand, union
 from sweep.plan.launch_record import commit_caution, last_launch, launches
 from sweep.plan.platform import Platform
 from sweep.plan.status import COUNTS, SweepStatus, read_status
+from sweep.plan.study_costs import SeedCost, StudyCost, seed_costs, seeds_table, studies_table, study_costs
 from sweep.plan.table import table
 from sweep.providers import user_code
 from sweep.providers.registry import provider_of
@@ -159,8 +161,11 @@ class Session:
             status, unreached: as `read_status_if_reached` returns them.
         """
         machines = self.provider.plan_lines(status, self.store, unreached)
-        shown = table(self.sweep, self.platform, status, unreached, machines)
-        return Group(shown, *(Text(line, style="yellow") for line in self._cautions()))
+        of_studies, of_seeds = self._costs(status)
+        slots = self.platform.slots
+        costs = [studies_table(of_studies, slots), *([seeds_table(of_seeds, slots)] if of_seeds else [])]
+        shown = table(self.sweep, self.platform, status, unreached, machines, costs)
+        return Group(shown, *(Text(line, style="yellow") for line in (*planned_lines(self.work), *self._cautions())))
 
     def plan_json(self, status: SweepStatus, unreached: str) -> dict[str, Any]:
         """Return what `plan --json` prints.
@@ -168,10 +173,22 @@ class Session:
         Args:
             status, unreached: as `read_status_if_reached` returns them.
         """
-        found = {**status.to_json(self.platform.slots), "cautions": self._cautions()}
+        of_studies, of_seeds = self._costs(status)
+        found = {
+            **status.to_json(self.platform.slots),
+            "studies": [asdict(cost) for cost in of_studies],
+            "seeds": [asdict(cost) for cost in of_seeds],
+            "departures": planned_lines(self.work),
+            "cautions": self._cautions(),
+        }
         if unreached:
             found |= {**{name: None for name in COUNTS if name not in ("trials", "to_run")}, "store": unreached}
         return {**found, **self.provider.plan_json(status)}
+
+    def _costs(self, status: SweepStatus) -> tuple[list[StudyCost], list[SeedCost]]:
+        """Return what each study costs, and what other numbers of seeds would cost."""
+        arguments = (self.sweep, status, self.platform.slots, self.provider.dollars(status, self.platform))
+        return study_costs(*arguments), seed_costs(*arguments)
 
     def _cautions(self) -> list[str]:
         """Return warnings that a reader of the plan needs."""

@@ -11,7 +11,7 @@ from typing import Any
 from models.catalog import DetectorInfo
 from sweep.leaderboard.headline import Lead, Unit
 from sweep.leaderboard.judging import NOTHING_JUDGED, Judging, judge_of
-from sweep.leaderboard.papers import printed_value
+from sweep.leaderboard.papers import claims, printed_value
 from sweep.leaderboard.rows import Row
 from sweep.leaderboard.stats import NORMAL_QUANTILE, Paired, interval, logit_interval, logit_range
 
@@ -174,7 +174,7 @@ def make_entry(units: Units, metric: str, chance: Mapping[str, float], catalog: 
     study, detector, variant, setting = (row[column] for column in NAME)
     info = catalog.get(detector)
     exact = info is not None and info.deterministic
-    published = setting == "" and info is not None and variant == info.default_variant
+    published = setting == "" and info is not None and claims(info, variant)
     cells = {}
     for abnormal in units:
         paper = printed_value(detector, row["dataset"], row["protocol"], abnormal, metric) if published else None

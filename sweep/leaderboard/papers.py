@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from models.catalog import DETECTORS, DetectorInfo
 
 
 class Printed(NamedTuple):
@@ -98,6 +100,42 @@ def printed_value(detector: str, dataset: str, protocol: str, abnormal: str, met
     if found is None:
         return None
     return next((one for one in found if one.protocol == protocol.removesuffix("v")), found[0])
+
+
+def claims(info: DetectorInfo, variant: str) -> bool:
+    """Return True if a variant claims to be its paper's detector: each version of the paper or its code that trains.
+
+    Args:
+        info: the detector.
+        variant: one of its variants, or another name, which claims nothing.
+    """
+    found = info.variants.get(variant)
+    return found is not None and found.fixed.get("epochs") != 0
+
+
+def reduced_budget(detector: str, variant: str, dataset: str, hyperparameters: Mapping[str, Any]) -> str:
+    """Return, for example, "2 of 15 epochs" if a published detector trains for fewer epochs than its variant has.
+
+    Args:
+        detector, variant, dataset: those of the trial.
+        hyperparameters: those of the trial; {} if a search has not chosen them yet.
+
+    Returns:
+        The text; "" for a full budget, and for detectors and variants that no paper trains.
+    """
+    info, epochs = DETECTORS.get(detector), hyperparameters.get("epochs")
+    if info is None or not info.paper or epochs is None or not claims(info, variant):
+        return ""
+    chosen = info.variant(variant)
+    default = next(parameter.default for parameter in info.fields if parameter.name == "epochs")
+    usual = {"epochs": default, **chosen.overrides, **chosen.on.get(dataset, {})}["epochs"]
+    return f"{epochs} of {usual} epochs" if int(epochs) < int(usual) else ""
+
+
+def protocols_of(detector: str, dataset: str) -> frozenset[str]:
+    """Return the protocols of the values that papers printed for a detector on a dataset; "" for an unknown one."""
+    return frozenset(one.protocol for (d, s, *_), cells in _cells().items() if (d, s) == (detector, dataset)
+                     for one in cells)  # fmt: skip
 
 
 def printings(detector: str, dataset: str, abnormal: str, metric: str) -> dict[str, Printed]:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from models.scoring import combine
+from sweep.leaderboard.papers import reduced_budget
 from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus, reported_trials
 from sweep.spec.trial import SELECTIONS, TrialSpec, older_keys, other_arithmetic_keys
@@ -46,12 +47,13 @@ COLUMNS: dict[str, type[str | int | float | bool]] = {
     "dirty": bool, "fingerprint": str, "split_hash": str,
     "kind": str, "setting": str, "axis": str, "centre": bool, "objective": str, "lam": float,
     "auroc_se": float, "parameters": int, "seconds": float, "cpu_hours": float, "gpu_hours": float, "usd": float,
-    "hardware": str, "copies": int, "stop_on": str,
+    "hardware": str, "copies": int, "stop_on": str, "reduced_budget": str,
 }  # fmt: skip
 """Columns of every row and their types, in the order of results.parquet; `hp_<name>` columns follow.
 
 `copies` is the number of test samples whose image is also a training image, pixel for pixel; `stop_on` is what ends a
-training with early stopping, None without validation."""
+training with early stopping, None without validation; `reduced_budget` is text such as "2 of 15 epochs" for a published
+detector that trains for fewer epochs, else None."""
 
 
 def build_rows(
@@ -157,6 +159,7 @@ def _common(
         "kind": trial.kind, "setting": trial.setting, "axis": trial.axis, "centre": trial.centre,
         "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
         "stop_on": None if spec.validation is None else spec.validation.stop_on,
+        "reduced_budget": reduced_budget(spec.detector, spec.variant, spec.dataset, spec.hyperparameters) or None,
     }  # fmt: skip
     if result is not None:
         row |= {name: result.get(name) for name in PROVENANCE} | _cost(spec, result, usd_per_hour)

@@ -187,17 +187,17 @@ def add_variances(difference: float, seeds: float, degrees: float, test: float) 
     total = seeds + test
     if total == 0.0:
         return Difference(difference, 0.0, 1.0 if difference == 0.0 else 0.0)
-    share = (seeds / total) ** 2
+    share = (seeds / total) ** 2  # r^2
 
-    def squared(p: float) -> float:
-        found = (1.0 - share) * ndtri(p / 2.0) ** 2
-        return float(found + share * stdtrit(degrees, p / 2.0) ** 2 if share else found)
+    def critical(p: float) -> float:
+        t = math.sqrt(share) * float(stdtrit(degrees, p / 2.0)) if share else 0.0
+        return math.hypot(math.sqrt(1.0 - share) * float(ndtri(p / 2.0)), t) * math.sqrt(total)
 
     low, high = -300.0, 0.0  # of the decimal logarithm of p
     for _ in range(60):
         middle = (low + high) / 2.0
-        low, high = (middle, high) if squared(10.0**middle) * total > difference**2 else (low, middle)
-    return Difference(difference, math.sqrt(squared(ALPHA) * total), 10.0**high if difference else 1.0)
+        low, high = (middle, high) if critical(10.0**middle) > abs(difference) else (low, middle)
+    return Difference(difference, critical(ALPHA), 10.0**high if difference else 1.0)
 
 
 def logit_interval(values: Sequence[float], step: float) -> tuple[float, float]:

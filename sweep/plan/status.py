@@ -22,6 +22,7 @@ class StatusRow:
 
     Attributes:
         trials: number of trials that are known now, and those that a search may still request.
+        reported: number of those that a board shows, so not the candidates of a search.
         done, failed, pruned, to_run: numbers of these trials; they add up to `trials`.
         stale: number of those to run for which an older revision has a result.
         other_arithmetic: number of those to run that have a result from another kind of CPU, see `Numerics.units`.
@@ -35,6 +36,7 @@ class StatusRow:
     variant: str
     dataset: str
     trials: int = 0
+    reported: int = 0
     done: int = 0
     failed: int = 0
     pruned: int = 0
@@ -146,6 +148,7 @@ class _Counter:
     def trial(self, p: Planned) -> None:
         line = self._line(p)
         line.trials += 1
+        line.reported += p.reported
         if p.key in self.finished:
             line.done += 1
         elif has_failed(self._attempts.get(p.key, ())):
@@ -174,6 +177,7 @@ class _Counter:
         for p in () if chosen else planned.reports:
             line = self._line(p)
             line.trials += 1
+            line.reported += 1
             if search.finished:  # no candidate was completed, so there is nothing to report
                 line.failed += 1
             else:

@@ -21,7 +21,12 @@ SHOWN_DAMAGED = 5  # damaged results that are listed
 
 
 def table(
-    sweep: Sweep, platform: Platform, status: SweepStatus, unreached: str = "", machines: Sequence[str] = ()
+    sweep: Sweep,
+    platform: Platform,
+    status: SweepStatus,
+    unreached: str = "",
+    machines: Sequence[str] = (),
+    costs: Sequence[Table] = (),
 ) -> Group:
     """Return a sweep's plan, compared with its store, for the terminal.
 
@@ -29,6 +34,7 @@ def table(
         sweep, platform, status: what is planned; the platform has no slots if no machine exists now.
         unreached: why the store did not answer; "" if it did.
         machines: lines on the machines that would be made; they replace the time on existing machines.
+        costs: tables of what studies and seeds cost (`sweep.plan.study_costs`).
     """
     counts = {name: status.count(name) for name in COUNTS}
     numbers = [f"{counts['done']:,} done"]
@@ -57,6 +63,7 @@ def table(
         parts += [Text(line) for line in machines]
     elif counts["to_run"]:
         parts.append(Text(_time_left(status, platform)))
+    parts += [part for cost in costs for part in (Text(), cost)]
     return Group(*parts)
 
 

@@ -153,6 +153,16 @@ class Provider(ABC, Generic[SectionT]):
         """Return the facts of `plan_lines` for `plan --json`, as more keys of its object."""
         return {}
 
+    def dollars(self, status: SweepStatus, platform: Platform) -> float | None:
+        """Return the expected dollars of the trials to run, machines and their start included; None without a price.
+
+        Args:
+            status: status of the sweep.
+            platform: platform of its trials.
+        """
+        price = self.cluster.machine_price
+        return None if price is None else price * status.seconds_left(platform.slots) / 3600
+
     def budget_caution(self) -> str:
         """Return a warning if `budget.max_usd` cannot be enforced because no price is known; "" otherwise."""
         budget = self.sweep.budget

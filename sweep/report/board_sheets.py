@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sweep.leaderboard.board import FEWEST_CLASSES, Board, Leaderboard, groups
+from sweep.leaderboard.departures import board_captions
 from sweep.leaderboard.entry import LOWER_IS_BETTER, METRICS, Cell, Entry
 from sweep.report.cautions import cautions
 from sweep.report.sheet import (
@@ -146,6 +147,7 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
             "the candidate trials of a search."
         )
     yield from cautions(board)
+    yield from board_captions(board)
     yield from _sizes(board)
 
 

@@ -33,8 +33,8 @@ CSV_COLUMNS = (
     "sd", "n", "n_planned", "low", "high", "least", "most", "n_normal", "n_abnormal", "paper", "difference", "study",
     "setting", "test_half_width", "diverged", "failed", "stale", "counted", "gap", "ranked", "leader_ahead",
     "leader_ahead_low", "leader_ahead_high", "leader_ahead_p_holm", "se_seeds", "se_test_set", "classes_ahead",
-    "classes_half_width", "effect", "classes_p", "classes_p_holm", "p_signed_rank", "parameters", "train_seconds",
-    "cpu_hours", "gpu_hours", "usd", "paper_source", "paper_why_different",
+    "classes_half_width", "classes_effect", "classes_p", "classes_p_holm", "classes_p_signed_rank", "parameters",
+    "train_seconds", "cpu_hours", "gpu_hours", "usd", "reduced_budget", "paper_source", "paper_why_different",
 )  # fmt: skip
 RUNTIME_COLUMNS = (
     "detector", "variant", "dataset", "size", "batch_size", "milliseconds", "low", "high", "n", "hardware", "numerics",
@@ -183,6 +183,7 @@ def _csv_row(leaderboard: Leaderboard, board: Board, line: Entry, abnormal: str,
     numbers += [cell.n_normal, cell.n_abnormal, cell.paper, cell.difference]
     ends = [cell.test_half_width, cell.diverged, cell.failed, cell.stale, cell.counted]
     whole = _csv_of_line(line) if abnormal == "mean" else [None] * 19
+    budget = papers.reduced_budget(line.detector, line.variant, board.dataset, line.hyperparameters)
     own = [escape_csv_name(line.study), escape_csv_name(line.setting)]
     return [
         *map(escape_csv_name, names),
@@ -191,6 +192,7 @@ def _csv_row(leaderboard: Leaderboard, board: Board, line: Entry, abnormal: str,
         *own,
         *ends,
         *whole,
+        budget,
         *_csv_paper(leaderboard, board, line, abnormal, cell),
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.resources
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,24 +11,26 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from data.sources.layouts import LAYOUTS
-from models import catalog as detectors
 from models.hyperparameters import PUBLISHED_SIDE
 from sweep.errors import UserError, shown, unknown
 from sweep.spec import yamlfile
 from sweep.spec.cluster import PROVIDERS, Price
+from sweep.spec.named_studies import (
+    NARROWING,
+    NamedStudy,
+    leave_out_private,
+    leave_out_unknown,
+    named_studies,
+    narrow_replication,
+    read_named,
+)
 from sweep.spec.own_datasets import describe
-from sweep.spec.study import Study, tunable
+from sweep.spec.study import Study
 from sweep.spec.sweep import Budget, Data, Sweep, TrialOptions
 
 _TOP = ("cluster", "budget", "storage", "data", "trial", "sweep")
 _SWEEP_ONLY = ("name", "study", "studies")
 PLACEHOLDER = "EDIT-THIS"
-
-
-def named_studies() -> dict[str, Path]:
-    """Return the files of the studies that come with the package, by name."""
-    folder = Path(str(importlib.resources.files("sweep.spec"))) / "studies"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def load(path: Path, assignments: Sequence[str] = ()) -> Sweep:
@@ -58,7 +59,7 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
         problems.append("sweep: must be given, e.g. sweep: {study: quickstart}")
         body = {}
     notes: list[str] = []
-    studies, places = _studies(body, problems, notes)
+    studies, places, trial = _studies(raw, body, problems, notes)
     storage = raw.get("storage")
     if not storage or not isinstance(storage, str):
         problems.append("storage: must be a folder or s3://bucket/prefix, e.g. storage: ./results")
@@ -69,6 +70,8 @@ def resolve(raw: Mapping[str, Any], *, stem: str = "sweep", source: str = "") ->
         problems.append("sweep.name: must be given on S3, where a bucket is shared, e.g. sweep.name: my-table-1")
     problems += _needed_elsewhere(raw, storage)
     fields = {key: raw[key] for key in ("cluster", "budget", "data", "trial") if raw.get(key) is not None}
+    if trial and isinstance(fields.get("trial", {}), Mapping):
+        fields["trial"] = yamlfile.merge(trial, fields.get("trial", {}))
     fields |= {"name": name or f"{stem}-{label}", "storage": storage, "studies": studies}
     fields |= _describe_data(fields, problems)
     try:
@@ -157,14 +160,23 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _studies(body: Mapping[str, Any], problems: list[str], notes: list[str]) -> tuple[list[Any], list[dict[str, str]]]:
-    """Return raw studies, updated with the sweep's own keys, and the location of each of their keys.
+def _studies(
+    raw: Mapping[str, Any], body: Mapping[str, Any], problems: list[str], notes: list[str]
+) -> tuple[list[Any], list[dict[str, str]], Mapping[str, Any]]:
+    """Return raw studies, updated with the sweep's own keys, where each of their keys is, and defaults of `trial`.
 
-    A line is added to `notes` for whatever is left out because the sweep names other detectors than the study.
+    Args:
+        raw: contents of the YAML.
+        body: its section `sweep`.
+        problems: receives a line for each problem.
+        notes: receives a line for whatever the sweep leaves out of its studies.
     """
     over = {key: value for key, value in body.items() if key not in _SWEEP_ONLY}
+    detectors = over.get("detectors")
     named, given = body.get("study"), body.get("studies")
     bases: list[Any] = []
+    file: NamedStudy | None = None
+    trial: Mapping[str, Any] = {}
     origin = "sweep.studies"
     if (named is None) == (given is None):
         problems.append("sweep: needs either study: NAME or studies: [...], not both")
@@ -173,20 +185,26 @@ def _studies(body: Mapping[str, Any], problems: list[str], notes: list[str]) -> 
         if not isinstance(named, str) or named not in paths:
             problems.append(f"sweep.study: {unknown('study', named, paths)}")
         else:
-            origin = f"study {named}"
-            bases = yamlfile.read(paths[named])["studies"]
+            origin, file = f"study {named}", read_named(named)
+            trial, bases, known = file.trial, list(file.studies), len(problems)
+            if "datasets" not in over:
+                bases = list(leave_out_private(bases, raw, notes))
+            if file.replicates:
+                bases = list(narrow_replication(file, bases, over, problems, notes))
+                over = {key: value for key, value in over.items() if key not in NARROWING or value == "all"}
+            if len(problems) > known:
+                return [], [], trial
     elif not isinstance(given, list) or not given:
         problems.append("sweep.studies: must be a list of at least one study")
     else:
         bases = given
-    if isinstance(bases, list):
-        narrowed = [found for base in bases if (found := _narrow(base, over.get("detectors"), notes)) is not None]
-        if bases and not narrowed:
-            problems += [f"sweep.detectors: {note}" for note in notes]
-            return [], []
-        bases = narrowed
+    narrowed = [found for base in bases if (found := leave_out_unknown(base, detectors, notes)) is not None]
+    if notes and not narrowed:
+        problems += [f"sweep: no study is left: {note}" for note in notes]
+        return [], [], trial
+    notes += file.notes if file is not None else ()
     studies, places = [], []
-    for index, base in enumerate(bases):
+    for index, base in enumerate(narrowed):
         if isinstance(base, Mapping):
             studies.append(yamlfile.merge(base, over))
             places.append({**{k: f"{origin}[{index}].{k}" for k in base}, **{k: f"sweep.{k}" for k in over}})
@@ -196,39 +214,7 @@ def _studies(body: Mapping[str, Any], problems: list[str], notes: list[str]) -> 
     if not studies and over:  # check these keys anyway, so that their problems are reported too
         studies.append({"name": "unnamed", "kind": "error_bars", **over})
         places.append({k: f"sweep.{k}" for k in over})
-    return studies, places
-
-
-def _narrow(base: Any, names: Any, notes: list[str]) -> Any:
-    """Return a raw study without the hyperparameters that none of the named detectors has; None if no axis is left."""
-    if not isinstance(base, Mapping) or not isinstance(names, list):
-        return base
-    try:
-        infos = [detectors.detector(str(name)) for name in names]
-    except detectors.UnknownDetector:
-        return base  # reported with all other problems
-    every = {name for info in infos for name in tunable(info)}
-    given = base.get("hyperparameters")
-    shared = given.get("all") if isinstance(given, Mapping) else None
-    found = dict(base)
-    dropped: list[str] = []
-    variants, legal = base.get("variants"), {"default", *(name for info in infos for name in info.variants)}
-    if isinstance(variants, list):
-        found["variants"] = [name for name in variants if name in legal] or ["default"]
-        dropped += [f"variant {name}" for name in variants if name not in legal]
-    for key, values in (("axes", base.get("axes")), ("space", base.get("space")), ("hyperparameters", shared)):
-        if isinstance(values, Mapping | list) and (gone := [str(name) for name in values if name not in every]):
-            dropped += gone
-            kept = {n: v for n, v in values.items() if n in every} if isinstance(values, Mapping) else [
-                n for n in values if n in every]  # fmt: skip
-            found[key] = {**given, "all": kept} if key == "hyperparameters" else kept  # type: ignore[dict-item]
-            if not kept and key != "hyperparameters":
-                notes.append(f"study {base.get('name')} is left out: {', '.join(names)} has none of its {key}")
-                return None
-    if dropped:
-        unique = ", ".join(dict.fromkeys(dropped))
-        notes.append(f"study {base.get('name')}: left out, because {', '.join(names)} has no {unique}")
-    return found
+    return studies, places, trial
 
 
 def _readable(error: ValidationError, places: Sequence[Mapping[str, str]]) -> list[str]:

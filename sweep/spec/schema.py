@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 from data.sources.layouts import LAYOUTS
 from models import catalog as detectors
 from sweep.spec.cluster import PROVIDERS
-from sweep.spec.load import named_studies
+from sweep.spec.named_studies import named_studies
 from sweep.spec.study import Fractions, Range, Study
 from sweep.spec.sweep import Budget, Data, TrialOptions
 

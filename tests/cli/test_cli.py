@@ -111,6 +111,8 @@ def test_plan_speaks_json(config: Path) -> None:
         "trials": 1, "done": 0, "failed": 0, "pruned": 0, "to_run": 1
     }  # fmt: skip
     assert plan["detectors"] == ["constant"]
+    assert [(study["study"], study["trials"], study["usd"]) for study in plan["studies"]] == [("s0", 1, None)]
+    assert (plan["seeds"], plan["departures"]) == ([], [])
 
 
 def test_report_of_an_empty_store_shows_holes(config: Path, tmp_path: Path) -> None:

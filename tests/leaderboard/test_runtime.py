@@ -31,7 +31,8 @@ from sweep.plan.expand import Planned, Work, expand
 from sweep.plan.status import read_status
 from sweep.report.files import RUNTIME_COLUMNS, runtime_csv
 from sweep.report.report import Report
-from sweep.spec.load import named_studies, resolve
+from sweep.spec.load import resolve
+from sweep.spec.named_studies import named_studies
 from sweep.spec.schema import text
 from sweep.spec.sweep import Sweep
 from sweep.spec.trial import Timing

@@ -68,6 +68,12 @@ class TestEveryProvider:
         assert bool(lines) == bool(provider.plan_json(status)) == provider.adds_workers
         assert json.loads(json.dumps(provider.plan_json(status))) == provider.plan_json(status)
 
+    def test_dollars_of_a_plan_are_known_where_prices_are(self, provider: Provider[Any], tmp_path: Path) -> None:
+        _, status = store_and_status(provider, tmp_path)
+        dollars = provider.dollars(status, provider.platform())
+        assert (dollars is not None) == provider.knows_prices
+        assert dollars is None or dollars > 0
+
     def test_the_launchers_input_is_printed_or_refused_with_the_reason(
         self, provider: Provider[Any], tmp_path: Path
     ) -> None:

@@ -309,8 +309,8 @@ def test_the_csv_has_its_columns_and_a_line_for_each_cell_and_class_mean() -> No
         "detector,variant,dataset,protocol,abnormal,selection,evaluation,metric,mean,sd,n,n_planned,low,high,least,"
         "most,n_normal,n_abnormal,paper,difference,study,setting,test_half_width,diverged,failed,stale,counted,gap,"
         "ranked,leader_ahead,leader_ahead_low,leader_ahead_high,leader_ahead_p_holm,se_seeds,se_test_set,classes_ahead,"
-        "classes_half_width,effect,classes_p,classes_p_holm,p_signed_rank,parameters,train_seconds,cpu_hours,"
-        "gpu_hours,usd,paper_source,paper_why_different"
+        "classes_half_width,classes_effect,classes_p,classes_p_holm,classes_p_signed_rank,parameters,train_seconds,cpu_hours,"
+        "gpu_hours,usd,reduced_budget,paper_source,paper_why_different"
     )
     found = {(e["detector"], e["setting"], e["abnormal"]): e for e in parse_csv(text)}
     assert len(found) == 4 * 4

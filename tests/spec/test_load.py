@@ -9,7 +9,7 @@ import pytest
 
 from sweep.errors import UserError
 from sweep.spec import yamlfile
-from sweep.spec.load import load, named_studies, resolve
+from sweep.spec.load import load, resolve
 from sweep.spec.schema import text
 from sweep.spec.sweep import Sweep
 
@@ -123,31 +123,6 @@ def test_a_named_study_takes_the_keys_of_the_sweep() -> None:
     assert all(study.abnormal == ("5", "6", "7", "8") for study in sweep.studies)
 
 
-@pytest.mark.parametrize("study", sorted(set(named_studies()) - {"runtime"}))
-@pytest.mark.parametrize("detector", ["ganomaly", "skip_ganomaly"])
-def test_a_named_study_can_be_narrowed_to_one_detector(study: str, detector: str) -> None:
-    found = resolve({"storage": "./r", "sweep": {"study": study, "detectors": [detector]}})
-    assert {name for each in found.studies for name in each.detectors} == {detector}
-
-
-def test_what_a_detector_does_not_have_is_left_out_of_a_named_study_with_a_line() -> None:
-    found = resolve({"storage": "./r", "sweep": {"study": "weights", "detectors": ["skip_ganomaly"]}})
-    assert set(found.studies[0].axes) == {"w_adv", "w_con", "w_lat"}
-    assert found.notes == ("study weights: left out, because skip_ganomaly has no w_enc",)
-    assert resolve({"storage": "./r", "sweep": {"study": "weights"}}).notes == ()
-
-    board = resolve({"storage": "./r", "sweep": {"study": "quickstart", "detectors": ["knn"]}})
-    assert [study.name for study in board.studies] == ["board"]
-    assert board.studies[0].variants == ("default",)
-    assert "study tuned is left out: knn has none of its space" in board.notes
-
-
-def test_a_study_of_which_nothing_is_left_is_one_problem() -> None:
-    assert problems_of({"storage": "./r", "sweep": {"study": "nz", "detectors": ["knn"]}}) == [
-        "sweep.detectors: study nz is left out: knn has none of its axes"
-    ]
-
-
 def test_a_problem_in_a_key_of_the_sweep_is_reported_once_and_there() -> None:
     problems = problems_of({"storage": "./r", "sweep": {"study": "quickstart", "datasets": ["digts"]}})
     assert len(problems) == 1
@@ -216,11 +191,6 @@ def test_a_sweep_on_s3_needs_a_name_of_its_own() -> None:
 def test_studies_need_different_names() -> None:
     problems = problems_of({"storage": "./r", "sweep": {"studies": [STUDY, STUDY]}})
     assert any("used twice: s" in problem for problem in problems)
-
-
-@pytest.mark.parametrize("name", sorted(named_studies()))
-def test_every_named_study_is_valid(name: str) -> None:
-    assert resolve({"storage": "./r", "sweep": {"study": name}}).studies
 
 
 @pytest.mark.parametrize("config", sorted((ROOT / "clusters").glob("*.yaml")), ids=lambda path: path.name)

@@ -18,7 +18,7 @@ from sweep.plan.platform import Platform
 from sweep.plan.status import SweepStatus
 from sweep.providers import ray_config as ray_launcher_config
 from sweep.providers.aws import billing, capacity, checks, client, defaults, instances, ray_config, teardown
-from sweep.providers.aws.estimate import estimate, grace_seconds, lines
+from sweep.providers.aws.estimate import Estimate, estimate, grace_seconds, lines
 from sweep.providers.aws.key_files import Folder
 from sweep.providers.aws.ray_config import CLUSTER_TAG, CODE, TAG
 from sweep.providers.aws.teardown import Resource
@@ -52,6 +52,7 @@ class AwsProvider(Provider[Aws]):
         self._name = cluster_name(sweep)
         self._folder = Folder(sweep)
         self._prices: billing.Prices = {}
+        self._estimated: tuple[SweepStatus, Estimate] | None = None
 
     def platform(self) -> Platform:
         """Return the platform of the trials with all of `cluster.max_workers`."""
@@ -88,12 +89,23 @@ class AwsProvider(Provider[Aws]):
 
     def plan_lines(self, status: SweepStatus, store: Store, unreached: str) -> list[str]:
         """Return lines on the machines, time and dollars of a launch, and on the datasets that it uploads first."""
-        found = estimate(self.sweep, status)
+        found = self._estimate(status)
         return [*lines(self.sweep, found, instances.worker(self.sweep).platform), self._uploads(store, unreached)]
 
     def plan_json(self, status: SweepStatus) -> dict[str, Any]:
         """Return the estimate under the key "aws"."""
-        return {"aws": estimate(self.sweep, status).to_json()}
+        return {"aws": self._estimate(status).to_json()}
+
+    def dollars(self, status: SweepStatus, platform: Platform) -> float | None:
+        """Return the expected dollars of all instances: as spot if workers are spot, else on demand."""
+        found = self._estimate(status)
+        return found.on_demand_usd if found.spot_usd is None else found.spot_usd
+
+    def _estimate(self, status: SweepStatus) -> Estimate:
+        """Return the estimate of a status; it is made once, because it takes seconds for 100,000 trials."""
+        if self._estimated is None or self._estimated[0] is not status:
+            self._estimated = (status, estimate(self.sweep, status))
+        return self._estimated[1]
 
     def pin(self) -> Sweep:
         """Return the sweep with the id of the machine image in place of `auto`.
