@@ -15,6 +15,7 @@ from sweep.leaderboard.runtime import Milliseconds, Runtime
 from sweep.leaderboard.stats import ALPHA
 from sweep.report.board_sheets import board_sheets
 from sweep.report.paper_sheet import paper_sheet
+from sweep.report.rank_sheet import rank_sheet
 from sweep.report.sheet import (
     CLASS_MEAN,
     Sheet,
@@ -58,6 +59,7 @@ def sheets(
             yield paper_sheet(leaderboard, board, other, others.get((board.dataset, board.protocol)))
         for grids in by_axis(board.grids):
             yield _grid_sheet(leaderboard, board, grids)
+    yield from rank_sheet(leaderboard)
     for audit in audited:
         yield _audit_sheet(audit, METRICS[leaderboard.metric])
     if timed:

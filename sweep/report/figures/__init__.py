@@ -11,7 +11,7 @@ from sweep.leaderboard.board import Board, Leaderboard
 from sweep.leaderboard.rows import Row
 from sweep.plan.expand import PlannedSearch
 from sweep.plan.search import Search
-from sweep.report.figures import boards, learning, networks, samples, searches
+from sweep.report.figures import boards, learning, networks, ranks, samples, searches
 from sweep.report.figures.style import LINES, Drawing, assign_looks, use_style
 from sweep.report.sheet import line_label
 
@@ -36,11 +36,12 @@ def draw(
         read: returns the object of the store at a path, or None if there is none.
 
     Yields:
-        Finished figures: those of each board, then one for each search.
+        Finished figures: those of each board, average ranks over all boards, and one for each search.
     """
     with use_style():
         for board in leaderboard.boards[:BOARDS]:
             yield from _board(leaderboard, board, rows, read)
+        yield from ranks.critical_difference(leaderboard)
         for planned, state in searched[:SEARCHES]:
             yield from searches.search(planned, state)
 
