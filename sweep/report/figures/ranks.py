@@ -24,7 +24,8 @@ def critical_difference(leaderboard: Leaderboard) -> Iterator[Drawing]:
     height = 0.5 + GROUP * len(groups) + ROW * half
     figure, [[axes]] = canvas(1, 1, WIDTH, height + 0.5)
     low, high = 1.0, float(len(names))
-    axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    reach = high - low
+    axes.set_xlim(low - 0.55 * reach, high + 0.55 * reach)  # room for the names on both sides
     axes.set_ylim(height, -0.35)
     axes.axis("off")
     axes.plot([low, high], [0, 0], color=INK)
@@ -37,9 +38,9 @@ def critical_difference(leaderboard: Leaderboard) -> Iterator[Drawing]:
     for position, (name, rank) in enumerate(zip(names, ranks.ranks, strict=True)):
         left = position < half
         at = 0.3 + GROUP * len(groups) + ROW * (position if left else len(names) - 1 - position)
-        side = low if left else high
+        side = low - 0.03 * reach if left else high + 0.03 * reach
         axes.plot([rank, rank, side], [0, at, at], color=INK, linewidth=0.8)
-        text = f"{printable(name)}  {rank:.2f}" if left else f"{rank:.2f}  {printable(name)}"
-        axes.text(side, at - 0.03, text, ha="left" if left else "right", va="bottom")
+        text = f"{printable(name)}  {rank:.2f} " if left else f" {rank:.2f}  {printable(name)}"
+        axes.text(side, at, text, ha="right" if left else "left", va="center")
     title = f"Average ranks by {METRICS[leaderboard.metric]} over {ranks.cells} cells"
     yield save("average-ranks", title, f"1 is best.  {ranks_caption(ranks)}", figure)
