@@ -63,7 +63,7 @@ class DetectorInfo:
         deterministic: True if results do not depend on the seed, so that one trial per split is enough.
         eval_every: epochs between evaluations unless a study sets another number; 0 evaluates after the last
             epoch only, for detectors that score more slowly than they train.
-        trivial: True for a baseline that learns almost nothing; it is always on the board.
+        reference: True if it trains no network on the dataset; the board shows it in a section of its own.
         cost: seconds on one CPU core: `cost.epoch(...)` and `cost.score(...)`.
         doc: one line for users.
         paper: paper that describes the detector.
@@ -77,7 +77,7 @@ class DetectorInfo:
     cost: cost.Cost
     deterministic: bool = False
     eval_every: int = 1
-    trivial: bool = False
+    reference: bool = False
     doc: str = ""
     paper: str = ""
 
@@ -213,57 +213,57 @@ DETECTORS = _catalog(
     ),
     DetectorInfo(
         name="constant",
-        implementation="models.constant:Constant",
+        implementation="models.references.constant:Constant",
         revision=1,
         hyperparameters=NoHyperparameters,
         variants=PLAIN,
         cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
         deterministic=True,
-        trivial=True,
+        reference=True,
         doc="the same score for every image, hence an AUROC of 0.5 by ties",
     ),
     DetectorInfo(
         name="total_variation",
-        implementation="models.total_variation:TotalVariation",
+        implementation="models.references.total_variation:TotalVariation",
         revision=1,
         hyperparameters=NoHyperparameters,
         variants=PLAIN,
         cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
         deterministic=True,
-        trivial=True,
+        reference=True,
         doc="mean difference of neighbouring pixels, a measure of an image's complexity",
     ),
     DetectorInfo(
         name="pixel_mean",
-        implementation="models.pixel_mean:PixelMean",
+        implementation="models.references.pixel_mean:PixelMean",
         revision=1,
         hyperparameters=NoHyperparameters,
         variants=PLAIN,
         cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
         deterministic=True,
-        trivial=True,
+        reference=True,
         doc="squared distance to the mean training image",
     ),
     DetectorInfo(
         name="pca",
-        implementation="models.pca:PCA",
+        implementation="models.references.pca:PCA",
         revision=1,
         hyperparameters=PCAHyperparameters,
         variants=PLAIN,
         cost=cost.Cost(cost.pca_fitting, cost.pca_scoring),
         deterministic=True,
-        trivial=True,
+        reference=True,
         doc="squared distance to the span of the leading principal components",
     ),
     DetectorInfo(
         name="knn",
-        implementation="models.knn:KNN",
+        implementation="models.references.knn:KNN",
         revision=1,
         hyperparameters=KNNHyperparameters,
         variants=PLAIN,
         cost=cost.Cost(cost.pass_over_pixels, cost.knn_scoring),
         deterministic=True,
-        trivial=True,
+        reference=True,
         doc="mean distance to the nearest training images",
     ),
 )

@@ -245,7 +245,7 @@ def _first(units: Units) -> Row:
 
 
 def _is_trivial(row: Row, catalog: Mapping[str, DetectorInfo]) -> bool:
-    return row["detector"] in catalog and catalog[row["detector"]].trivial
+    return row["detector"] in catalog and catalog[row["detector"]].reference
 
 
 def _chance(rows: list[Row], metric: str) -> dict[str, float]:

@@ -83,7 +83,8 @@ class Study(Section):
     abnormal: tuple[str, ...] = Field(
         ("all",),
         validate_default=True,
-        description="classes to detect as abnormal, each in its own trials; all: every class",
+        description="classes to detect as abnormal, each in its own trials; all: every class; with protocol O1, "
+        "`not cat` means every class but cat",
     )
     detectors: tuple[str, ...] = Field(description="names of detectors, package.module:Class for your own, or all")
     variants: tuple[str, ...] = Field(("default",), description="variants to run, of each detector that has them")
@@ -159,17 +160,17 @@ class Study(Section):
     @field_validator("abnormal", mode="before")
     @classmethod
     def _known_classes(cls, value: Any, info: ValidationInfo) -> Any:
-        sets = _known_datasets(info)
+        sets, protocol = _known_datasets(info), info.data.get("protocol")
         if value in ("all", ("all",), ["all"]):
-            return tuple(dict.fromkeys(name for dataset in sets for name in dataset.abnormal))
+            return tuple(dict.fromkeys(name for dataset in sets for name in dataset.abnormal(protocol)))
         names = tuple(str(name) for name in _some(value, "all, or a list of class names"))
         # A class need not exist in every dataset of the study, just as `all` includes the classes of each dataset.
-        anywhere = {name for dataset in sets for name in dataset.huntable}
+        anywhere = {name for dataset in sets for name in dataset.huntable(protocol)}
         _raise(
-            f"{dataset.name} has {unknown('class', name, dataset.huntable)}"
+            f"{dataset.name} has {unknown('class', name, dataset.huntable(protocol))}"
             for dataset in sets
             for name in names
-            if name not in anywhere or not set(names) & set(dataset.huntable)
+            if name not in anywhere or not set(names) & set(dataset.huntable(protocol))
         )
         return names
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import knn, pca
+from models.references import knn, pca
 from models.autoencoder import Autoencoder
 from models.build import build
 from models.defaults import AutoencoderHyperparameters, GANomalyHyperparameters
