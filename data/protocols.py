@@ -12,8 +12,8 @@ stands for all of them together:
     F0    train: normals of the train split.  Test: normals of the test split, the abnormal class.
     P1    both splits merged; train: 80 % of the normals.  Test: the other normals, the abnormal class.
 
-In the one-class protocol, one class is normal and all others together are the abnormal class.  It is called "not cat" if
-cat is the normal class, so that `abnormal` always names what is abnormal:
+In the one-class protocol, one class is normal and all others together are the abnormal class.  If cat is the normal
+class, it is called "not cat", so that `abnormal` always names what is abnormal:
 
     O1    train: the normal class in the train split.  Test: the whole test split.
 

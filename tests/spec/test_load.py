@@ -121,7 +121,7 @@ def test_all_classes_of_the_one_class_protocol_are_named_after_the_normal_one() 
     body = {"study": "error_bars", "datasets": ["cifar10", "mnist"], "protocol": "O1", "detectors": ["pca"]}
     (study,) = resolve({"storage": "./r", "sweep": body}).studies
     assert study.abnormal[0] == "not airplane" and study.abnormal[-1] == "not 9" and len(study.abnormal) == 20
-    (problem,) = problems_of({"storage": "./r", "sweep": {**body, "abnormal": ["cat"]}})
+    problem = "\n".join(problems_of({"storage": "./r", "sweep": {**body, "abnormal": ["cat"]}}))
     assert "has unknown class 'cat'" in problem and "not cat" in problem
     (problem,) = problems_of({"storage": "./r", "sweep": {**body, "protocol": "M1", "datasets": ["mnist"],
                                                           "abnormal": ["not 3"]}})  # fmt: skip
