@@ -86,7 +86,10 @@ class Study(Section):
         description="classes to detect as abnormal, each in its own trials; all: every class; with protocol O1, "
         "`not cat` means every class but cat",
     )
-    detectors: tuple[str, ...] = Field(description="names of detectors, package.module:Class for your own, or all")
+    detectors: tuple[str, ...] = Field(
+        description="names of detectors, package.module:Class for your own, or all: every detector but feature_knn, "
+        "which needs the extra `pretrained`"
+    )
     variants: tuple[str, ...] = Field(("default",), description="variants to run, of each detector that has them")
     hyperparameters: Mapping[str, Mapping[str, Any]] = Field(
         {}, description="values by detector, or under `all` for every detector that has the key; also lambda"
@@ -178,7 +181,7 @@ class Study(Section):
     @classmethod
     def _known_detectors(cls, value: Any) -> Any:
         if value == "all":
-            return tuple(detectors.DETECTORS)
+            return detectors.WITHOUT_EXTRA
         names = _some(value, "all, or a list of names")
         problems = []
         for name in names:
