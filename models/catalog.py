@@ -157,12 +157,22 @@ def _reference(
     hyperparameters: type[Any] = NoHyperparameters,
     variants: Mapping[str, Variant] = PLAIN,
     deterministic: bool = True,
-    **texts: str,
+    doc: str = "",
+    paper: str = "",
 ) -> DetectorInfo:
     """Return the entry of a detector that trains no network on the dataset."""
     implementation = f"models.references.{name}:{class_name}"
     return DetectorInfo(
-        name, implementation, 1, hyperparameters, variants, estimate, deterministic, reference=True, **texts
+        name,
+        implementation,
+        1,
+        hyperparameters,
+        variants,
+        estimate,
+        deterministic,
+        reference=True,
+        doc=doc,
+        paper=paper,
     )
 
 

@@ -66,7 +66,8 @@ class VAE(Detector):
 
     def reconstruction_loss(self, x: Tensor, fake: Tensor) -> Tensor:
         """Compute |x - x^|^2 / (2 s^2) of each image, [B]."""
-        return (x - fake).square().flatten(1).sum(1) / (2 * self.hyperparameters.variance)
+        errors: Tensor = (x - fake).square().flatten(1).sum(1) / (2 * self.hyperparameters.variance)
+        return errors
 
     def divergence(self, average: Tensor, log_variance: Tensor) -> Tensor:
         """Compute KL(q(z | x), N(0, I)) of each image (the paper's appendix B), [B]."""

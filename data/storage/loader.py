@@ -48,6 +48,7 @@ class Dataset:
         source_split: str [N], the source's own split: "train", "test", or "all".
         groups: str [N]; samples of one group stay on one side of every split; "" is a group of its own.
         protocols: ids of the legal protocols, from the manifest; () if an older version wrote the manifest.
+        copy: the copy in the node's cache that the arrays map; None for arrays in memory.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Dataset:
     source_split: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
     protocols: tuple[str, ...] = ()
+    copy: Copy | None = None
 
 
 def load(store: Store, name: str, preparation: str, cache: Path, cache_bytes: float = math.inf) -> Dataset:
@@ -102,7 +104,7 @@ def _open(copy: Copy, manifest: Manifest) -> Dataset | None:
     pin = copy.pin()
     if pin is None:
         return None
-    opened = _map(copy.folder, manifest)
+    opened = _map(copy, manifest)
     if opened is None or not copy.is_used_by(pin):
         os.close(pin)
         return None
@@ -112,7 +114,8 @@ def _open(copy: Copy, manifest: Manifest) -> Dataset | None:
     return opened
 
 
-def _map(folder: Path, manifest: Manifest) -> Dataset | None:
+def _map(copy: Copy, manifest: Manifest) -> Dataset | None:
+    folder = copy.folder
     try:
         described = json.loads((folder / USED).read_text())
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
@@ -126,6 +129,7 @@ def _map(folder: Path, manifest: Manifest) -> Dataset | None:
         fingerprint=manifest.fingerprint,
         classes=manifest.classes,
         protocols=manifest.protocols,
+        copy=copy,
         **arrays,
     )
 

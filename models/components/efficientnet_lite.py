@@ -50,7 +50,7 @@ class Block(nn.Module):
         self.expands, self.skips = expansion > 1, stride == 1 and into == out
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        inner: Tensor = functional.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         inner = functional.relu6(self._bn1(self._depthwise_conv(inner)))
         inner = self._bn2(self._project_conv(inner))
         return inner + x if self.skips else inner
@@ -73,4 +73,5 @@ class EfficientNetLite0(nn.Module):
         x = functional.relu6(self._bn0(self._conv_stem(x)))
         for block in self._blocks:
             x = block(x)
-        return functional.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
+        features: Tensor = functional.relu6(self._bn1(self._conv_head(x))).mean((2, 3))
+        return features

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,7 @@ class FeatureReference(Detector):
         extract: function from images uint8 [B, C, S, S] to features [B, F]; None for codes of PCA.
     """
 
-    Hyperparameters = FeatureHyperparameters
+    Hyperparameters: ClassVar[type[Any]] = FeatureHyperparameters
     extract: Callable[[Tensor], Tensor] | None
 
     def __init__(self, channels: int, size: int, hyperparameters: Any, variant: str = "pca", dataset: str = "") -> None:
