@@ -261,7 +261,7 @@ class IsolationForestHyperparameters(FeatureHyperparameters):
     max_samples: int = hyperparameter(
         256,
         "training images in the sample of each tree",
-        low=1,
+        low=2,
         high=10**6,
         search={"low": 64, "high": 4096, "log": True},
     )

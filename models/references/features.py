@@ -58,7 +58,9 @@ class PretrainedFeatures:
     def __call__(self, images: Tensor) -> Tensor:
         """Return the features of images uint8 [B, C, S, S]: float16 [B, F] on the same device."""
         if self._network is None:
-            self._network = _load(self.weights).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+            with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and then replaced
+                network = _load(self.weights)
+            self._network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self._network.to(images.device)
         with torch.no_grad():
             return torch.cat([self._features(batch) for batch in torch.split(images, BATCH)]).half()

@@ -18,6 +18,7 @@ from models.components.numerics import PRECISIONS
 from models.detector import Detector
 from models.hyperparameters import CHANNELS, SIZES
 from models.scoring import combine
+from tests.support.random_weights import random_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = 16
@@ -31,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "deep_svdd": {"width": 4, "nz": 6},
     "pca": {"components": 3},
     "mahalanobis": {"components": 3},
+    "feature_knn": {"neighbours": 3},
     "ocsvm": {"components": 3},
     "isolation_forest": {"components": 3, "trees": 7},
     "tests.own_detector:DenoisingAutoencoder": {"width": 4},
@@ -42,6 +44,13 @@ CASES = [
 ] + [(name, detector(name).default_variant, "bf16") for name in NAMES if detector(name).trains_by_epoch]
 UNLEARNED = {"constant", "total_variation"}  # their scores do not depend on training images
 BLIND = {"constant"}  # its scores do not depend on the scored image either
+
+
+def small(name: str) -> dict[str, Any]:
+    """Return hyperparameters with which a detector trains in milliseconds; pretrained networks have random weights."""
+    values = SMALL.get(name, {})
+    pretrained = any(field.name == "weights" for field in detector(name).fields)
+    return {**values, "weights": random_weights(), "resolution": 32} if pretrained else values
 
 
 def images(count: int, channels: int = 1, seed: int = 7) -> Tensor:
@@ -64,7 +73,7 @@ class Case:
 
     def make(self, channels: int = 1, seed: int = 0) -> Detector:
         torch.manual_seed(seed)
-        values = resolve(self.info, self.variant, SMALL.get(self.name, {}))
+        values = resolve(self.info, self.variant, small(self.name))
         return build(
             self.name,
             channels=channels,
@@ -355,8 +364,8 @@ class TestDetectorContract:
             resolve(case.info, case.variant, {"nonesuch": 1})
 
     def test_hyperparameters_reach_the_detector_coerced(self, case: Case) -> None:
-        small = SMALL.get(case.name, {})
-        given = {field.name: str(small.get(field.name, field.default)) for field in case.info.fields}
+        values = small(case.name)
+        given = {field.name: str(values.get(field.name, field.default)) for field in case.info.fields}
         made = build(case.name, channels=1, size=SIZE, hyperparameters=given, variant=case.variant)
         for field in case.info.fields:
             value = getattr(made.hyperparameters, field.name)
