@@ -8,6 +8,7 @@ them up.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -76,7 +77,11 @@ class PretrainedFeatures:
 
 def _load(weights: pretrained.Weights) -> nn.Module:
     """Return the network without its classifier."""
-    state = torch.load(weights.path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(weights.path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as problem:
+        first = str(problem).strip().split("\n")[0]
+        raise pretrained.MissingWeights(f"{weights.path} is not a state dict: {first}") from None
     if weights.network == pretrained.BUILT_IN:
         trunk = EfficientNetLite0()
         trunk.load_state_dict({name: value for name, value in state.items() if not name.startswith("_fc.")})

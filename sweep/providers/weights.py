@@ -57,7 +57,11 @@ def _finding(weights: str, users: str, provider: Provider[Any]) -> Finding:
     if environment is not None and not environment.shared:
         if environment.made and weights == pretrained.BUILT_IN:
             return Finding(users, "ok", f"machines install the weights of {weights} with the code")
-        return Finding(users, "unknown", f"only trials can find out if {environment.name} has the weights {weights}")
+        if weights == pretrained.BUILT_IN:
+            where = f"{environment.name} has the package {pretrained.PACKAGE}"
+        else:
+            where = f"the weights {weights} are on its machine under this path"
+        return Finding(users, "unknown", f"only a trial can tell if {where}")
     try:
         found = pretrained.find(weights)
     except pretrained.MissingWeights as problem:

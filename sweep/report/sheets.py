@@ -11,6 +11,7 @@ from sweep.leaderboard.board import LOWER_IS_BETTER, METRICS, Board, Cell, Entry
 from sweep.leaderboard.comparison import CellComparison, Comparison, full_name, short_name
 from sweep.leaderboard.runtime import Milliseconds, Runtime
 from sweep.report.paper_sheet import paper_sheet
+from sweep.report.pretraining import pretraining_captions
 from sweep.report.sheet import (
     CLASS_GROUP,
     CLASS_MEAN,
@@ -265,6 +266,7 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
         yield "oracle: the best epoch on the test set itself, so these numbers are too good."
     if any(line.gap is not None for line in board.lines):
         yield "gap: class mean minus that of the best trivial detector."
+    yield from pretraining_captions(board.lines)
     if any(line.contender and not line.mean.best for line in board.lines):
         yield (
             "≈ not significantly worse than the best: paired t test over classes, averaged over seeds, "
