@@ -45,7 +45,8 @@ class Means:
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
         self.seen += len(images)
-        return images.reshape(len(images), -1).mean(1, keepdims=True).astype(np.float16)
+        means: npt.NDArray[np.float16] = images.reshape(len(images), -1).mean(1, keepdims=True).astype(np.float16)
+        return means
 
 
 def finish(dataset: Dataset, compute: Any, identity: str = "abc", steps: int | None = None) -> npt.NDArray[Any] | None:

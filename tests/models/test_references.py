@@ -18,6 +18,7 @@ from models.build import build
 from models.references.features import FeatureReference
 from models.references.isolation_forest import IsolationForest
 from models.references.mahalanobis import FLOOR, ledoit_wolf
+from models.references.ocsvm import OCSVM
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 Floats = npt.NDArray[np.float64]
@@ -79,7 +80,7 @@ def test_ocsvm_is_scikit_learns_with_the_width_that_needs_no_labels(nu: float) -
 
 def test_ocsvm_of_many_images_takes_evenly_spaced_ones() -> None:
     made = fitted("ocsvm", count=100, components=4, max_train=30)
-    assert len(made.support) <= 25, "every fourth image"
+    assert isinstance(made, OCSVM) and len(made.support) <= 25, "every fourth image"
     assert np.array_equal(
         scores(made, images(9, 1)), scores(fitted("ocsvm", 100, components=4, max_train=25), images(9, 1))
     )

@@ -70,7 +70,12 @@ def test_a_file_of_weights_and_values_of_an_axis_are_found(tmp_path: Path) -> No
     path = random_weights()
     (found,) = weights.findings(provider_of(sweep_with(tmp_path, hyperparameters={"all": {"weights": path}})))
     assert found.state == "ok" and "mobilenet_v3_small" in found.found
-    grid = {"kind": "grid", "detectors": ["feature_knn"], "variants": ["default"], "axes": {"weights": [path]}}
+    grid: dict[str, Any] = {
+        "kind": "grid",
+        "detectors": ["feature_knn"],
+        "variants": ["default"],
+        "axes": {"weights": [path]},
+    }
     names = [found.found for found in weights.findings(provider_of(sweep_with(tmp_path, **grid)))]
     assert len(names) == 2 and any("mobilenet_v3_small" in name for name in names)
 

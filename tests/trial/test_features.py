@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from data.storage.loader import load
+from models import pretrained
 from models.pretrained import MissingWeights
-from models.references import features
 from models.references.features import PretrainedFeatures
 from sweep.errors import UserError
 from sweep.spec.trial import TrialSpec
@@ -106,7 +106,7 @@ def test_a_trained_detector_whose_weights_are_gone_says_how_to_get_them(
     def gone(_: str) -> None:
         raise MissingWeights("the weights are not installed: install them")
 
-    monkeypatch.setattr(features.pretrained, "find", gone)
+    monkeypatch.setattr(pretrained, "find", gone)
     with pytest.raises(UserError, match=rf"trial {spec().key}, feature_knn: the weights are not installed"):
         trained.load(store, record, None)
 
