@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,10 @@ from models.hyperparameters import CHANNELS, SIZES
 from models.scoring import combine
 from tests.support.random_weights import random_weights
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:.*embeddings:DeprecationWarning"),  # anomalib of its own default argument
+]
 SIZE = 16
 SMALL: dict[str, dict[str, Any]] = {
     "ganomaly": {"width": 4, "nz": 6},
@@ -36,8 +41,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "ocsvm": {"components": 3},
     "isolation_forest": {"components": 3, "trees": 7},
     "tests.own_detector:DenoisingAutoencoder": {"width": 4},
+    "tests.anomalib_detector:PatchCore": {"pretrained": False, "resolution": 32, "share": 0.5},
 }
-NAMES = [*DETECTORS, "tests.own_detector:DenoisingAutoencoder"]
+OWN = ["tests.own_detector:DenoisingAutoencoder"]
+if find_spec("anomalib"):  # it is no dependency: these cases run where it is installed
+    OWN.append("tests.anomalib_detector:PatchCore")
+    with warnings.catch_warnings(action="ignore"):  # of its own dependencies, when they are imported
+        detector(OWN[-1])
+NAMES = [*DETECTORS, *OWN]
 # `untrained` is left out: it is the default variant with 0 epochs, hence the same code.
 CASES = [
     (name, variant, "float32") for name in NAMES for variant in detector(name).variants if variant != "untrained"
