@@ -12,7 +12,7 @@ its second.  At lambda 0.5, the default, it ranks images by the negative ELBO; a
 The networks are GANomaly's encoder, with two values for each of the code, and its decoder, with their initial weights.
 The paper has one hidden layer and Adagrad; here it is Adam.  The length of the code and the variance are our choices.
 
-Parameters at nz 32, width 64: 32x32x1 1,981,440; 32x32x3 1,983,488; 64x64x3 6,854,272.
+Parameters at nz 32, width 64: 32x32x1 1,707,648; 32x32x3 1,711,744; 64x64x3 6,301,312.
 """
 
 from __future__ import annotations
