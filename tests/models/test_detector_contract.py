@@ -27,14 +27,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*embeddings:DeprecationWarning"),  # anomalib of its own default argument
 ]
 SIZE = 16
+NETWORKS = ("ganomaly", "skip_ganomaly", "egbad", "autoencoder", "vae", "deep_svdd")
 SMALL: dict[str, dict[str, Any]] = {
-    "ganomaly": {"width": 4, "nz": 6},
-    "skip_ganomaly": {"width": 4, "nz": 6},
+    **{name: {"width": 4, "nz": 6} for name in NETWORKS},
     "anogan": {"width": 4, "nz": 6, "steps": 3, "restarts": 2},
-    "egbad": {"width": 4, "nz": 6},
-    "autoencoder": {"width": 4, "nz": 6},
-    "vae": {"width": 4, "nz": 6},
-    "deep_svdd": {"width": 4, "nz": 6},
     "pca": {"components": 3},
     "mahalanobis": {"components": 3},
     "feature_knn": {"neighbours": 3},
