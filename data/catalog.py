@@ -24,8 +24,10 @@ PROTOCOL_REVISION = 1  # must be raised whenever `data.protocols` moves any samp
 
 SIZES = (8, 16, 28, 32, 64, 128, 256)  # 4 * 2^k, as networks halve an image down to 4 x 4; 28: published for MNIST
 DECIMAL_DIGITS = tuple("0123456789")
-BY_SOURCE = ("M0", "C0", "F0")  # protocols that keep the source's own split
+BY_SOURCE = ("M0", "C0", "F0", "O1")  # protocols that keep the source's own split
 FIRST_IS_NORMAL = ("F0", "P1")  # protocols in which the first class is normal and all others are not
+ONE_IS_NORMAL = ("O1",)  # protocols in which one class is normal, and all others together are the abnormal class
+OTHERS = "not "  # begins the name of such an abnormal class: "not cat" is every class but cat
 OWN_SIZE = 64  # default side of a user's own images in pixels: the size of the papers' X-ray patches
 
 
@@ -78,16 +80,22 @@ class DatasetInfo:
     access: str = ""
     revised: tuple[str, ...] = ()
 
-    @property
-    def abnormal(self) -> tuple[str, ...]:
-        """Classes that can be the abnormal class: all of them, except a class that is always normal."""
-        return self.classes[1:] if self.default_protocol in FIRST_IS_NORMAL else self.classes
+    def abnormal(self, protocol: str | None = None) -> tuple[str, ...]:
+        """Return the abnormal classes that `all` means under a protocol, by default the dataset's own.
 
-    @property
-    def huntable(self) -> tuple[str, ...]:
-        """Legal abnormal classes: those of `abnormal`, plus `ANY` if several classes are never normal."""
-        together = self.default_protocol in FIRST_IS_NORMAL and len(self.abnormal) > 1
-        return (*self.abnormal, ANY) if together else self.abnormal
+        They are all classes, except a class that is always normal.  If one class is normal and all others are
+        abnormal together, each is named after the normal one: "not cat".
+        """
+        protocol = protocol or self.default_protocol
+        if protocol in ONE_IS_NORMAL:
+            return tuple(f"{OTHERS}{name}" for name in self.classes)
+        return self.classes[1:] if protocol in FIRST_IS_NORMAL else self.classes
+
+    def huntable(self, protocol: str | None = None) -> tuple[str, ...]:
+        """Return the legal abnormal classes: those of `abnormal`, plus `ANY` if several classes are never normal."""
+        classes = self.abnormal(protocol)
+        together = (protocol or self.default_protocol) in FIRST_IS_NORMAL and len(classes) > 1
+        return (*classes, ANY) if together else classes
 
     def protocol_revision(self, protocol: str) -> int:
         """Return the revision of a protocol's splits of this dataset; it is part of a trial's key.
@@ -147,7 +155,7 @@ DATASETS: dict[str, DatasetInfo] = {
             sizes=SIZES,
             default_size=32,
             images=70_000,
-            protocols=("M0", "M1"),
+            protocols=("M0", "M1", "O1"),
             default_protocol="M1",
             needs_root=True,
             revision=1,
@@ -176,7 +184,7 @@ DATASETS: dict[str, DatasetInfo] = {
             sizes=SIZES,
             default_size=32,
             images=70_000,
-            protocols=("M0", "M1"),
+            protocols=("M0", "M1", "O1"),
             default_protocol="M1",
             needs_root=True,
             revision=1,
@@ -205,7 +213,7 @@ DATASETS: dict[str, DatasetInfo] = {
             sizes=SIZES,
             default_size=32,
             images=60_000,
-            protocols=("C1", "C0"),
+            protocols=("C1", "C0", "O1"),
             default_protocol="C1",
             needs_root=True,
             revision=1,

@@ -12,6 +12,15 @@ stands for all of them together:
     F0    train: normals of the train split.  Test: normals of the test split, the abnormal class.
     P1    both splits merged; train: 80 % of the normals.  Test: the other normals, the abnormal class.
 
+In the one-class protocol, one class is normal and all others together are the abnormal class.  If cat is the normal
+class, it is called "not cat", so that `abnormal` always names what is abnormal:
+
+    O1    train: the normal class in the train split.  Test: the whole test split.
+
+O1 is what papers since Deep SVDD (Ruff et al. 2018) report on MNIST, Fashion-MNIST and CIFAR-10.  The published code's
+`get_mnist2_anomaly_dataset` has the same training set, and tests on the normal class and a random half of the other
+test images, which changes the base rate and not the expected AUROC.  Here all of them are tested.
+
 Samples of one group, such as the patches of one scan, are never on two sides.  A protocol that draws by seed draws
 whole groups.  It draws separately among groups that contain the same non-normal classes, so that training gets 80 % of
 each kind of scan.  Abnormal samples of a group on the training side are left out of the test.
@@ -37,7 +46,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data.catalog import DATASETS, FIRST_IS_NORMAL
+from data.catalog import DATASETS, FIRST_IS_NORMAL, ONE_IS_NORMAL, OTHERS
 from data.sources.layouts import ANY
 from data.storage.loader import Dataset
 
@@ -84,7 +93,8 @@ def split(
         dataset: an open dataset.
         protocol: one of its protocols, plus a "v" if and only if `validation` is given.
         abnormal: name of the class that is held out of training.  If the first class is the only normal
-            one, "any" stands for all other classes together.
+            one, "any" stands for all other classes together.  In the one-class protocol, "not cat" stands for
+            all classes but cat.
         split_seed: from 0 to 2^32 - 1.
         validation: share of the training normals, and share of the abnormal test samples, that move to the
             validation side; both in (0, 1).  They are shares of groups if the samples have groups.
@@ -96,14 +106,15 @@ def split(
     rule = _rule(dataset, protocol, validation)
     if not 0 <= split_seed < SEEDS:
         raise ValueError(f"split_seed {split_seed} is not legal: use 0 to {SEEDS - 1}")
-    first_is_normal = protocol.removesuffix("v") in FIRST_IS_NORMAL
-    is_abnormal = _abnormal(dataset, abnormal, first_is_normal)
-    is_normal = dataset.labels == 0 if first_is_normal else ~is_abnormal
+    plain = protocol.removesuffix("v")
+    is_abnormal = _abnormal(dataset, abnormal, plain)
+    is_normal = dataset.labels == 0 if plain in FIRST_IS_NORMAL else ~is_abnormal
     equal = _equal_numbers(dataset)
     groups = _group_numbers(dataset, equal)
     train, test_normal = rule(dataset, is_normal, split_seed, groups)
     test_normal = test_normal[~_shares_group(test_normal, train, equal)]
-    test_abnormal = _positions(dataset, is_abnormal)
+    tested = dataset.source_split == "test" if plain in ONE_IS_NORMAL else np.ones(len(is_abnormal), np.bool_)
+    test_abnormal = _positions(dataset, is_abnormal & tested)
     test_abnormal = test_abnormal[~_shares_group(test_abnormal, train, groups)]
     test_abnormal = test_abnormal[~_shares_group(test_abnormal, train, equal)]
     validation_normal = validation_abnormal = np.empty(0, np.int64)
@@ -192,7 +203,7 @@ def _kinds(dataset: Dataset, normal: Mask, groups: Indices, units: Indices) -> l
 Rule = Callable[[Dataset, Mask, int, Indices], Sides]
 RULES: dict[str, Rule] = {
     "D1": _split_by_seed, "M0": _split_by_source, "M1": _split_by_seed, "C0": _split_by_source, "C1": _split_by_seed,
-    "F0": _split_by_source, "P1": _split_by_seed,
+    "F0": _split_by_source, "P1": _split_by_seed, "O1": _split_by_source,
 }  # fmt: skip
 
 
@@ -212,17 +223,19 @@ def _rule(dataset: Dataset, protocol: str, validation: tuple[float, float] | Non
     return RULES[protocol.removesuffix("v")]
 
 
-def _abnormal(dataset: Dataset, abnormal: str, first_is_normal: bool) -> Mask:
-    legal = dataset.classes[1:] if first_is_normal else dataset.classes
+def _abnormal(dataset: Dataset, abnormal: str, protocol: str) -> Mask:
+    first_is_normal = protocol in FIRST_IS_NORMAL
+    prefix = OTHERS if protocol in ONE_IS_NORMAL else ""
+    legal = [prefix + name for name in dataset.classes[1 if first_is_normal else 0 :]]
     is_abnormal: Mask
     if first_is_normal and abnormal == ANY:
         is_abnormal = dataset.labels != 0
     elif abnormal in legal:
-        is_abnormal = dataset.labels == dataset.classes.index(abnormal)
+        is_abnormal = dataset.labels == dataset.classes.index(abnormal.removeprefix(prefix))
     else:
         names = ", ".join([*legal, ANY] if first_is_normal else legal)
         raise ValueError(f"{dataset.name} has no class {abnormal!r}: use one of {names}")
-    return is_abnormal
+    return ~is_abnormal if prefix else is_abnormal
 
 
 def count_trained_on(dataset: Dataset, train: Indices, test: Indices) -> int:

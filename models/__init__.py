@@ -1,1 +1,1 @@
-"""Detectors in pure torch; this package uses no files, no network, and no other part of the application."""
+"""Detectors, from published code and papers; this package uses no network and no other part of the application."""

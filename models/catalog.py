@@ -11,15 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from models import cost
+from models import cost, pretrained
 from models.defaults import (
     AnoGANHyperparameters,
     AutoencoderHyperparameters,
+    DeepSVDDHyperparameters,
     EGBADHyperparameters,
+    FeatureHyperparameters,
+    FeatureKNNHyperparameters,
     GANomalyHyperparameters,
+    IsolationForestHyperparameters,
     KNNHyperparameters,
+    OCSVMHyperparameters,
     PCAHyperparameters,
     SkipGANomalyHyperparameters,
+    VAEHyperparameters,
 )
 from models.hyperparameters import (
     ANY_SIZE,
@@ -77,7 +83,7 @@ class DetectorInfo:
         deterministic: True if results do not depend on the seed, so that one trial per split is enough.
         eval_every: epochs between evaluations unless a study sets another number; 0 evaluates after the last
             epoch only, for detectors that score more slowly than they train.
-        trivial: True for a baseline that learns almost nothing; it is always on the board.
+        reference: True if it trains no network on the dataset; the board shows it in a section of its own.
         cost: seconds on one CPU core: `cost.epoch(...)` and `cost.score(...)`.
         doc: one line for users.
         paper: paper that describes the detector.
@@ -91,7 +97,7 @@ class DetectorInfo:
     cost: cost.Cost
     deterministic: bool = False
     eval_every: int = 1
-    trivial: bool = False
+    reference: bool = False
     doc: str = ""
     paper: str = ""
 
@@ -109,6 +115,16 @@ class DetectorInfo:
     def fields(self) -> tuple[Hyperparameter, ...]:
         """All hyperparameters, with their ranges."""
         return describe(self.hyperparameters)
+
+    def saw_imagenet(self, variant: str) -> bool:
+        """Return True if a variant looks at features of a network that was trained on ImageNet.
+
+        Its weights come with an optional package, unless a study names others.
+
+        Raises:
+            ValueError: as `variant`.
+        """
+        return bool(self.default(variant, "weights"))
 
     def variant(self, name: str) -> Variant:
         """Return the variant with this name.
@@ -159,6 +175,44 @@ class DetectorInfo:
 
 UNTRAINED = {"epochs": 0}
 PLAIN = {"plain": Variant(doc="the only variant", sizes=ANY_SIZE)}
+READ_ONLY = cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels)
+ON_FEATURES = {
+    "pca": Variant(
+        doc="on codes of PCA", sizes=ANY_SIZE, fixed={"weights": "", "resolution": FeatureHyperparameters.resolution}
+    ),
+    "pretrained": Variant(
+        doc="on features of a network that was trained on ImageNet",
+        sizes=ANY_SIZE,
+        overrides={"weights": pretrained.BUILT_IN},
+        fixed={"components": FeatureHyperparameters.components},
+    ),
+}
+
+
+def _reference(
+    name: str,
+    class_name: str,
+    estimate: cost.Cost,
+    hyperparameters: type[Any] = NoHyperparameters,
+    variants: Mapping[str, Variant] = PLAIN,
+    deterministic: bool = True,
+    doc: str = "",
+    paper: str = "",
+) -> DetectorInfo:
+    """Return the entry of a detector that trains no network on the dataset."""
+    implementation = f"models.references.{name}:{class_name}"
+    return DetectorInfo(
+        name,
+        implementation,
+        1,
+        hyperparameters,
+        variants,
+        estimate,
+        deterministic,
+        reference=True,
+        doc=doc,
+        paper=paper,
+    )
 
 
 def _catalog(*infos: DetectorInfo) -> dict[str, DetectorInfo]:
@@ -259,61 +313,75 @@ DETECTORS = _catalog(
         doc="GANomaly's encoder and decoder without a discriminator; its score is a distance in pixels",
     ),
     DetectorInfo(
-        name="constant",
-        implementation="models.constant:Constant",
+        name="vae",
+        implementation="models.vae:VAE",
         revision=1,
-        hyperparameters=NoHyperparameters,
-        variants=PLAIN,
-        cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
-        deterministic=True,
-        trivial=True,
-        doc="the same score for every image, hence an AUROC of 0.5 by ties",
+        hyperparameters=VAEHyperparameters,
+        variants={
+            "plain": Variant(lam=0.5, doc="scores by the negative ELBO"),
+            "untrained": Variant(lam=0.5, doc="initial weights, never trained", fixed=UNTRAINED),
+        },
+        cost=cost.Cost(cost.vae_training, cost.autoencoder_scoring),
+        doc="variational autoencoder; its score is the negative ELBO at the mean code",
+        paper="Kingma, Welling: Auto-Encoding Variational Bayes, ICLR 2014, arXiv:1312.6114",
     ),
     DetectorInfo(
-        name="total_variation",
-        implementation="models.total_variation:TotalVariation",
+        name="deep_svdd",
+        implementation="models.deep_svdd:DeepSVDD",
         revision=1,
-        hyperparameters=NoHyperparameters,
-        variants=PLAIN,
-        cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
-        deterministic=True,
-        trivial=True,
+        hyperparameters=DeepSVDDHyperparameters,
+        variants={
+            "repo": Variant(doc="the published code's one-class objective, without pretraining by an autoencoder"),
+            "untrained": Variant(doc="initial weights, never trained; the centre is 0", fixed=UNTRAINED),
+        },
+        cost=cost.Cost(cost.deep_svdd_training, cost.deep_svdd_scoring),
+        doc="network that maps normal images near to one point; its score is the squared distance to it",
+        paper="Ruff, Vandermeulen, Görnitz, Deecke, Siddiqui, Binder, Müller, Kloft: Deep One-Class Classification, "
+        "ICML 2018",
+    ),
+    _reference("constant", "Constant", READ_ONLY, doc="the same score for every image, hence an AUROC of 0.5 by ties"),
+    _reference(
+        "total_variation", "TotalVariation", READ_ONLY,
         doc="mean difference of neighbouring pixels, a measure of an image's complexity",
     ),
-    DetectorInfo(
-        name="pixel_mean",
-        implementation="models.pixel_mean:PixelMean",
-        revision=1,
-        hyperparameters=NoHyperparameters,
-        variants=PLAIN,
-        cost=cost.Cost(cost.pass_over_pixels, cost.pass_over_pixels),
-        deterministic=True,
-        trivial=True,
-        doc="squared distance to the mean training image",
-    ),
-    DetectorInfo(
-        name="pca",
-        implementation="models.pca:PCA",
-        revision=1,
-        hyperparameters=PCAHyperparameters,
-        variants=PLAIN,
-        cost=cost.Cost(cost.pca_fitting, cost.pca_scoring),
-        deterministic=True,
-        trivial=True,
+    _reference("pixel_mean", "PixelMean", READ_ONLY, doc="squared distance to the mean training image"),
+    _reference(
+        "pca", "PCA", cost.Cost(cost.pca_fitting, cost.pca_scoring), PCAHyperparameters,
         doc="squared distance to the span of the leading principal components",
     ),
-    DetectorInfo(
-        name="knn",
-        implementation="models.knn:KNN",
-        revision=1,
-        hyperparameters=KNNHyperparameters,
-        variants=PLAIN,
-        cost=cost.Cost(cost.pass_over_pixels, cost.knn_scoring),
-        deterministic=True,
-        trivial=True,
+    _reference(
+        "knn", "KNN", cost.Cost(cost.pass_over_pixels, cost.knn_scoring), KNNHyperparameters,
         doc="mean distance to the nearest training images",
     ),
-)
+    _reference(
+        "mahalanobis", "Mahalanobis", cost.Cost(cost.feature_fitting, cost.feature_fitting),
+        FeatureHyperparameters, ON_FEATURES,
+        doc="Mahalanobis distance of codes or features to a Gaussian",
+        paper="Rippel, Mertens, Merhof: Modeling the Distribution of Normal Data, ICPR 2020, arXiv:2005.14140",
+    ),
+    _reference(
+        "ocsvm", "OCSVM", cost.Cost(cost.ocsvm_fitting, cost.ocsvm_scoring), OCSVMHyperparameters, ON_FEATURES,
+        doc="one-class support vector machine on codes or features",
+        paper="Schölkopf et al.: Estimating the Support of a High-Dimensional Distribution, Neural Computation, 2001",
+    ),
+    _reference(
+        "isolation_forest", "IsolationForest",
+        cost.Cost(cost.isolation_forest_fitting, cost.isolation_forest_scoring),
+        IsolationForestHyperparameters, ON_FEATURES, deterministic=False,
+        doc="number of random splits of codes or features until an image is alone",
+        paper="Liu, Ting, Zhou: Isolation Forest, ICDM 2008",
+    ),
+    _reference(
+        "feature_knn", "FeatureKNN", cost.Cost(cost.feature_knn_fitting, cost.feature_knn_scoring),
+        FeatureKNNHyperparameters,
+        doc="mean cosine distance to the nearest training images, on features of a network trained on ImageNet",
+        paper="Bergman, Cohen, Hoshen: Deep Nearest Neighbor Anomaly Detection, 2020, arXiv:2002.10445",
+    ),
+)  # fmt: skip
+
+
+WITHOUT_EXTRA = tuple(name for name, info in DETECTORS.items() if not info.saw_imagenet(info.default_variant))
+"""Detectors that `all` means in a study: those whose default variant needs no optional package."""
 
 
 _STORED = {(d.name, name): v.stored for d in DETECTORS.values() for name, v in d.variants.items() if v.stored}

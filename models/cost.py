@@ -26,6 +26,11 @@ PASSES = 3  # forward, gradient to the data, gradient to the weights
 PIXEL_IMAGE_SECONDS = 7e-6  # cost of reading an image in a baseline
 FLOAT64_RATE = 40e9  # floating-point operations per second of products in float64
 PRODUCT_RATE = 55e9  # the same of products in float32, including the search for the nearest images
+FEATURE_SECONDS = 8e-3  # cost of one image's pretrained features at 112 pixels, on one core
+FEATURE_SHARE = 0.1  # features are computed once per node and dataset: an estimate charges each trial a tenth
+FEATURES = 1280  # assumed length of pretrained features
+SVM_PAIR_SECONDS = 4e-7  # cost of one pair of training images in the fit of a support vector machine
+FOREST_SECONDS = 3e-7  # cost of one image in one tree of an isolation forest
 KNN_TRAIN_IMAGES = 10_000  # assumed number of training images: a scoring estimate does not get the real number
 
 
@@ -173,6 +178,58 @@ def knn_scoring(work: Work) -> float:
     return pass_over_pixels(work) + 2.0 * work.images * KNN_TRAIN_IMAGES * work.pixels / PRODUCT_RATE
 
 
+def vae_training(work: Work) -> float:
+    """Estimate the training of an encoder and a decoder."""
+    return _steps(work, _autoencoder(work))
+
+
+def deep_svdd_training(work: Work) -> float:
+    """Estimate the training of one network of 5x5 convolutions."""
+    return _steps(work, _svdd(work))
+
+
+def deep_svdd_scoring(work: Work) -> float:
+    """Estimate one pass through the network."""
+    return _pass(work, _svdd(work))
+
+
+def feature_fitting(work: Work) -> float:
+    """Estimate the features or codes of all training images, and a covariance of them."""
+    side = work.number("components") if not work.hyperparameters.get("weights") else FEATURES
+    return _features(work) + (2.0 * work.images * side**2 + 2.0 * side**3) / FLOAT64_RATE
+
+
+def feature_knn_fitting(work: Work) -> float:
+    """Estimate the features of all training images."""
+    return _features(work)
+
+
+def feature_knn_scoring(work: Work) -> float:
+    """Estimate the features of every image, and the products with those of every training image."""
+    return _features(work) + 2.0 * work.images * KNN_TRAIN_IMAGES * FEATURES / PRODUCT_RATE
+
+
+def ocsvm_fitting(work: Work) -> float:
+    """Estimate features, and a fit whose time grows with the square of the number of images."""
+    return _features(work) + min(work.images, work.number("max_train")) ** 2 * SVM_PAIR_SECONDS
+
+
+def ocsvm_scoring(work: Work) -> float:
+    """Estimate features, and the products with the support vectors: a share nu of the training images."""
+    vectors = float(work.hyperparameters["nu"]) * work.number("max_train")
+    return _features(work) + 2.0 * work.images * vectors * FEATURES / FLOAT64_RATE
+
+
+def isolation_forest_fitting(work: Work) -> float:
+    """Estimate features; the trees see few images."""
+    return _features(work) + work.number("trees") * work.number("max_samples") * FOREST_SECONDS
+
+
+def isolation_forest_scoring(work: Work) -> float:
+    """Estimate features, and the path through each tree."""
+    return _features(work) + work.images * work.number("trees") * FOREST_SECONDS
+
+
 def unknown_training(work: Work) -> float:
     """Estimate the training of a user's own network, with an assumed 10,000 multiply-adds per pixel."""
     return _steps(work, [(10_000, work.pixels)])
@@ -227,6 +284,23 @@ def _encoder(work: Work, outputs: int) -> Layers:
         layers.append((16 * into * out, side * side))
         into, out, side = out, 2 * out, side // 2
     return [*layers, (16 * into * outputs, 1)]
+
+
+def _svdd(work: Work) -> Layers:
+    """Return the layers of Deep SVDD's network, with a module for each halving of the map down to 4x4."""
+    layers, into, out, side = [], work.channels, work.number("width"), work.size
+    while side > 4:
+        layers.append((25 * into * out, side * side))
+        into, out, side = out, 2 * out, side // 2
+    return [*layers, (16 * into * work.number("nz"), 1)]
+
+
+def _features(work: Work) -> float:
+    """Return the seconds of feature vectors: codes of PCA, or each trial's share of pretrained features."""
+    if not work.hyperparameters.get("weights"):
+        return pass_over_pixels(work) + 4.0 * work.images * work.pixels * work.number("components") / FLOAT64_RATE
+    enlarged = (work.number("resolution") / 112) ** 2
+    return pass_over_pixels(work) + FEATURE_SHARE * FEATURE_SECONDS * enlarged * work.images
 
 
 def _pairs(work: Work) -> Layers:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.hyperparameters import hyperparameter
+from models.pretrained import BUILT_IN
 
 WEIGHT: dict[str, Any] = {"low": 0, "high": 1e6, "search": {"low": 0.1, "high": 100.0, "log": True}}
 CODE: dict[str, Any] = {"low": 1, "high": 4096, "search": {"low": 8, "high": 512, "log": True}}
@@ -48,6 +49,57 @@ class NetworkHyperparameters:
 @dataclass(frozen=True)
 class AutoencoderHyperparameters(NetworkHyperparameters):
     """Training hyperparameters of the autoencoder."""
+
+
+@dataclass(frozen=True)
+class VAEHyperparameters(NetworkHyperparameters):
+    """Training hyperparameters of the variational autoencoder."""
+
+    lr: float = hyperparameter(
+        1e-3, "learning rate of Adam", low=0, high=1, search={"low": 1e-5, "high": 1e-2, "log": True}
+    )
+    beta1: float = hyperparameter(
+        0.9, "first decay rate of Adam", low=0, high=0.999, search={"low": 0.0, "high": 0.9, "log": False}
+    )
+    nz: int = hyperparameter(32, "length of the latent code", **CODE)
+    variance: float = hyperparameter(
+        0.1,
+        "variance of a pixel around its reconstruction, for pixels in [-1, 1]",
+        low=1e-6,
+        high=1e6,
+        search={"low": 1e-3, "high": 10.0, "log": True},
+    )
+
+
+@dataclass(frozen=True)
+class DeepSVDDHyperparameters(NetworkHyperparameters):
+    """Training hyperparameters of Deep SVDD; the defaults are those of its code for CIFAR-10."""
+
+    epochs: int = hyperparameter(
+        150, "passes over the training images", low=0, high=10_000, search={"low": 25, "high": 200, "log": False}
+    )
+    batch_size: int = hyperparameter(
+        200,
+        "images per step; an epoch's last, smaller batch is dropped",
+        low=1,
+        high=4096,
+        search={"choices": [50, 100, 200]},
+    )
+    lr: float = hyperparameter(
+        1e-4,
+        "learning rate of Adam in the first third of the epochs; then a tenth of it",
+        low=0,
+        high=1,
+        search={"low": 1e-5, "high": 1e-2, "log": True},
+    )
+    beta1: float = hyperparameter(
+        0.9, "first decay rate of Adam", low=0, high=0.999, search={"low": 0.0, "high": 0.9, "log": False}
+    )
+    nz: int = hyperparameter(128, "length of the output phi(x)", **CODE)
+    width: int = hyperparameter(32, "channels of the outermost layer", low=2, high=512, search={"choices": [8, 16, 32]})
+    decay: float = hyperparameter(
+        0.5e-6, "weight of the squares of all weights", low=0, high=1, search={"low": 1e-7, "high": 1e-4, "log": True}
+    )
 
 
 @dataclass(frozen=True)
@@ -149,4 +201,67 @@ class KNNHyperparameters:
         low=1,
         high=1000,
         search={"low": 1, "high": 50, "log": True},
+    )
+
+
+@dataclass(frozen=True)
+class FeatureHyperparameters:
+    """Hyperparameters of references that look at feature vectors: codes of PCA, or features of a pretrained network."""
+
+    components: int = hyperparameter(64, "length of the codes in the variant pca", low=1, high=4096)
+    weights: str = hyperparameter(
+        "",
+        f"variant pretrained: {BUILT_IN} (extra `pretrained`), or PATH/NETWORK-HASH.pth of a torchvision network",
+    )
+    resolution: int = hyperparameter(
+        112, "variant pretrained: side in pixels to which images are enlarged", low=32, high=512
+    )
+
+
+@dataclass(frozen=True)
+class FeatureKNNHyperparameters:
+    """Hyperparameters of nearest neighbours on features of a pretrained network."""
+
+    neighbours: int = hyperparameter(
+        5,
+        "number of nearest training images whose distances are averaged",
+        low=1,
+        high=1000,
+        search={"low": 1, "high": 50, "log": True},
+    )
+    weights: str = hyperparameter(
+        BUILT_IN, f"{BUILT_IN} (extra `pretrained`), or PATH/NETWORK-HASH.pth of a torchvision network"
+    )
+    resolution: int = hyperparameter(112, "side in pixels to which images are enlarged", low=32, high=512)
+
+
+@dataclass(frozen=True)
+class OCSVMHyperparameters(FeatureHyperparameters):
+    """Hyperparameters of the one-class support vector machine."""
+
+    nu: float = hyperparameter(
+        0.1,
+        "largest share of training images outside, and smallest share of support vectors",
+        low=1e-4,
+        high=1,
+        search={"low": 0.01, "high": 0.5, "log": True},
+    )
+    max_train: int = hyperparameter(
+        5000, "number of training images to fit, evenly spaced; the time grows with its square", low=1, high=10**6
+    )
+
+
+@dataclass(frozen=True)
+class IsolationForestHyperparameters(FeatureHyperparameters):
+    """Hyperparameters of the isolation forest; the defaults are those of its paper."""
+
+    trees: int = hyperparameter(
+        100, "number of trees", low=1, high=10_000, search={"low": 50, "high": 500, "log": True}
+    )
+    max_samples: int = hyperparameter(
+        256,
+        "training images in the sample of each tree",
+        low=2,
+        high=10**6,
+        search={"low": 64, "high": 4096, "log": True},
     )

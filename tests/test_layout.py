@@ -87,8 +87,9 @@ def test_the_pages_name_only_verbs_that_exist() -> None:
     assert verbs <= known
 
 
-def test_the_page_of_detectors_shows_the_detector_that_the_tests_run() -> None:
+@pytest.mark.parametrize("file", ["tests/own_detector.py", "tests/anomalib_detector.py"])
+def test_the_page_of_detectors_shows_the_detectors_that_the_tests_run(file: str) -> None:
     page = (ROOT / "models/README.md").read_text()
-    shown = re.search(r"```python\n# tests/own_detector\.py\n(.*?)```", page, re.DOTALL)
+    shown = re.search(rf"```python\n# {re.escape(file)}\n(.*?)```", page, re.DOTALL)
     assert shown is not None
-    assert shown.group(1).strip() in (ROOT / "tests/own_detector.py").read_text()
+    assert shown.group(1).strip() in (ROOT / file).read_text()

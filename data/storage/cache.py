@@ -21,6 +21,7 @@ from data.errors import DataError
 ARRAYS = ("images", "labels", "sample_ids", "source_split", "groups", "first_equal")
 USED = "content.json"  # a copy's last file to be written; its time is set whenever the copy is opened
 FILES = (USED, *(f"{name}.npy" for name in ARRAYS))
+DERIVED = "features-"  # begins the name of a file that was computed from the images, see `data.storage.derived`
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class Copy:
         """
         for folder in (self.folder, self.beside):
             with suppress(OSError):
-                for name in FILES:
-                    (folder / name).unlink(missing_ok=True)
+                for file in _own_files(folder):
+                    file.unlink(missing_ok=True)
                 folder.rmdir()
 
     def size(self) -> int:
@@ -97,7 +98,7 @@ class Copy:
         total = 0
         for folder in (self.folder, self.beside):
             with suppress(FileNotFoundError):
-                total += sum(file.stat().st_size for file in folder.iterdir() if file.name in FILES)
+                total += sum(file.stat().st_size for file in _own_files(folder))
         return total
 
     def last_used(self) -> float:
@@ -106,6 +107,12 @@ class Copy:
             return (self.folder / USED).stat().st_mtime
         except FileNotFoundError:
             return 0.0
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """Return the files in a folder that a copy consists of; its marker comes first, so that no part of it is opened."""
+    own = [file for file in folder.iterdir() if file.name in FILES or file.name.startswith(DERIVED)]
+    return sorted(own, key=lambda file: file.name != USED)
 
 
 def make_room(wanted: Copy, need: int, limit: float) -> None:

@@ -51,6 +51,7 @@ class Dataset:
         protocols: ids of the legal protocols, from the manifest; () if an older version wrote the manifest.
         first_equal: int64 [N], for each sample the position of the first one with the same pixels; None if no two
             count as equal.
+        copy: the copy in the node's cache that the arrays map; None for arrays in memory.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Dataset:
     groups: npt.NDArray[np.str_]
     protocols: tuple[str, ...] = ()
     first_equal: npt.NDArray[np.int64] | None = None
+    copy: Copy | None = None
 
 
 def load(store: Store, name: str, preparation: str, cache: Path, cache_bytes: float = math.inf) -> Dataset:
@@ -106,7 +108,7 @@ def _open(copy: Copy, manifest: Manifest) -> Dataset | None:
     pin = copy.pin()
     if pin is None:
         return None
-    opened = _map(copy.folder, manifest)
+    opened = _map(copy, manifest)
     if opened is None or not copy.is_used_by(pin):
         os.close(pin)
         return None
@@ -116,7 +118,8 @@ def _open(copy: Copy, manifest: Manifest) -> Dataset | None:
     return opened
 
 
-def _map(folder: Path, manifest: Manifest) -> Dataset | None:
+def _map(copy: Copy, manifest: Manifest) -> Dataset | None:
+    folder = copy.folder
     try:
         described = json.loads((folder / USED).read_text())
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS}
@@ -130,6 +133,7 @@ def _map(folder: Path, manifest: Manifest) -> Dataset | None:
         fingerprint=manifest.fingerprint,
         classes=manifest.classes,
         protocols=manifest.protocols,
+        copy=copy,
         **arrays,
     )
 

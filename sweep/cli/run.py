@@ -50,7 +50,7 @@ def launch(
     from sweep.cli.session import Session
     from sweep.errors import DONE, SOME_FAILED, Outcome, UserError
 
-    session = Session(config, assignments, to_launch=True)
+    session = Session(config, assignments, to_launch=True, to_run=True)
     if detach and session.runs_here:
         name = session.sweep.cluster.provider
         raise UserError(f"--detach: provider {name} runs in this process; use it with a provider that has a head")
@@ -96,7 +96,7 @@ def plan(
     """
     from sweep.cli.session import Session
 
-    session = Session(config, assignments)
+    session = Session(config, assignments, to_run=True)
     status, unreached = session.read_status_if_reached()
     if ray_yaml:
         sys.stdout.write(session.provider.launcher_config(status))

@@ -20,7 +20,7 @@ from sweep.plan.platform import Platform
 from sweep.plan.status import COUNTS, SweepStatus, read_status
 from sweep.plan.study_costs import SeedCost, StudyCost, seed_costs, seeds_table, studies_table, study_costs
 from sweep.plan.table import table
-from sweep.providers import user_code
+from sweep.providers import user_code, weights
 from sweep.providers.registry import provider_of
 from sweep.spec.load import load, refuse_unedited
 from sweep.spec.sweep import Sweep
@@ -47,6 +47,7 @@ class Session:
             `sweep.name`, show the sweep of the command line instead, on that platform.
         everything: show the union of all launches, each on its own platform.
         to_launch: refuse a YAML that still has placeholders.
+        to_run: refuse a sweep whose pretrained weights are not here.
 
     Attributes:
         launched: True if the store has a launch of this sweep; it is looked up only with `as_launched`.
@@ -60,11 +61,14 @@ class Session:
         as_launched: bool = False,
         everything: bool = False,
         to_launch: bool = False,
+        to_run: bool = False,
     ) -> None:
         self._config, self._assignments = config, assignments
         self.sweep: Sweep = load(config, assignments)
         if to_launch:
             refuse_unedited(self.sweep)
+        if to_run:
+            weights.refuse(self.provider)
         self.store: Store = open_store(self.sweep.storage, self.sweep.budget.outage_seconds)
         self.ledger: Ledger = Ledger(self.store, self.sweep.name)
         storage = self.sweep.storage
@@ -192,7 +196,7 @@ class Session:
 
     def _cautions(self) -> list[str]:
         """Return warnings that a reader of the plan needs."""
-        own = [line.sentence() for line in user_code.cautions(self.provider)]
+        own = [line.sentence() for line in (*user_code.cautions(self.provider), *weights.cautions(self.provider))]
         cautions = (*self.sweep.notes, self.platform.caution, self.provider.budget_caution(), commit_caution(), *own)
         return [text for text in cautions if text]
 

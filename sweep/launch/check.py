@@ -14,7 +14,7 @@ from typing import Any
 from sweep.errors import UserError
 from sweep.plan.datasets import missing
 from sweep.plan.table import slots
-from sweep.providers import user_code
+from sweep.providers import user_code, weights
 from sweep.providers.base import Provider
 from sweep.providers.finding import CHECK_SECONDS, Finding
 from sweep.providers.registry import provider_of
@@ -54,7 +54,10 @@ def check(sweep: Sweep, *, fix: bool = False) -> Checked:
     reached = "storage" not in unedited and all(finding.state != "not ok" for finding in before)
     stored = (storage(sweep), *data(sweep)) if reached else _not_tried(unedited)
     machines = (*provider.findings(fix=fix), _slots(provider), *_budget(provider))
-    return Checked((*left, *before, *stored, *user_code.findings(provider), *machines), provider.commands())
+    return Checked(
+        (*left, *before, *stored, *user_code.findings(provider), *weights.findings(provider), *machines),
+        provider.commands(),
+    )
 
 
 def storage(sweep: Sweep) -> Finding:

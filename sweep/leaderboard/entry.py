@@ -144,7 +144,7 @@ def first_row(units: Units) -> Row:
 
 def is_trivial(row: Row, catalog: Mapping[str, DetectorInfo]) -> bool:
     """Return True if the detector of a row learns next to nothing."""
-    return row["detector"] in catalog and catalog[row["detector"]].trivial
+    return row["detector"] in catalog and catalog[row["detector"]].reference
 
 
 def chance_by_class(rows: list[Row], metric: str) -> dict[str, float]:

@@ -208,7 +208,7 @@ class _Base:
         return self.study.seeds[:1] if once else self.study.seeds
 
     def classes(self) -> tuple[str, ...]:
-        return tuple(c for c in self.study.abnormal if c in self.dataset.huntable)
+        return tuple(c for c in self.study.abnormal if c in self.dataset.huntable(self.study.protocol))
 
     def numerics(self, hyperparameters: Mapping[str, Scalar]) -> Numerics:
         """Return the arithmetic of the platform, without a choice of precision if nothing is trained."""

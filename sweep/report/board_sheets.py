@@ -8,6 +8,7 @@ from sweep.leaderboard.board import FEWEST_CLASSES, Board, Leaderboard, groups
 from sweep.leaderboard.departures import board_captions
 from sweep.leaderboard.entry import LOWER_IS_BETTER, METRICS, Cell, Entry
 from sweep.report.cautions import cautions
+from sweep.report.pretraining import pretraining_captions
 from sweep.report.sheet import (
     CLASS_GROUP,
     CLASS_MEAN,
@@ -146,6 +147,7 @@ def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:
             "hours of CPU cores or GPUs, summed over the line's trials on this board.  It excludes failed attempts and "
             "the candidate trials of a search."
         )
+    yield from pretraining_captions(board.lines)
     yield from cautions(board)
     yield from board_captions(board)
     yield from _sizes(board)

@@ -88,9 +88,13 @@ class Study(Section):
     abnormal: tuple[str, ...] = Field(
         ("all",),
         validate_default=True,
-        description="classes to detect as abnormal, each in its own trials; all: every class",
+        description="classes to detect as abnormal, each in its own trials; all: every class; with protocol O1, "
+        "`not cat` means every class but cat",
     )
-    detectors: tuple[str, ...] = Field(description="names of detectors, package.module:Class for your own, or all")
+    detectors: tuple[str, ...] = Field(
+        description="names of detectors, package.module:Class for your own, or all: every detector but feature_knn, "
+        "which needs the extra `pretrained`"
+    )
     variants: tuple[str, ...] = Field(("default",), description="variants to run, of each detector that has them")
     hyperparameters: Mapping[str, Mapping[str, Any]] = Field(
         {}, description="values by detector, or under `all` for every detector that has the key; also lambda"
@@ -164,17 +168,17 @@ class Study(Section):
     @field_validator("abnormal", mode="before")
     @classmethod
     def _known_classes(cls, value: Any, info: ValidationInfo) -> Any:
-        sets = _known_datasets(info)
+        sets, protocol = _known_datasets(info), info.data.get("protocol")
         if value in ("all", ("all",), ["all"]):
-            return tuple(dict.fromkeys(name for dataset in sets for name in dataset.abnormal))
+            return tuple(dict.fromkeys(name for dataset in sets for name in dataset.abnormal(protocol)))
         names = tuple(str(name) for name in _some(value, "all, or a list of class names"))
         # A class need not exist in every dataset of the study, just as `all` includes the classes of each dataset.
-        anywhere = {name for dataset in sets for name in dataset.huntable}
+        anywhere = {name for dataset in sets for name in dataset.huntable(protocol)}
         _raise(
-            f"{dataset.name} has {unknown('class', name, dataset.huntable)}"
+            f"{dataset.name} has {unknown('class', name, dataset.huntable(protocol))}"
             for dataset in sets
             for name in names
-            if name not in anywhere or not set(names) & set(dataset.huntable)
+            if name not in anywhere or not set(names) & set(dataset.huntable(protocol))
         )
         return names
 
@@ -182,7 +186,7 @@ class Study(Section):
     @classmethod
     def _known_detectors(cls, value: Any) -> Any:
         if value == "all":
-            return tuple(detectors.DETECTORS)
+            return detectors.WITHOUT_EXTRA
         names = _some(value, "all, or a list of names")
         problems = []
         for name in names:

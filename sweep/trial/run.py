@@ -24,7 +24,6 @@ from torch import Tensor
 
 from data.protocols import Split, count_trained_on, split
 from data.storage.loader import Dataset, load
-from models.build import build
 from models.detector import Detector
 from models.scoring import combine
 from sweep.spec.trial import Timing, TrialSpec
@@ -33,9 +32,11 @@ from sweep.store.base import Store
 from sweep.store.ledger import FIGURES, HISTORY, SCORES, WEIGHTS, Ledger, Record
 from sweep.store.records import FILES, seal
 from sweep.trial import metrics, process_state
+from sweep.trial.build import build_detector
 from sweep.trial.checkpoint import Checkpoints, State
 from sweep.trial.device import device_of, hardware, peak, reset_peak
 from sweep.trial.evaluation import VALIDATION, Components, Scoring, clean, legacy, loader_order, sample
+from sweep.trial.features import prepare_features
 from sweep.trial.figure_data import figure_data
 from sweep.trial.images import Images
 from sweep.trial.options import Options, Progress
@@ -45,7 +46,6 @@ from sweep.trial.timing import IMAGES, time_scoring
 T = TypeVar("T")
 FORMAT = 1
 VALIDATION_LOSS = "validation_loss"  # column of the history
-LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 class Diverged(Exception):
@@ -110,16 +110,7 @@ class _Run:
         spec = self.spec
         process_state.seed_all(spec.seed)  # must come before `build`, which draws the initial weights
         channels, size = self.dataset.images.shape[1:3]
-        self.detector: Detector = build(
-            spec.detector,
-            channels=channels,
-            size=size,
-            hyperparameters=spec.hyperparameters,
-            variant=spec.variant,
-            dataset=spec.dataset,
-            precision=spec.numerics.precision,
-        )
-        self.detector.to(self.device).to(memory_format=LAYOUTS[spec.numerics.layout])
+        self.detector: Detector = build_detector(spec, channels, size).to(self.device)
         self.epochs = int(spec.hyperparameters.get("epochs", 0))
         self.batch_size = min(int(spec.hyperparameters.get("batch_size", 64)), len(self.train_images))
         self.epoch = self.step = 0  # epochs done, and steps done in the next one
@@ -136,6 +127,10 @@ class _Run:
     def train(self) -> Generator[Progress, bool | None, None]:
         state = self.checkpoints.load()
         goes_on = state is not None and self._is_restored(state)
+        if self.spec.timing is None:  # times include the features
+            for _ in prepare_features(self.detector, self.dataset, self.device, self.options.cache_bytes):
+                if (yield Progress(0, 0, 0, 0)):
+                    raise Interrupted  # what was computed is in the node's cache
         if not goes_on and "epochs" not in self.spec.hyperparameters:
             began = time.perf_counter()
             self.detector.fit(self.train_images.whole())

@@ -16,17 +16,16 @@ from data.storage.manifest import Manifest
 from data.storage.new_images import NewImages
 from data.storage.shards import stored_manifest
 from models import catalog
-from models.build import build
 from models.detector import Detector
 from models.scoring import combine
 from sweep.errors import UserError
 from sweep.spec.trial import TrialSpec
 from sweep.store.base import ObjectNotFound, Store
 from sweep.store.ledger import WEIGHTS, Ledger, Record
+from sweep.trial.build import build_detector
 from sweep.trial.evaluation import Components, clean, finished
 from sweep.trial.figure_data import reconstruct
 from sweep.trial.images import Images
-from sweep.trial.run import LAYOUTS
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -140,15 +139,7 @@ def load(store: Store, record: Record, lam: float | None) -> TrainedDetector:
             f"{revision}, which computes other numbers: launch the sweep again, and use the new trial"
         )
     manifest = stored_manifest(store, spec.dataset, spec.preparation)
-    network = build(
-        spec.detector,
-        channels=manifest.shape[0],
-        size=manifest.shape[1],
-        hyperparameters=spec.hyperparameters,
-        variant=spec.variant,
-        dataset=spec.dataset,
-        precision=spec.numerics.precision,
-    ).to(memory_format=LAYOUTS[spec.numerics.layout])
+    network = build_detector(spec, *manifest.shape[:2])
     if network.state_dict():  # some detectors learn nothing
         _fill(network, store, spec.key)
     return TrainedDetector(spec, lam, manifest, network)

@@ -71,7 +71,7 @@ def test_mvtecs_classes_are_good_and_its_defects(root: Path) -> None:
     found = samples(layout)
     assert [sample.label for sample in found] == [0] * 30 + [1] * 4 + [2] * 5
     info = own("bottles", layout, contents(layout))
-    assert (info.abnormal, info.huntable) == (("crack", "hole"), ("crack", "hole", "any"))
+    assert (info.abnormal(), info.huntable()) == (("crack", "hole"), ("crack", "hole", "any"))
 
 
 def test_class_folders_leave_one_class_out(root: Path) -> None:

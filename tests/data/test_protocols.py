@@ -141,7 +141,7 @@ shares = st.tuples(st.floats(0.1, 0.5), st.floats(0.1, 0.5))
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[Dataset, str, str, int]:
     dataset = draw(datasets())
-    protocol = draw(st.sampled_from(DATASETS[dataset.name].protocols))
+    protocol = draw(st.sampled_from([name for name in DATASETS[dataset.name].protocols if name != "O1"]))
     return dataset, protocol, draw(classes), draw(seeds)
 
 
@@ -226,7 +226,7 @@ def test_the_hash_changes_with_every_input(
     hashes += [
         split(dataset, other, abnormal, seed, None).hash
         for other in DATASETS[dataset.name].protocols
-        if other != protocol
+        if other not in (protocol, "O1")  # O1 has other names for the abnormal classes
     ]
     assert len(set(hashes)) == len(hashes)
 
@@ -252,11 +252,14 @@ def test_split_hashes_never_change() -> None:
 @pytest.mark.parametrize(
     ("protocol", "abnormal", "seed", "validation", "message"),
     [
-        ("M2", "0", 0, None, "protocol 'M2' is not legal for mnist with validation None: use one of M0, M1$"),
-        ("D1", "0", 0, None, "use one of M0, M1$"),
-        ("M0v", "0", 0, None, "use one of M0, M1$"),
-        ("M0", "0", 0, (0.1, 0.2), "use one of M0v, M1v$"),
+        ("M2", "0", 0, None, "protocol 'M2' is not legal for mnist with validation None: use one of M0, M1, O1$"),
+        ("D1", "0", 0, None, "use one of M0, M1, O1$"),
+        ("M0v", "0", 0, None, "use one of M0, M1, O1$"),
+        ("M0", "0", 0, (0.1, 0.2), "use one of M0v, M1v, O1v$"),
         ("M0", "ten", 0, None, "mnist has no class 'ten': use one of 0, 1, 2"),
+        ("M0", "not 1", 0, None, "mnist has no class 'not 1': use one of 0, 1, 2"),
+        ("O1", "1", 0, None, "mnist has no class '1': use one of not 0, not 1, not 2"),
+        ("O1", "not 1", 0, None, "mnist has no samples of the abnormal class 'not 1' under O1|has no test normals"),
         ("M0", "0", -1, None, "split_seed -1 is not legal: use 0 to 4294967295"),
         ("M0", "0", 2**32, None, "split_seed 4294967296 is not legal"),
         ("M0", "8", 0, None, "mnist has no samples of the abnormal class '8' under M0; .*8: 0"),
@@ -303,3 +306,54 @@ def test_fashion_mnist_is_split_as_mnist_is(protocol: str, abnormal: str) -> Non
     found = split(counted, protocol, abnormal, 0, None)
     abnormals = int(found.test_labels.sum())
     assert (len(found.train), len(found.test) - abnormals, abnormals) == FASHION_MNIST_SIDES[protocol]
+
+
+# -- one class is normal ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normal", range(10))
+def test_o1_trains_on_one_class_and_tests_on_the_whole_test_split(normal: int, counted_mnist: Dataset) -> None:
+    found = split(counted_mnist, "O1", f"not {normal}", 0, None)
+    assert np.array_equal(found.train, np.flatnonzero(counted_mnist.labels[:60_000] == normal))
+    assert np.array_equal(np.sort(found.test), np.arange(60_000, 70_000))
+    assert np.array_equal(found.test_labels, counted_mnist.labels[found.test] != normal)
+    abnormals = sum(TEST_COUNTS) - TEST_COUNTS[normal]
+    assert sides(counted_mnist, "O1", f"not {normal}")[:3] == (TRAIN_COUNTS[normal], TEST_COUNTS[normal], abnormals)
+
+
+@pytest.mark.parametrize("normal", range(10))
+def test_o1_on_the_real_mnist_has_the_counts_of_its_classes(normal: int, real_mnist: Dataset) -> None:
+    counts = (TRAIN_COUNTS[normal], TEST_COUNTS[normal], 10_000 - TEST_COUNTS[normal])
+    assert sides(real_mnist, "O1", f"not {normal}")[:3] == counts
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"), [("cifar10", 5_000, 1_000), ("fashion_mnist", 6_000, 1_000)], ids=["cifar10", "fashion"]
+)
+def test_o1_of_balanced_sets(name: str, train: int, test: int) -> None:
+    labels = np.concatenate([np.repeat(np.arange(10), count) for count in (train, test)])
+    parts = ["train"] * (10 * train) + ["test"] * (10 * test)
+    counted = replace(make_dataset(name, labels, parts), classes=DATASETS[name].classes)
+    for title in DATASETS[name].abnormal("O1"):
+        assert sides(counted, "O1", title) == (train, test, 9 * test, 0.9)
+
+
+@given(classes, seeds, shares)
+def test_o1_with_validation_moves_shares_of_both_sides(normal: str, seed: int, validation: tuple[float, float]) -> None:
+    dataset = make_dataset("mnist", np.arange(400) % 10, ["train"] * 200 + ["test"] * 200)
+    whole = split(dataset, "O1", f"not {normal}", seed, None)
+    carved = split(dataset, "O1v", f"not {normal}", seed, validation)
+    kept = np.concatenate([carved.train, carved.test, carved.validation])
+    assert np.array_equal(np.sort(kept), np.sort(np.concatenate([whole.train, whole.test])))
+    assert (carved.validation_labels == 0).sum() == int(validation[0] * len(whole.train))
+    assert carved.validation_labels.sum() == int(validation[1] * whole.test_labels.sum())
+    assert whole.test_labels[~np.isin(whole.test, carved.test)].all(), "test normals stay where they are"
+    assert np.array_equal(whole.train, split(dataset, "O1", f"not {normal}", seed ^ 1, None).train)
+
+
+def test_o1_names_its_classes_after_the_normal_one_in_every_set_that_has_it() -> None:
+    having = {name: info for name, info in DATASETS.items() if "O1" in info.protocols}
+    assert set(having) == {"mnist", "fashion_mnist", "cifar10"}
+    for info in having.values():
+        assert info.abnormal("O1") == info.huntable("O1") == tuple(f"not {name}" for name in info.classes)
+        assert info.abnormal() == info.huntable() == info.classes

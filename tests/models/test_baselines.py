@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import knn, pca
 from models.autoencoder import Autoencoder
 from models.build import build
 from models.defaults import AutoencoderHyperparameters, GANomalyHyperparameters
 from models.detector import Detector
 from models.ganomaly import GANomaly
+from models.references import knn, pca
 
 Floats = npt.NDArray[np.float64]
 

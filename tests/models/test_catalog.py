@@ -205,7 +205,7 @@ def test_an_own_detector_is_known_by_its_class_attributes() -> None:
     assert isinstance(info, DetectorInfo)
     assert info.name == info.implementation == "tests.own_detector:DenoisingAutoencoder"
     assert info.variants == {"plain": Variant(lam=None)}
-    assert info.trains_by_epoch and not info.deterministic and not info.trivial and info.revision == 1
+    assert info.trains_by_epoch and not info.deterministic and not info.reference and info.revision == 1
     assert info.doc == (
         "Autoencoder that learns to remove noise from normal images; its score is the squared error of its output."
     )

@@ -117,6 +117,17 @@ def test_a_mistyped_key_of_the_sweep_finds_those_that_no_study_has() -> None:
     assert "did you mean 'study'" in problem and "studies" in problem
 
 
+def test_all_classes_of_the_one_class_protocol_are_named_after_the_normal_one() -> None:
+    body = {"study": "error_bars", "datasets": ["cifar10", "mnist"], "protocol": "O1", "detectors": ["pca"]}
+    (study,) = resolve({"storage": "./r", "sweep": body}).studies
+    assert study.abnormal[0] == "not airplane" and study.abnormal[-1] == "not 9" and len(study.abnormal) == 20
+    problem = "\n".join(problems_of({"storage": "./r", "sweep": {**body, "abnormal": ["cat"]}}))
+    assert "has unknown class 'cat'" in problem and "not cat" in problem
+    (problem,) = problems_of({"storage": "./r", "sweep": {**body, "protocol": "M1", "datasets": ["mnist"],
+                                                          "abnormal": ["not 3"]}})  # fmt: skip
+    assert "mnist has unknown class 'not 3'" in problem
+
+
 def test_a_named_study_takes_the_keys_of_the_sweep() -> None:
     sweep = resolve({"storage": "./r", "sweep": {"study": "quickstart", "seeds": 2, "abnormal": [5, 6, 7, 8]}})
     assert {study.seeds for study in sweep.studies} == {(0, 1)}

@@ -198,7 +198,7 @@ def _setup(cluster: Aws) -> list[str]:
     return [
         f'done={folder}/.$(sha256sum {CODE}/pyproject.toml | cut -c1-16); test -e "$done" || ('
         f"sudo install -d -o $(id -u) {folder} && cd {CODE} && python3 -m pip install -q --target ~/.uv {UV} && "
-        f'UV_PROJECT_ENVIRONMENT={folder} ~/.uv/bin/uv sync -q --no-dev && touch "$done")'
+        f'UV_PROJECT_ENVIRONMENT={folder} ~/.uv/bin/uv sync -q --no-dev --all-extras && touch "$done")'
     ]
 
 

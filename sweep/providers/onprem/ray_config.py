@@ -136,7 +136,7 @@ def _setup(cluster: OnPrem, folder: str) -> list[str]:
     return [
         f'done={made}/.$(sha256sum {folder}/code/pyproject.toml | cut -c1-16); test -e "$done" || ('
         f"cd {folder}/code && python3 -m pip install -q --target {OURS}/uv {UV} && "
-        f'UV_PROJECT_ENVIRONMENT={made} {OURS}/uv/bin/uv sync -q --no-dev && touch "$done")'
+        f'UV_PROJECT_ENVIRONMENT={made} {OURS}/uv/bin/uv sync -q --no-dev --all-extras && touch "$done")'
     ]
 
 

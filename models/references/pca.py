@@ -64,6 +64,10 @@ class PCA(Detector):
         residual = centred - (centred @ self.basis.T) @ self.basis
         return {"score": residual.square().mean(1).to(torch.float32)}
 
+    def codes(self, batch: Tensor) -> Tensor:
+        """Return the coordinates in the subspace, float64 [B, components]."""
+        return self._center(batch) @ self.basis.T
+
     def reconstruction(self, batch: Tensor) -> Tensor:
         """Return the projection onto the subspace."""
         projected = (self._center(batch) @ self.basis.T) @ self.basis + self.average
