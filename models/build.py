@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from models.catalog import DetectorInfo, load_class
 from models.catalog import detector as find_detector
+from models.catalog import load_class
 from models.components.numerics import PRECISIONS
 from models.detector import Detector
 from models.hyperparameters import PUBLISHED_SIDE, SIZES, resolve_values
+from models.info import DetectorInfo
 
 
 def build(

@@ -35,7 +35,7 @@ class Detector(nn.Module):
         sizes: legal heights and widths of images in pixels; `ANY_SIZE` for a detector that 28 x 28 fits, too.
         Hyperparameters: frozen dataclass; fields of type bool, int, float or str with defaults.
         revision, lam, deterministic: for a user's own detector, the values that built-in detectors have in
-            `models.catalog.DetectorInfo` and `models.catalog.Variant`.  `lam` is lambda, the share of
+            `models.info.DetectorInfo` and `models.info.Variant`.  `lam` is lambda, the share of
             "reconstruction" in the score; None if `components` returns a single "score".
         score_batch: number of images that are scored at once; it does not change scores.  It is smaller for
             detectors that need seconds per image.

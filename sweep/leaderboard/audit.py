@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from models.catalog import DETECTORS, DetectorInfo
+from models.catalog import DETECTORS
+from models.info import DetectorInfo
 from sweep.leaderboard.board import Build, builder
 from sweep.leaderboard.entry import Cell, Entry
 from sweep.leaderboard.rows import Row

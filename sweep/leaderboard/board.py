@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from models.catalog import DETECTORS, DetectorInfo
+from models.catalog import DETECTORS
+from models.info import DetectorInfo
 from sweep.leaderboard.entry import (
     LOWER_IS_BETTER,
     METRICS,

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from models.catalog import DETECTORS, DetectorInfo
+from models.catalog import DETECTORS
+from models.info import DetectorInfo
 from sweep.errors import UserError
 from sweep.leaderboard.board import class_order
 from sweep.leaderboard.entry import NAME

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from models.catalog import DetectorInfo
+from models.info import DetectorInfo
 from sweep.leaderboard.headline import Lead, Unit
 from sweep.leaderboard.judging import NOTHING_JUDGED, Judging, judge_of
 from sweep.leaderboard.papers import claims, printed_value

@@ -9,7 +9,8 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from models.catalog import DETECTORS, DetectorInfo
+from models.catalog import DETECTORS
+from models.info import DetectorInfo
 
 
 class Printed(NamedTuple):

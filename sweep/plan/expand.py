@@ -14,7 +14,7 @@ from typing import Any
 
 from data.catalog import DatasetInfo
 from models import catalog as detectors
-from models.catalog import DetectorInfo
+from models.info import DetectorInfo
 from models.scoring import LAMBDAS
 from sweep.errors import UserError
 from sweep.plan.platform import Platform

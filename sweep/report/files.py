@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from models.catalog import DETECTORS, DetectorInfo
+from models.catalog import DETECTORS
+from models.info import DetectorInfo
 from sweep.console import printable
 from sweep.files import write_atomically
 from sweep.leaderboard import papers

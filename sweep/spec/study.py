@@ -16,7 +16,7 @@ from data import catalog
 from data.catalog import DatasetInfo
 from data.sources.layouts import ANY
 from models import catalog as detectors
-from models.catalog import DetectorInfo
+from models.info import DetectorInfo
 from models.scoring import LAMBDAS
 from sweep.errors import shown, unknown
 from sweep.spec.cluster import MANY, Section

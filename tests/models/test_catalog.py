@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.catalog import DETECTORS, DetectorInfo, UnknownDetector, Variant, detector, load_class, resolve
+from models.catalog import DETECTORS, UnknownDetector, detector, load_class, resolve
 from models.detector import Detector
 from models.hyperparameters import describe, hyperparameter
+from models.info import DetectorInfo, Variant
 from models.scoring import combine
 
 GANOMALY = DETECTORS["ganomaly"]

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from models.build import build
-from models.catalog import DETECTORS, DetectorInfo, detector, resolve
+from models.catalog import DETECTORS, detector, resolve
 from models.components.numerics import PRECISIONS
 from models.detector import Detector
 from models.hyperparameters import ANY_SIZE, CHANNELS
+from models.info import DetectorInfo
 from models.scoring import combine
 from tests.support.random_weights import random_weights
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from models.build import build
-from models.catalog import DETECTORS, DetectorInfo, resolve
+from models.catalog import DETECTORS, resolve
+from models.info import DetectorInfo
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 TRAINED = [
