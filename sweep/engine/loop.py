@@ -108,11 +108,18 @@ class TrialLoop:
             if more:
                 run.check_budget_first()
             while more and not tuner.stop_file.exists():
-                more = run.generation()
+                more = run.generation() or self._has_grown(run)
                 if more:
                     progress.reset(read_status(self.work, self.ledger))
             stopped = tuner.stop_file.exists() and not run.finished  # a finished run had nothing left to stop
         return self._end(run, stopped)
+
+    def _has_grown(self, run: _Run) -> bool:
+        """Return True if the first seeds, which have results now, add trials."""
+        if not (run.finished and self.work.growing) or not read_status(self.work, self.ledger).count("to_run"):
+            return False
+        run.finished = False
+        return True
 
     def _end(self, run: _Run, stopped: bool) -> LoopEnd:
         if run.cause is not None:

@@ -13,7 +13,7 @@ from sweep.leaderboard.headline import Lead, Unit
 from sweep.leaderboard.judging import NOTHING_JUDGED, Judging, judge_of
 from sweep.leaderboard.papers import claims, printed_value
 from sweep.leaderboard.rows import Row
-from sweep.leaderboard.stats import NORMAL_QUANTILE, Paired, interval, logit_interval, logit_range
+from sweep.leaderboard.stats import NORMAL_QUANTILE, Paired, interval, logit_interval, logit_range, stein_interval
 
 METRICS = {"auroc": "AUROC", "ap": "average precision", "fpr95": "FPR at 95 % TPR"}
 LOWER_IS_BETTER = frozenset({"fpr95"})
@@ -103,6 +103,7 @@ class Entry:
         train_seconds: mean over its trials.
         cpu_hours, gpu_hours, usd: sums over its trials; None if nothing is known.
         judging: how its trials were judged.
+        first_seeds: number of first seeds that decided about more; None if the number of seeds was fixed.
     """
 
     study: str
@@ -130,6 +131,7 @@ class Entry:
     gpu_hours: float | None = None
     usd: float | None = None
     judging: Judging = NOTHING_JUDGED
+    first_seeds: int | None = None
 
     @property
     def name(self) -> tuple[str, str, str, str]:
@@ -212,6 +214,7 @@ def make_entry(units: Units, metric: str, chance: Mapping[str, float], catalog: 
         gpu_hours=_sum(known["gpu_hours"]),
         usd=_sum(known["usd"]),
         judging=judging,
+        first_seeds=row["first_seeds"],
     )
 
 
@@ -279,7 +282,14 @@ def class_mean(units: Units, metric: str, chance: Mapping[str, float]) -> Cell:
     rows = [row for of_class in units.values() for row in of_class.values()]
     cell = _ends(Cell(n_planned=len(planned), counted=_mean(counted)), rows)
     means = by_unit([values_by_unit(of_class, metric) for of_class in units.values()])
-    return _spread(cell, means, _step(rows, metric) / len(units), None) if means else cell
+    if not means:
+        return cell
+    found = _spread(cell, means, _step(rows, metric) / len(units), None)
+    first = rows[0]["first_seeds"]
+    if metric != "auroc" or first is None or len(means) < first:
+        return found
+    low, high = stein_interval(means, first)
+    return replace(found, low=low, high=high)
 
 
 def _ends(cell: Cell, rows: Iterable[Row]) -> Cell:

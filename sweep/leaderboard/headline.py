@@ -59,6 +59,7 @@ class ClassMeans:
     Attributes:
         values: class mean of each unit that has every class; a diverged trial counts as chance.
         exact: True if another seed would give the same, as for a deterministic detector.
+        first: number of first seeds that decided how many there are; None if their number was fixed.
         influence: float64 [units, images], influence of each test image of the board on each class mean (see
             `sweep.trial.metrics.influence`); None if the scores are not known, or the metric is not AUROC.
     """
@@ -66,6 +67,17 @@ class ClassMeans:
     values: Mapping[Unit, float]
     exact: bool
     influence: npt.NDArray[np.float64] | None
+    first: int | None = None
+
+    @property
+    def seeds(self) -> tuple[float, int]:
+        """Variance of the mean from the seeds, and its degrees of freedom, (0, 0) for a single seed.
+
+        If the first seeds decided about more, their variance counts, because the decision depends on it (Stein 1945).
+        """
+        found = list(self.values.values())
+        decisive = found[: self.first]
+        return (variance(decisive) / len(found), len(decisive) - 1) if len(decisive) > 1 else (0.0, 0)
 
     @property
     def standard_error(self) -> float | None:
@@ -119,10 +131,11 @@ def read_class_means(
     """
     units = [unit for unit in classes[0] if all(unit in of_class for of_class in classes)]
     values = {unit: fmean([of_class[unit] for of_class in classes]) for unit in units}
+    first = next((row["first_seeds"] for of_class in rows for row in of_class.values()), None)
     if scores is None:
-        return ClassMeans(values, exact, None)
+        return ClassMeans(values, exact, None, first)
     wanted = [(number, of_class[unit]) for number, unit in enumerate(units) for of_class in rows]
-    return ClassMeans(values, exact, _influences(wanted, len(units), len(rows), images, scores))
+    return ClassMeans(values, exact, _influences(wanted, len(units), len(rows), images, scores), first)
 
 
 def _influences(
@@ -189,16 +202,15 @@ def _independent(first: ClassMeans, second: ClassMeans) -> Parts | None:
         return None
     if first.exact and second.exact and not known:
         return None  # nothing that varies is known
-    sides = [list(line.values.values()) for line in (first, second)]
-    variances = [variance(values) / len(values) if len(values) > 1 else 0.0 for values in sides]
-    seeds = sum(variances)
-    shares = [(v / seeds) ** 2 / (len(s) - 1) for v, s in zip(variances, sides, strict=True) if v]  # v**2 may be 0
+    parts = [line.seeds for line in (first, second)]
+    seeds = sum(part for part, _ in parts)
+    shares = [(part / seeds) ** 2 / count for part, count in parts if part]  # the square of a part may be 0
     degrees = 1.0 / sum(shares) if shares else 1.0
     test = 0.0
     if first.influence is not None and second.influence is not None:
         a, b = _widened(first.influence, second.influence)
         test = _between(a) + _between(b) - 2.0 * float(a.mean(axis=0) @ b.mean(axis=0))
-    return fmean(sides[0]) - fmean(sides[1]), seeds, degrees, max(0.0, test)
+    return fmean(first.values.values()) - fmean(second.values.values()), seeds, degrees, max(0.0, test)
 
 
 def _paired(first: ClassMeans, second: ClassMeans) -> Parts | None:
@@ -219,8 +231,9 @@ def _paired(first: ClassMeans, second: ClassMeans) -> Parts | None:
         a, b = _widened(first.influence, second.influence)
         both = zip(*where, strict=True)
         test = _between(np.stack([a[of_a].mean(axis=0) - b[of_b].mean(axis=0) for of_a, of_b in both]))
-    seeds = variance(differences) / len(splits)
-    return fmean(differences), seeds, len(splits) - 1.0, max(0.0, test)
+    decisive = differences[: max((line.first for line in (first, second) if line.first is not None), default=None)]
+    seeds = variance(decisive) / len(splits)
+    return fmean(differences), seeds, len(decisive) - 1.0, max(0.0, test)
 
 
 def _between(influence: npt.NDArray[np.float64]) -> float:

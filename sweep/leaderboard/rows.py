@@ -47,13 +47,14 @@ COLUMNS: dict[str, type[str | int | float | bool]] = {
     "dirty": bool, "fingerprint": str, "split_hash": str,
     "kind": str, "setting": str, "axis": str, "centre": bool, "objective": str, "lam": float,
     "auroc_se": float, "parameters": int, "seconds": float, "cpu_hours": float, "gpu_hours": float, "usd": float,
-    "hardware": str, "copies": int, "stop_on": str, "reduced_budget": str,
+    "hardware": str, "copies": int, "stop_on": str, "reduced_budget": str, "first_seeds": int,
 }  # fmt: skip
 """Columns of every row and their types, in the order of results.parquet; `hp_<name>` columns follow.
 
 `copies` is the number of test samples whose image is also a training image, pixel for pixel; `stop_on` is what ends a
 training with early stopping, None without validation; `reduced_budget` is text such as "2 of 15 epochs" for a published
-detector that trains for fewer epochs, else None."""
+detector that trains for fewer epochs, else None; `first_seeds` is the number of first seeds that decided about more,
+None if the number of seeds was fixed."""
 
 
 def build_rows(
@@ -157,7 +158,7 @@ def _common(
         "protocol": trial.protocol, "abnormal": trial.abnormal, "split_seed": trial.split_seed,
         "seed": trial.seed, "numerics": str(spec.numerics), "device": spec.device,
         "kind": trial.kind, "setting": trial.setting, "axis": trial.axis, "centre": trial.centre,
-        "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
+        "first_seeds": trial.first_seeds, "objective": trial.objective, "lam": trial.lam, "attempts": len(attempts),
         "stop_on": None if spec.validation is None else spec.validation.stop_on,
         "reduced_budget": reduced_budget(spec.detector, spec.variant, spec.dataset, spec.hyperparameters) or None,
     }  # fmt: skip

@@ -220,6 +220,22 @@ def logit_interval(values: Sequence[float], step: float) -> tuple[float, float]:
     return float(expit(mean - half_width)), float(expit(mean + half_width))
 
 
+def stein_interval(values: Sequence[float], first: int) -> tuple[float, float]:
+    """Return the 95 % interval of a mean whose number of values was decided by the first ones (Stein 1945).
+
+    It keeps the standard deviation and the degrees of freedom of the first values, so that it covers at least 95 %
+    whatever the decision was.
+
+    Args:
+        values: numbers in [0, 1], in the order of their seeds.
+        first: number of values that decided, two or more.
+    """
+    sd = interval(values[:first]).sd or 0.0
+    half_width = _t_quantile(first - 1) * sd / math.sqrt(len(values))
+    mean = interval(values).mean
+    return max(0.0, mean - half_width), min(1.0, mean + half_width)
+
+
 def logit_range(value: float, error: float) -> tuple[float, float]:
     """Return the 95 % interval of a value in [0, 1] with a known standard error, computed on the logit scale."""
     from scipy.special import expit, logit

@@ -20,6 +20,7 @@ from sweep.errors import UserError
 from sweep.plan.platform import Platform
 from sweep.plan.search import SearchSpec, holds
 from sweep.spec.study import LAMBDA, Study, settings
+from sweep.spec.study_sections import MoreSeeds
 from sweep.spec.sweep import Sweep
 from sweep.spec.trial import Numerics, Scalar, Timing, TrialSpec, Validation
 from sweep.store.records import KEY_LENGTH, canonical_json
@@ -44,6 +45,7 @@ class Planned:
         objective: for a search: "transfer", or "labelled" for supervised choices.
         axis, value: for a grid: the varied hyperparameter, and its value.
         centre: for a grid: True if the value is also the study's value while another axis is varied.
+        first_seeds: number of first seeds that decide about more; None if the number of seeds is fixed.
         reported: False for candidates of a search, which no leaderboard shows.  Trials of a runtime study are
             reported in their own table.
     """
@@ -64,6 +66,7 @@ class Planned:
     axis: str | None = None
     value: Scalar | None = None
     centre: bool = False
+    first_seeds: int | None = None
     reported: bool = True
 
     @property
@@ -115,12 +118,33 @@ class PlannedSearch:
 
 
 @dataclass(frozen=True)
+class Growing:
+    """One line whose first seeds decide how many more it gets.
+
+    Attributes:
+        first: trials of the first seeds.
+        further: trials of all seeds that may follow, by seed.
+        rule: decides how many of them follow.
+    """
+
+    first: tuple[Planned, ...]
+    further: tuple[Planned, ...]
+    rule: MoreSeeds
+
+    @property
+    def name(self) -> tuple[str, ...]:
+        """Cell without the class."""
+        return self.first[0].cell[:-1]
+
+
+@dataclass(frozen=True)
 class Work:
-    """All trials and searches of a sweep on a platform, and its datasets by name."""
+    """All trials and searches of a sweep on a platform, its datasets by name, and lines that may get more trials."""
 
     fixed: tuple[Planned, ...]
     searches: tuple[PlannedSearch, ...]
     datasets: Mapping[str, DatasetInfo]
+    growing: tuple[Growing, ...] = ()
 
 
 def expand(sweep: Sweep, platform: Platform, most: int = MOST_TRIALS) -> Work:
@@ -136,6 +160,7 @@ def expand(sweep: Sweep, platform: Platform, most: int = MOST_TRIALS) -> Work:
     """
     fixed: list[Planned] = []
     searches: list[PlannedSearch] = []
+    growing: list[Growing] = []
 
     def count() -> None:
         if len(fixed) + sum(len(search.tuning) + len(search.reports) for search in searches) > most:
@@ -162,8 +187,9 @@ def expand(sweep: Sweep, platform: Platform, most: int = MOST_TRIALS) -> Work:
                         add(_runtime(base))
                     else:
                         add(base.trials())
+                        growing += base.growing()
                     count()
-    return Work(tuple(fixed), tuple(searches), datasets)
+    return Work(tuple(fixed), tuple(searches), datasets, tuple(growing))
 
 
 def union(works: Iterable[Work]) -> Work:
@@ -171,11 +197,13 @@ def union(works: Iterable[Work]) -> Work:
     fixed: dict[tuple[object, ...], Planned] = {}
     searches: dict[str, PlannedSearch] = {}
     datasets: dict[str, DatasetInfo] = {}
+    growing: dict[tuple[str, ...], Growing] = {}
     for work in works:
         fixed |= {(*planned.cell, planned.key): planned for planned in work.fixed}
         searches |= {search.spec.id: search for search in work.searches}
         datasets |= work.datasets
-    return Work(tuple(fixed.values()), tuple(searches.values()), datasets)
+        growing |= {line.name: line for line in work.growing}
+    return Work(tuple(fixed.values()), tuple(searches.values()), datasets, tuple(growing.values()))
 
 
 @dataclass(frozen=True)
@@ -193,10 +221,27 @@ class _Base:
         """Return the trials over the study's classes and seeds; `given` overrides hyperparameters."""
         hyperparameters, lam = self.settings(given)
         return [
-            self.planned(hyperparameters, lam, abnormal, seed, **fields)
+            self.planned(hyperparameters, lam, abnormal, seed, first_seeds=self.first_seeds, **fields)
             for seed in self.seeds()
             for abnormal in self.classes()
         ]
+
+    @property
+    def first_seeds(self) -> int | None:
+        return None if self.study.more_seeds is None or len(self.seeds()) < 2 else len(self.seeds())
+
+    def growing(self) -> list[Growing]:
+        """Return the line, if its first seeds decide about more; a deterministic detector needs no more."""
+        rule, first = self.study.more_seeds, tuple(self.trials())
+        if rule is None or self.first_seeds is None or not first:
+            return []
+        hyperparameters, lam = self.settings()
+        further = (
+            self.planned(hyperparameters, lam, abnormal, seed, first_seeds=self.first_seeds)
+            for seed in range(self.first_seeds, rule.most)
+            for abnormal in self.classes()
+        )
+        return [Growing(first, tuple(further), rule)]
 
     def settings(self, given: Mapping[str, Any] | None = None) -> tuple[dict[str, Scalar], float | None]:
         here = self.info.variant(self.variant).on.get(self.dataset.name, {})

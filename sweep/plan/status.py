@@ -8,6 +8,7 @@ from typing import Any
 
 from sweep.plan.cost import Cost, sample_cost
 from sweep.plan.expand import Planned, PlannedSearch, Work
+from sweep.plan.more_seeds import grow, may_come
 from sweep.plan.search import Search, values_of
 from sweep.spec.trial import older_keys, other_arithmetic_keys
 from sweep.store.attempts import has_failed
@@ -60,6 +61,7 @@ class SweepStatus:
         searches: each search and its present state.
         damaged: what is wrong with each damaged result that was read, and the fix, by key.  `report` reads all.
         leftovers: keys of finished trials whose resume state was not deleted.
+        may_come: number of trials that the first seeds may still add.
     """
 
     lines: tuple[StatusRow, ...]
@@ -69,6 +71,7 @@ class SweepStatus:
     searches: tuple[tuple[PlannedSearch, Search], ...] = field(default=())
     damaged: Mapping[str, Damaged] = field(default_factory=dict)
     leftovers: frozenset[str] = frozenset()
+    may_come: int = 0
 
     def count(self, name: str) -> int:
         """Return the sum of one number over all rows."""
@@ -89,6 +92,7 @@ class SweepStatus:
         """Return what `plan --json` prints."""
         return {
             **{name: self.count(name) for name in COUNTS},
+            "may_come": self.may_come,
             "seconds": self.seconds_left(slots),
             "slots": slots,
             "detectors": sorted({line.detector for line in self.lines}),
@@ -103,6 +107,8 @@ def read_status(work: Work, ledger: Ledger) -> SweepStatus:
     Only a sample of the results of fixed trials is read; for the others it is enough that a result exists.
     """
     index = ledger.index()
+    more = may_come(work, index.finished)
+    work = grow(work, ledger, index.finished)
     searches = [(planned, _search(planned, ledger)) for planned in work.searches]
     candidates = {s.spec.id: list(_instances(s, search)) for s, search in searches}
     asked = [p for found in candidates.values() for _, _, p in found]
@@ -127,7 +133,7 @@ def read_status(work: Work, ledger: Ledger) -> SweepStatus:
         counter.search(planned, search, candidates[planned.spec.id])
     lines = tuple(counter.lines.values())
     leftovers = frozenset(index.finished & index.states & {p.key for p in (*known, *reports)})
-    return SweepStatus(lines, (*known, *reports), counter.finished, attempts, tuple(searches), damaged, leftovers)
+    return SweepStatus(lines, (*known, *reports), counter.finished, attempts, tuple(searches), damaged, leftovers, more)
 
 
 def reported_trials(status: SweepStatus) -> Iterator[Planned]:

@@ -57,6 +57,10 @@ def table(
         )
     if status.damaged:
         parts += [Text(line, style="red") for line in damage_lines(status.damaged.values())]
+    if status.may_come:
+        parts.append(
+            Text(f"up to {status.may_come:,} more trials: the first seeds decide how many, and plan says so then")
+        )
     if unreached:
         parts.append(Text(f"counted as if nothing were done: {unreached}", style="yellow"))
     if machines:

@@ -129,6 +129,11 @@ def explain_intervals(lines: Sequence[Entry], metric: str) -> Iterator[str]:
             f"[low, high]: 95 % t-interval over {counts} on the logit scale; the class mean is averaged over classes "
             "within each seed first."
         )
+    if any(line.first_seeds is not None for line in lines):
+        yield (
+            "The first seeds of a line decided how many more it got.  Its class mean has Stein's interval, which keeps "
+            "their spread and degrees of freedom."
+        )
     if any(line.exact for line in lines):
         what = "[low, high] is DeLong's 95 % interval for the finite test set" if metric == "auroc" else "no interval"
         yield f"A deterministic detector (knn, pca, ...) has no seeds: {what}."

@@ -31,7 +31,8 @@ PLANNED = ("study", "detector", "variant", "setting", "dataset", "protocol", "ab
 LATER_COLUMNS = frozenset({
     "low", "high", "least", "most", "n_normal", "n_abnormal", "ranked", "leader_ahead", "leader_ahead_low",
     "leader_ahead_high", "leader_ahead_p_holm", "se_seeds", "se_test_set", "classes_ahead", "classes_half_width",
-    "classes_effect", "classes_p", "classes_p_holm", "classes_p_signed_rank", "copies", "stop_on", "reduced_budget",
+    "classes_effect", "classes_p", "classes_p_holm", "classes_p_signed_rank", "copies", "stop_on",
+    "reduced_budget", "first_seeds",
 })  # fmt: skip
 """Columns of results.parquet and leaderboard.csv that came after the first bundles, which may lack them."""
 # Trials above which a packed spec is not planned: so many are missing in any case, and planning takes minutes.

@@ -14,7 +14,8 @@ from data.sources.layouts import LAYOUTS
 from models import catalog as detectors
 from sweep.spec.cluster import PROVIDERS
 from sweep.spec.named_studies import named_studies
-from sweep.spec.study import Fractions, Range, Study
+from sweep.spec.study import Study
+from sweep.spec.study_sections import Fractions, MoreSeeds, Range
 from sweep.spec.sweep import Budget, Data, TrialOptions
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -43,6 +44,7 @@ def text() -> str:
         "sweep.studies[]: settings to vary, and seeds to average over",
         *_keys(Study, ""),
         *_keys(Fractions, "validation"),
+        *_keys(MoreSeeds, "more_seeds"),
         *_keys(Range, "space.NAME"),
         "",
         "hyperparameters.DETECTOR, or hyperparameters.all: training hyperparameters, and lambda for the score",

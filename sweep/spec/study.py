@@ -20,11 +20,11 @@ from models.info import DetectorInfo
 from models.scoring import LAMBDAS
 from sweep.errors import shown, unknown
 from sweep.spec.cluster import MANY, Section
-from sweep.spec.trial import EVALUATIONS, Scalar, Validation
+from sweep.spec.study_sections import FIRST_TUNING_SEED, Fractions, MoreSeeds, Range
+from sweep.spec.trial import EVALUATIONS, Scalar
 
 TRANSFER_CLASSES = 4  # fewest abnormal classes at which objective auto tunes on one half and reports the other
 SEEDS = 2**32  # numpy takes no greater seed
-FIRST_TUNING_SEED = 1000  # first training seed of searches; seeds of reported trials are below it
 Kind = Literal["error_bars", "search", "grid", "runtime"]
 ONLY = {  # keys that belong to one kind of study only
     "search": ("space", "candidates", "parallel", "tuning_seeds", "objective", "per"),
@@ -33,38 +33,6 @@ ONLY = {  # keys that belong to one kind of study only
 FEWEST_REPETITIONS = 3  # fewer times have no quartiles
 LAMBDA = "lambda"
 DEFAULT_SPACE = ("nz", "w_adv", "w_con", "w_enc", "w_lat", LAMBDA)  # the papers vary these; lambda is the score's
-
-
-class Fractions(Section):
-    """Shares that are held out for validation, and what ends a training there."""
-
-    normal: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="share of the training normals")
-    abnormal: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of the abnormals of the test set")
-    stop_on: Literal["auroc", "loss"] = Field(
-        "auroc",
-        description="what ends a training with early_stopping: auroc: a lower validation AUROC, which takes labels of "
-        "the abnormal class; loss: a higher reconstruction loss of the validation normals, which takes none",
-    )
-
-    def frozen(self) -> Validation:
-        """Return the shares in the form that a trial's spec contains."""
-        return Validation(normal=self.normal, abnormal=self.abnormal, stop_on=self.stop_on)
-
-
-class Range(Section):
-    """Values that a search may try for one hyperparameter: a range, or choices."""
-
-    low: float | None = Field(None, description="smallest value")
-    high: float | None = Field(None, description="largest value")
-    log: bool = Field(False, description="draw the logarithm uniformly")
-    choices: tuple[bool | int | float | str, ...] = Field((), description="the only values")
-
-    @model_validator(mode="after")
-    def _is_a_range_or_choices(self) -> Range:
-        bounded = self.low is not None and self.high is not None and self.low < self.high
-        if bounded == bool(self.choices) or (self.log and not (self.low or 0) > 0):
-            raise ValueError("must be {low: 1, high: 9}, also with log: true if low is above 0, or {choices: [...]}")
-        return self
 
 
 class Study(Section):
@@ -100,7 +68,12 @@ class Study(Section):
         {}, description="values by detector, or under `all` for every detector that has the key; also lambda"
     )
     seeds: tuple[Annotated[int, Field(ge=0, lt=FIRST_TUNING_SEED)], ...] = Field(
-        (0, 1, 2), description="training seeds: a count, or a list"
+        (0, 1, 2),
+        description="training seeds: a count, or a list; or {first: 3, width: 0.02, most: 20}, where the first ones "
+        "decide how many more a line gets, see more_seeds",
+    )
+    more_seeds: MoreSeeds | None = Field(
+        None, description="error_bars: rule for further seeds; written as seeds: {first: 3, width: 0.02, most: 20}"
     )
     split_seed: Annotated[int, Field(ge=0, lt=SEEDS)] | Literal["follow"] = Field(
         0, description="seed of the split; follow: the same as the training seed"
@@ -134,6 +107,16 @@ class Study(Section):
     repetitions: Annotated[int, Field(ge=FEWEST_REPETITIONS, le=MANY)] = Field(
         100, description="runtime: timed batches of each size, after a tenth as many untimed ones"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_and_more_seeds(cls, value: Any) -> Any:
+        """Read `seeds: {first: 3, width: 0.02}` as the first seeds and a rule for more."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("seeds"), Mapping):
+            return value
+        rule = dict(value["seeds"])
+        first = rule.pop("first", 3)
+        return {**value, "seeds": first, "more_seeds": rule}
 
     @field_validator("seeds", "tuning_seeds", mode="before")
     @classmethod
@@ -276,6 +259,8 @@ class Study(Section):
             problems += [f"{key}: only a study of kind {kind} has this key" for key in given]
         if self.kind == "runtime":
             problems += self._runtime_problems()
+        if self.more_seeds is not None:
+            problems += self.more_seeds.problems(self.kind, self.seeds)
         if self.kind == "search":
             if any(self.space_of(detectors.detector(d)) for d in self.detectors):
                 problems += self._lambda_problems()

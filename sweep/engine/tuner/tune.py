@@ -25,6 +25,7 @@ from sweep.engine.tuner.stop_flag import announce
 from sweep.engine.tuner_job import TunerJob
 from sweep.plan.cost import sample_cost
 from sweep.plan.expand import Planned, expand
+from sweep.plan.more_seeds import grow
 from sweep.plan.platform import Platform
 from sweep.spec.sweep import Sweep
 from sweep.store import open_store
@@ -69,6 +70,7 @@ def _resume(tuner_job: TunerJob, sweep: Sweep, ledger: Ledger, emit: Emit) -> tu
     """Make the queue from the plan and the state of the ledger."""
     work = expand(sweep, tuner_job.resolved_platform())
     index = ledger.index()
+    work = grow(work, ledger, index.finished)
     tried = ledger.attempts(index, index.attempts.keys() - index.finished)
     jobs = Jobs(tuner_job, sweep, tried)
     queue = Queue(
