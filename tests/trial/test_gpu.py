@@ -18,7 +18,8 @@ from models.detector import Detector
 from sweep.spec.trial import TrialSpec
 from sweep.trial.device import device_of
 from tests.conftest import unavailable
-from tests.models.test_detector_contract import CASES, Case, blobs, parts_of, state_bits, through_a_file
+from tests.models.test_detector_contract import parts_of, state_bits, through_a_file
+from tests.support.detector_cases import CASES, Case, blobs
 
 STEPPING = [case[:2] for case in CASES if detector(case[0]).trains_by_epoch and case[2] == "float32"]
 
