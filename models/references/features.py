@@ -21,6 +21,7 @@ from models.components import efficientnet_lite
 from models.components.efficientnet_lite import EfficientNetLite0
 from models.defaults import FeatureHyperparameters, PCAHyperparameters
 from models.detector import Detector
+from models.hyperparameters import ANY_SIZE
 from models.references.pca import PCA
 
 REVISION = 1  # must be raised whenever the features of an image change
@@ -112,6 +113,7 @@ class FeatureReference(Detector):
     """
 
     Hyperparameters: ClassVar[type[Any]] = FeatureHyperparameters
+    sizes = ANY_SIZE
     extract: Callable[[Tensor], Tensor] | None
 
     def __init__(self, channels: int, size: int, hyperparameters: Any, variant: str = "pca", dataset: str = "") -> None:

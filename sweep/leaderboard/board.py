@@ -23,7 +23,7 @@ from sweep.leaderboard.entry import (
     chance_by_class,
     class_mean,
     first_row,
-    is_trivial,
+    is_reference,
     make_entry,
     values_by_unit,
     with_test_error,
@@ -111,7 +111,7 @@ def build(
         selection: "last", "val" or "oracle".
         evaluation: "clean", "legacy_ordered" or "legacy_shuffled".
         metric: "auroc", "ap" or "fpr95".
-        catalog: detectors by name; determines which are trivial, which are deterministic, and which variant is the
+        catalog: detectors by name; determines which are references, which are deterministic, and which variant is the
             default.
         scores: reads per-sample scores, for the error of the finite test set; None if there are none.
 
@@ -154,11 +154,11 @@ def _board(
     chance = chance_by_class(rows, metric)
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     configurations = _configurations(rows)
-    trivial = [units for units in configurations if is_trivial(first_row(units), catalog)]
+    references = [units for units in configurations if is_reference(first_row(units), catalog)]
     lines = []
     for units in configurations:
         line = make_entry(units, metric, chance, catalog)
-        lines.append(line if line.trivial else replace(line, gap=_gap(units, trivial, metric, chance, sign)))
+        lines.append(line if line.reference else replace(line, gap=_gap(units, references, metric, chance, sign)))
     lines.sort(key=lambda line: _standing(line, sign))
     shown = _mark_best([line for line in lines if line.axis is None], classes, sign)
     grids = _grids([line for line in lines if line.axis is not None], configurations)
@@ -193,12 +193,12 @@ def _configurations(rows: list[Row]) -> list[Units]:
     ]
 
 
-def _gap(units: Units, trivial: list[Units], metric: str, chance: Mapping[str, float], sign: float) -> float | None:
-    """Return how far this configuration is above the best trivial one, over the classes of this one."""
+def _gap(units: Units, references: list[Units], metric: str, chance: Mapping[str, float], sign: float) -> float | None:
+    """Return how far this configuration is above the best reference, over the classes of this one."""
     own = class_mean(units, metric, chance).counted
     rivals = [
         class_mean({abnormal: rival[abnormal] for abnormal in units}, metric, chance).counted
-        for rival in trivial
+        for rival in references
         if first_row(rival)["axis"] is None and set(units) <= set(rival)
     ]
     means = [sign * mean for mean in rivals if mean is not None]
@@ -278,7 +278,7 @@ class _Tests:
         found = {line.name: line for line in lines}
         reference = None
         for number, group in enumerate(groups(lines)):
-            ends = [next((line for line in group if is_reference(line) == wanted), None) for wanted in (False, True)]
+            ends = [next((line for line in group if is_untrained(line) == wanted), None) for wanted in (False, True)]
             kept: set[tuple[str, ...]] = {line.name for line in ends if line is not None}
             means: dict[tuple[str, ...], ClassMeans] = {}
             compared = list(self._against(group[0], group, means, kept))
@@ -325,9 +325,9 @@ class _Tests:
                 yield whole
 
 
-def is_reference(line: Entry) -> bool:
+def is_untrained(line: Entry) -> bool:
     """Return True if nothing of a configuration is trained."""
-    return line.trivial or line.variant == UNTRAINED
+    return line.reference or line.variant == UNTRAINED
 
 
 def _over_classes(group: Sequence[Entry]) -> Iterator[Entry]:

@@ -84,7 +84,7 @@ class Entry:
         axis, value: axis and value of a grid, otherwise None.
         hyperparameters: those of its first trial, lambda among them.
         supervised: True if labels of the reported class chose its hyperparameters, its epoch or when it stopped.
-        trivial: True if the detector learns next to nothing.
+        reference: True if the detector trains no network.
         cells: by abnormal class, those that were planned.
         mean: averaged over classes within each seed, then over the seeds in which every class has a value.
             Averaging within a seed first keeps in the interval the error that classes share.
@@ -92,8 +92,8 @@ class Entry:
             classes has a value.  Ranked configurations are compared if they have the same classes.
         exact: True if another seed would give the same, because the detector is deterministic.
         contender: True if it cannot be told from the best configuration with the same classes, which is one too.
-        gap: class mean, divergence counting as chance, minus that of the best trivial detector over
-            the same classes; None for trivial detectors.
+        gap: class mean, divergence counting as chance, minus that of the best reference over
+            the same classes; None for references.
         behind: lead of the best configuration with the same classes over this one; for a grid's configuration, of
             the default.  None for that one, and without a test.
         p_holm: p-value of that comparison, adjusted for the number of configurations.
@@ -113,7 +113,7 @@ class Entry:
     axis: str | None
     value: Any
     supervised: bool
-    trivial: bool
+    reference: bool
     cells: Mapping[str, Cell]
     mean: Cell
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
@@ -144,7 +144,7 @@ def first_row(units: Units) -> Row:
     return next(iter(next(iter(units.values())).values()))
 
 
-def is_trivial(row: Row, catalog: Mapping[str, DetectorInfo]) -> bool:
+def is_reference(row: Row, catalog: Mapping[str, DetectorInfo]) -> bool:
     """Return True if the detector of a row learns next to nothing."""
     return row["detector"] in catalog and catalog[row["detector"]].reference
 
@@ -197,7 +197,7 @@ def make_entry(units: Units, metric: str, chance: Mapping[str, float], catalog: 
         axis=row["axis"],
         value=row["lam"] if row["axis"] == "lambda" else row.get(f"hp_{row['axis']}"),
         supervised=bool(judging.labels),
-        trivial=is_trivial(row, catalog),
+        reference=is_reference(row, catalog),
         cells=cells,
         mean=replace(
             class_mean(units, metric, chance),

@@ -61,7 +61,7 @@ def _board_sheet(leaderboard: Leaderboard, board: Board) -> Sheet:
     if any(line.mean.diverged for line in lines):
         extra["diverged = chance"] = [SheetCell(decimal(line.mean.counted), line.mean.best) for line in lines]
     if any(line.gap is not None for line in lines):
-        extra["gap"] = [SheetCell("" if line.trivial else decimal(line.gap, "+.3f")) for line in lines]
+        extra["gap"] = [SheetCell("" if line.reference else decimal(line.gap, "+.3f")) for line in lines]
     if any(line.parameters is not None for line in lines):
         extra["parameters"] = [SheetCell("-" if n.parameters is None else f"{n.parameters:,}") for n in lines]
     if any(line.train_seconds is not None for line in lines):
@@ -98,7 +98,7 @@ def _section(line: Entry, whole: bool) -> str:
         return INCOMPLETE
     if not whole:
         return FEWER_CLASSES
-    return NO_TRAINING if line.trivial else ""
+    return NO_TRAINING if line.reference else ""
 
 
 def missing_trials(line: Entry) -> tuple[int, int]:

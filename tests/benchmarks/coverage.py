@@ -4,8 +4,8 @@
 
 Two lines of 4 classes with 50 test images each: seeds that all classes share, images that both lines share.  In half
 of the runs both lines are equally good, in the other half one is better.  The last lines are about single cells: the
-t-interval on the logit scale over seeds, for AUROCs with a beta distribution.  Standard errors of the percentages are
-about 0.5 for n = 2000.
+t-interval on the logit scale over seeds, for AUROCs with a beta distribution; and about seeds whose number the first
+ones decide.  Standard errors of the percentages are about 0.5 for n = 2000.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dataclasses import replace
 import numpy as np
 
 from sweep.leaderboard.headline import compare_lines
-from sweep.leaderboard.stats import interval, logit_interval
+from sweep.leaderboard.stats import interval, logit_interval, stein_interval
+from sweep.plan.more_seeds import seeds_needed, t_quantile
+from sweep.spec.study_sections import MoreSeeds
 from tests.benchmarks.measure import arguments, header
 from tests.support.simulated_lines import Line, draw_pair
 
@@ -39,6 +41,12 @@ def main() -> None:
     for mean, spread in [(0.7, 0.05), (0.7, 0.2), (0.9, 0.05), (0.95, 0.03)]:
         for seeds in (3, 5, 10):
             print(f"| {seeds} | {mean} | {spread} | {_cells(mean, spread, seeds, 5 * options.n)} |", flush=True)
+    print(
+        "\n| first seeds | spread | mean seeds | covers | fixed seeds for the same width |\n|---:|---:|---:|---:|---:|"
+    )
+    for count in (3, 5):
+        for spread in (0.005, 0.01, 0.02, 0.05, 0.1):
+            print(f"| {count} | {spread} | {_growing(spread, count, 5 * options.n)} |", flush=True)
 
 
 def _equal(line: Line, seeds: int) -> Line:
@@ -66,6 +74,19 @@ def _cells(mean: float, spread: float, seeds: int, runs: int) -> str:
     covers = [np.mean([low <= mean <= high for low, high in found]) for found in (logit, ends)]
     outside = np.mean([low < 0.0 or high > 1.0 for low, high in ends])
     return f"{covers[0]:.1%} | {covers[1]:.1%} | {outside:.1%}"
+
+
+def _growing(spread: float, first: int, runs: int) -> str:
+    """Let the first seeds decide for a half-width of 0.02, with at most 1,000 seeds."""
+    rule, random, held, counts = MoreSeeds(width=0.02, most=1000), np.random.default_rng(0), 0, []
+    for _ in range(runs):
+        values = random.normal(0.5, spread, 1000).tolist()
+        needed = seeds_needed(values[:first], rule)
+        low, high = stein_interval(values[:needed], first)
+        held += low <= 0.5 <= high
+        counts.append(needed)
+    fixed = next(n for n in range(2, 1000) if t_quantile(n - 1) * spread / np.sqrt(n) <= rule.width)
+    return f"{np.mean(counts):.1f} | {held / runs:.1%} | {fixed}"
 
 
 if __name__ == "__main__":

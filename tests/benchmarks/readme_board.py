@@ -58,17 +58,17 @@ def differences(page: str, board: Board) -> Iterator[str]:
             expected = [(name, line.cells[name].mean) for name in columns]
         else:
             names.append(label)
-            expected = [("class mean", line.mean.mean), *([] if line.trivial else [("gap", line.gap)])]
+            expected = [("class mean", line.mean.mean), *([] if line.reference else [("gap", line.gap)])]
         yield from _compare(label, line, numbers, expected)
     if not names:
         yield f"the page has no board that begins with {BEGIN!r}"
-    ordered = sorted(labels, key=lambda name: labels[name].trivial)
+    ordered = sorted(labels, key=lambda name: labels[name].reference)
     if names != [name for name in ordered if name in names]:
         yield f"order of the lines: {', '.join(ordered)}"
     if SENTENCE not in page:
         yield f"the page does not say {SENTENCE!r}"
-    above = [label for label, line in labels.items() if not line.trivial and (line.gap is None or line.gap >= 0)]
-    best = next(line for line in board.lines if line.trivial)
+    above = [label for label, line in labels.items() if not line.reference and (line.gap is None or line.gap >= 0)]
+    best = next(line for line in board.lines if line.reference)
     if above or best.detector != "knn":
         yield f"{SENTENCE!r} is wrong: best without training is {best.detector}, and above it {', '.join(above)}"
 

@@ -177,7 +177,7 @@ def test_lines_are_sorted_best_first_and_the_best_of_each_column_is_marked() -> 
     assert [entry.mean.best for entry in found.lines] == [True, False, False]
     assert [entry.cells["0"].best for entry in found.lines] == [False, True, True]
     assert [entry.cells["1"].best for entry in found.lines] == [True, False, False]
-    assert [entry.trivial for entry in found.lines] == [False, True, True]
+    assert [entry.reference for entry in found.lines] == [False, True, True]
 
 
 def test_where_lower_is_better_the_lowest_wins_and_gaps_below_zero_are_gains() -> None:

@@ -18,7 +18,7 @@ from models.components.numerics import PRECISIONS
 from models.detector import Detector
 from models.hyperparameters import ANY_SIZE, CHANNELS
 from models.scoring import combine
-from tests.support.detector_cases import BLIND, CASES, SMALL, UNLEARNED, Case, small
+from tests.support.detector_cases import BLIND, CASES, UNLEARNED, Case, small
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -289,7 +289,7 @@ class TestDetectorContract:
     @pytest.mark.parametrize("size", ANY_SIZE[:4])
     def test_images_of_a_size_are_scored_if_the_catalog_says_so_and_else_refused(self, case: Case, size: int) -> None:
         problem = case.info.size_problem(case.variant, size)
-        values = resolve(case.info, case.variant, SMALL.get(case.name, {}))
+        values = resolve(case.info, case.variant, small(case.name))
         arguments: dict[str, Any] = {"channels": 1, "size": size, "hyperparameters": values, "variant": case.variant}
         if problem:
             with pytest.raises(ValueError, match=r"data\.size") as caught:

@@ -47,7 +47,7 @@ def draw(
 
 
 def _board(leaderboard: Leaderboard, board: Board, rows: Sequence[Row], read: samples.Read) -> Iterator[Drawing]:
-    ordered = sorted(board.lines, key=lambda line: (line.trivial, line.variant == "untrained"))
+    ordered = sorted(board.lines, key=lambda line: (line.reference, line.variant == "untrained"))
     lines = ordered[:LINES]  # trained detectors first, in the order of the board
     line_looks = assign_looks(line_label(line, board.lines) for line in (*board.lines[:LINES], *lines))
     yield from boards.error_bars(leaderboard, board, line_looks)

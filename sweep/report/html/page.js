@@ -68,7 +68,7 @@
           return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
         };
         for (const body of sheet.querySelectorAll("tbody")) {
-          const section = lines.filter((line) => line.parentNode === body); // trivial detectors stay a separate section
+          const section = lines.filter((line) => line.parentNode === body); // references stay a separate section
           section.sort((a, b) => compare(value(a), value(b), sign));
           body.append(...section);
         }
