@@ -119,7 +119,15 @@ def _entry(line: Entry, abnormal: str) -> SheetCell:
     cell = line.cells.get(abnormal)
     if cell is None:
         return SheetCell("·")
-    return SheetCell(cell_text(cell), cell.best, line.name, abnormal)
+    return SheetCell(cell_text(cell), cell.best, line.name, abnormal, _hint(cell))
+
+
+def _hint(cell: Cell) -> str:
+    """Return the interval of a cell, and the sizes of its test set."""
+    texts = [] if cell.low is None else [f"95 % {interval_text(cell.low, cell.high)}"]
+    if cell.n_normal is not None and cell.n_abnormal is not None:
+        texts.append(f"{cell.n_normal:,} normal and {cell.n_abnormal:,} abnormal test images")
+    return ", ".join([*texts, f"{cell.n} of {cell.n_planned} seeds"])
 
 
 def _captions(leaderboard: Leaderboard, board: Board) -> Iterator[str]:

@@ -22,12 +22,14 @@ class SheetCell:
         bold: True for the best of its column.
         line: name of the line whose trials the cell summarises; None if it summarises none.
         abnormal: abnormal class of these trials; None for all classes.
+        hint: text that the page shows on hover, e.g. the sizes of the test set.
     """
 
     text: str
     bold: bool = False
     line: tuple[str, str, str, str] | None = None
     abnormal: str | None = None
+    hint: str = ""
 
 
 @dataclass(frozen=True)

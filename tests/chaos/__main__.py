@@ -34,6 +34,7 @@ from sweep.spec.bf16_units import cpu_bf16_units
 from tests.chaos import rivals, shortages, surroundings
 from tests.chaos.launches import killed
 from tests.chaos.outages import outage, spoiled
+from tests.chaos.story import stop_all
 from tests.chaos.tally import Tally, table_of
 from tests.support.s3_proxy import Faults, faulty_proxy
 from tests.support.s3_servers import S3Server, seaweed_server
@@ -178,8 +179,12 @@ def main() -> int:
         wanted = [row for row in rows(server, plan, options.scale) if options.row in row.name]
         # Rows of S3 share one proxy, so they run one after another; the others run beside them.
         parts = [[row for row in wanted if ("S3" in row.name) == on_s3] for on_s3 in (True, False)]
-        for found in lanes.map(lambda part: {row.name: row.run(options.scale) for row in part}, parts):
-            done |= found
+        try:
+            for found in lanes.map(lambda part: {row.name: row.run(options.scale) for row in part}, parts):
+                done |= found
+        except KeyboardInterrupt:
+            stop_all()
+            raise
         done = {row.name: done[row.name] for row in wanted}
     minutes = (time.monotonic() - began) / 60
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)

@@ -28,6 +28,7 @@ from sweep.store.ledger import Ledger
 from tests.chaos.tally import Tally
 from tests.support.sweeps import ROOT, command, environment, logged, write_config
 
+STOP = threading.Event()  # set to end all stories, which then remove what they have made
 STORY = "SWEEP_CHAOS_STORY"  # environment variable of every process of a story: its folder
 SILENT_SECONDS = 30.0
 PATIENCE_SECONDS = 900.0  # for whatever must happen, on the slowest machine
@@ -124,12 +125,7 @@ class Story:
 
     def processes(self) -> list[int]:
         """Return the processes of this story that live."""
-        found, ours = [], f"{STORY}={self.folder}".encode()
-        for environ in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):
-                if ours in environ.read_bytes().split(b"\0"):
-                    found.append(int(environ.parent.name))
-        return found
+        return processes_with(f"{STORY}={self.folder}\0")
 
     def finish(self, *options: str) -> None:
         """Run the same command to its end, which must be a good one, and check the story."""
@@ -219,6 +215,8 @@ class Launch:
         before: Sequence[str] = (),
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        if STOP.is_set():
+            raise KeyboardInterrupt
         self.began = time.monotonic()
         self.gaps: list[float] = []
         self._printed = bytearray()
@@ -331,9 +329,28 @@ def story(storage: str | None = None, kind: str = "search", **top: Any) -> Itera
         for pid in told.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        wait(lambda: not told.processes())
+        with suppress(KeyboardInterrupt):
+            wait(lambda: not told.processes())
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def processes_with(variable: str) -> list[int]:
+    """Return the processes that have this text, such as `NAME=VALUE` and a zero byte, in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if variable.encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+    return found
+
+
+def stop_all() -> None:
+    """End all stories of this process, which remove what they have made."""
+    STOP.set()
+    for pid in processes_with(f"{STORY}="):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -349,6 +366,8 @@ def wait(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> 
     """
     until = time.monotonic() + seconds
     while not condition():
+        if STOP.is_set():
+            raise KeyboardInterrupt
         assert time.monotonic() < until, "the condition did not become true"
         time.sleep(0.02)
 

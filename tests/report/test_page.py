@@ -155,6 +155,12 @@ def test_a_grid_has_a_verdict_of_its_own() -> None:
     )
 
 
+def test_a_cell_says_its_interval_and_the_sizes_of_its_test_set_on_hover() -> None:
+    found = rows({"0": (0.8, 0.9)}, n_normal=324, n_abnormal=1_178)
+    hints = [value for name, value in read(found).attributes if name == "title" and value]
+    assert any("324 normal and 1,178 abnormal test images, 2 of 2 seeds" in hint for hint in hints)
+
+
 def test_the_hardware_is_named() -> None:
     found = [row(0.8, fingerprint="f00", split_hash="h", device="cpu", hardware="A Processor", numerics="float32")]
     assert "A Processor, float32" in read(found).text

@@ -50,6 +50,7 @@ class Shown:
         value: sort key; None sorts last.
         line: number of the line whose trials the cell opens; None if it opens none.
         abnormal: abnormal class of those trials; None for all classes.
+        hint: text on hover.
     """
 
     text: str
@@ -57,6 +58,7 @@ class Shown:
     value: float | None = None
     line: int | None = None
     abnormal: str | None = None
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def _table(sheet: Sheet, numbers: Mapping[tuple[str, ...], int]) -> Table:
             cells = []
             for entry in entries:
                 line = None if entry.line is None else numbers.get(entry.line)
-                cells.append(Shown(entry.text, entry.bold, _value(entry.text), line, entry.abnormal))
+                cells.append(Shown(entry.text, entry.bold, _value(entry.text), line, entry.abnormal, entry.hint))
             shown.append((label, tuple(cells)))
         sections.append((heading, tuple(shown)))
     return Table(sheet, tuple(sections))
