@@ -51,6 +51,11 @@ class Lead(NamedTuple):
         """The larger of the two errors."""
         return "seeds" if self.seeds > self.test else "test set"
 
+    @property
+    def of_better(self) -> Lead:
+        """The lead of the better line over the other, whichever it is."""
+        return self if self.mean >= 0 else self._replace(mean=-self.mean, low=-self.high, high=-self.low)
+
 
 @dataclass(frozen=True, eq=False)
 class ClassMeans:

@@ -136,7 +136,7 @@ def explain_intervals(lines: Sequence[Entry], metric: str) -> Iterator[str]:
             "The first seeds of a line decided how many more it got.  Its class mean has Stein's interval, which keeps "
             "their spread and degrees of freedom."
         )
-    if any(line.exact for line in lines):
+    if any(line.exact and line.mean.n == 1 for line in lines):
         what = "[low, high] is DeLong's 95 % interval for the finite test set" if metric == "auroc" else "no interval"
         yield f"A deterministic detector (knn, pca, ...) has no seeds: {what}."
     if any(line.mean.n == 1 and not line.exact for line in lines):

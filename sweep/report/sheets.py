@@ -216,11 +216,11 @@ def comparison_sheet(comparison: Comparison, how: str) -> Sheet:
 def _lead(lead: Lead, first: str, second: str) -> str:
     """Return the answer of the board: seeds and finite test set together."""
     better, worse = (first, second) if lead.mean >= 0 else (second, first)
-    ends = sorted((lead.low, lead.high)) if lead.mean >= 0 else sorted((-lead.low, -lead.high))
     told = "is better than" if lead.p <= ALPHA else "cannot be told from"
+    lead = lead.of_better
     return (
-        f"On these classes {better} {told} {worse}: class mean {abs(lead.mean):.3f} higher, 95 % "
-        f"{interval_text(ends[0], ends[1])}, p {probability(lead.p)} (seeds and finite test set together; standard "
+        f"On these classes {better} {told} {worse}: class mean {lead.mean:.3f} higher, 95 % "
+        f"{interval_text(lead.low, lead.high)}, p {probability(lead.p)} (seeds and finite test set together; standard "
         f"errors {lead.seeds:.4f} and {lead.test:.4f})."
     )
 

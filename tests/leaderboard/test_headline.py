@@ -83,6 +83,14 @@ def test_where_lower_is_better_the_lead_is_turned() -> None:
     assert down.low > 0
 
 
+def test_the_lead_of_the_better_line_turns_its_interval_with_it() -> None:
+    behind = compare_lines(means(0.5, 0.7, 0.6), means(0.65, 0.7, 0.6))
+    assert behind is not None and behind.mean < 0 < behind.high
+    ahead = behind.of_better
+    assert (ahead.mean, ahead.low, ahead.high) == (-behind.mean, -behind.high, -behind.low)
+    assert ahead.of_better == ahead and ahead.p == behind.p
+
+
 def test_images_have_one_position_each_in_every_class() -> None:
     images = TestImages()
     assert images.positions(pa.array(["a", "b"])).tolist() == [0, 1]

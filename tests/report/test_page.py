@@ -98,6 +98,14 @@ def test_the_verdict_holds_training_against_none() -> None:
     assert "is 0.150 [" in sentences(found, metric="fpr95") and "better than the best one" in sentences(found, "fpr95")
 
 
+def test_an_interval_that_holds_0_stands_around_the_difference_that_is_said() -> None:
+    """The best trained one is 0.017 worse, so the interval of `worse` reaches further above 0 than below."""
+    text = sentences(rows({"0": (0.5, 0.7, 0.6)}) + rows({"0": (0.65, 0.7, 0.5)}, variant="untrained"))
+    found = re.search(r"is 0\.017 \[(-?[\d.]+), (-?[\d.]+)\] worse than the best one without training", text)
+    assert found is not None and float(found[1]) + float(found[2]) == pytest.approx(2 * 0.0167, abs=2e-3)
+    assert "not more than noise (seeds)" in text
+
+
 def test_incomplete_lines_are_named_with_what_is_missing() -> None:
     found = rows({"0": (0.99, None), "1": (0.99, 0.99)}) + rows({"0": (0.9,), "1": (0.8,)}, "knn")
     text = sentences(found)

@@ -130,9 +130,8 @@ def _reference(board: Board, metric: str) -> Iterator[str]:
     better = (own > other) != (metric in LOWER_IS_BETTER)
     sure = told = ""
     if found.lead is not None:
-        ends = sorted(abs(end) if (found.lead.low > 0) == (found.lead.high > 0) else end
-                      for end in (found.lead.low, found.lead.high))  # fmt: skip
-        sure = f" {interval_text(ends[0], ends[1])}"
+        lead = found.lead.of_better
+        sure = f" {interval_text(lead.low, lead.high)}"
         told = "" if found.lead.p <= ALPHA else f", which is not more than noise ({found.lead.source})"
     yield (
         f"The best trained detector, {line_label(trained, board.lines)}, is {abs(own - other):.3f}{sure} "
