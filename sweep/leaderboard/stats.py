@@ -173,9 +173,9 @@ def add_variances(difference: float, seeds: float, degrees: float, test: float) 
     """Test a difference whose variance has two parts: one from few seeds, and one that is known well.
 
     The squared critical value is r^2 t^2 + (1 - r^2) z^2, with t of the seeds' degrees of freedom, z of the normal
-    distribution, and r the share of the seeds in the variance.  For normal errors and 3 seeds the interval covers 94.2
-    to 95.6 %, whatever the true share.  Welch-Satterthwaite's degrees of freedom would give down to 92.2 %, because the
-    share is estimated from so few seeds (`python -m tests.benchmarks.coverage`).
+    distribution, and r the share of the seeds in the variance.  For normal errors the interval covers 95 % within 1 %,
+    whatever the true share (tests/leaderboard/test_stats.py integrates it).  Welch-Satterthwaite's degrees of freedom
+    would be too many, because the share is estimated from few seeds.
 
     Args:
         difference: difference of two means.
@@ -203,8 +203,9 @@ def add_variances(difference: float, seeds: float, degrees: float, test: float) 
 def logit_interval(values: Sequence[float], step: float) -> tuple[float, float]:
     """Return the 95 % t-interval of values in [0, 1], computed on the logit scale, so that it stays in [0, 1].
 
-    For the AUROCs of 3 seeds it covers 95 to 96 % where the plain t-interval covers 92 to 95 % and often leaves [0, 1]
-    (`python -m tests.benchmarks.coverage`).
+    For skewed AUROCs of 3 seeds it covers 94 to 96 %, where the plain t-interval covers 92 to 95 % and often leaves
+    [0, 1].  With 10 seeds of a skewed distribution it covers 91 to 95 %, because the mean of logits is not the logit of
+    the mean (tests/benchmarks/README.md).
 
     Args:
         values: two or more numbers in [0, 1], for example AUROC by seed.
